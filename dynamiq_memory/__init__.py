@@ -1,0 +1,3 @@
+"""Conversation memory for AI agents."""
+
+__all__: list[str] = []

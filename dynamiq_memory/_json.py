@@ -1,0 +1,169 @@
+"""JSON that keeps what metadata may hold beyond JSON: datetime, date, bytes, Decimal, UUID.
+
+Such values become `{"$type": name, "value": text}`. A dict of the user's that has a key `$type` itself is
+wrapped the same way, so that nothing is mistaken for a tag.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from dynamiq_memory.exceptions import MessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAG = "$type"
+# Stores hold integers in 64 bits; a larger one would come back as an approximate float.
+MAX_INTEGER = 2**63 - 1
+MAX_DEPTH = 100
+
+_TAGGED: dict[type, tuple[str, Callable[[Any], str]]] = {
+    dt.datetime: ("datetime", lambda v: v.isoformat()),
+    dt.date: ("date", lambda v: v.isoformat()),
+    bytes: ("bytes", lambda v: base64.b64encode(v).decode("ascii")),
+    Decimal: ("decimal", str),
+    UUID: ("uuid", str),
+}
+_RESTORE: dict[str, Callable[[Any], Any]] = {
+    "datetime": dt.datetime.fromisoformat,
+    "date": dt.date.fromisoformat,
+    "bytes": base64.b64decode,
+    "decimal": Decimal,
+    "uuid": UUID,
+}
+
+
+def normalise(value: Any, where: str, depth: int = 0) -> Any:
+    """Copy a value deeply into plain dicts, lists and scalars that can be stored and restored.
+
+    Args:
+        value: What the caller gave.
+        where: The path to it, for the error's text, such as `metadata['when']`.
+        depth: Levels above this one.
+
+    Returns:
+        An equal value that shares nothing mutable with the one given. Tuples become lists, as in JSON.
+
+    Raises:
+        MessageError: The value cannot be restored from JSON; the text names the key.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is int:
+        if -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+            return value
+        raise MessageError(f"{where} does not fit in 64 bits: store it as a string")
+    if kind is float:
+        if math.isfinite(value):
+            return value
+        raise MessageError(f"{where} is {value}, which JSON cannot hold: leave it out or store None or a string")
+    if depth > MAX_DEPTH:
+        raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
+    if isinstance(value, Mapping):
+        return _normalise_mapping(value, where, depth)
+    if isinstance(value, list | tuple):
+        return [normalise(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if kind in _TAGGED:
+        return value
+    if isinstance(value, Enum):
+        return normalise(value.value, where, depth + 1)
+    # Subclasses of the plain kinds (numpy.float64 is a float) are stored as the plain value.
+    for base in (str, bool, int, float):
+        if isinstance(value, base):
+            return normalise(base.__str__(value) if base is str else base(value), where, depth + 1)
+    raise MessageError(
+        f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored: give plain JSON values "
+        "(str, int, float, bool, None, list, dict) or datetime, date, bytes, Decimal, UUID"
+    )
+
+
+def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if type(key) is not str:
+            if not isinstance(key, str):
+                raise MessageError(f"{where} has the key {key!r}, a {type(key).__name__}: keys must be strings")
+            key = key.value if isinstance(key, Enum) else str.__str__(key)  # noqa: PLW2901 - the plain key
+        result[key] = normalise(item, f"{where}[{key!r}]", depth + 1)
+    return result
+
+
+def copy_plain(value: Any) -> Any:
+    """Copy what `normalise` returned. Faster than `copy.deepcopy`: scalars are shared."""
+    if isinstance(value, dict):
+        return {key: copy_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copy_plain(item) for item in value]
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Write a normalised value as JSON text that is valid UTF-8 and holds no NUL.
+
+    Args:
+        value: What `normalise` returned.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_tag)
+    if f'"{TAG}"' in text:
+        text = json.dumps(_wrap(value), ensure_ascii=False, separators=(",", ":"), default=_tag)
+    if not is_clean(text):
+        # Only a lone surrogate can be left here; as an escape it travels through any store.
+        text = json.dumps(json.loads(text), separators=(",", ":"))
+    return text
+
+
+def loads(text: str) -> Any:
+    """Read what `dumps` wrote."""
+    # The same text that dumps looked for: no tag, no walk.
+    if f'"{TAG}"' in text:
+        return _unwrap(json.loads(text))
+    return json.loads(text)
+
+
+def is_clean(text: str) -> bool:
+    """Whether every store's text type takes this text: no NUL, no lone surrogate."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _tag(value: Any) -> dict[str, str]:
+    name, write = _TAGGED[type(value)]
+    return {TAG: name, "value": write(value)}
+
+
+def _wrap(value: Any) -> Any:
+    if isinstance(value, dict):
+        wrapped = {key: _wrap(item) for key, item in value.items()}
+        return {TAG: "dict", "value": wrapped} if TAG in value else wrapped
+    if isinstance(value, list):
+        return [_wrap(item) for item in value]
+    return value
+
+
+def _unwrap(value: Any) -> Any:
+    """Undo `_tag` and `_wrap`, outermost first: what stands inside a wrapped dict is never taken for a tag."""
+    if isinstance(value, list):
+        return [_unwrap(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name = value.get(TAG)
+    if name == "dict":
+        return {key: _unwrap(item) for key, item in value["value"].items()}
+    if name in _RESTORE:
+        return _RESTORE[name](value["value"])
+    return {key: _unwrap(item) for key, item in value.items()}

@@ -1,0 +1,63 @@
+"""The stores, and `create_backend` to make one from a URL."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from dynamiq_memory.backends.in_memory import InMemory
+    from dynamiq_memory.backends.sqlite import SQLite
+
+__all__ = ["Capabilities", "InMemory", "MemoryBackend", "SQLite", "Session", "create_backend"]
+
+ENTRY_POINT_GROUP = "dynamiq_memory.backends"
+
+# Imported when first used: a store's client costs time and may not be installed.
+_MODULES = {"InMemory": "in_memory", "SQLite": "sqlite"}
+_SCHEMES = {"memory": "InMemory", "sqlite": "SQLite"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+def create_backend(url: str) -> MemoryBackend:
+    """Make a backend from a URL.
+
+    `memory://` and `sqlite:///path.db` are known. A package adds a scheme by an entry point of that name in the
+    group `dynamiq_memory.backends`; it is called with the URL and returns the backend.
+
+    Args:
+        url: Where the messages live.
+
+    Raises:
+        ConfigurationError: The scheme is unknown, or its backend refuses the URL.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise ConfigurationError(f"{url!r} is no URL: write for example sqlite:///conversations.db")
+    if scheme in _SCHEMES:
+        return __getattr__(_SCHEMES[scheme]).from_url(url)  # type: ignore[no-any-return]
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in found:
+        if entry_point.name == scheme:
+            backend = entry_point.load()(url)
+            if not isinstance(backend, MemoryBackend):
+                raise ConfigurationError(
+                    f"the entry point {entry_point.value!r} for {scheme}:// returned a {type(backend).__name__}, "
+                    "not a MemoryBackend"
+                )
+            return backend
+    known = sorted({*_SCHEMES, *(entry_point.name for entry_point in found)})
+    raise ConfigurationError(f"no backend is known for {scheme}://; known: {', '.join(known)}")

@@ -1,0 +1,179 @@
+"""Creating the tables of a SQLite file, and upgrading those that the dynamiq package wrote."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy.dialects.sqlite import insert
+
+from dynamiq_memory._ids import new_id
+from dynamiq_memory._json import MAX_INTEGER, is_clean
+from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows
+from dynamiq_memory.backends.sql.schema import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
+from dynamiq_memory.exceptions import ConfigurationError, MessageError
+from dynamiq_memory.messages import (
+    MESSAGE_ID_KEY,
+    SESSION_KEY,
+    TIMESTAMP_KEY,
+    USER_KEY,
+    Message,
+    MessageRole,
+    parse_timestamp,
+    prepare,
+)
+from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Store = Callable[[Connection, Sequence[Message]], None]
+
+logger = logging.getLogger(__name__)
+
+_DYNAMIQ_COLUMNS = {"id", "role", "content", "metadata", "timestamp"}
+_BATCH = 1_000
+
+
+def check_name(name: str) -> str:
+    """Check the name of a table; quotes, spaces and any letters are allowed.
+
+    Raises:
+        ConfigurationError: SQLite cannot have a table of that name.
+    """
+    if not isinstance(name, str) or not name or not is_clean(name) or name.lower().startswith("sqlite_"):
+        raise ConfigurationError(
+            f"index_name={name!r} cannot name a table: give a non-empty string that does not begin with sqlite_"
+        )
+    return name
+
+
+def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, store: Store, *, reindex: bool) -> None:
+    """Make the tables ready: create them, upgrade them, or check what is there.
+
+    Args:
+        connection: A connection in a write transaction.
+        tables: The tables as they should be.
+        tokenize: The tokenizer that ranks.
+        store: Writes prepared messages and their terms.
+        reindex: Whether to write all terms anew where another tokenizer wrote them.
+
+    Raises:
+        ConfigurationError: The table is of another kind, of a newer version, or of another tokenizer.
+    """
+    name = tables.messages.name
+    inspector = inspect(connection)
+    present = {c["name"] for c in inspector.get_columns(name)} if inspector.has_table(name) else set()
+    signature = signature_of(tokenize)
+    if not present:
+        tables.metadata.create_all(connection)
+    elif present == _DYNAMIQ_COLUMNS:
+        _upgrade_dynamiq(connection, tables, store)
+    elif present == {c.name for c in tables.messages.columns}:
+        _check_meta(connection, tables, signature, store, reindex=reindex)
+    else:
+        raise ConfigurationError(
+            f"the table {name!r} exists and is not one of messages (it has the columns "
+            f"{', '.join(sorted(present))}): choose another index_name"
+        )
+    statement = insert(tables.meta).on_conflict_do_nothing()
+    connection.execute(
+        statement,
+        [{"key": VERSION_KEY, "value": SCHEMA_VERSION}, {"key": TOKENIZER_KEY, "value": signature}],
+    )
+
+
+def _check_meta(connection: Connection, tables: Tables, signature: str, store: Store, *, reindex: bool) -> None:
+    tables.metadata.create_all(connection)
+    meta = {key: value for key, value in connection.execute(select(tables.meta)).fetchall()}  # noqa: C416 - rows
+    version = meta.get(VERSION_KEY, SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"the table {tables.messages.name!r} has version {version}, this package knows {SCHEMA_VERSION}: "
+            "upgrade dynamiq-memory"
+        )
+    written_with = meta.get(TOKENIZER_KEY, signature)
+    if written_with == signature:
+        return
+    if not reindex:
+        raise ConfigurationError(
+            f"the messages in {tables.messages.name!r} are indexed by the tokenizer {written_with!r}, not "
+            f"{signature!r}: pass that tokenizer, or reindex=True to index them anew"
+        )
+    _reindex(connection, tables, store)
+    connection.execute(tables.meta.update().where(tables.meta.c.key == TOKENIZER_KEY).values(value=signature))
+
+
+def _reindex(connection: Connection, tables: Tables, store: Store) -> None:
+    messages = tables.messages
+    columns = [messages.c[name] for name in COLUMNS]
+    last, done = -1, 0
+    while True:
+        statement = select(messages.c.seq, *columns).where(messages.c.seq > last).order_by(messages.c.seq)
+        rows = connection.execute(statement.limit(_BATCH)).fetchall()
+        if not rows:
+            return
+        store(connection, prepare(from_rows(row[1:] for row in rows)))
+        last = rows[-1][0]
+        done += len(rows)
+        logger.info("indexed %d messages of %s anew", done, messages.name)
+
+
+def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> None:
+    """Move the rows of a table of the dynamiq package into one of ours, in the order in which it read them."""
+    name = tables.messages.name
+    quote = connection.dialect.identifier_preparer.quote
+    aside = f"{name}_of_dynamiq"
+    connection.execute(text(f"ALTER TABLE {quote(name)} RENAME TO {quote(aside)}".replace(":", "\\:")))
+    tables.metadata.create_all(connection)
+    names = ("id", "role", "content", "metadata", "timestamp")
+    old = table(aside, *(column(part) for part in names))
+    statement = select(*(old.c[part] for part in names)).order_by(old.c.timestamp, text("rowid"))
+    total = 0
+    for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
+        store(connection, prepare([_from_dynamiq(*row) for row in rows]))
+        total += len(rows)
+        logger.info("upgrading %s: %d messages so far", name, total)
+    connection.execute(text(f"DROP TABLE {quote(aside)}".replace(":", "\\:")))
+    logger.info("upgraded %s, a table of the dynamiq package: %d messages", name, total)
+
+
+def _from_dynamiq(message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any) -> Message:
+    values = json.loads(metadata or "{}", parse_constant=str, parse_int=_integer)
+    if not isinstance(values, dict):
+        values = {} if values is None else {"metadata": values}
+    tool_calls = values.pop("_tool_calls", None)
+    if isinstance(tool_calls, str):
+        tool_calls = json.loads(tool_calls) if tool_calls else None
+    tool_call_id = values.pop("_tool_call_id", None) or None
+    name = values.pop("_name", None) or None
+    for key in (USER_KEY, SESSION_KEY):
+        # The package stores None as the empty string, and ids of any type.
+        value = values.pop(key, None)
+        if value not in (None, ""):
+            values[key] = value if isinstance(value, str) else str(value)
+    given = values.pop(TIMESTAMP_KEY, timestamp)
+    try:
+        when = parse_timestamp(given)
+    except MessageError:
+        values["dynamiq_timestamp"] = given
+        when = timestamp if isinstance(timestamp, float) else 0.0
+    if MESSAGE_ID_KEY in values:
+        values["dynamiq_message_id"] = values.pop(MESSAGE_ID_KEY)
+    return Message(
+        id=message_id or new_id(),
+        role=MessageRole(role),
+        content=content if isinstance(content, str) else str(content),
+        timestamp=when if when is not None else 0.0,
+        metadata=values,
+        tool_calls=tool_calls,
+        tool_call_id=tool_call_id,
+        name=name,
+    )
+
+
+def _integer(digits: str) -> int | str:
+    number = int(digits)
+    return number if -MAX_INTEGER - 1 <= number <= MAX_INTEGER else digits

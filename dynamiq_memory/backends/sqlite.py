@@ -1,0 +1,315 @@
+"""Messages in a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from dynamiq_memory._json import dumps, loads
+from dynamiq_memory.backends.base import Capabilities
+from dynamiq_memory.backends.sql.backend import SQLBackend
+from dynamiq_memory.backends.sql.schema import make_tables
+from dynamiq_memory.backends.sql.sqlite_schema import check_name, open_tables
+from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
+from dynamiq_memory.filters import Absent, Condition, OneOf, Range
+from dynamiq_memory.messages import Message
+from dynamiq_memory.ranking import BM25, Tokenize
+
+Synchronous = Literal["FULL", "NORMAL"]
+
+_MEMORY = ":memory:"
+_KEPT_CONNECTIONS = 8
+_MATCHES = "dynamiq_memory_matches"
+_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+
+
+class SQLite(SQLBackend):
+    """Keeps messages in a SQLite file, safe for many threads and for several processes at once.
+
+    An acknowledged message survives a crash of the process, of the system, and a power cut: the file is in WAL
+    mode and each commit is synced to the disk (`synchronous="FULL"`). With `synchronous="NORMAL"` a commit is not
+    synced: it survives a crash of the process, but a power cut may take the last commits with it (never a part of
+    one, and never the file: https://www.sqlite.org/pragma.html#pragma_synchronous).
+
+    A table that the `dynamiq` package wrote is upgraded in place when it is opened, in one transaction.
+
+    Args:
+        db_path: The file; `:memory:` for a database of this object alone, gone when it is closed.
+        index_name: The name of the table of messages. Tables with the suffixes `_terms` and `_meta` go with it.
+        timeout: Seconds to wait while another process writes.
+        synchronous: When a commit is on the disk: "FULL" (before it returns) or "NORMAL".
+        max_message_bytes: The largest message taken, in bytes of its JSON; 256 MiB by default.
+        tokenizer: Turns a text into the terms of keyword ranking; English words by default. A file remembers
+            which one it was written with.
+        bm25: The parameters of keyword ranking.
+        reindex: Index the stored messages anew if they were written with another tokenizer.
+
+    Raises:
+        ConfigurationError: An argument is wrong, or the file was written with another tokenizer.
+        BackendConnectionError: The file cannot be opened or is no SQLite database.
+    """
+
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, sqlite3.Error)
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = "conversations.db",
+        index_name: str = "conversations",
+        *,
+        timeout: float = 5.0,
+        synchronous: Synchronous = "FULL",
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+        reindex: bool = False,
+    ) -> None:
+        """Open the file and create or upgrade its tables."""
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ConfigurationError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
+        if timeout < 0:
+            raise ConfigurationError(f"timeout must be 0 seconds or more, not {timeout!r}")
+        self.db_path = os.fspath(db_path)
+        self.index_name = check_name(index_name)
+        self.timeout = timeout
+        self.synchronous = synchronous
+        self.max_message_bytes = max_message_bytes
+        self._in_memory = self.db_path == _MEMORY
+        # One writer at a time within the process: waiting on a lock is fair and exact, SQLite's own polls.
+        self._lock = threading.Lock()
+        self._gate = _Gate()
+        self._engine = self._make_engine()
+        super().__init__(make_tables(index_name), insert, tokenizer=tokenizer, bm25=bm25)
+        try:
+            self._open(reindex=reindex)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str) -> SQLite:
+        """Make a backend for `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`.
+
+        Args:
+            url: The URL; its query may set `index_name`, `timeout` and `synchronous`.
+
+        Raises:
+            ConfigurationError: The URL names a host, or an unknown option.
+        """
+        parts = urlsplit(url)
+        if parts.netloc:
+            raise ConfigurationError(
+                f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
+                "(sqlite:///conversations.db), four before an absolute one"
+            )
+        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+        unknown = options.keys() - {"index_name", "timeout", "synchronous"}
+        if unknown:
+            raise ConfigurationError(
+                f"{url!r} has the unknown option {sorted(unknown)[0]!r}: use index_name, timeout or synchronous"
+            )
+        if "timeout" in options:
+            try:
+                options["timeout"] = float(options["timeout"])
+            except ValueError:
+                raise ConfigurationError(f"timeout={options['timeout']!r} in {url!r} is no number") from None
+        return cls(unquote(parts.path)[1:] or _MEMORY, **options)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do."""
+        return Capabilities(transactions=True, max_message_bytes=self.max_message_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its messages."""
+        return super().to_dict() | {
+            "db_path": self.db_path,
+            "index_name": self.index_name,
+            "timeout": self.timeout,
+            "synchronous": self.synchronous,
+        }
+
+    def __repr__(self) -> str:
+        """Name the file and the table."""
+        return f"SQLite(db_path={self.db_path!r}, index_name={self.index_name!r})"
+
+    def _open(self, *, reindex: bool) -> None:
+        try:
+            with self._transaction(write=True) as connection:
+                open_tables(connection, self._tables, self.tokenizer, self._store, reindex=reindex)
+        except self.driver_errors as error:
+            raise self._translate(error) from error
+
+    def _store(self, connection: Connection, messages: Sequence[Message]) -> None:
+        self._insert(connection, *self._rows(messages))
+
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Connection]:
+        exclusive = write or self._in_memory
+        with self._gate:
+            if exclusive:
+                self._lock.acquire()
+            try:
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+                    yield connection
+                    connection.commit()
+            finally:
+                if exclusive:
+                    self._lock.release()
+
+    def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+        # The filter language's own evaluator, called by SQLite: SQLite's JSON functions cannot address every
+        # key, and read some floats inexactly.
+        matches: ColumnElement[bool] = getattr(func, _MATCHES)(
+            self._tables.messages.c.metadata, _encode(conditions), type_=Boolean
+        )
+        return matches
+
+    def _make_engine(self) -> Engine:
+        options: Mapping[str, Any] = {"poolclass": StaticPool}
+        if not self._in_memory:
+            options = {"poolclass": QueuePool, "pool_size": _KEPT_CONNECTIONS, "max_overflow": -1}
+        return create_engine("sqlite://", creator=self._connect, hide_parameters=True, **options)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.db_path, timeout=self.timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _use_wal(connection, self.timeout)
+            connection.execute(f"PRAGMA synchronous={self.synchronous}")
+            connection.create_function(_MATCHES, 2, _matches, deterministic=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close(self) -> None:
+        self._engine.dispose()
+
+    def _before_fork(self) -> None:
+        # A SQLite connection must not be carried into a child process: no operation may run, none be open
+        # (https://www.sqlite.org/howtocorrupt.html, 2.6). Both sides open new ones when they need them.
+        self._gate.shut()
+        if not self._in_memory:
+            self._engine.dispose()
+
+    def _after_fork_in_parent(self) -> None:
+        self._gate.open()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._lock = threading.Lock()
+        self._gate = _Gate()
+
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(cause, "sqlite_errorname", None) or ""
+        where = f"SQLite file {self.db_path!r}"
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return BackendError(
+                f"{where} is locked: another process has been writing for more than {self.timeout:g} s; "
+                "try again, or raise timeout"
+            )
+        if code.startswith("SQLITE_NOTADB"):
+            return BackendConnectionError(f"{where} is not a SQLite database: choose another db_path")
+        if code.startswith("SQLITE_CANTOPEN"):
+            return BackendConnectionError(f"{where} cannot be opened: {_why_unopenable(self.db_path)}")
+        if code.startswith("SQLITE_READONLY"):
+            return BackendError(f"{where} is read-only: give this process the right to write it and its folder")
+        if code.startswith("SQLITE_CORRUPT"):
+            return BackendError(f"{where} is damaged ({cause}): restore it from a backup")
+        if code.startswith("SQLITE_FULL"):
+            return BackendError(f"{where} cannot grow: the disk is full")
+        return BackendError(f"{where}: {cause}")
+
+
+class _Gate:
+    """Lets operations through, many at a time, until it is shut; shutting waits for those inside."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if not self._inside:
+                self._changed.notify_all()
+
+    def shut(self) -> None:
+        self._changed.acquire()
+        while self._inside:
+            self._changed.wait()
+
+    def open(self) -> None:
+        self._changed.release()
+
+
+def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
+    """Put the file into WAL mode. SQLite does not wait for a lock here, so several first users must."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _why_unopenable(path: str) -> str:
+    file = Path(path)
+    if file.is_dir():
+        return "it is a folder; give the path of a file"
+    if not file.parent.is_dir():
+        return f"the folder {str(file.parent)!r} does not exist; create it first"
+    return f"the folder {str(file.parent)!r} or the file does not allow writing"
+
+
+def _encode(conditions: Sequence[Condition]) -> str:
+    parts: list[list[Any]] = []
+    for condition in conditions:
+        if isinstance(condition, OneOf):
+            parts.append(["one_of", condition.key, condition.values])
+        elif isinstance(condition, Range):
+            parts.append(["range", condition.key, condition.bounds])
+        else:
+            parts.append(["absent", condition.key])
+    return dumps(parts)
+
+
+@lru_cache(256)
+def _decode(encoded: str) -> tuple[Condition, ...]:
+    conditions: list[Condition] = []
+    for kind, key, *values in loads(encoded):
+        if kind == "one_of":
+            conditions.append(OneOf(key, tuple(values[0])))
+        elif kind == "range":
+            conditions.append(Range(key, tuple((operator, bound) for operator, bound in values[0])))
+        else:
+            conditions.append(Absent(key))
+    return tuple(conditions)
+
+
+def _matches(metadata: str, encoded: str) -> bool:
+    values = loads(metadata)
+    return all(condition.holds(values.get(condition.key)) for condition in _decode(encoded))

@@ -1,0 +1,202 @@
+"""The portable filter language.
+
+    {"k": "v"}                  equals
+    {"k": ["a", "b"]}           one of
+    {"k": {"gte": 1, "lt": 5}}  range (gt, gte, lt, lte)
+    {"k": None}                 absent or null
+    {"k": 1, "l": True}         all of them
+
+Keys are those of a message's metadata, taken literally (a dot is a dot); `timestamp` and `message_id` are the
+message's own. Numbers compare as numbers, a boolean is no number, strings are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dynamiq_memory._json import MAX_INTEGER, is_clean
+from dynamiq_memory.exceptions import FilterError
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
+
+if TYPE_CHECKING:
+    from dynamiq_memory.messages import Message
+
+Scalar = str | int | float | bool
+Number = int | float
+
+_TEXT_KEYS = (USER_KEY, SESSION_KEY, MESSAGE_ID_KEY)
+_OPERATORS = ("gt", "gte", "lt", "lte")
+_SHAPES = (
+    "a string, number or boolean (equals), a list of them (one of), "
+    "a dict of gt, gte, lt, lte with numbers (range), or None (absent or null)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The key's value equals one of `values` (a single one for plain equality)."""
+
+    key: str
+    values: tuple[Scalar, ...]
+
+    def holds(self, value: Any) -> bool:
+        """Whether a metadata value meets the condition."""
+        kind = _kind(value)
+        return kind is not None and any(_kind(v) is kind and v == value for v in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The key's value is a number within the bounds, each a pair of operator and number."""
+
+    key: str
+    bounds: tuple[tuple[str, Number], ...]
+
+    def holds(self, value: Any) -> bool:
+        """Whether a metadata value meets the condition."""
+        if _kind(value) is not float:
+            return False
+        for operator, bound in self.bounds:
+            if not (
+                (operator == "gt" and value > bound)
+                or (operator == "gte" and value >= bound)
+                or (operator == "lt" and value < bound)
+                or (operator == "lte" and value <= bound)
+            ):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The key is not there, or null."""
+
+    key: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether a metadata value meets the condition."""
+        return value is None
+
+
+Condition = OneOf | Range | Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A checked filter: all of its conditions must hold.
+
+    Attributes:
+        conditions: One for each key.
+    """
+
+    conditions: tuple[Condition, ...] = ()
+
+    def matches(self, message: Message) -> bool:
+        """Whether a stored message meets all conditions."""
+        return all(condition.holds(_value(message, condition.key)) for condition in self.conditions)
+
+    def scope(self, key: str) -> tuple[str | None, ...] | None:
+        """The values that the filter allows for `user_id` or `session_id`.
+
+        Returns:
+            The allowed ids (None stands for messages without one), or None where any is allowed.
+        """
+        allowed: tuple[str | None, ...] | None = None
+        for condition in self.conditions:
+            if condition.key != key:
+                continue
+            values = condition.values if isinstance(condition, OneOf) else (None,)
+            allowed = tuple(
+                value for value in values if not isinstance(value, int | float) and (allowed is None or value in allowed)
+            )
+        return allowed
+
+    @property
+    def beyond_scope(self) -> tuple[Condition, ...]:
+        """The conditions on other keys than `user_id` and `session_id`."""
+        return tuple(c for c in self.conditions if c.key not in (USER_KEY, SESSION_KEY))
+
+
+def parse(filters: Mapping[str, Any] | None) -> Filter:
+    """Check a filter.
+
+    Args:
+        filters: The filter as users write it; None or empty matches everything.
+
+    Raises:
+        FilterError: Its shape is not of the language; the text names the key.
+    """
+    if filters is None:
+        return Filter()
+    if not isinstance(filters, Mapping):
+        raise FilterError(f"filters must be a dict, not {type(filters).__name__}")
+    return Filter(tuple(_condition(key, value) for key, value in filters.items()))
+
+
+def _condition(key: Any, value: Any) -> Condition:
+    if not isinstance(key, str) or not is_clean(key):
+        raise FilterError(f"a filter's key must be a string without NUL or lone surrogates, not {key!r}")
+    if value is None:
+        return Absent(key)
+    if isinstance(value, Mapping):
+        return Range(key, _bounds(key, value))
+    values = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
+    for item in values:
+        _check_scalar(key, item)
+    return OneOf(key, values)
+
+
+def _check_scalar(key: str, value: Any) -> None:
+    kind = _kind(value)
+    if kind is None:
+        raise FilterError(f"filters[{key!r}] holds {value!r}, a {type(value).__name__}: use {_SHAPES}")
+    if kind is str and not is_clean(value):
+        raise FilterError(f"filters[{key!r}] must not hold NUL or lone surrogates: {value!r}")
+    if kind is float:
+        _check_number(key, value)
+    if key in _TEXT_KEYS and kind is not str:
+        raise FilterError(f"filters[{key!r}] is always a string, so {value!r} can match nothing: use {str(value)!r}")
+
+
+def _check_number(key: str, value: Number) -> None:
+    if not math.isfinite(value):
+        raise FilterError(f"filters[{key!r}] is {value}: use a finite number")
+    if isinstance(value, int) and not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+        raise FilterError(f"filters[{key!r}] does not fit in 64 bits, and no stored number can be that large")
+
+
+def _bounds(key: str, value: Mapping[Any, Any]) -> tuple[tuple[str, Number], ...]:
+    if not value:
+        raise FilterError(f"filters[{key!r}] is an empty dict: give a range such as {{'gte': 1, 'lt': 5}}")
+    for operator, bound in value.items():
+        if operator not in _OPERATORS:
+            raise FilterError(
+                f"filters[{key!r}] has the operator {operator!r}, which is unknown: use gt, gte, lt, lte for a "
+                "range, a plain value for equality, a list for one of several"
+            )
+        if _kind(bound) is not float:
+            raise FilterError(f"filters[{key!r}][{operator!r}] must be a number, not {bound!r}")
+        _check_number(key, bound)
+    if key in _TEXT_KEYS:
+        raise FilterError(f"filters[{key!r}] is always a string, so a range can match nothing")
+    return tuple(value.items())
+
+
+def _kind(value: Any) -> type | None:
+    """Which values can equal each other: `str`, `bool`, or `float` for all numbers; None for anything else."""
+    if isinstance(value, str):
+        return str
+    if isinstance(value, bool):
+        return bool
+    return float if isinstance(value, int | float) else None
+
+
+def _value(message: Message, key: str) -> Any:
+    if key == TIMESTAMP_KEY:
+        return message.timestamp
+    if key == MESSAGE_ID_KEY:
+        return message.id
+    return message.metadata.get(key)

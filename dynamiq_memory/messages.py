@@ -1,0 +1,243 @@
+"""What is stored: one message of a conversation, in a shape that every framework can read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dynamiq_memory._ids import new_id
+from dynamiq_memory._json import copy_plain, dumps, is_clean, normalise
+from dynamiq_memory.exceptions import MessageError
+
+# Keys that `metadata` shows when a message is read back. They are views of `timestamp` and `id`, never stored
+# a second time.
+TIMESTAMP_KEY = "timestamp"
+MESSAGE_ID_KEY = "message_id"
+USER_KEY = "user_id"
+SESSION_KEY = "session_id"
+
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+
+
+class MessageRole(StrEnum):
+    """Who speaks."""
+
+    USER = "user"
+    SYSTEM = "system"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Message(BaseModel):
+    """One message of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: A string, or a list of content parts in OpenAI's shape (dicts with a `type`). None, as OpenAI
+            has it beside tool calls, is stored as the empty string.
+        id: Unique within its user and session; a time-ordered UUIDv7 unless given. Adding a message whose id is
+            in the session already replaces that message, so a retry cannot double it.
+        timestamp: POSIX seconds, UTC. None until stored: then the time of storing, strictly increasing within a
+            process.
+        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are its scope. As read back it
+            also shows `timestamp` and `message_id`.
+        tool_calls: The calls that an assistant's message makes, in OpenAI's shape.
+        tool_call_id: On a tool's message, the id of the call that it answers.
+        name: The name of the tool or of the speaker.
+        native: The dump of the framework that wrote the message, kept beside the fields above as opaque JSON so
+            that the same framework reads back exactly what it wrote.
+        score: On a search's result, its relevance: higher is better, comparable only within that result.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: MessageRole
+    content: str | list[dict[str, Any]] = ""
+    id: str = Field(default_factory=new_id)
+    timestamp: float | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    native: dict[str, Any] | None = None
+    score: float | None = None
+
+    @property
+    def user_id(self) -> str | None:
+        """The user whom the message belongs to."""
+        return self.metadata.get(USER_KEY)
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the message belongs to."""
+        return self.metadata.get(SESSION_KEY)
+
+    @property
+    def text(self) -> str:
+        """The text of the content: the string itself, or its text parts joined by line breaks."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(
+            part["text"]
+            for part in self.content
+            if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
+        )
+
+    def copied(self, **changes: Any) -> Self:
+        """Return a copy that shares nothing mutable with this message, with some fields changed."""
+        fields: dict[str, Any] = {key: copy_plain(value) for key, value in self.__dict__.items()}
+        return self.model_copy(update=fields | changes)
+
+
+MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
+
+
+class _Clock:
+    """POSIX seconds that never repeat within a process, even when the system's clock stands or steps back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def __call__(self) -> float:
+        with self._lock:
+            self._last = max(time.time(), math.nextafter(self._last, math.inf))
+            return self._last
+
+    def renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+
+clock = _Clock()
+
+
+def prepare(messages: Sequence[Message], scope: Mapping[str, str] | None = None) -> list[Message]:
+    """Check messages and copy them into the form that is stored.
+
+    Args:
+        messages: What the caller gave; left as it is.
+        scope: `user_id` and `session_id` for the messages that carry none.
+
+    Returns:
+        Independent copies: values normalised, timestamp set, the views taken out of `metadata`. Of several
+        messages with one id in one session, the last stands, at the place of the first. A message without a
+        timestamp is given the present time, or that of a message behind it in the batch that has an earlier
+        one: so the batch keeps its order.
+
+    Raises:
+        MessageError: A message cannot be stored as it is given.
+    """
+    copies = [_prepare_one(message, position, scope or {}) for position, message in enumerate(messages)]
+    earliest_behind: dict[tuple[str | None, str | None], float] = {}
+    now = time.time()
+    for copy in reversed(copies):
+        session = (copy.user_id, copy.session_id)
+        behind = earliest_behind.get(session, math.inf)
+        if copy.timestamp is not None:
+            earliest_behind[session] = min(behind, copy.timestamp)
+        elif behind <= now:
+            copy.timestamp = behind
+    for copy in copies:
+        if copy.timestamp is None:
+            copy.timestamp = clock()
+    unique = {(copy.user_id, copy.session_id, copy.id): copy for copy in copies}
+    return list(unique.values())
+
+
+def _prepare_one(message: Message, position: int, scope: Mapping[str, str]) -> Message:
+    if not isinstance(message, Message):
+        raise MessageError(
+            f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
+            "build one with Message(role=…, content=…)"
+        )
+    metadata = normalise(message.metadata, "metadata")
+    given_time = metadata.pop(TIMESTAMP_KEY, None)
+    # A dict that also shows message_id was read back from a store: its time belongs to that other message.
+    if metadata.pop(MESSAGE_ID_KEY, None) is not None:
+        given_time = None
+    for key, value in scope.items():
+        if metadata.get(key) is None:
+            metadata[key] = value
+    for key in (USER_KEY, SESSION_KEY):
+        if metadata.get(key) is None:
+            metadata.pop(key, None)
+        else:
+            check_identifier(metadata[key], f"metadata[{key!r}]")
+    check_identifier(message.id, "id")
+    timestamp = message.timestamp if message.timestamp is not None else parse_timestamp(given_time)
+    if timestamp is not None and not math.isfinite(timestamp):
+        raise MessageError(f"timestamp is {timestamp}: give POSIX seconds, or None for the present time")
+    return message.model_copy(
+        update={
+            "role": MessageRole(message.role),
+            "content": normalise(message.content, "content"),
+            "timestamp": timestamp,
+            "metadata": metadata,
+            "tool_calls": normalise(message.tool_calls, "tool_calls"),
+            "tool_call_id": normalise(message.tool_call_id, "tool_call_id"),
+            "name": normalise(message.name, "name"),
+            "native": normalise(message.native, "native"),
+            "score": None,
+        }
+    )
+
+
+def check_identifier(value: object, where: str) -> str:
+    """Check a user_id, session_id or message id.
+
+    Args:
+        value: What the caller gave.
+        where: What it is, for the error's text.
+
+    Raises:
+        MessageError: It is no string, is empty, or holds what a store's key cannot hold.
+    """
+    if not isinstance(value, str):
+        raise MessageError(f"{where} must be a string, not {value!r} of type {type(value).__name__}: use str(…)")
+    if not value:
+        raise MessageError(f"{where} must not be empty: leave it out (or None) where there is none")
+    if not is_clean(value):
+        raise MessageError(f"{where} must not hold NUL or lone surrogates: {value!r}")
+    return value
+
+
+def parse_timestamp(value: Any) -> float | None:
+    """Read the time that a caller put under `metadata["timestamp"]`, as the dynamiq package allows."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            try:
+                value = dt.datetime.fromisoformat(value)
+            except ValueError:
+                value = None
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value.timestamp()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise MessageError(
+        "metadata['timestamp'] sets the time of the message: give POSIX seconds, or an ISO 8601 text or a "
+        "datetime with a time zone; use another key for anything else"
+    )
+
+
+def with_views(message: Message) -> Message:
+    """Show `timestamp` and `message_id` in the metadata of a message that is handed to a caller."""
+    message.metadata[TIMESTAMP_KEY] = message.timestamp
+    message.metadata[MESSAGE_ID_KEY] = message.id
+    return message
+
+
+def size_of(message: Message) -> int:
+    """The bytes that the values of a prepared message take as JSON, without keys and indexes."""
+    parts = [message.content, message.metadata, message.tool_calls, message.tool_call_id, message.name, message.native]
+    return len(dumps(parts).encode())

@@ -1,0 +1,124 @@
+"""From text to the terms that keyword ranking counts."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import unicodedata
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from itertools import pairwise
+
+import regex
+import snowballstemmer
+
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
+
+Tokenize = Callable[[str], list[str]]
+"""Any function from a text to its terms can rank; it must give the same terms for the same text every time."""
+
+# Scripts written without spaces between words: there, pairs of neighbouring characters serve as terms.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\u3005]"
+_TERM = regex.compile(rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+"
+                      r"(?:['\u2019]\p{L}+)*", regex.V1)
+_ASCII_TERM = regex.compile(r"[a-z0-9]+(?:'[a-z]+)*")
+_UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
+_HAN = regex.compile(r"\p{Han}")
+_CACHED_WORDS = 65_536
+_VERSION = 1
+
+
+class Tokenizer:
+    """Splits a text into words by Unicode's rules, drops stop words, reduces words to their stems.
+
+    Case, compatibility forms (full-width letters, ligatures) and diacritics make no difference. Text in scripts
+    without spaces (Chinese, Japanese, Korean, Thai, …) gives pairs of neighbouring characters, and single Han
+    characters.
+
+    Args:
+        language: A language of the Snowball stemmers (https://snowballstem.org), or None for no stemming.
+        stop_words: Words to leave out; None means the language's own list (English has one), an empty
+            collection means none.
+
+    Raises:
+        ConfigurationError: There is no stemmer for the language.
+    """
+
+    def __init__(self, language: str | None = "english", stop_words: Collection[str] | None = None) -> None:
+        """Prepare the stemmer."""
+        if language is not None and language not in snowballstemmer.algorithms():
+            raise ConfigurationError(
+                f"there is no stemmer for language={language!r}: use one of "
+                f"{', '.join(sorted(snowballstemmer.algorithms()))}, or None for no stemming"
+            )
+        if isinstance(stop_words, str):
+            raise ConfigurationError("stop_words must be a collection of words, not one string")
+        if stop_words is None:
+            stop_words = BY_LANGUAGE.get(language or "", frozenset())
+        self.language = language
+        self.stop_words = frozenset(_fold_case(word) for word in stop_words)
+        # A Snowball stemmer keeps the word that it works on in itself: each thread has its own.
+        self._stemmers = threading.local()
+        self._term = lru_cache(_CACHED_WORDS)(self._reduce)
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the terms of a text in their order, repeated as often as they occur."""
+        if text.isascii():
+            return [term for word in _ASCII_TERM.findall(text.lower()) if (term := self._term(word))]
+        terms: list[str] = []
+        for piece in _TERM.findall(_fold_case(text)):
+            if _UNSPACED_START.match(piece):
+                terms += _character_terms(piece)
+            elif term := self._term(piece):
+                terms.append(term)
+        return terms
+
+    @property
+    def keeping_stop_words(self) -> Tokenizer:
+        """The same tokenizer with no word left out, for queries that consist of stop words alone."""
+        return Tokenizer(self.language, ())
+
+    @property
+    def signature(self) -> str:
+        """Tells two tokenizers apart that give different terms: a stored index names the one it was made with."""
+        words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
+        return f"words-{_VERSION}/{self.language or 'unstemmed'}/{words}"
+
+    def _reduce(self, word: str) -> str:
+        word = word.replace("\u2019", "'")
+        if word in self.stop_words:
+            return ""
+        if self.language is not None:
+            stemmer = getattr(self._stemmers, "stemmer", None)
+            if stemmer is None:
+                stemmer = self._stemmers.stemmer = snowballstemmer.stemmer(self.language)
+            word = stemmer.stemWord(word)
+        return _fold_diacritics(word)
+
+
+def signature_of(tokenize: Tokenize) -> str:
+    """Name a tokenizer: its own `signature`, or the function's qualified name."""
+    signature = getattr(tokenize, "signature", None)
+    if isinstance(signature, str):
+        return signature
+    kind = tokenize if hasattr(tokenize, "__qualname__") else type(tokenize)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _character_terms(run: str) -> list[str]:
+    pairs = [a + b for a, b in pairwise(run)]
+    if not pairs:
+        return [run]
+    return pairs + _HAN.findall(run)
+
+
+def _fold_case(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+
+
+def _fold_diacritics(word: str) -> str:
+    if word.isascii():
+        return word
+    split = unicodedata.normalize("NFD", word)
+    return unicodedata.normalize("NFC", "".join(c for c in split if not "\u0300" <= c <= "\u036f"))
