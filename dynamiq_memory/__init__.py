@@ -1,3 +1,56 @@
-"""Conversation memory for AI agents."""
+"""Conversation memory for AI agents.
 
-__all__: list[str] = []
+`Memory` stores each message of a conversation and hands the right ones back on the next turn: the most recent, the
+most relevant, or both, always within a user and a session. The messages live in a backend of your choice, see
+`dynamiq_memory.backends`.
+"""
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.exceptions import (
+    BackendAuthenticationError,
+    BackendConnectionError,
+    BackendError,
+    ConfigurationError,
+    DynamiqMemoryError,
+    FilterError,
+    InvalidArgumentError,
+    MessageError,
+    MessageTooLargeError,
+    MissingDependencyError,
+    PartialWriteError,
+)
+from dynamiq_memory.formatting import FormatType
+from dynamiq_memory.memory import Memory
+from dynamiq_memory.messages import Message, MessageRole
+from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, Reason
+from dynamiq_memory.saving import MemorySaveMode, select_to_save
+from dynamiq_memory.turns import count_tokens_approximately
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendAuthenticationError",
+    "BackendConnectionError",
+    "BackendError",
+    "Capabilities",
+    "ConfigurationError",
+    "DynamiqMemoryError",
+    "FilterError",
+    "FormatType",
+    "InvalidArgumentError",
+    "Memory",
+    "MemoryBackend",
+    "MemoryRetrievalStrategy",
+    "MemorySaveMode",
+    "Message",
+    "MessageError",
+    "MessageRole",
+    "MessageTooLargeError",
+    "MissingDependencyError",
+    "PartialWriteError",
+    "Pick",
+    "Reason",
+    "Session",
+    "count_tokens_approximately",
+    "select_to_save",
+]

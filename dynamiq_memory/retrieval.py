@@ -1,0 +1,212 @@
+"""Which messages an agent is given: the strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from dynamiq_memory import plans
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Message, MessageRole
+from dynamiq_memory.plans import Plan
+from dynamiq_memory.turns import Budget, Key, Turn, arrange, key_of, latest_turns, split_turns
+
+# Messages read at once when more may be needed than the budget will take.
+_PAGE = 100
+# Neighbours read on each side of a hit at first: most turns are shorter, longer ones are read on.
+_NEIGHBOURS = 6
+_MATCHES_AT_ONCE = 8
+
+
+class MemoryRetrievalStrategy(StrEnum):
+    """Which messages an agent is given.
+
+    Attributes:
+        ALL: The most recent turns.
+        RELEVANT: The turns of the messages most relevant to the query.
+        BOTH: The most recent turns, and the turns of relevant older messages.
+    """
+
+    ALL = "all"
+    RELEVANT = "relevant"
+    BOTH = "both"
+
+
+class Reason(StrEnum):
+    """Why a message was picked.
+
+    Attributes:
+        RECENT: It belongs to the most recent turns.
+        MATCH: It matches the query.
+        CONTEXT: It belongs to the turn of a message that matches.
+    """
+
+    RECENT = "recent"
+    MATCH = "match"
+    CONTEXT = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A message picked for an agent.
+
+    Attributes:
+        message: The message; with a `score` where it matches the query.
+        reason: Why it was picked.
+    """
+
+    message: Message
+    reason: Reason
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What has been picked so far."""
+
+    budget: Budget
+    picks: dict[Key, Pick] = field(default_factory=dict)
+
+    def add(self, messages: Iterable[Message], reason: Reason) -> None:
+        for message in messages:
+            self.picks.setdefault(key_of(message), Pick(message, reason))
+
+    def add_matches(self, messages: Iterable[Message], scores: Mapping[Key, float]) -> None:
+        for message in messages:
+            key = key_of(message)
+            if key in scores:
+                message.score = scores[key]
+            self.picks.setdefault(key, Pick(message, Reason.MATCH if key in scores else Reason.CONTEXT))
+
+
+def pick(
+    strategy: MemoryRetrievalStrategy,
+    query: str | None,
+    filters: Mapping[str, Any],
+    budget: Budget,
+    recent_share: float,
+) -> Plan[list[Pick]]:
+    """Pick the messages that an agent is given.
+
+    What comes out is a conversation that every LLM API accepts: it begins with a user's message (behind system
+    ones), and tool calls and results stand together or not at all. It is chronological, but for a result that
+    another run's message separates from its call: that one is moved up to the call.
+
+    Args:
+        strategy: The strategy. RELEVANT and BOTH act as ALL where there is no query or nothing matches.
+        query: What the agent is asked.
+        filters: Only messages that match.
+        budget: How much may be picked.
+        recent_share: The part of the budget that BOTH gives to the most recent turns, from 0 to 1.
+    """
+    choice = _Choice(budget)
+    ranked = query if query is not None and query.strip() and strategy != MemoryRetrievalStrategy.ALL else None
+    if ranked is not None and strategy == MemoryRetrievalStrategy.RELEVANT:
+        yield from _pick_relevant(choice, ranked, filters)
+    elif ranked is not None:
+        yield from _pick_both(choice, ranked, filters, recent_share)
+    if not choice.picks:
+        messages, _ = yield from _latest(filters, budget)
+        choice.add(messages, Reason.RECENT)
+    return (yield from _in_order(choice.picks, filters))
+
+
+def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Message], list[Turn]]]:
+    """Take the most recent whole turns; also return the turns that were read for it."""
+    most = budget.messages
+    size = most if budget.tokens is None else min(most, _PAGE)
+    collected: list[Message] = []
+    while True:
+        page = yield from plans.read(filters, size, before=collected[0] if collected else None)
+        collected = page + collected
+        turns = split_turns(collected)
+        attempt = Budget(budget.messages, budget.tokens, budget.count_tokens)
+        taken, full = latest_turns(turns, attempt)
+        opened = any(message.role is MessageRole.USER for message in taken)
+        if len(page) < size or (opened and (full or len(collected) >= most)):
+            budget.messages, budget.tokens = attempt.messages, attempt.tokens
+            return taken, turns
+        # A turn longer than all that was read, or tokens left over: read on, further each time.
+        size = min(max(size, len(collected)), 10 * _PAGE)
+
+
+def _pick_both(
+    choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float
+) -> Plan[None]:
+    budget = choice.budget
+    recent = budget.share(recent_share)
+    whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
+    _, turns = yield from _latest(filters, whole)
+    taken, _ = latest_turns(turns, recent)
+    budget.take(taken)
+    choice.add(taken, Reason.RECENT)
+    yield from _pick_relevant(choice, query, filters)
+    # What the relevant ones left goes to turns before the recent ones.
+    for turn in reversed(turns):
+        missing = [message for message in turn.messages if key_of(message) not in choice.picks]
+        if turn.opened and missing:
+            if not budget.take(missing):
+                break
+            choice.add(missing, Reason.RECENT)
+
+
+def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
+    budget = choice.budget
+    matches = yield from plans.search(query, filters, budget.messages + len(choice.picks))
+    scores = {key_of(match): match.score for match in matches if match.score is not None}
+    for start in range(0, len(matches), _MATCHES_AT_ONCE):
+        some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
+        if not some or budget.messages <= 0:
+            continue
+        windows = yield from plans.around(some, _NEIGHBOURS, _NEIGHBOURS, filters)
+        for match, window in zip(some, windows, strict=True):
+            if key_of(match) in choice.picks:
+                continue
+            turn = yield from _turn_of(match, window, filters, budget.messages)
+            if turn is None:
+                continue
+            # Of a turn that is there in part, only the rest counts.
+            rest = Turn([part for part in turn.rounds if key_of(part[0]) not in choice.picks])
+            chosen = rest.messages if budget.take(rest.messages) else rest.cut(budget, key_of(match))
+            choice.add_matches(chosen, scores)
+
+
+def _turn_of(
+    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int
+) -> Plan[Turn | None]:
+    """Read the whole turn of a message; None if it has no user's message, or the match has no place in it.
+
+    Behind the match, no more than `most` messages are read: a longer turn will be cut anyway.
+    """
+    here = next(number for number, message in enumerate(window) if key_of(message) == key_of(match))
+    session = {**filters, USER_KEY: match.user_id, SESSION_KEY: match.session_id}
+    before, after = list(window[:here]), list(window[here + 1 :])
+    page: Sequence[Message] = before
+    size = _NEIGHBOURS
+    while match.role is not MessageRole.USER and len(page) == size and not _has_user(before):
+        size *= 4
+        page = yield from plans.read(session, size, before=before[0])
+        before = [*page, *before]
+    page, size = after, _NEIGHBOURS
+    while len(page) == size and not _has_user(after) and len(after) < most:
+        size *= 4
+        page = yield from plans.read(session, size, after=after[-1])
+        after = [*after, *page]
+    for turn in split_turns([*before, match, *after]):
+        if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
+            return turn
+    return None
+
+
+def _has_user(messages: Iterable[Message]) -> bool:
+    return any(message.role is MessageRole.USER for message in messages)
+
+
+def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[list[Pick]]:
+    messages = sorted((p.message for p in picks.values()), key=lambda message: message.timestamp or 0.0)
+    if len({message.timestamp for message in messages}) < len(messages):
+        # Equal timestamps: only the store knows which message arrived first.
+        stored = yield from plans.read({**filters, MESSAGE_ID_KEY: [message.id for message in messages]}, None)
+        place = {key_of(message): number for number, message in enumerate(stored)}
+        messages.sort(key=lambda message: place.get(key_of(message), -1))
+    return [picks[key_of(message)] for message in arrange(messages)]
