@@ -59,28 +59,34 @@ def normalise(value: Any, where: str, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str or value is None or kind is bool:
         return value
-    if kind is int:
-        if -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
-            return value
-        raise MessageError(f"{where} does not fit in 64 bits: store it as a string")
-    if kind is float:
-        if math.isfinite(value):
-            return value
-        raise MessageError(f"{where} is {value}, which JSON cannot hold: leave it out or store None or a string")
+    if kind is int or kind is float:
+        return _check_number(value, where)
     if depth > MAX_DEPTH:
         raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
     if isinstance(value, Mapping):
         return _normalise_mapping(value, where, depth)
     if isinstance(value, list | tuple):
         return [normalise(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-    if kind in _TAGGED:
-        return value
+    return value if kind in _TAGGED else normalise(_plain(value, where), where, depth + 1)
+
+
+def _check_number(value: float, where: str) -> float:
+    if isinstance(value, int):
+        if not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+            raise MessageError(f"{where} does not fit in 64 bits: store it as a string")
+    elif not math.isfinite(value):
+        raise MessageError(f"{where} is {value}, which JSON cannot hold: leave it out or store None or a string")
+    return value
+
+
+def _plain(value: Any, where: str) -> Any:
+    """The plain value of an enum's member, or of a subclass of a plain kind (numpy.float64 is a float)."""
     if isinstance(value, Enum):
-        return normalise(value.value, where, depth + 1)
-    # Subclasses of the plain kinds (numpy.float64 is a float) are stored as the plain value.
-    for base in (str, bool, int, float):
+        return value.value
+    for base in (str, int, float):
         if isinstance(value, base):
-            return normalise(base.__str__(value) if base is str else base(value), where, depth + 1)
+            return base.__str__(value) if base is str else base(value)
+    kind = type(value)
     raise MessageError(
         f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored: give plain JSON values "
         "(str, int, float, bool, None, list, dict) or datetime, date, bytes, Decimal, UUID"

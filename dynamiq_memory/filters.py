@@ -110,7 +110,9 @@ class Filter:
                 continue
             values = condition.values if isinstance(condition, OneOf) else (None,)
             allowed = tuple(
-                value for value in values if not isinstance(value, int | float) and (allowed is None or value in allowed)
+                value
+                for value in values
+                if not isinstance(value, int | float) and (allowed is None or value in allowed)
             )
         return allowed
 

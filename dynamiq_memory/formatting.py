@@ -62,6 +62,4 @@ def _content(message: Message) -> str:
 
 def _as_xml(message: Message) -> str:
     content = escape(_NOT_XML.sub("\ufffd", _content(message)))
-    return (
-        f"  <message>\n    <role>{message.role.value}</role>\n    <content>{content}</content>\n  </message>"
-    )
+    return f"  <message>\n    <role>{message.role.value}</role>\n    <content>{content}</content>\n  </message>"

@@ -6,9 +6,9 @@ import datetime as dt
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -89,11 +89,6 @@ class Message(BaseModel):
             for part in self.content
             if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
         )
-
-    def copied(self, **changes: Any) -> Self:
-        """Return a copy that shares nothing mutable with this message, with some fields changed."""
-        fields: dict[str, Any] = {key: copy_plain(value) for key, value in self.__dict__.items()}
-        return self.model_copy(update=fields | changes)
 
 
 MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
@@ -230,11 +225,27 @@ def parse_timestamp(value: Any) -> float | None:
     )
 
 
-def with_views(message: Message) -> Message:
-    """Show `timestamp` and `message_id` in the metadata of a message that is handed to a caller."""
-    message.metadata[TIMESTAMP_KEY] = message.timestamp
-    message.metadata[MESSAGE_ID_KEY] = message.id
-    return message
+def views(stored: Iterable[Message]) -> list[Message]:
+    """Copy stored messages for a caller, who may change them.
+
+    Args:
+        stored: Prepared messages.
+
+    Returns:
+        Independent copies, with `timestamp` and `message_id` shown in their metadata.
+    """
+    # Validating plain dicts all at once takes a third of the time of copying the models.
+    return MESSAGES.validate_python([_fields(message) for message in stored])
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    fields = dict(message.__dict__)
+    shown = {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
+    fields["metadata"] = copy_plain(message.metadata) | shown
+    for name in ("content", "tool_calls", "native"):
+        if not isinstance(fields[name], str | None):
+            fields[name] = copy_plain(fields[name])
+    return fields
 
 
 def size_of(message: Message) -> int:

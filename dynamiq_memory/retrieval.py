@@ -130,9 +130,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
         size = min(max(size, len(collected)), 10 * _PAGE)
 
 
-def _pick_both(
-    choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float
-) -> Plan[None]:
+def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:
     budget = choice.budget
     recent = budget.share(recent_share)
     whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
@@ -171,9 +169,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
             choice.add_matches(chosen, scores)
 
 
-def _turn_of(
-    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int
-) -> Plan[Turn | None]:
+def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int) -> Plan[Turn | None]:
     """Read the whole turn of a message; None if it has no user's message, or the match has no place in it.
 
     Behind the match, no more than `most` messages are read: a longer turn will be cut anyway.

@@ -30,9 +30,10 @@ from dynamiq_memory.messages import (
     clock,
     prepare,
     size_of,
-    with_views,
+    views,
 )
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize, Tokenizer
+from dynamiq_memory.ranking.bm25 import best
 
 _THREADS = 8
 
@@ -156,14 +157,14 @@ class MemoryBackend(ABC):
         prepared = self._prepare(messages)
         if prepared:
             self._call("write", prepared)
-        return [with_views(message.copied()) for message in prepared]
+        return views(prepared)
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
         """Store messages as one ordered batch; see `add_many`."""
         prepared = self._prepare(messages)
         if prepared:
             await self._acall("write", prepared)
-        return [with_views(message.copied()) for message in prepared]
+        return views(prepared)
 
     def get_all(
         self,
@@ -297,13 +298,13 @@ class MemoryBackend(ABC):
         """
         where, prepared = self._replace_call(filters, messages)
         self._call("replace", where, prepared)
-        return [with_views(message.copied()) for message in prepared]
+        return views(prepared)
 
     async def areplace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Put messages in the place of all that match a filter; see `replace`."""
         where, prepared = self._replace_call(filters, messages)
         await self._acall("replace", where, prepared)
-        return [with_views(message.copied()) for message in prepared]
+        return views(prepared)
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
@@ -380,10 +381,8 @@ class MemoryBackend(ABC):
         """
 
     @abstractmethod
-    def _read(
-        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
-    ) -> list[Message]:
-        """Read messages as `get_all` promises, with `with_views` applied; the caller may change them."""
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        """Read messages as `get_all` promises, as `dynamiq_memory.messages.views` makes them."""
 
     @abstractmethod
     def _delete(self, where: Filter) -> int:
@@ -393,12 +392,10 @@ class MemoryBackend(ABC):
         """Rank as `search` promises. By default, BM25 in this process over all that matches the filter."""
         return self._rank(self.tokenizer, query, where, limit)
 
-    def _around(
-        self, anchors: Sequence[Message], before: int, after: int, where: Filter
-    ) -> list[list[Message]]:
+    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
         windows = []
         for anchor in anchors:
-            within = _session_filter(anchor, where)
+            within = session_filter(anchor, where)
             earlier = self._read(within, before, anchor, None) if before else []
             later = self._read(within, after, None, anchor) if after else []
             windows.append([*earlier, anchor, *later])
@@ -412,7 +409,7 @@ class MemoryBackend(ABC):
         for message in messages:
             old.pop((message.user_id, message.session_id, message.id), None)
         for message in old.values():
-            self._delete(_session_filter(message, parse({MESSAGE_ID_KEY: message.id})))
+            self._delete(session_filter(message, parse({MESSAGE_ID_KEY: message.id})))
 
     def _count(self, where: Filter) -> int:
         return len(self._read(where, None, None, None))
@@ -472,9 +469,7 @@ class MemoryBackend(ABC):
             return "rank", (self.tokenizer.keeping_stop_words, query, where, limit)
         return "search", (query, where, limit)
 
-    def _replace_call(
-        self, filters: Mapping[str, Any], messages: Sequence[Message]
-    ) -> tuple[Filter, list[Message]]:
+    def _replace_call(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> tuple[Filter, list[Message]]:
         where = parse(filters)
         scope: dict[str, str] = {}
         for key in (USER_KEY, SESSION_KEY):
@@ -502,12 +497,11 @@ class MemoryBackend(ABC):
         messages = self._read(where, None, None, None)
         for number, message in enumerate(messages):
             index.add(number, tokenizer(message.text))
-        postings = [index.postings(term) for term in dict.fromkeys(tokenizer(query))]
-        scores = self.bm25.scores(postings, len(index), index.total_length)
-        best = sorted(scores, key=lambda number: (-scores[number], -number))[:limit]
-        for number in best:
+        scores = index.scores(self.bm25, tokenizer(query))
+        ranked = best(scores, lambda number: number, limit)
+        for number in ranked:
             messages[number].score = scores[number]
-        return [messages[number] for number in best]
+        return [messages[number] for number in ranked]
 
     def _call(self, name: str, *arguments: Any) -> Any:
         self._check_open()
@@ -549,9 +543,7 @@ def check_limit(limit: int | None) -> int | None:
     raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
 
 
-def _delete_filter(
-    session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None
-) -> Filter:
+def _delete_filter(session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None) -> Filter:
     if session_id is None and user_id is None:
         raise InvalidArgumentError("delete needs session_id, user_id or both; clear() deletes everything")
     scope: dict[str, str] = {}
@@ -562,7 +554,8 @@ def _delete_filter(
     return Filter(both)
 
 
-def _session_filter(message: Message, where: Filter) -> Filter:
+def session_filter(message: Message, where: Filter) -> Filter:
+    """The filter for a message's own session, and what another filter says besides."""
     session = parse({USER_KEY: message.user_id, SESSION_KEY: message.session_id})
     return Filter(session.conditions + where.conditions)
 
@@ -591,6 +584,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

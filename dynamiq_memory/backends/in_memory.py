@@ -14,8 +14,9 @@ from operator import attrgetter
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, with_views
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
+from dynamiq_memory.ranking.bm25 import COUNT_BITS, Postings, best
 
 _Scope = tuple[str | None, str | None]
 _Position = tuple[float, int]
@@ -98,15 +99,13 @@ class InMemory(MemoryBackend):
             for message, words in zip(messages, terms, strict=True):
                 self._put(message, words)
 
-    def _read(
-        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
-    ) -> list[Message]:
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         with self._lock:
             entries = self._matching(where, before, after)
             chosen = list(itertools.islice(entries, limit))
         if after is None:
             chosen.reverse()
-        return [_view(entry) for entry in chosen]
+        return views(entry.message for entry in chosen)
 
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
         terms = list(dict.fromkeys(self.tokenizer(query)))
@@ -116,18 +115,14 @@ class InMemory(MemoryBackend):
                 scores = self._scores_of_some(terms, where, conversations)
             else:
                 scores = self.bm25.scores(
-                    ([hit for c in conversations for hit in c.index.postings(term)] for term in terms),
+                    ([c.index.postings(term) for c in conversations] for term in terms),
                     documents=sum(len(c.index) for c in conversations),
                     total_length=sum(c.index.total_length for c in conversations),
                 )
-            best = heapq.nsmallest(
-                len(scores) if limit is None else limit,
-                scores,
-                key=lambda document: (-scores[document], *(-part for part in self._documents[document].position)),
-            )
-            entries = [self._documents[document] for document in best]
-        results = [_view(entry) for entry in entries]
-        for result, document in zip(results, best, strict=True):
+            ranked = best(scores, lambda document: self._documents[document].position, limit)
+            entries = [self._documents[document] for document in ranked]
+        results = views(entry.message for entry in entries)
+        for result, document in zip(results, ranked, strict=True):
             result.score = scores[document]
         return results
 
@@ -139,15 +134,15 @@ class InMemory(MemoryBackend):
         indexes, chosen, total_length = [], set(), 0
         for conversation in conversations:
             matching = [e.document for e in conversation.entries if narrowed.matches(e.message)]
-            if matching:
-                indexes.append(conversation.index)
-                chosen.update(matching)
-                total_length += sum(conversation.index.length(document) for document in matching)
-        return self.bm25.scores(
-            ([hit for index in indexes for hit in index.postings(term) if hit[0] in chosen] for term in terms),
-            documents=len(chosen),
-            total_length=total_length,
-        )
+            indexes.append(conversation.index)
+            chosen.update(matching)
+            total_length += sum(conversation.index.lengths[document] for document in matching)
+
+        def postings(term: str) -> list[Postings]:
+            held = (index.postings(term) for index in indexes)
+            return [([p for p in packed if p >> COUNT_BITS in chosen], lengths) for packed, lengths in held]
+
+        return self.bm25.scores(map(postings, terms), documents=len(chosen), total_length=total_length)
 
     def _delete(self, where: Filter) -> int:
         with self._lock:
@@ -269,7 +264,3 @@ class InMemory(MemoryBackend):
         conversation = self._conversations.get((anchor.user_id, anchor.session_id))
         entry = conversation.by_id.get(anchor.id) if conversation is not None else None
         return entry.position if entry is not None else (anchor.timestamp or 0.0, -1)
-
-
-def _view(entry: _Entry) -> Message:
-    return with_views(entry.message.copied())

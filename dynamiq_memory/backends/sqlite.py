@@ -90,7 +90,7 @@ class SQLite(SQLBackend):
         self._lock = threading.Lock()
         self._gate = _Gate()
         self._engine = self._make_engine()
-        super().__init__(make_tables(index_name), insert, tokenizer=tokenizer, bm25=bm25)
+        super().__init__(make_tables(index_name), self._engine.dialect, insert, tokenizer=tokenizer, bm25=bm25)
         try:
             self._open(reindex=reindex)
         except BaseException:
@@ -117,7 +117,7 @@ class SQLite(SQLBackend):
         unknown = options.keys() - {"index_name", "timeout", "synchronous"}
         if unknown:
             raise ConfigurationError(
-                f"{url!r} has the unknown option {sorted(unknown)[0]!r}: use index_name, timeout or synchronous"
+                f"{url!r} has the unknown option {min(unknown)!r}: use index_name, timeout or synchronous"
             )
         if "timeout" in options:
             try:
@@ -162,9 +162,14 @@ class SQLite(SQLBackend):
                 self._lock.acquire()
             try:
                 with self._engine.connect() as connection:
-                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-                    yield connection
-                    connection.commit()
+                    driver: Any = connection.connection.dbapi_connection
+                    driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                    try:
+                        yield connection
+                        driver.commit()
+                    except BaseException:
+                        driver.rollback()
+                        raise
             finally:
                 if exclusive:
                     self._lock.release()
@@ -184,9 +189,7 @@ class SQLite(SQLBackend):
         return create_engine("sqlite://", creator=self._connect, hide_parameters=True, **options)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.db_path, timeout=self.timeout, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self.db_path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         try:
             _use_wal(connection, self.timeout)
             connection.execute(f"PRAGMA synchronous={self.synchronous}")

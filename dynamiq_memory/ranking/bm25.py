@@ -7,17 +7,20 @@ of two messages is searchable too.
 
 from __future__ import annotations
 
+import heapq
 import math
 from array import array
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-Key = TypeVar("Key", bound=Hashable)
+from typing import Any
 
 # A count weighs hardly more past this (BM25 saturates), and one byte holds it in a stored index.
-MAX_COUNT = 255
+COUNT_BITS = 8
+MAX_COUNT = (1 << COUNT_BITS) - 1
+
+Postings = tuple[Sequence[int], Mapping[int, int] | Sequence[int]]
+"""Which documents hold a term, `document << COUNT_BITS | count` each, and where to look up their lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +38,48 @@ class BM25:
     k1: float = 0.9
     b: float = 0.4
 
-    def scores(
-        self,
-        postings: Iterable[Sequence[tuple[Key, int, int]]],
-        documents: int,
-        total_length: int,
-    ) -> dict[Key, float]:
-        """Score every message that holds at least one of the query's terms.
+    def scores(self, terms: Iterable[Sequence[Postings]], documents: int, total_length: int) -> dict[int, float]:
+        """Score every document that holds at least one of the query's terms.
 
         Args:
-            postings: For each distinct term of the query, the messages that hold it: key, count of the term,
-                length of the message in terms.
-            documents: How many messages the scope has.
+            terms: For each distinct term of the query, the postings of each index that is searched.
+            documents: How many documents there are in the scope.
             total_length: How many terms they have together.
 
         Returns:
-            The score of each message by its key, all above zero.
+            The score of each document by its number, all above zero.
         """
-        scores: dict[Key, float] = {}
+        scores: dict[int, float] = {}
         if not documents:
             return scores
         base = self.k1 * (1 - self.b)
         per_term = self.k1 * self.b * documents / max(total_length, 1)
-        for matches in postings:
-            found = len(matches)
+        for held in terms:
+            found = sum(len(packed) for packed, _ in held)
             weight = math.log(1 + (documents - found + 0.5) / (found + 0.5)) * (self.k1 + 1)
-            for key, count, length in matches:
-                scores[key] = scores.get(key, 0.0) + weight * count / (count + base + per_term * length)
+            for packed, lengths in held:
+                for posting in packed:
+                    document = posting >> COUNT_BITS
+                    count = posting & MAX_COUNT
+                    score = weight * count / (count + base + per_term * lengths[document])
+                    scores[document] = scores.get(document, 0.0) + score
         return scores
+
+
+def best(scores: Mapping[int, float], recency: Callable[[int], Any], limit: int | None) -> list[int]:
+    """Order documents by score, best first, of equals the most recent first, and keep the first `limit`.
+
+    Args:
+        scores: The score of each document.
+        recency: Gives what is larger for a later document.
+        limit: How many to keep, or None for all.
+    """
+    candidates: Iterable[int] = scores
+    if limit is not None and limit < len(scores):
+        # Plain floats first: comparing recency as well for all documents costs more than ranking them.
+        least = heapq.nlargest(limit, scores.values())[-1]
+        candidates = [document for document, score in scores.items() if score >= least]
+    return sorted(candidates, key=lambda document: (scores[document], recency(document)), reverse=True)[:limit]
 
 
 class InvertedIndex:
@@ -70,25 +87,25 @@ class InvertedIndex:
 
     A document is a small non-negative integer chosen by the caller. Adding and removing cost time in proportion
     to that document alone; the exception is a removal of a term that very many documents hold.
+
+    Attributes:
+        lengths: The length of each document in terms.
+        total_length: Their sum.
     """
 
-    __slots__ = ("_lengths", "_postings", "total_length")
+    __slots__ = ("_postings", "lengths", "total_length")
 
     def __init__(self) -> None:
         """Start empty."""
+        self.lengths: dict[int, int] = {}
+        self.total_length = 0
         # Most terms of a session occur in one message only: then the packed posting itself stands in the dict,
         # which takes a third of the memory of an array of one.
         self._postings: dict[str, int | array[int]] = {}
-        self._lengths: dict[int, int] = {}
-        self.total_length = 0
 
     def __len__(self) -> int:
         """How many documents there are."""
-        return len(self._lengths)
-
-    def length(self, document: int) -> int:
-        """How many terms a document has."""
-        return self._lengths[document]
+        return len(self.lengths)
 
     def add(self, document: int, terms: Sequence[str]) -> None:
         """Add a document that is not in the index.
@@ -97,11 +114,11 @@ class InvertedIndex:
             document: Its number, larger than that of every document added before.
             terms: Its terms, repeated as often as they occur.
         """
-        self._lengths[document] = len(terms)
+        self.lengths[document] = len(terms)
         self.total_length += len(terms)
         postings = self._postings
         for term, count in Counter(terms).items():
-            packed = document << 8 | min(count, MAX_COUNT)
+            packed = document << COUNT_BITS | min(count, MAX_COUNT)
             held = postings.get(term)
             if held is None:
                 postings[term] = packed
@@ -117,21 +134,22 @@ class InvertedIndex:
             document: Its number.
             terms: The terms that it was added with.
         """
-        self.total_length -= self._lengths.pop(document)
+        self.total_length -= self.lengths.pop(document)
         for term, count in Counter(terms).items():
             held = self._postings[term]
             if isinstance(held, int):
                 del self._postings[term]
                 continue
-            held.remove(document << 8 | min(count, MAX_COUNT))
+            held.remove(document << COUNT_BITS | min(count, MAX_COUNT))
             if len(held) == 1:
                 self._postings[term] = held[0]
 
-    def postings(self, term: str) -> list[tuple[int, int, int]]:
-        """The documents that hold a term: number, count, length in terms."""
-        held = self._postings.get(term)
-        if held is None:
-            return []
-        lengths = self._lengths
-        packed = (held,) if isinstance(held, int) else held
-        return [(p >> 8, p & 0xFF, lengths[p >> 8]) for p in packed]
+    def postings(self, term: str) -> Postings:
+        """The documents that hold a term."""
+        held = self._postings.get(term, ())
+        return ((held,) if isinstance(held, int) else held, self.lengths)
+
+    def scores(self, formula: BM25, query: Iterable[str]) -> dict[int, float]:
+        """Score the documents that hold at least one term of a query."""
+        terms = ([self.postings(term)] for term in dict.fromkeys(query))
+        return formula.scores(terms, len(self), self.total_length)

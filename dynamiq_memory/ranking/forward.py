@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
-from functools import lru_cache
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
-from dynamiq_memory.ranking.bm25 import BM25, MAX_COUNT
-
-Key = TypeVar("Key", bound=Hashable)
+from dynamiq_memory.ranking.bm25 import BM25, COUNT_BITS, MAX_COUNT
+from dynamiq_memory.ranking.cache import Cache
 
 # 40 bits of hash: in a scope of 20,000 distinct terms, a query of ten terms meets a false one with a
 # probability of 2 in 10 million.
@@ -22,45 +19,43 @@ _HASH_BYTES = 5
 _ENTRY_BYTES = _HASH_BYTES + 1
 
 
-@lru_cache(65_536)
 def _hash(term: str) -> bytes:
     return hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
 
 
+_hashes = Cache(_hash)
+_counts = [bytes([count]) for count in range(MAX_COUNT + 1)]
+
+
 def encode(terms: Sequence[str]) -> bytes:
     """Pack the terms of a message: for each distinct one 5 bytes of hash and 1 of its count (255 at most)."""
-    return b"".join(
-        _hash(term) + min(count, MAX_COUNT).to_bytes(1, "little") for term, count in Counter(terms).items()
-    )
+    counts = Counter(terms)
+    return b"".join([_hashes[term] + _counts[min(count, MAX_COUNT)] for term, count in counts.items()])
 
 
-def scores(
-    formula: BM25, query: Sequence[str], rows: Sequence[tuple[Key, int, bytes]]
-) -> dict[Key, float]:
+def scores(formula: BM25, query: Iterable[str], lengths: Sequence[int], packed: Sequence[bytes]) -> dict[int, float]:
     """Score the messages of a scope.
 
     Args:
         formula: The ranking formula.
         query: The query's terms; repetitions count once.
-        rows: All messages of the scope: key, length in terms, terms as `encode` packs them.
+        lengths: The length of each message of the scope, in terms.
+        packed: The terms of each, as `encode` packs them.
 
     Returns:
-        The score of each message that holds at least one term, all above zero.
+        The score of each message that holds at least one term, by its place in the two sequences.
     """
-    return formula.scores(
-        (_matches(_hash(term), rows) for term in dict.fromkeys(query)),
-        documents=len(rows),
-        total_length=sum(length for _, length, _ in rows),
-    )
+    terms = ([(_matches(_hashes[term], packed), lengths)] for term in dict.fromkeys(query))
+    return formula.scores(terms, len(lengths), sum(lengths))
 
 
-def _matches(hashed: bytes, rows: Iterable[tuple[Key, int, bytes]]) -> list[tuple[Key, int, int]]:
+def _matches(hashed: bytes, packed: Iterable[bytes]) -> list[int]:
     found = []
-    for key, length, packed in rows:
-        if hashed in packed:  # rules out nearly all rows at the speed of C
-            at = packed.find(hashed)
-            while at % _ENTRY_BYTES and at != -1:  # a match across two entries is none
-                at = packed.find(hashed, at + 1)
+    for number, entries in enumerate(packed):
+        if hashed in entries:  # rules out nearly all messages at the speed of C
+            at = entries.find(hashed)
+            while at != -1 and at % _ENTRY_BYTES:  # found across two entries: that is none
+                at = entries.find(hashed, at + 1)
             if at != -1:
-                found.append((key, packed[at + _HASH_BYTES], length))
+                found.append(number << COUNT_BITS | entries[at + _HASH_BYTES])
     return found

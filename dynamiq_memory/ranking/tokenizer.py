@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import unicodedata
 from collections.abc import Callable, Collection
-from functools import lru_cache
 from itertools import pairwise
 
 import regex
 import snowballstemmer
 
 from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.ranking.cache import Cache
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
 Tokenize = Callable[[str], list[str]]
@@ -20,12 +21,14 @@ Tokenize = Callable[[str], list[str]]
 
 # Scripts written without spaces between words: there, pairs of neighbouring characters serve as terms.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\u3005]"
-_TERM = regex.compile(rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+"
-                      r"(?:['\u2019]\p{L}+)*", regex.V1)
-_ASCII_TERM = regex.compile(r"[a-z0-9]+(?:'[a-z]+)*")
+_TERM = regex.compile(
+    rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+"
+    r"(?:['\u2019]\p{L}+)*",
+    regex.V1,
+)
+_ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _HAN = regex.compile(r"\p{Han}")
-_CACHED_WORDS = 65_536
 _VERSION = 1
 
 
@@ -60,17 +63,17 @@ class Tokenizer:
         self.stop_words = frozenset(_fold_case(word) for word in stop_words)
         # A Snowball stemmer keeps the word that it works on in itself: each thread has its own.
         self._stemmers = threading.local()
-        self._term = lru_cache(_CACHED_WORDS)(self._reduce)
+        self._terms = Cache(self._reduce)
 
     def __call__(self, text: str) -> list[str]:
         """Return the terms of a text in their order, repeated as often as they occur."""
         if text.isascii():
-            return [term for word in _ASCII_TERM.findall(text.lower()) if (term := self._term(word))]
+            return list(filter(None, map(self._terms.__getitem__, _ASCII_TERM.findall(text.lower()))))
         terms: list[str] = []
         for piece in _TERM.findall(_fold_case(text)):
             if _UNSPACED_START.match(piece):
                 terms += _character_terms(piece)
-            elif term := self._term(piece):
+            elif term := self._terms[piece]:
                 terms.append(term)
         return terms
 
@@ -110,7 +113,7 @@ def _character_terms(run: str) -> list[str]:
     pairs = [a + b for a, b in pairwise(run)]
     if not pairs:
         return [run]
-    return pairs + _HAN.findall(run)
+    return [*pairs, *_HAN.findall(run)]
 
 
 def _fold_case(text: str) -> str:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import heapq
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Dialect,
+    Double,
     Integer,
     LargeBinary,
     Select,
+    Table,
+    Text,
     bindparam,
     delete,
     func,
+    literal_column,
     select,
     tuple_,
 )
 
-from dynamiq_memory.backends.base import MemoryBackend, Session
+from dynamiq_memory.backends.base import MemoryBackend, Session, session_filter
 from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
+from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
 from dynamiq_memory.backends.sql.schema import Tables
 from dynamiq_memory.filters import Condition, Filter
-from dynamiq_memory.messages import USER_KEY, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, Tokenize, forward
+from dynamiq_memory.ranking.bm25 import best
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from sqlalchemy.sql.base import Executable
+    from sqlalchemy.sql import ClauseElement
 
 # Bound parameters in one statement; SQLite allows 32,766.
 _KEYS_AT_ONCE = 5_000
+_NO_LIMIT = 2**62
 
 
 class SQLBackend(MemoryBackend):
@@ -42,17 +50,24 @@ class SQLBackend(MemoryBackend):
 
     Args:
         tables: The tables.
+        dialect: The SQL dialect.
         insert: The dialect's INSERT, which knows ON CONFLICT.
         tokenizer: Turns a text into the terms of keyword ranking.
         bm25: The parameters of keyword ranking.
     """
 
-    def __init__(self, tables: Tables, insert: Any, *, tokenizer: Tokenize | None, bm25: BM25 | None) -> None:
-        """Keep the tables and build the statements that do not depend on a call."""
+    def __init__(
+        self, tables: Tables, dialect: Dialect, insert: Any, *, tokenizer: Tokenize | None, bm25: BM25 | None
+    ) -> None:
+        """Keep the tables and compile the statements of the common calls."""
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._tables = tables
+        self._dialect = dialect
         self._columns = [tables.messages.c[column] for column in COLUMNS]
-        self._upsert_messages, self._upsert_terms = _upserts(tables, insert)
+        self._upsert_messages, self._upsert_terms = (
+            Prepared(statement, dialect) for statement in _upserts(tables, insert)
+        )
+        self._reads: dict[_Reading, tuple[Select[Any], Prepared]] = {}
 
     @abstractmethod
     def _transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
@@ -67,33 +82,41 @@ class SQLBackend(MemoryBackend):
         with self._transaction(write=True) as connection:
             self._insert(connection, rows, terms)
 
-    def _read(
-        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
-    ) -> list[Message]:
-        table = self._tables.messages
-        order = (table.c.timestamp, table.c.seq)
-        statement: Select[Any] = select(*self._columns).where(*self._clauses(where)).limit(limit)
-        statement = statement.order_by(*(order if after is not None else (column.desc() for column in order)))
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        anchor = before or after
+        reading = _Reading(
+            by_user=_is_single(where.scope(USER_KEY)),
+            by_session=_is_single(where.scope(SESSION_KEY)),
+            beside=anchor is not None,
+            onwards=after is not None,
+        )
         with self._transaction(write=False) as connection:
-            for anchor, later in ((before, False), (after, True)):
-                if anchor is not None:
-                    statement = statement.where(self._beside(connection, anchor, later=later))
-            rows: Sequence[Any] = connection.execute(statement).fetchall()
-        return from_rows(rows if after is not None else rows[::-1])
+            return self._rows_as_messages(connection, reading, where, limit, anchor)
+
+    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        sides = [_Reading(by_user=True, by_session=True, beside=True, onwards=onwards) for onwards in (False, True)]
+        windows = []
+        with self._transaction(write=False) as connection:
+            for anchor in anchors:
+                within = session_filter(anchor, where)
+                earlier, later = (
+                    self._rows_as_messages(connection, side, within, most, anchor) if most else []
+                    for side, most in zip(sides, (before, after), strict=True)
+                )
+                windows.append([*earlier, anchor, *later])
+        return windows
 
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
         terms = self.tokenizer(query)
         with self._transaction(write=False) as connection:
             rows = connection.execute(self._terms_within(where)).fetchall()
-            times = {seq: timestamp for seq, timestamp, _, _ in rows}
-            scores = forward.scores(self.bm25, terms, [(seq, length, packed) for seq, _, length, packed in rows])
-            # Best first, of equals the latest first: by timestamp, then by arrival.
-            order = {seq: (score, times[seq], seq) for seq, score in scores.items()}
-            best = heapq.nlargest(len(order) if limit is None else limit, order, key=order.__getitem__)
-            found = self._by_seq(connection, best)
-        results = [found[seq] for seq in best]
-        for seq, result in zip(best, results, strict=True):
-            result.score = scores[seq]
+            scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+            # Of equal scores the latest first: by timestamp, then by arrival.
+            ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
+            found = self._by_seq(connection, [rows[number][0] for number in ranked])
+        results = [found[rows[number][0]] for number in ranked]
+        for result, number in zip(results, ranked, strict=True):
+            result.score = scores[number]
         return results
 
     def _delete(self, where: Filter) -> int:
@@ -143,11 +166,9 @@ class SQLBackend(MemoryBackend):
             )
         return rows, parameters
 
-    def _insert(
-        self, connection: Connection, rows: list[dict[str, Any]], terms: list[dict[str, Any]]
-    ) -> None:
-        connection.execute(self._upsert_messages, rows)
-        connection.execute(self._upsert_terms, terms)
+    def _insert(self, connection: Connection, rows: list[dict[str, Any]], terms: list[dict[str, Any]]) -> None:
+        self._upsert_messages.many(connection, rows)
+        self._upsert_terms.many(connection, terms)
 
     def _delete_matching(self, connection: Connection, where: Filter) -> int:
         messages, terms = self._tables.messages, self._tables.terms
@@ -171,9 +192,7 @@ class SQLBackend(MemoryBackend):
         if not where.beyond_scope and where.scope(USER_KEY) is not None:
             return statement.where(*scope_clauses(where, terms))
         same = [terms.c[column] == messages.c[column] for column in ("user_id", "session_id", "seq")]
-        return statement.join_from(messages, terms, onclause=same[0] & same[1] & same[2]).where(
-            *self._clauses(where)
-        )
+        return statement.join_from(messages, terms, onclause=same[0] & same[1] & same[2]).where(*self._clauses(where))
 
     def _by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
         table = self._tables.messages
@@ -181,30 +200,90 @@ class SQLBackend(MemoryBackend):
         for start in range(0, len(numbers), _KEYS_AT_ONCE):
             some = numbers[start : start + _KEYS_AT_ONCE]
             rows = connection.execute(select(table.c.seq, *self._columns).where(table.c.seq.in_(some))).fetchall()
-            found |= zip((row[0] for row in rows), from_rows(row[1:] for row in rows), strict=True)
+            found |= zip((row[0] for row in rows), from_rows([row[1:] for row in rows]), strict=True)
         return found
 
-    def _beside(self, connection: Connection, anchor: Message, *, later: bool) -> ColumnElement[bool]:
-        """What holds for the messages before or behind a stored one."""
-        columns = self._tables.messages.c
-        place = connection.execute(
-            select(columns.timestamp, columns.seq).where(
-                columns.user_id == (anchor.user_id or ""),
-                columns.session_id == (anchor.session_id or ""),
-                columns.id == anchor.id,
-            )
-        ).first()
-        timestamp, seq = place if place is not None else (anchor.timestamp or 0.0, -1)
-        if later:
-            return (columns.timestamp >= timestamp) & ((columns.timestamp > timestamp) | (columns.seq > seq))
-        return (columns.timestamp <= timestamp) & ((columns.timestamp < timestamp) | (columns.seq < seq))
+    def _rows_as_messages(
+        self, connection: Connection, reading: _Reading, where: Filter, limit: int | None, anchor: Message | None
+    ) -> list[Message]:
+        """Read, oldest first. A reading that does not tell the whole filter is completed by its clauses."""
+        parameters: dict[str, Any] = {"most": _NO_LIMIT if limit is None else limit}
+        whole = not where.beyond_scope
+        for key, told in ((USER_KEY, reading.by_user), (SESSION_KEY, reading.by_session)):
+            allowed = where.scope(key)
+            if told and allowed is not None:
+                parameters[key] = allowed[0] or ""
+            whole = whole and told == (allowed is not None)
+        if anchor is not None:
+            parameters["beside_user"] = anchor.user_id or ""
+            parameters["beside_session"] = anchor.session_id or ""
+            parameters["beside_id"] = anchor.id
+            parameters["beside_time"] = anchor.timestamp or 0.0
+        statement, prepared = self._reading(reading)
+        if whole:
+            rows = prepared(connection, parameters).fetchall()
+        else:
+            rows = connection.execute(statement.where(*self._clauses(where)), parameters).fetchall()
+        return from_rows(rows if reading.onwards else rows[::-1])
+
+    def _reading(self, reading: _Reading) -> tuple[Select[Any], Prepared]:
+        found = self._reads.get(reading)
+        if found is None:
+            statement = _select(self._tables, self._columns, reading)
+            found = self._reads[reading] = (statement, Prepared(statement, self._dialect))
+        return found
 
 
-def _upserts(tables: Tables, insert: Any) -> tuple[Executable, Executable]:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A shape of SELECT: which of its conditions have one value, where it begins, and which way it goes."""
+
+    by_user: bool
+    by_session: bool
+    beside: bool
+    onwards: bool
+
+
+def _is_single(allowed: tuple[str | None, ...] | None) -> bool:
+    return allowed is not None and len(allowed) == 1
+
+
+def _select(tables: Tables, columns: Sequence[Any], reading: _Reading) -> Select[Any]:
+    table = tables.messages
+    statement: Select[Any] = select(*columns)
+    if reading.by_user:
+        statement = statement.where(table.c.user_id == bindparam(USER_KEY, type_=Text))
+    if reading.by_session:
+        statement = statement.where(table.c.session_id == bindparam(SESSION_KEY, type_=Text))
+    if reading.beside:
+        statement = statement.where(_beside(table, onwards=reading.onwards))
+    order = (table.c.timestamp, table.c.seq)
+    statement = statement.order_by(*(order if reading.onwards else [column.desc() for column in order]))
+    return statement.limit(bindparam("most", type_=Integer))
+
+
+def _beside(table: Table, *, onwards: bool) -> ColumnElement[bool]:
+    """What holds for the messages before or behind a stored one, which may be gone meanwhile."""
+    anchor = table.alias("anchor")
+    this = (
+        (anchor.c.user_id == bindparam("beside_user", type_=Text))
+        & (anchor.c.session_id == bindparam("beside_session", type_=Text))
+        & (anchor.c.id == bindparam("beside_id", type_=Text))
+    )
+    own_time, own_seq = (select(anchor.c[name]).where(this).scalar_subquery() for name in ("timestamp", "seq"))
+    time = func.coalesce(own_time, bindparam("beside_time", type_=Double))
+    seq = func.coalesce(own_seq, literal_column("-1"))
+    # Written so that an index on the timestamp bounds the read.
+    if onwards:
+        return (table.c.timestamp >= time) & ((table.c.timestamp > time) | (table.c.seq > seq))
+    return (table.c.timestamp <= time) & ((table.c.timestamp < time) | (table.c.seq < seq))
+
+
+def _upserts(tables: Tables, insert: Any) -> tuple[ClauseElement, ClauseElement]:
     """INSERT … ON CONFLICT DO UPDATE for the messages, and for the terms of a message that is in its table."""
     messages, terms = tables.messages, tables.terms
     key = ("user_id", "session_id", "id")
-    into_messages = insert(messages)
+    into_messages = insert(messages).values({name: bindparam(name, type_=messages.c[name].type) for name in COLUMNS})
     into_messages = into_messages.on_conflict_do_update(
         index_elements=list(key),
         set_={column: into_messages.excluded[column] for column in COLUMNS if column not in key},
@@ -217,9 +296,9 @@ def _upserts(tables: Tables, insert: Any) -> tuple[Executable, Executable]:
         bindparam("how_many", type_=Integer),
         bindparam("packed", type_=LargeBinary),
     ).where(
-        messages.c.user_id == bindparam("of_user"),
-        messages.c.session_id == bindparam("of_session"),
-        messages.c.id == bindparam("of_id"),
+        messages.c.user_id == bindparam("of_user", type_=Text),
+        messages.c.session_id == bindparam("of_session", type_=Text),
+        messages.c.id == bindparam("of_id", type_=Text),
     )
     into_terms = insert(terms).from_select([column.name for column in terms.columns], stored)
     into_terms = into_terms.on_conflict_do_update(

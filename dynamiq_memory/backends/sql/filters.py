@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, Table, and_, false, or_
 
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sqlalchemy import Table
-
-MetadataClause = Callable[["Sequence[Condition]"], ColumnElement[bool]] if TYPE_CHECKING else object
+MetadataClause = Callable[[Sequence[Condition]], ColumnElement[bool]]
 
 
 def clauses(where: Filter, table: Table, metadata_clause: MetadataClause) -> list[ColumnElement[bool]]:
@@ -34,9 +29,7 @@ def clauses(where: Filter, table: Table, metadata_clause: MetadataClause) -> lis
         if condition.key == TIMESTAMP_KEY:
             result.append(_timestamp(condition, table))
         elif condition.key == MESSAGE_ID_KEY:
-            result.append(
-                table.c.id.in_(condition.values) if isinstance(condition, OneOf) else false()
-            )
+            result.append(table.c.id.in_(condition.values) if isinstance(condition, OneOf) else false())
         else:
             others.append(condition)
     if others:

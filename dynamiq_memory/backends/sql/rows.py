@@ -8,7 +8,7 @@ from dynamiq_memory._json import dumps, is_clean, loads
 from dynamiq_memory.messages import MESSAGE_ID_KEY, MESSAGES, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 COLUMNS = ("user_id", "session_id", "id", "timestamp", "role", "content", "metadata", "extra")
 
@@ -38,29 +38,22 @@ def to_row(message: Message) -> dict[str, Any]:
     }
 
 
-def from_rows(rows: Iterable[Sequence[Any]]) -> list[Message]:
+def from_rows(rows: Sequence[Sequence[Any]]) -> list[Message]:
     """Build messages, as callers see them, from rows of `COLUMNS`."""
-    return MESSAGES.validate_python([_fields(*row) for row in rows])
+    if not rows:
+        return []
+    # One call for all metadata: for small values the parser's set-up costs more than the parsing.
+    metadata = loads(f"[{','.join([row[6] for row in rows])}]")
+    return MESSAGES.validate_python(list(map(_fields, rows, metadata)))
 
 
-def _fields(
-    user_id: str,
-    session_id: str,
-    message_id: str,
-    timestamp: float,
-    role: str,
-    content: str | None,
-    metadata: str,
-    extra: str | None,
-) -> dict[str, Any]:
-    values: dict[str, Any] = {} if metadata == "{}" else loads(metadata)
+def _fields(row: Sequence[Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    user_id, session_id, message_id, timestamp, role, content, _, extra = row
     if user_id:
-        values[USER_KEY] = user_id
+        metadata[USER_KEY] = user_id
     if session_id:
-        values[SESSION_KEY] = session_id
-    values[TIMESTAMP_KEY] = timestamp
-    values[MESSAGE_ID_KEY] = message_id
-    fields = {"id": message_id, "timestamp": timestamp, "role": role, "content": content, "metadata": values}
-    if extra:
-        fields |= loads(extra)
-    return fields
+        metadata[SESSION_KEY] = session_id
+    metadata[TIMESTAMP_KEY] = timestamp
+    metadata[MESSAGE_ID_KEY] = message_id
+    fields = {"id": message_id, "timestamp": timestamp, "role": role, "content": content, "metadata": metadata}
+    return fields | loads(extra) if extra else fields

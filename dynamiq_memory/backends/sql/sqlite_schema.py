@@ -115,7 +115,7 @@ def _reindex(connection: Connection, tables: Tables, store: Store) -> None:
         rows = connection.execute(statement.limit(_BATCH)).fetchall()
         if not rows:
             return
-        store(connection, prepare(from_rows(row[1:] for row in rows)))
+        store(connection, prepare(from_rows([row[1:] for row in rows])))
         last = rows[-1][0]
         done += len(rows)
         logger.info("indexed %d messages of %s anew", done, messages.name)

@@ -1,0 +1,41 @@
+"""Statements compiled once. SQLAlchemy's own path costs more than SQLite itself for a small read or write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Dialect
+from sqlalchemy.sql import ClauseElement
+
+
+class Prepared:
+    """A statement of SQLAlchemy Core, compiled for a dialect, run with its parameters by name.
+
+    Only for statements whose values the driver takes and gives as they are (text, numbers, bytes).
+
+    Args:
+        statement: The statement; each value in it is a `bindparam`.
+        dialect: The dialect that will run it.
+    """
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        """Compile."""
+        compiled = statement.compile(dialect=dialect)
+        self._sql = compiled.string
+        # None where the driver takes parameters by name.
+        self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)
+        # Values that the compiler binds of its own, such as SQLite's OFFSET 0.
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def __call__(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+        """Run the statement once."""
+        return connection.exec_driver_sql(self._sql, self._ordered(parameters))
+
+    def many(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement once for each set of parameters."""
+        connection.exec_driver_sql(self._sql, [self._ordered(each) for each in parameters])
+
+    def _ordered(self, parameters: Mapping[str, Any]) -> Any:
+        values = {**self._constants, **parameters}
+        return values if self._order is None else tuple([values[name] for name in self._order])
