@@ -1,0 +1,65 @@
+# Everything sets itself up: a fresh machine needs Python >= 3.11, make, and the network for packages.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+BIN := .venv/bin
+# Never fetch an interpreter; use the one at hand.
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+PACKAGE := pyproject.toml $(wildcard constraints/*.txt)
+ARGS ?=
+
+.PHONY: help demo test lint format bench build lock clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/.demo ## What an agent would be given: a stored conversation, asked from new processes
+	@$(BIN)/python cookbook/demo.py $(ARGS)
+
+test: .venv/.dev ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.dev ## Measure speed; LOCOMO=file also measures retrieval
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(if $(LOCOMO),$(BIN)/python benchmarks/retrieval.py $(LOCOMO),@echo "retrieval: make bench LOCOMO=locomo10.json")
+
+build: .venv/.dev ## Build the distributions into dist/
+	$(UV) build --python $(BIN)/python
+
+lock: .venv/.dev ## Write the newest allowed versions into constraints/dev.txt
+	$(UV) pip compile --quiet --universal --upgrade --no-header --no-annotate --no-emit-index-url \
+		--group dev --python-version 3.11 pyproject.toml --output-file constraints/dev.txt
+
+clean: ## Remove the environment and caches
+	rm -rf .venv .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): set PYTHON=…" >&2; exit 1; }
+	@# A Python without ensurepip has no venv with pip; its own pip can still install into a folder.
+	$(PYTHON) -m venv .tools && .tools/bin/python -m pip install --quiet uv \
+		|| { rm -rf .tools; $(PYTHON) -m pip install --quiet --target .tools uv; }
+
+.venv/bin/python: | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv
+
+.venv/.demo: $(PACKAGE) | .venv/bin/python
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt --editable . --group demo
+	@touch $@
+
+.venv/.dev: $(PACKAGE) | .venv/bin/python
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt --editable . --group dev
+	@touch $@ .venv/.demo
