@@ -130,20 +130,31 @@ def prepare(messages: Sequence[Message], scope: Mapping[str, str] | None = None)
         MessageError: A message cannot be stored as it is given.
     """
     copies = [_prepare_one(message, position, scope or {}) for position, message in enumerate(messages)]
-    earliest_behind: dict[tuple[str | None, str | None], float] = {}
-    now = time.time()
-    for copy in reversed(copies):
-        session = (copy.user_id, copy.session_id)
-        behind = earliest_behind.get(session, math.inf)
-        if copy.timestamp is not None:
-            earliest_behind[session] = min(behind, copy.timestamp)
-        elif behind <= now:
-            copy.timestamp = behind
+    _keep_order(copies)
     for copy in copies:
         if copy.timestamp is None:
             copy.timestamp = clock()
     unique = {(copy.user_id, copy.session_id, copy.id): copy for copy in copies}
     return list(unique.values())
+
+
+def _keep_order(batch: Sequence[Message]) -> None:
+    """Give messages without a time one before that of an earlier message that stands behind them."""
+    behind: dict[tuple[str | None, str | None], float] = {}
+    now = time.time()
+    for number in reversed(range(len(batch))):
+        message = batch[number]
+        session = (message.user_id, message.session_id)
+        bound = behind.get(session, math.inf)
+        if message.timestamp is None and bound <= now:
+            before = (m.timestamp for m in batch[:number] if (m.user_id, m.session_id) == session)
+            earlier = math.nextafter(bound, -math.inf)
+            # Between two equal times there is no room: then the order of arrival decides.
+            message.timestamp = (
+                bound if earlier <= max((t for t in before if t is not None), default=-math.inf) else earlier
+            )
+        if message.timestamp is not None:
+            behind[session] = min(bound, message.timestamp)
 
 
 def _prepare_one(message: Message, position: int, scope: Mapping[str, str]) -> Message:

@@ -100,8 +100,8 @@ class Turn:
 
     @property
     def instructions(self) -> bool:
-        """Whether it consists of system messages alone, as they stand before the first user's message."""
-        return bool(self.rounds) and all(r[0].role is MessageRole.SYSTEM for r in self.rounds)
+        """Whether it is a system message that stands before the first user's message."""
+        return bool(self.rounds) and self.rounds[0][0].role is MessageRole.SYSTEM
 
     def cut(self, budget: Budget, keep: Key | None = None) -> list[Message]:
         """Take as much of the turn as fits: the user's message, then the latest rounds.
@@ -144,7 +144,8 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     for session in sessions.values():
         current: Turn | None = None
         for part in _rounds(session):
-            if current is None or part[0].role is MessageRole.USER:
+            # Before the first user's message, each part stands alone: system ones may be kept without the others.
+            if current is None or not current.opened or part[0].role is MessageRole.USER:
                 current = Turn()
                 turns.append(current)
             current.rounds.append(part)

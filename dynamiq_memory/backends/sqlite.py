@@ -6,9 +6,10 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -183,21 +184,14 @@ class SQLite(SQLBackend):
         return matches
 
     def _make_engine(self) -> Engine:
+        # The engine must not refer to this object, or the finalizer below would keep it alive.
+        connect = partial(_connect, self.db_path, self.timeout, self.synchronous)
         options: Mapping[str, Any] = {"poolclass": StaticPool}
         if not self._in_memory:
             options = {"poolclass": QueuePool, "pool_size": _KEPT_CONNECTIONS, "max_overflow": -1}
-        return create_engine("sqlite://", creator=self._connect, hide_parameters=True, **options)
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.db_path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
-        try:
-            _use_wal(connection, self.timeout)
-            connection.execute(f"PRAGMA synchronous={self.synchronous}")
-            connection.create_function(_MATCHES, 2, _matches, deterministic=True)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        engine = create_engine("sqlite://", creator=connect, hide_parameters=True, **options)
+        weakref.finalize(self, engine.dispose)
+        return engine
 
     def _close(self) -> None:
         self._engine.dispose()
@@ -263,6 +257,18 @@ class _Gate:
 
     def open(self) -> None:
         self._changed.release()
+
+
+def _connect(path: str, timeout: float, synchronous: Synchronous) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        _use_wal(connection, timeout)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.create_function(_MATCHES, 2, _matches, deterministic=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:

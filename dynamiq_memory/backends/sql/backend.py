@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 # Bound parameters in one statement; SQLite allows 32,766.
 _KEYS_AT_ONCE = 5_000
 _NO_LIMIT = 2**62
+_BEFORE, _AFTER = "before", "after"
 
 
 class SQLBackend(MemoryBackend):
@@ -67,7 +67,7 @@ class SQLBackend(MemoryBackend):
         self._upsert_messages, self._upsert_terms = (
             Prepared(statement, dialect) for statement in _upserts(tables, insert)
         )
-        self._reads: dict[_Reading, tuple[Select[Any], Prepared]] = {}
+        self._reads: dict[frozenset[str], tuple[Select[Any], Prepared]] = {}
 
     @abstractmethod
     def _transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
@@ -83,26 +83,16 @@ class SQLBackend(MemoryBackend):
             self._insert(connection, rows, terms)
 
     def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        anchor = before or after
-        reading = _Reading(
-            by_user=_is_single(where.scope(USER_KEY)),
-            by_session=_is_single(where.scope(SESSION_KEY)),
-            beside=anchor is not None,
-            onwards=after is not None,
-        )
         with self._transaction(write=False) as connection:
-            return self._rows_as_messages(connection, reading, where, limit, anchor)
+            return self._messages(connection, where, limit, before, after)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
-        sides = [_Reading(by_user=True, by_session=True, beside=True, onwards=onwards) for onwards in (False, True)]
         windows = []
         with self._transaction(write=False) as connection:
             for anchor in anchors:
                 within = session_filter(anchor, where)
-                earlier, later = (
-                    self._rows_as_messages(connection, side, within, most, anchor) if most else []
-                    for side, most in zip(sides, (before, after), strict=True)
-                )
+                earlier = self._messages(connection, within, before, anchor, None) if before else []
+                later = self._messages(connection, within, after, None, anchor) if after else []
                 windows.append([*earlier, anchor, *later])
         return windows
 
@@ -203,78 +193,67 @@ class SQLBackend(MemoryBackend):
             found |= zip((row[0] for row in rows), from_rows([row[1:] for row in rows]), strict=True)
         return found
 
-    def _rows_as_messages(
-        self, connection: Connection, reading: _Reading, where: Filter, limit: int | None, anchor: Message | None
+    def _messages(
+        self, connection: Connection, where: Filter, limit: int | None, before: Message | None, after: Message | None
     ) -> list[Message]:
-        """Read, oldest first. A reading that does not tell the whole filter is completed by its clauses."""
+        """Read, oldest first; what the compiled statements do not tell of the filter is added as clauses."""
         parameters: dict[str, Any] = {"most": _NO_LIMIT if limit is None else limit}
-        whole = not where.beyond_scope
-        for key, told in ((USER_KEY, reading.by_user), (SESSION_KEY, reading.by_session)):
+        told = set()
+        for key in (USER_KEY, SESSION_KEY):
             allowed = where.scope(key)
-            if told and allowed is not None:
+            if allowed is not None and len(allowed) == 1:
+                told.add(key)
                 parameters[key] = allowed[0] or ""
-            whole = whole and told == (allowed is not None)
-        if anchor is not None:
-            parameters["beside_user"] = anchor.user_id or ""
-            parameters["beside_session"] = anchor.session_id or ""
-            parameters["beside_id"] = anchor.id
-            parameters["beside_time"] = anchor.timestamp or 0.0
-        statement, prepared = self._reading(reading)
-        if whole:
+        for side, anchor in ((_BEFORE, before), (_AFTER, after)):
+            if anchor is not None:
+                told.add(side)
+                parameters[f"{side}_user"] = anchor.user_id or ""
+                parameters[f"{side}_session"] = anchor.session_id or ""
+                parameters[f"{side}_id"] = anchor.id
+                parameters[f"{side}_time"] = anchor.timestamp or 0.0
+        statement, prepared = self._reading(frozenset(told))
+        if not where.beyond_scope and all(where.scope(key) is None or key in told for key in (USER_KEY, SESSION_KEY)):
             rows = prepared(connection, parameters).fetchall()
         else:
             rows = connection.execute(statement.where(*self._clauses(where)), parameters).fetchall()
-        return from_rows(rows if reading.onwards else rows[::-1])
+        return from_rows(rows[::-1] if after is None else rows)
 
-    def _reading(self, reading: _Reading) -> tuple[Select[Any], Prepared]:
-        found = self._reads.get(reading)
+    def _reading(self, told: frozenset[str]) -> tuple[Select[Any], Prepared]:
+        found = self._reads.get(told)
         if found is None:
-            statement = _select(self._tables, self._columns, reading)
-            found = self._reads[reading] = (statement, Prepared(statement, self._dialect))
+            statement = _select(self._tables, self._columns, told)
+            found = self._reads[told] = (statement, Prepared(statement, self._dialect))
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A shape of SELECT: which of its conditions have one value, where it begins, and which way it goes."""
-
-    by_user: bool
-    by_session: bool
-    beside: bool
-    onwards: bool
-
-
-def _is_single(allowed: tuple[str | None, ...] | None) -> bool:
-    return allowed is not None and len(allowed) == 1
-
-
-def _select(tables: Tables, columns: Sequence[Any], reading: _Reading) -> Select[Any]:
+def _select(tables: Tables, columns: Sequence[Any], told: frozenset[str]) -> Select[Any]:
+    """A SELECT of messages by those of user_id, session_id, before and after that are told."""
     table = tables.messages
     statement: Select[Any] = select(*columns)
-    if reading.by_user:
-        statement = statement.where(table.c.user_id == bindparam(USER_KEY, type_=Text))
-    if reading.by_session:
-        statement = statement.where(table.c.session_id == bindparam(SESSION_KEY, type_=Text))
-    if reading.beside:
-        statement = statement.where(_beside(table, onwards=reading.onwards))
+    for key in (USER_KEY, SESSION_KEY):
+        if key in told:
+            statement = statement.where(table.c[key] == bindparam(key, type_=Text))
+    for side in (_BEFORE, _AFTER):
+        if side in told:
+            statement = statement.where(_beside(table, side))
     order = (table.c.timestamp, table.c.seq)
-    statement = statement.order_by(*(order if reading.onwards else [column.desc() for column in order]))
+    statement = statement.order_by(*(order if _AFTER in told else [column.desc() for column in order]))
     return statement.limit(bindparam("most", type_=Integer))
 
 
-def _beside(table: Table, *, onwards: bool) -> ColumnElement[bool]:
-    """What holds for the messages before or behind a stored one, which may be gone meanwhile."""
-    anchor = table.alias("anchor")
+def _beside(table: Table, side: str) -> ColumnElement[bool]:
+    """What holds for the messages before or after a stored one, which may be gone meanwhile."""
+    anchor = table.alias(f"{side}_anchor")
     this = (
-        (anchor.c.user_id == bindparam("beside_user", type_=Text))
-        & (anchor.c.session_id == bindparam("beside_session", type_=Text))
-        & (anchor.c.id == bindparam("beside_id", type_=Text))
+        (anchor.c.user_id == bindparam(f"{side}_user", type_=Text))
+        & (anchor.c.session_id == bindparam(f"{side}_session", type_=Text))
+        & (anchor.c.id == bindparam(f"{side}_id", type_=Text))
     )
     own_time, own_seq = (select(anchor.c[name]).where(this).scalar_subquery() for name in ("timestamp", "seq"))
-    time = func.coalesce(own_time, bindparam("beside_time", type_=Double))
+    time = func.coalesce(own_time, bindparam(f"{side}_time", type_=Double))
     seq = func.coalesce(own_seq, literal_column("-1"))
     # Written so that an index on the timestamp bounds the read.
-    if onwards:
+    if side == _AFTER:
         return (table.c.timestamp >= time) & ((table.c.timestamp > time) | (table.c.seq > seq))
     return (table.c.timestamp <= time) & ((table.c.timestamp < time) | (table.c.seq < seq))
 

@@ -1,0 +1,61 @@
+"""The conformance suite: what every backend must do, as tests that a backend's author subclasses.
+
+    class TestMyStore(MemoryBackendConformance):
+        @pytest.fixture
+        def backend(self):
+            with MyStore("localhost") as backend:
+                yield backend
+
+Every test runs twice, once with the synchronous methods and once with their asynchronous twins.
+"""
+
+from importlib.util import find_spec
+
+from dynamiq_memory.exceptions import MissingDependencyError
+
+for _library in ("hypothesis", "pytest"):
+    if find_spec(_library) is None:
+        raise MissingDependencyError(f"dynamiq_memory.testing needs {_library}: pip install 'dynamiq-memory[testing]'")
+
+import pytest  # noqa: E402
+
+# Before these modules are imported, so that a failing assert of theirs shows its values.
+_PARTS = (
+    "concurrency",
+    "content",
+    "deleting",
+    "filtering",
+    "lifecycle",
+    "reading",
+    "retrieving",
+    "searching",
+    "stateful",
+)
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in (*_PARTS, "base")))
+
+from dynamiq_memory.testing.base import ConformanceBase, Twin, contents, say  # noqa: E402
+from dynamiq_memory.testing.concurrency import ConcurrencyConformance  # noqa: E402
+from dynamiq_memory.testing.content import ContentConformance  # noqa: E402
+from dynamiq_memory.testing.deleting import DeletingConformance  # noqa: E402
+from dynamiq_memory.testing.filtering import FilteringConformance  # noqa: E402
+from dynamiq_memory.testing.lifecycle import LifecycleConformance  # noqa: E402
+from dynamiq_memory.testing.reading import ReadingConformance  # noqa: E402
+from dynamiq_memory.testing.retrieving import RetrievingConformance  # noqa: E402
+from dynamiq_memory.testing.searching import SearchingConformance  # noqa: E402
+from dynamiq_memory.testing.stateful import StatefulConformance  # noqa: E402
+
+__all__ = ["ConformanceBase", "MemoryBackendConformance", "Twin", "contents", "say"]
+
+
+class MemoryBackendConformance(
+    ReadingConformance,
+    FilteringConformance,
+    SearchingConformance,
+    DeletingConformance,
+    ContentConformance,
+    RetrievingConformance,
+    ConcurrencyConformance,
+    LifecycleConformance,
+    StatefulConformance,
+):
+    """All of the contract. Subclass it and override the fixture `backend` with a fresh, empty one."""

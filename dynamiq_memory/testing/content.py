@@ -1,0 +1,217 @@
+"""What goes in comes out."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from dynamiq_memory.exceptions import MessageError, MessageTooLargeError
+from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
+
+TEXTS = (
+    "",
+    " ",
+    "line\nbreaks\r\n\ttabs",
+    "NUL \0 inside",
+    "lone surrogate \ud800 here",
+    "emoji 👩‍👩‍👧‍👦 and ünïcödé",
+    "<script>alert('x')</script> & \"quotes\"",
+    '{"json": [1, 2]}',
+    "%s %(x)s {x} :x ? $1",
+    "\ufeffbyte order mark",
+)
+VALUES: dict[str, Any] = {
+    "text": "x",
+    "empty": "",
+    "nul": "a\0b",
+    "surrogate": "\udfff",
+    "integer": -(2**63),
+    "fraction": 0.1 + 0.2,
+    "tiny": 5e-324,
+    "minus zero": -0.0,
+    "yes": True,
+    "null": None,
+    "list": [1, "a", None, [2.5, {"deep": [True]}]],
+    "dict": {"b": 1, "a": {"": 2, "x.y": 3}},
+    "order": {"z": 1, "y": 2, "x": 3},
+    "datetime": dt.datetime(2026, 11, 23, 4, 5, 6, 789, tzinfo=dt.UTC),
+    "naive": dt.datetime(2026, 11, 23, 4, 5),  # noqa: DTZ001 - must come back as it is
+    "date": dt.date(2026, 11, 23),
+    "bytes": b"\x00\xff",
+    "decimal": Decimal("1.10"),
+    "uuid": UUID("01a20700-0000-7000-8000-000000000000"),
+    "looks like a tag": {"$type": "datetime", "value": "2026-11-23"},
+    "nested tag": [{"$type": {"$type": "dict", "value": 1}}],
+}
+
+
+class ContentConformance(ConformanceBase):
+    """Section 9 of the contract, and what a message is made of."""
+
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_text_is_stored_whole(self, store: Twin, text: str) -> None:
+        added = store.add(say(text, k=text))
+        assert store.get_all() == [added]
+        assert store.get_all()[0].content == text
+        assert store.get_all()[0].metadata["k"] == text
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_metadata_comes_back_as_it_went_in(self, store: Twin, name: str) -> None:
+        value = VALUES[name]
+        store.add(say(metadata={name: value, "inside": {"list": [value]}}))
+        found = store.get_all()[0].metadata
+        assert found[name] == value
+        assert type(found[name]) is type(value)
+        assert repr(found[name]) == repr(value)  # tells -0.0 from 0.0, and the order of keys
+        assert found["inside"] == {"list": [value]}
+
+    def test_tuples_become_lists(self, store: Twin) -> None:
+        assert store.add(say(k=(1, (2,)))).metadata["k"] == [1, [2]]
+        assert store.get_all()[0].metadata["k"] == [1, [2]]
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            ({1: "a"}, "k"),
+            ({"in": {2.5: "a"}}, "in"),
+            (object(), "k"),
+            ({1, 2}, "k"),
+            ([float("nan")], "k"),
+            (float("inf"), "k"),
+            (2**70, "k"),
+            (1j, "k"),
+        ],
+    )
+    def test_what_cannot_be_restored_is_refused_by_name(self, store: Twin, value: object, named: str) -> None:
+        with pytest.raises(MessageError, match=named):
+            store.add(say(k=value))
+        assert store.is_empty()
+
+    @pytest.mark.parametrize("key", ["user_id", "session_id"])
+    @pytest.mark.parametrize("value", ["", 7, True, ["u"], "nul\0", "\ud800"])
+    def test_a_scope_is_a_non_empty_string(self, store: Twin, key: str, value: object) -> None:
+        with pytest.raises(MessageError, match=key):
+            store.add(say(user=None, session=None, metadata={key: value}))
+        assert store.is_empty()
+
+    @pytest.mark.parametrize("message_id", ["", "nul\0", "\ud800"])
+    def test_an_id_is_a_clean_non_empty_string(self, store: Twin, message_id: str) -> None:
+        with pytest.raises(MessageError, match="id"):
+            store.add(say(id=message_id))
+        assert store.is_empty()
+
+    def test_odd_ids_are_kept(self, store: Twin) -> None:
+        ids = ["a b", "%", "'", '"', "run-1/2", "ä" * 100, "x" * 400]
+        store.add_many([say(id=message_id) for message_id in ids])
+        assert [message.id for message in store.get_all()] == ids
+
+    def test_every_field_comes_back(self, store: Twin) -> None:
+        call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1.10}'}, "extra": [1.5]}
+        native = {"langchain": {"type": "ai", "data": {"z": 1, "a": [None, True, 0.1]}}}
+        messages = [
+            say("", "assistant", tool_calls=[call], name="bot", native=native),
+            say("42", "tool", tool_call_id="c1", name="f"),
+            say(content=[{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:x"}}]),
+            say(content=[]),
+            say("", "assistant", tool_calls=[]),
+            say("be kind", "system"),
+        ]
+        store.add_many(messages)
+        found = store.get_all()
+        for message, back in zip(messages, found, strict=True):
+            for field in ("id", "role", "content", "tool_calls", "tool_call_id", "name", "native", "score"):
+                assert getattr(back, field) == getattr(message, field), field
+            assert repr(back.native) == repr(message.native)
+
+    def test_five_megabytes(self, store: Twin) -> None:
+        text = "0123456789 " * (5 * 1024 * 1024 // 11)
+        message = say(text)
+        try:
+            store.add_many([say("before"), message])
+        except MessageTooLargeError:
+            largest = store.target.capabilities.max_message_bytes
+            assert largest is not None
+            assert largest < len(text)
+            assert store.is_empty()
+        else:
+            assert store.get_all()[1].content == text
+
+    def test_ten_thousand_metadata_keys(self, store: Twin) -> None:
+        metadata = {f"key {number}": number for number in range(10_000)}
+        try:
+            store.add(say(metadata=metadata))
+        except MessageTooLargeError:
+            assert store.target.capabilities.max_message_bytes is not None
+            assert store.is_empty()
+        else:
+            assert store.get_all(filters={"key 9999": 9999})[0].metadata.items() >= metadata.items()
+
+    def test_the_callers_message_is_left_alone(self, store: Twin) -> None:
+        message = say("hello", k={"list": [1]}, when=None)
+        snapshot = copy.deepcopy(message)
+        stored = store.add(message)
+        store.replace(SCOPE, [message])
+        assert message == snapshot
+        stored.metadata["k"]["list"].append(2)
+        message.metadata["k"]["list"].append(3)
+        assert store.get_all()[0].metadata["k"] == {"list": [1]}
+
+    def test_what_is_read_can_be_changed(self, store: Twin) -> None:
+        store.add(say("hello", tool_calls=[{"id": "a"}], native={"x": []}, k={"list": [1]}))
+        reads: list[Callable[[], Any]] = [store.get_all, lambda: store.search("hello")]
+        reads += [lambda: store.around(store.get_all(), 1, 1)[0]]
+        for read in reads:
+            message = read()[0]
+            message.content = "changed"
+            message.metadata["k"]["list"].append(2)
+            message.metadata["user_id"] = "other"
+            message.tool_calls[0]["id"] = "b"
+            message.native["x"].append(1)
+        again = store.get_all()[0]
+        assert (again.content, again.metadata["k"], again.user_id) == ("hello", {"list": [1]}, SCOPE["user_id"])
+        assert (again.tool_calls, again.native) == ([{"id": "a"}], {"x": []})
+
+    def test_a_dict_used_twice_gives_two_times(self, store: Twin) -> None:
+        metadata = {"user_id": "u"}
+        memory = store.over()
+        first = memory.add("user", "one", metadata)
+        second = memory.add("user", "two", metadata)
+        assert metadata == {"user_id": "u"}
+        assert first.timestamp < second.timestamp
+
+    def test_metadata_of_a_stored_message_can_be_used_for_another(self, store: Twin) -> None:
+        memory = store.over()
+        first = memory.add("user", "one", {"user_id": "u"})
+        second = memory.add("user", "two", first.metadata)
+        assert second.id != first.id
+        assert second.timestamp > first.timestamp
+        assert contents(store.get_all()) == ["one", "two"]
+
+    @pytest.mark.parametrize(
+        "given", [1000.5, 1000, "1000.5", "1970-01-01T00:16:40.500000+00:00", dt.datetime.fromtimestamp(1000.5, dt.UTC)]
+    )
+    def test_a_timestamp_in_the_metadata_is_the_messages_time(self, store: Twin, given: object) -> None:
+        store.add(say("now"))
+        store.add(say("then", metadata={"timestamp": given}))
+        found = store.get_all()
+        assert contents(found) == ["then", "now"]
+        assert found[0].timestamp == found[0].metadata["timestamp"] == pytest.approx(1000.25, abs=0.25)
+        assert isinstance(found[0].timestamp, float)
+
+    @pytest.mark.parametrize("given", ["yesterday", dt.datetime(2026, 1, 1), True, [1], "2026-01-01"])  # noqa: DTZ001
+    def test_an_unclear_timestamp_is_refused(self, store: Twin, given: object) -> None:
+        with pytest.raises(MessageError, match="timestamp"):
+            store.add(say(metadata={"timestamp": given}))
+
+    def test_a_stored_message_can_be_stored_again(self, store: Twin) -> None:
+        store.add_many([say("hello", k=1), say("there")])
+        messages = store.search("hello") + store.get_all(limit=1)
+        store.add_many(messages)
+        assert contents(store.get_all()) == ["hello", "there"]
+        assert store.get_all()[0].score is None

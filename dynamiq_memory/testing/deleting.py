@@ -1,0 +1,112 @@
+"""Deleting and replacing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dynamiq_memory.exceptions import InvalidArgumentError, MessageError
+from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
+
+
+class DeletingConformance(ConformanceBase):
+    """Sections 7 and 8 of the contract: delete, replace."""
+
+    @pytest.fixture
+    def filled(self, store: Twin) -> Twin:
+        """Four scopes with two messages each."""
+        for user in ("u1", "u2"):
+            for session in ("s1", "s2"):
+                store.add_many([say(f"{user} {session} {n}", user=user, session=session, n=n) for n in range(2)])
+        return store
+
+    @pytest.mark.parametrize(
+        ("scope", "left"),
+        [
+            ({"session_id": "s1"}, ["u1 s2", "u2 s2"]),
+            ({"user_id": "u1"}, ["u2 s1", "u2 s2"]),
+            ({"user_id": "u1", "session_id": "s2"}, ["u1 s1", "u2 s1", "u2 s2"]),
+            ({"user_id": "nobody"}, ["u1 s1", "u1 s2", "u2 s1", "u2 s2"]),
+            ({"user_id": "%", "session_id": "s1"}, ["u1 s1", "u1 s2", "u2 s1", "u2 s2"]),
+        ],
+    )
+    def test_delete_touches_its_scope_alone(self, filled: Twin, scope: dict[str, str], left: list[str]) -> None:
+        before = filled.count()
+        assert filled.delete(**scope) == before - 2 * len(left)
+        assert sorted({content[:5] for content in contents(filled.get_all())}) == left
+        assert filled.count() == 2 * len(left)
+        assert filled.delete(**scope) == 0
+
+    def test_delete_needs_a_scope(self, filled: Twin) -> None:
+        scope: dict[str, Any]
+        for scope in ({}, {"session_id": None, "user_id": None}):
+            with pytest.raises(ValueError, match="session_id"):
+                filled.delete(**scope)
+        for scope in ({"user_id": ""}, {"session_id": 7}):
+            with pytest.raises(ValueError, match="_id"):
+                filled.delete(**scope)
+        assert filled.count() == 8
+
+    def test_delete_can_be_narrowed(self, filled: Twin) -> None:
+        assert filled.delete(user_id="u1", filters={"n": 1}) == 2
+        assert contents(filled.get_all(filters={"user_id": "u1"})) == ["u1 s1 0", "u1 s2 0"]
+        assert filled.delete(user_id="u1", filters={"user_id": "u2"}) == 0
+
+    def test_a_deleted_session_can_be_filled_again(self, filled: Twin) -> None:
+        filled.delete(session_id="s1", user_id="u1")
+        filled.add(say("again", user="u1", session="s1"))
+        assert contents(filled.get_all(filters={"user_id": "u1", "session_id": "s1"})) == ["again"]
+        assert contents(filled.search("again", {"user_id": "u1"})) == ["again"]
+
+    def test_clear(self, filled: Twin) -> None:
+        assert filled.clear({"n": 0}) == 4
+        assert filled.clear() == 4
+        assert filled.is_empty()
+        assert filled.clear() == 0
+        filled.add(say("after"))
+        assert contents(filled.search("after")) == ["after"]
+
+    def test_replace_puts_the_new_in_the_place_of_the_old(self, filled: Twin) -> None:
+        scope = {"user_id": "u1", "session_id": "s1"}
+        stored = filled.replace(scope, [say("new 0", user=None, session=None), say("new 1", user=None, session=None)])
+        assert contents(stored) == ["new 0", "new 1"]
+        assert filled.get_all(filters=scope) == stored
+        assert all(message.metadata.items() >= scope.items() for message in stored)
+        assert filled.count() == 8
+
+    def test_replace_keeps_ids_and_times_of_what_stays(self, store: Twin) -> None:
+        first, second, third = store.add_many([say("first"), say("second"), say("third")])
+        summary = say("summary of first")
+        store.replace(SCOPE, [summary, second, third])
+        now = store.get_all()
+        assert contents(now) == ["summary of first", "second", "third"]
+        assert [m.id for m in now] == [summary.id, second.id, third.id]
+        assert now[1:] == [second, third]
+        assert store.search("first")[0].id == summary.id
+        assert first.id not in {message.id for message in now}
+
+    def test_replace_by_nothing_deletes(self, filled: Twin) -> None:
+        assert filled.replace({"user_id": "u1"}, []) == []
+        assert filled.count() == 4
+        assert filled.replace({"session_id": "s1", "n": 1}, []) == []
+        assert sorted(contents(filled.get_all())) == ["u2 s1 0", "u2 s2 0", "u2 s2 1"]
+
+    @pytest.mark.parametrize("filters", [{}, None, {"n": 1}, {"user_id": None}, {"user_id": ["u1", "u2"]}])
+    def test_replace_needs_a_scope(self, filled: Twin, filters: object) -> None:
+        with pytest.raises(InvalidArgumentError, match="user_id"):
+            filled.replace(filters, [say("x")])
+        assert filled.count() == 8
+
+    def test_replace_refuses_messages_of_others(self, filled: Twin) -> None:
+        for intruder in (say("x", user="u2", session="s1"), say("x", user="u1", session="s9")):
+            with pytest.raises(InvalidArgumentError, match="outside"):
+                filled.replace({"user_id": "u1", "session_id": "s1"}, [intruder])
+        assert filled.count() == 8
+
+    def test_a_refused_replace_leaves_the_old(self, store: Twin) -> None:
+        store.add_many([say("old 0"), say("old 1")])
+        with pytest.raises(MessageError):
+            store.replace(SCOPE, [say("new"), say("bad", k=object())])
+        assert contents(store.get_all()) == ["old 0", "old 1"]
+        assert len(store.search("old", {"user_id": USER, "session_id": SESSION})) == 2

@@ -1,0 +1,151 @@
+"""Order, limit, writing again, counting."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamiq_memory.messages import Message
+from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
+
+
+class ReadingConformance(ConformanceBase):
+    """Sections 1, 2 and 6 of the contract: order, limit, writes."""
+
+    def test_empty_store(self, store: Twin) -> None:
+        assert store.get_all() == []
+        assert store.search("hello") == []
+        assert store.count() == 0
+        assert store.sessions() == []
+        assert store.is_empty() is True
+
+    def test_messages_come_back_oldest_first(self, store: Twin) -> None:
+        for number in range(5):
+            store.add(say(f"{number}"))
+        assert contents(store.get_all()) == list("01234")
+        assert store.is_empty() is False
+
+    def test_a_batch_keeps_its_order(self, store: Twin) -> None:
+        store.add_many([say(f"{number}") for number in range(120)])
+        assert contents(store.get_all()) == [f"{number}" for number in range(120)]
+
+    def test_timestamps_set_by_the_store_strictly_increase(self, store: Twin) -> None:
+        stored = [store.add(say()) for _ in range(5)] + store.add_many([say() for _ in range(20)])
+        times = [message.timestamp for message in stored]
+        assert times == sorted(set(times))
+
+    def test_given_timestamps_decide_the_order(self, store: Twin) -> None:
+        store.add_many([say("late", timestamp=30.5), say("early", timestamp=-10.25), say("middle", timestamp=20.0)])
+        store.add(say("between", timestamp=25.0))
+        assert contents(store.get_all()) == ["early", "middle", "between", "late"]
+        assert contents(store.get_all(limit=2)) == ["between", "late"]
+
+    def test_arrival_decides_between_equal_timestamps(self, store: Twin) -> None:
+        store.add_many([say("a", timestamp=5.0, id="z"), say("b", timestamp=5.0, id="m")])
+        store.add(say("c", timestamp=5.0, id="a"))
+        assert contents(store.get_all()) == ["a", "b", "c"]
+        assert contents(store.get_all(limit=2)) == ["b", "c"]
+
+    def test_a_message_without_timestamp_keeps_its_place_before_an_older_one(self, store: Twin) -> None:
+        store.add_many([say("summary"), say("old", timestamp=100.0), say("older", timestamp=101.0), say("new")])
+        assert contents(store.get_all()) == ["summary", "old", "older", "new"]
+
+    def test_limit_keeps_the_most_recent(self, store: Twin) -> None:
+        store.add_many([say(f"{number}") for number in range(10)])
+        assert contents(store.get_all(limit=3)) == ["7", "8", "9"]
+        assert contents(store.get_all(limit=1)) == ["9"]
+        assert contents(store.get_all(limit=50)) == [f"{number}" for number in range(10)]
+        assert contents(store.search(limit=3)) == ["7", "8", "9"]
+        assert contents(store.search("  ", limit=3)) == ["7", "8", "9"]
+
+    @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
+    def test_a_limit_below_one_is_refused(self, store: Twin, limit: object) -> None:
+        store.add(say())
+        for call in (store.get_all, store.search):
+            with pytest.raises(ValueError, match="limit"):
+                call(limit=limit)
+
+    def test_no_limit_means_all(self, store: Twin) -> None:
+        store.add_many([say(f"word {number}") for number in range(1234)])
+        assert len(store.get_all()) == 1234
+        assert len(store.search("word")) == 1234
+        assert store.count() == 1234
+
+    def test_pages_before_and_after_a_message(self, store: Twin) -> None:
+        stored = store.add_many([say(f"{number}", timestamp=float(number // 3)) for number in range(12)])
+        assert contents(store.get_all(limit=3, before=stored[7])) == ["4", "5", "6"]
+        assert contents(store.get_all(before=stored[2])) == ["0", "1"]
+        assert contents(store.get_all(limit=3, after=stored[7])) == ["8", "9", "10"]
+        assert contents(store.get_all(after=stored[10])) == ["11"]
+        assert contents(store.get_all(before=stored[8], after=stored[4])) == ["5", "6", "7"]
+        assert store.get_all(after=stored[-1]) == store.get_all(before=stored[0]) == []
+
+    def test_neighbours_within_the_session(self, store: Twin) -> None:
+        stored = [store.add(say(f"{n}", session=f"s{n % 2}", kind="odd" if n % 3 else "even")) for n in range(12)]
+        windows = store.around([stored[4], stored[11]], 2, 1)
+        assert [contents(window) for window in windows] == [["0", "2", "4", "6"], ["7", "9", "11"]]
+        assert contents(store.around([stored[4]], 0, 0)[0]) == ["4"]
+        assert contents(store.around([stored[5]], 5, 5, {"kind": "odd"})[0]) == ["1", "5", "7", "11"]
+
+    def test_add_returns_the_message_as_it_is_read(self, store: Twin) -> None:
+        added = store.add(say("hello", note="n"))
+        assert store.get_all() == [added]
+        assert added.id
+        assert added.timestamp is not None
+        assert added.metadata == {**SCOPE, "note": "n", "timestamp": added.timestamp, "message_id": added.id}
+
+    def test_ids_differ(self, store: Twin) -> None:
+        ids = [message.id for message in store.add_many([Message(role="user", content="same") for _ in range(200)])]
+        assert len(set(ids)) == 200
+        assert ids == [message.id for message in store.get_all()]
+
+    def test_the_same_id_again_replaces(self, store: Twin) -> None:
+        store.add_many([say("one", id="x"), say("two", id="y")])
+        again = say("three", id="x", timestamp=store.get_all()[0].timestamp, note="new")
+        store.add(again)
+        store.add(again)
+        assert contents(store.get_all()) == ["three", "two"]
+        assert store.count() == 2
+        assert contents(store.search("three")) == ["three"]
+        assert store.search("one") == []
+        assert store.get_all()[0].metadata["note"] == "new"
+
+    def test_a_replaced_message_keeps_its_place_among_equal_times(self, store: Twin) -> None:
+        store.add_many([say(name, id=name, timestamp=1.0) for name in "abc"])
+        store.add(say("A", id="a", timestamp=1.0))
+        assert contents(store.get_all()) == ["A", "b", "c"]
+
+    def test_the_same_id_twice_in_a_batch_is_one_message(self, store: Twin) -> None:
+        store.add_many([say("old", id="x"), say("other", id="y"), say("new", id="x")])
+        assert sorted(contents(store.get_all())) == ["new", "other"]
+
+    def test_the_same_id_elsewhere_is_another_message(self, store: Twin) -> None:
+        places = [(USER, SESSION), (USER, "session-2"), ("user-2", SESSION), (None, None), (USER, None)]
+        for user, session in places:
+            store.add(say(f"{user} {session}", user=user, session=session, id="same"))
+        assert contents(store.get_all()) == [f"{user} {session}" for user, session in places]
+        store.add(say("changed", id="same"))
+        assert store.count() == len(places)
+        assert store.count({"user_id": "user-2"}) == 1
+
+    def test_an_empty_batch_is_no_work(self, store: Twin) -> None:
+        assert store.add_many([]) == []
+        assert store.is_empty()
+
+    def test_a_refused_batch_leaves_nothing(self, store: Twin) -> None:
+        with pytest.raises(ValueError, match="user_id"):
+            store.add_many([say("good"), say("bad", metadata={"user_id": 7}, user=None)])
+        assert store.is_empty()
+
+    def test_sessions_with_their_counts(self, store: Twin) -> None:
+        store.add_many([say("1", session="a", timestamp=1.0), say("2", session="b", timestamp=2.0)])
+        store.add_many([say("3", session="a", timestamp=3.0), say("4", user="other", session="a", timestamp=4.0)])
+        store.add(say("5", user=None, session=None, timestamp=0.5))
+        found = [(s.user_id, s.session_id, s.messages, s.first, s.last) for s in store.sessions()]
+        assert found == [
+            ("other", "a", 1, 4.0, 4.0),
+            (USER, "a", 2, 1.0, 3.0),
+            (USER, "b", 1, 2.0, 2.0),
+            (None, None, 1, 0.5, 0.5),
+        ]
+        assert [s.session_id for s in store.sessions({"user_id": USER})] == ["a", "b"]
+        assert [s.messages for s in store.sessions({"timestamp": {"gt": 2.5}})] == [1, 1]

@@ -1,0 +1,189 @@
+"""What an agent is given, over this backend."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamiq_memory.memory import Memory
+from dynamiq_memory.messages import Message
+from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
+
+
+def _tool_round(number: int, result: str = "result") -> list[Message]:
+    call = {"id": f"call-{number}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return [say("", "assistant", tool_calls=[call]), say(result, "tool", tool_call_id=f"call-{number}")]
+
+
+def _turn(number: int, text: str = "") -> list[Message]:
+    return [say(f"question {number} {text}".strip()), *_tool_round(number), say(f"answer {number}", "assistant")]
+
+
+class RetrievingConformance(ConformanceBase):
+    """Retrieval for an agent: strategies, whole turns, budgets, save modes."""
+
+    def test_all_gives_the_most_recent_whole_turns(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        for number in range(6):
+            memory.add_many(_turn(number))
+        given = memory.get_agent_conversation(limit=10)
+        assert contents(given) == ["question 4", "", "result", "answer 4", "question 5", "", "result", "answer 5"]
+        assert len(memory.get_agent_conversation(limit=100)) == 24
+        assert contents(memory.get_agent_conversation(limit=4))[0] == "question 5"
+
+    def test_a_turn_longer_than_the_limit_is_cut(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        rounds = [message for number in range(60) for message in _tool_round(number, f"result {number}")]
+        memory.add_many([*_turn(1000), say("long question"), *rounds])
+        given = memory.get_agent_conversation(limit=20)
+        assert contents(given)[0] == "long question"
+        assert len(given) == 19
+        assert contents(given)[-1] == "result 59"
+        assert contents(given)[2] == "result 51"
+        assert contents(memory.get_agent_conversation(limit=1)) == ["long question"]
+        assert contents(memory.get_agent_conversation("result", limit=1, strategy="both")) == ["long question"]
+
+    def test_calls_and_results_stand_together_or_not_at_all(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        two = [{"id": "a", "type": "function"}, {"id": "b", "type": "function"}]
+        memory.add_many(
+            [
+                say("one"),
+                say("orphan", "tool", tool_call_id="none"),
+                say("asks for two", "assistant", tool_calls=two),
+                say("only one came", "tool", tool_call_id="a"),
+                say("two"),
+                say("both", "assistant", tool_calls=[{"id": "c"}, {"id": "d"}]),
+                say("d first", "tool", tool_call_id="d"),
+                say("then c", "tool", tool_call_id="c"),
+                say("never answered", "assistant", tool_calls=[{"id": "e"}]),
+            ]
+        )
+        expected = ["one", "two", "both", "d first", "then c"]
+        assert contents(memory.get_agent_conversation()) == expected
+        assert contents(memory.get_agent_conversation("orphan never answered one", strategy="relevant")) == ["one"]
+
+    def test_a_conversation_begins_with_the_user(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        memory.add_many([say("rules", "system"), say("welcome", "assistant"), say("hi"), say("hello", "assistant")])
+        assert contents(memory.get_agent_conversation()) == ["rules", "hi", "hello"]
+        assert contents(memory.get_agent_conversation(limit=2)) == ["hi", "hello"]
+
+    def test_relevant_gives_the_best_with_their_turns_in_order_of_time(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        for number in range(30):
+            memory.add_many(_turn(number, {7: "zebra", 3: "zebra zebra", 20: "zebra crossing street"}.get(number, "")))
+        given = memory.get_agent_conversation("zebra", limit=8, strategy="relevant")
+        assert [content for content in contents(given) if "question" in content] == [
+            "question 3 zebra zebra",
+            "question 7 zebra",
+        ]
+        assert len(given) == 8
+        assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12
+
+    def test_a_match_on_an_answer_or_a_result_counts(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        memory.add_many([say("first"), say("the zebra sleeps", "assistant")])
+        memory.add_many([say("second"), *_tool_round(1, "a giraffe"), say("done", "assistant")])
+        memory.add_many([say("third"), say("nothing", "assistant")])
+        assert contents(memory.get_agent_conversation("zebra", strategy="relevant")) == ["first", "the zebra sleeps"]
+        given = memory.get_agent_conversation("giraffe", limit=3, strategy="relevant")
+        assert contents(given) == ["second", "", "a giraffe"]
+        assert [message.score is not None for message in given] == [False, False, True]
+
+    def test_both_gives_recent_and_relevant_turns(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        memory.add_many(_turn(0, "about the zebra"))
+        memory.add_many(
+            [message for number in range(1, 1001) for message in (say(f"u {number}"), say("ok", "assistant"))]
+        )
+        given = contents(memory.get_agent_conversation("zebra", limit=10, strategy="both"))
+        assert given[:4] == ["question 0 about the zebra", "", "result", "answer 0"]
+        assert given[4:] == ["u 998", "ok", "u 999", "ok", "u 1000", "ok"]
+        reasons = [pick.reason for pick in memory.explain_agent_conversation("zebra", limit=10, strategy="both")]
+        assert reasons == ["match", "context", "context", "context"] + ["recent"] * 6
+
+    def test_without_a_match_or_a_query_the_recent_ones_are_given(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        for number in range(5):
+            memory.add_many(_turn(number))
+        recent = memory.get_agent_conversation(limit=8)
+        for strategy in ("relevant", "both"):
+            for query in ("cherries", None, ""):
+                assert memory.get_agent_conversation(query, limit=8, strategy=strategy) == recent
+
+    @pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+    def test_tokens_are_a_limit_too(self, store: Twin, strategy: str) -> None:
+        memory = store.over(filters=SCOPE, token_counter=lambda message: len(message.text))
+        for number in range(100):
+            memory.add_many([say(f"apple {number:04}"), say("1234567890", "assistant")])
+        given = memory.get_agent_conversation("apple", limit=200, strategy=strategy, max_tokens=105)
+        assert len(given) == 10
+        assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=10) != []
+        assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=9) == []
+        everything = memory.get_agent_conversation("apple", limit=200, max_tokens=10**6, strategy=strategy)
+        assert len(everything) == 200
+
+    def test_a_message_too_long_for_the_tokens_hides_nothing_else(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE, token_counter=lambda message: len(message.text))
+        memory.add_many([say("small"), say("answer", "assistant"), say("large " * 100), say("answer", "assistant")])
+        assert contents(memory.get_agent_conversation(max_tokens=50)) == ["small", "answer"]
+
+    def test_scope_holds_for_every_strategy(self, store: Twin) -> None:
+        memory = store.over()
+        for user in ("u1", "u2"):
+            for session in ("s1", "s2"):
+                memory.add_many([say(f"{user} {session} secret zebra", user=user, session=session) for _ in range(3)])
+        for strategy in ("all", "relevant", "both"):
+            for scope in ({"user_id": "u1"}, {"user_id": "u1", "session_id": "s2"}, {"user_id": "nobody"}):
+                given = memory.get_agent_conversation("zebra", limit=100, filters=scope, strategy=strategy)
+                assert len(given) == {1: 6, 2: 3}[len(scope)] * (scope["user_id"] != "nobody")
+                assert all(message.metadata.items() >= scope.items() for message in given)
+
+    def test_filters_hold_for_the_neighbours_of_a_match(self, store: Twin) -> None:
+        memory = store.over()
+        memory.add_many(
+            [say("zebra", open=True), say("hidden", "assistant", open=False), say("shown", "assistant", open=True)]
+        )
+        for strategy in ("all", "relevant", "both"):
+            given = memory.get_agent_conversation("zebra", filters={"open": True}, strategy=strategy)
+            assert contents(given) == ["zebra", "shown"]
+
+    def test_interleaved_runs_give_a_valid_conversation(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        a, b = _tool_round(1, "result 1"), _tool_round(2, "result 2")
+        memory.add_many([say("one"), say("two"), a[0], b[0], a[1], b[1], say("end", "assistant")])
+        assert contents(memory.get_agent_conversation()) == ["one", "two", "", "result 1", "", "result 2", "end"]
+
+    def test_two_sessions_at_once_keep_their_turns(self, store: Twin) -> None:
+        memory = store.over()
+        memory.add_many([say("one", session="a"), say("two", session="b")])
+        memory.add_many([say("two answered", "assistant", session="b"), say("one answered", "assistant", session="a")])
+        given = contents(memory.get_agent_conversation("answered", limit=2, strategy="relevant"))
+        assert given == ["one", "one answered"]
+        assert len(memory.get_agent_conversation(limit=4)) == 4
+
+    @pytest.mark.parametrize(
+        ("mode", "kept"),
+        [("full", ["ask", "", "result", "thinking", "answer", "again"]), ("input_output", ["ask", "answer", "again"])],
+    )
+    def test_save_modes(self, store: Twin, mode: str, kept: list[str]) -> None:
+        memory = store.over(filters=SCOPE, save_mode=mode)
+        call, result = _tool_round(1)
+        thinking = say("thinking", "assistant", tool_calls=[{"id": "never"}])
+        memory.add_turn(
+            [say("rules", "system"), say("ask"), call, result, thinking, say("answer", "assistant"), say("again")]
+        )
+        assert contents(memory.get_all()) == kept
+
+    def test_default_filters_hold_everywhere(self, store: Twin) -> None:
+        Memory(backend=store.target).add_many([say("other", user="u2"), say("own, other topic", topic="b")])
+        memory = store.over(filters={**SCOPE, "topic": "a"})
+        memory.add("user", "own", {"topic": "a"})
+        assert contents(memory.get_all()) == contents(memory.search("own other")) == ["own"]
+        assert contents(memory.get_agent_conversation("other", strategy="both")) == ["own"]
+        assert memory.count() == 1
+        assert memory.delete(session_id=SCOPE["session_id"]) == 1
+        memory.add("user", "own", {"topic": "a"})
+        assert memory.clear() == 1
+        assert memory.is_empty()
+        assert store.count() == 2

@@ -1,0 +1,122 @@
+"""Ranking."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamiq_memory.testing.base import SESSION, USER, ConformanceBase, Twin, contents, say
+
+
+class SearchingConformance(ConformanceBase):
+    """Section 5 of the contract: search."""
+
+    def test_the_best_comes_first(self, store: Twin) -> None:
+        store.add_many(
+            [
+                say("The invoice is about billing, and billing only: a billing question."),
+                say("Nice weather today."),
+                say("I have one question about the garden, the house, the street and the town that we live in."),
+            ]
+        )
+        found = store.search("billing question")
+        assert found[0].content.startswith("The invoice")
+        assert "Nice weather today." not in contents(found)
+        assert contents(store.search("billing question", limit=1)) == contents(found)[:1]
+
+    def test_every_result_has_a_score_and_they_descend(self, store: Twin) -> None:
+        store.add_many([say(f"apple {'pear ' * number}plum") for number in range(8)])
+        scores = [message.score for message in store.search("apple pear")]
+        assert len(scores) == 8
+        assert all(isinstance(score, float) and score > 0 for score in scores)
+        assert scores == sorted(scores, reverse=True)
+        assert all(message.score is None for message in store.get_all())
+
+    def test_equal_scores_come_latest_first(self, store: Twin) -> None:
+        store.add_many([say("same words", id=f"{n}", timestamp=float(n // 2)) for n in range(6)])
+        assert [message.id for message in store.search("words")] == ["5", "4", "3", "2", "1", "0"]
+        assert [message.id for message in store.search("words", limit=3)] == ["5", "4", "3"]
+
+    def test_only_what_matches_at_all(self, store: Twin) -> None:
+        store.add_many([say("apples and pears"), say("plums"), say("")])
+        assert contents(store.search("pears")) == ["apples and pears"]
+        assert store.search("cherries") == []
+
+    def test_two_messages_can_be_searched(self, store: Twin) -> None:
+        store.add_many(
+            [say("My name is Alex and I work at TechCorp."), say("Nice to meet you, Alex!", role="assistant")]
+        )
+        assert contents(store.search("Where does Alex work?"))[0].startswith("My name")
+        assert len(store.search("Alex")) == 2
+
+    def test_a_single_message_can_be_searched(self, store: Twin) -> None:
+        store.add(say("remember the milk"))
+        assert contents(store.search("milk")) == ["remember the milk"]
+
+    @pytest.mark.parametrize(
+        ("text", "query"),
+        [
+            ("I live in the village of Lüneburg", "LÜNEBURG?"),
+            ("We met at the café", "cafe"),
+            ("She is running", "runs"),
+            ("私は東京に住んでいます", "東京"),
+            ("我的猫叫小白", "猫"),
+            ("Меня зовут Алёна", "алена"),
+            ("안녕하세요 서울에서 왔어요", "서울"),
+            ("the code is x-17-B", "17"),
+        ],
+    )
+    def test_words_of_many_kinds_are_found(self, store: Twin, text: str, query: str) -> None:
+        store.add_many([say("something else"), say(text)])
+        assert contents(store.search(query)) == [text]
+
+    def test_stop_words_alone_are_found_too(self, store: Twin) -> None:
+        store.add_many([say("Who are you?"), say("A dog barks.")])
+        assert contents(store.search("who are you", limit=1)) == ["Who are you?"]
+
+    @pytest.mark.parametrize(
+        "query",
+        ['"', "'", "*", "a AND", "NEAR(", "(", "col:x", "x OR 1=1", "%", "\\", "?!", "a" * 5000, "\0", "\ud800"],
+    )
+    def test_any_text_is_a_query(self, store: Twin, query: str) -> None:
+        store.add(say("hello there"))
+        assert contents(store.search(query)) in ([], ["hello there"])
+
+    def test_a_query_must_be_text(self, store: Twin) -> None:
+        with pytest.raises(ValueError, match="query"):
+            store.search(7)
+
+    def test_scope_applies_before_ranking_and_limit(self, store: Twin) -> None:
+        store.add(say("the blue car", user="small"))
+        store.add_many([say("the blue blue blue car car", user="big") for _ in range(300)])
+        for filters in ({"user_id": "small"}, {"user_id": "small", "session_id": SESSION}):
+            assert [m.user_id for m in store.search("blue car", filters, limit=3)] == ["small"]
+        assert {m.user_id for m in store.search("blue car", {"session_id": SESSION}, limit=400)} == {"small", "big"}
+
+    def test_other_filters_apply_before_ranking_and_limit(self, store: Twin) -> None:
+        store.add(say("the blue car", topic="small"))
+        store.add_many([say("blue blue car car", topic="big") for _ in range(200)])
+        assert contents(store.search("blue car", {"topic": "small"}, limit=3)) == ["the blue car"]
+        assert len(store.search("blue car", {"user_id": USER, "topic": "big"}, limit=50)) == 50
+
+    def test_other_users_change_nobodys_results(self, store: Twin) -> None:
+        own = ["red apple", "green apple", "red plum", "a red red apple tart"]
+        store.add_many([say(text, user="own") for text in own])
+        before = [(m.content, m.score) for m in store.search("red apple", {"user_id": "own"})]
+        store.add_many([say("apple apple pie", user=f"user {n}") for n in range(50)])
+        after = [(m.content, m.score) for m in store.search("red apple", {"user_id": "own"})]
+        assert [content for content, _ in after] == [content for content, _ in before]
+        assert [score for _, score in after] == pytest.approx([score for _, score in before])
+
+    def test_deleted_and_replaced_messages_are_found_no_more(self, store: Twin) -> None:
+        store.add_many([say("apple one", session="a"), say("apple two", session="b")])
+        store.delete(session_id="a")
+        assert contents(store.search("apple")) == ["apple two"]
+        store.replace({"user_id": USER, "session_id": "b"}, [say("pear three", session="b")])
+        assert store.search("apple") == []
+        assert contents(store.search("pear")) == ["pear three"]
+
+    def test_content_parts_are_searched_by_their_text(self, store: Twin) -> None:
+        parts = [{"type": "text", "text": "a zebra"}, {"type": "image_url", "image_url": {"url": "data:giraffe"}}]
+        store.add(say(content=parts))
+        assert contents(store.search("zebra")) == [parts]
+        assert store.search("giraffe") == []

@@ -1,0 +1,193 @@
+"""A backend against a plain list, under random operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.messages import Message
+from dynamiq_memory.testing.base import ConformanceBase
+
+USERS = st.sampled_from(["u1", "u2", "%", None])
+SESSIONS = st.sampled_from(["s1", "s2", None])
+WORDS = ("apple", "pear", "plum")
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
+IDS = st.sampled_from([f"id-{number}" for number in range(12)])
+TIMES = st.integers(0, 3).map(float)
+LABELS = st.sampled_from([1, "1", True, None, 2.5, "%"])
+LIMITS = st.none() | st.integers(1, 5)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Message:
+    """A message with a time; few users, ids, times and labels, so that they meet."""
+    scope = {"user_id": draw(USERS), "session_id": draw(SESSIONS)}
+    metadata = {"label": draw(LABELS)} | {key: value for key, value in scope.items() if value is not None}
+    return Message(role="user", content=draw(TEXTS), id=draw(IDS), timestamp=draw(TIMES), metadata=metadata)
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> dict[str, Any]:
+    """A filter on any of the keys."""
+    found: dict[str, Any] = {}
+    if draw(st.booleans()):
+        found["user_id"] = draw(USERS | st.just(["u1", "u2"]))
+    if draw(st.booleans()):
+        found["session_id"] = draw(SESSIONS)
+    if draw(st.booleans()):
+        found["label"] = draw(LABELS | st.just(["1", 2.5]) | st.just({"gte": 1, "lt": 2}))
+    if draw(st.booleans()):
+        found["timestamp"] = draw(st.just({"gt": 1}) | TIMES)
+    return found
+
+
+def _holds(message: Message, wanted: dict[str, Any]) -> bool:
+    """An evaluator of its own, so that a mistake in the package's is seen."""
+    for key, value in wanted.items():
+        actual = message.timestamp if key == "timestamp" else message.metadata.get(key)
+        number = isinstance(actual, int | float) and not isinstance(actual, bool)
+        if isinstance(value, dict):
+            lower, least, upper = value.get("gt"), value.get("gte"), value.get("lt")
+            if not number or not isinstance(actual, int | float):
+                return False
+            if (lower is not None and actual <= lower) or (least is not None and actual < least):
+                return False
+            if upper is not None and actual >= upper:
+                return False
+            continue
+        options = value if isinstance(value, list) else [value]
+        if not any(
+            actual == option and (type(actual) is type(option) or (number and not isinstance(option, bool)))
+            for option in options
+        ):
+            return False
+    return True
+
+
+class BackendMachine(RuleBasedStateMachine):
+    """Random operations on a backend and on a list.
+
+    Attributes:
+        backend: Set by the test.
+    """
+
+    backend: MemoryBackend
+
+    def __init__(self) -> None:
+        """Start with an empty list."""
+        super().__init__()
+        self.model: list[Message] = []
+        self.replaced = 0
+
+    @initialize()
+    def start_empty(self) -> None:
+        self.backend.clear()
+
+    @rule(batch=st.lists(messages(), min_size=1, max_size=4))
+    def add(self, batch: list[Message]) -> None:
+        self.backend.add_many(batch)
+        self._put({self._key(message): message for message in batch}.values())
+
+    @rule(user=USERS, session=SESSIONS)
+    def delete(self, user: str | None, session: str | None) -> None:
+        if user is None and session is None:
+            return
+        scope = {key: value for key, value in (("user_id", user), ("session_id", session)) if value is not None}
+        left = [message for message in self.model if not _holds(message, scope)]
+        assert self.backend.delete(session_id=session, user_id=user) == len(self.model) - len(left)
+        self.model = left
+
+    @rule(
+        batch=st.lists(messages(), max_size=3), user=st.sampled_from(["u1", "%"]), session=st.sampled_from(["s1", "s2"])
+    )
+    def replace(self, batch: list[Message], user: str, session: str) -> None:
+        scope = {"user_id": user, "session_id": session}
+        # New ids: where the store has no transactions, a kept one also keeps its place among equal times.
+        self.replaced += 1
+        moved = [
+            m.model_copy(update={"metadata": {**m.metadata, **scope}, "id": f"{m.id} {self.replaced}"}) for m in batch
+        ]
+        self.backend.replace(scope, moved)
+        self.model = [message for message in self.model if not _holds(message, scope)]
+        self._put({self._key(message): message for message in moved}.values())
+
+    @rule(wanted=filters(), limit=LIMITS)
+    def read(self, wanted: dict[str, Any], limit: int | None) -> None:
+        expected = self._expected(wanted)
+        found = self.backend.get_all(limit=limit, filters=wanted)
+        assert [self._key(m) for m in found] == [self._key(m) for m in expected[-(limit or 0) :]]
+        assert [m.content for m in found] == [m.content for m in expected[-(limit or 0) :]]
+        assert self.backend.count(wanted) == len(expected)
+
+    @rule(wanted=filters(), word=st.sampled_from(WORDS), limit=LIMITS)
+    def search(self, wanted: dict[str, Any], word: str, limit: int | None) -> None:
+        expected = {self._key(m) for m in self._expected(wanted) if word in m.text.split()}
+        found = self.backend.search(word, wanted, limit)
+        keys = [self._key(m) for m in found]
+        assert len(set(keys)) == len(keys) == min(len(expected), limit or len(expected))
+        assert set(keys) <= expected
+
+    @rule()
+    def list_sessions(self) -> None:
+        counts: dict[tuple[str | None, str | None], int] = {}
+        for message in self.model:
+            scope = (message.user_id, message.session_id)
+            counts[scope] = counts.get(scope, 0) + 1
+        assert {(s.user_id, s.session_id): s.messages for s in self.backend.sessions()} == counts
+
+    @rule(data=st.data(), size=st.integers(1, 3))
+    def page(self, data: st.DataObject, size: int) -> None:
+        if not self.model:
+            return
+        order = self._expected({})
+        place = data.draw(st.integers(0, len(order) - 1))
+        before = self.backend.get_all(limit=size, before=order[place])
+        after = self.backend.get_all(limit=size, after=order[place])
+        assert [self._key(m) for m in before] == [self._key(m) for m in order[max(0, place - size) : place]]
+        assert [self._key(m) for m in after] == [self._key(m) for m in order[place + 1 : place + 1 + size]]
+
+    @staticmethod
+    def _key(message: Message) -> tuple[str | None, str | None, str]:
+        return (message.user_id, message.session_id, message.id)
+
+    def _put(self, batch: Any) -> None:
+        for message in batch:
+            for number, present in enumerate(self.model):
+                if self._key(present) == self._key(message):
+                    self.model[number] = message
+                    break
+            else:
+                self.model.append(message)
+
+    def _expected(self, wanted: dict[str, Any]) -> list[Message]:
+        return sorted((m for m in self.model if _holds(m, wanted)), key=lambda m: m.timestamp or 0.0)
+
+
+class StatefulConformance(ConformanceBase):
+    """All of the contract's data operations at random.
+
+    Attributes:
+        stateful_examples: How many random runs.
+        stateful_steps: How many operations in each.
+    """
+
+    stateful_examples = 60
+    stateful_steps = 25
+
+    def test_it_behaves_like_a_list(self, backend: MemoryBackend) -> None:
+        machine = type("Machine", (BackendMachine,), {"backend": backend})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=self.stateful_examples,
+                stateful_step_count=self.stateful_steps,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

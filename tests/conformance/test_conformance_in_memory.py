@@ -1,0 +1,17 @@
+"""The contract, kept by InMemory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dynamiq_memory.backends import InMemory, MemoryBackend
+from dynamiq_memory.testing import MemoryBackendConformance
+
+
+class TestInMemory(MemoryBackendConformance):
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with InMemory() as backend:
+            yield backend

@@ -1,0 +1,64 @@
+"""The examples of the docs run as written and print what their comments say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "docs/sqlite.md", "docs/ranking.md"]
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"print\(.*\)  # (.*)$")
+
+
+def expected_lines(block: str) -> list[str]:
+    """What the comments behind prints, and the comment lines below a loop of prints, announce."""
+    expected = []
+    printing = False
+    for line in block.splitlines():
+        inline = _INLINE.search(line)
+        if inline:
+            expected.append(inline[1])
+        elif printing and line.startswith("# "):
+            expected.append(line[2:])
+            continue
+        printing = line.startswith("    print(")
+    return expected
+
+
+def announces(comment: str, line: str) -> bool:
+    """Whether a comment, which may explain or end in an ellipsis, stands for a printed line."""
+    return comment == line or comment.startswith((f"{line}:", f"{line},")) or line.startswith(comment.partition("…")[0])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run_and_print_what_they_say(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = _BLOCK.findall((ROOT / page).read_text())
+    assert blocks
+    namespace: dict[str, object] = {"__name__": "example"}
+    for block in blocks:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(block, page, "exec"), namespace)
+        lines = iter(output.getvalue().splitlines())
+        for comment in expected_lines(block):
+            assert any(announces(comment, line) for line in lines), f"{comment!r} was not printed:\n{output.getvalue()}"
+    for value in namespace.values():
+        close = getattr(value, "close", None)
+        if callable(close) and not isinstance(value, type):
+            close()
+
+
+def test_links_between_the_docs_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
