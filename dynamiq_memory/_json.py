@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
@@ -25,6 +26,7 @@ TAG = "$type"
 # Stores hold integers in 64 bits; a larger one would come back as an approximate float.
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 100
+_SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _TAGGED: dict[type, tuple[str, Callable[[Any], str]]] = {
     dt.datetime: ("datetime", lambda v: v.isoformat()),
@@ -57,7 +59,9 @@ def normalise(value: Any, where: str, depth: int = 0) -> Any:
         MessageError: The value cannot be restored from JSON; the text names the key.
     """
     kind = type(value)
-    if kind is str or value is None or kind is bool:
+    if kind is str:
+        return value if value.isascii() else _check_text(value, where)
+    if value is None or kind is bool:
         return value
     if kind is int or kind is float:
         return _check_number(value, where)
@@ -68,6 +72,15 @@ def normalise(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [normalise(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     return value if kind in _TAGGED else normalise(_plain(value, where), where, depth + 1)
+
+
+def _check_text(value: str, where: str) -> str:
+    if _SPLIT_CHARACTER.search(value):
+        raise MessageError(
+            f"{where} holds a character as two surrogates, which JSON would join: decode it, for example by "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16')"
+        )
+    return value
 
 
 def _check_number(value: float, where: str) -> float:
@@ -100,6 +113,8 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
             if not isinstance(key, str):
                 raise MessageError(f"{where} has the key {key!r}, a {type(key).__name__}: keys must be strings")
             key = key.value if isinstance(key, Enum) else str.__str__(key)  # noqa: PLW2901 - the plain key
+        if not key.isascii():
+            _check_text(key, f"a key of {where}")
         result[key] = normalise(item, f"{where}[{key!r}]", depth + 1)
     return result
 

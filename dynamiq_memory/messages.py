@@ -228,7 +228,7 @@ def parse_timestamp(value: Any) -> float | None:
                 value = None
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return value.timestamp()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise MessageError(
         "metadata['timestamp'] sets the time of the message: give POSIX seconds, or an ISO 8601 text or a "
@@ -260,6 +260,8 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def size_of(message: Message) -> int:
-    """The bytes that the values of a prepared message take as JSON, without keys and indexes."""
-    parts = [message.content, message.metadata, message.tool_calls, message.tool_call_id, message.name, message.native]
-    return len(dumps(parts).encode())
+    """The bytes of a prepared message: its text in UTF-8, its other values as JSON."""
+    rest = [message.metadata, message.tool_calls, message.tool_call_id, message.name, message.native]
+    if isinstance(message.content, str):
+        return len(message.content.encode("utf-8", "surrogatepass")) + len(dumps(rest).encode())
+    return len(dumps([message.content, *rest]).encode())

@@ -17,6 +17,7 @@ _PAGE = 100
 # Neighbours read on each side of a hit at first: most turns are shorter, longer ones are read on.
 _NEIGHBOURS = 6
 _MATCHES_AT_ONCE = 8
+_SPARE_MATCHES = 32
 
 
 class MemoryRetrievalStrategy(StrEnum):
@@ -70,6 +71,10 @@ class _Choice:
     def add(self, messages: Iterable[Message], reason: Reason) -> None:
         for message in messages:
             self.picks.setdefault(key_of(message), Pick(message, reason))
+
+    def rest_of(self, turn: Turn) -> Turn:
+        """What of a turn has not been picked."""
+        return Turn([part for part in turn.rounds if key_of(part[0]) not in self.picks])
 
     def add_matches(self, messages: Iterable[Message], scores: Mapping[Key, float]) -> None:
         for message in messages:
@@ -139,19 +144,25 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
     budget.take(taken)
     choice.add(taken, Reason.RECENT)
     yield from _pick_relevant(choice, query, filters)
-    # What the relevant ones left goes to turns before the recent ones.
+    # What the relevant ones left goes to the recent turns: to the rest of the last one, then to those before.
     for turn in reversed(turns):
-        missing = [message for message in turn.messages if key_of(message) not in choice.picks]
-        if turn.opened and missing:
-            if not budget.take(missing):
-                break
-            choice.add(missing, Reason.RECENT)
+        rest = choice.rest_of(turn)
+        if not turn.opened or not rest.rounds:
+            continue
+        if not budget.take(rest.messages):
+            if len(rest.rounds) < len(turn.rounds):
+                choice.add(rest.cut(budget), Reason.RECENT)
+            break
+        choice.add(rest.messages, Reason.RECENT)
 
 
 def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
     budget = choice.budget
-    matches = yield from plans.search(query, filters, budget.messages + len(choice.picks))
+    # Some matches are picked already, and some will not fit.
+    matches = yield from plans.search(query, filters, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
+    # Messages that no user's message opens, found on the way.
+    unopened: set[Key] = set()
     for start in range(0, len(matches), _MATCHES_AT_ONCE):
         some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
         if not some or budget.messages <= 0:
@@ -160,16 +171,17 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         for match, window in zip(some, windows, strict=True):
             if key_of(match) in choice.picks:
                 continue
-            turn = yield from _turn_of(match, window, filters, budget.messages)
+            turn = yield from _turn_of(match, window, filters, budget.messages, unopened)
             if turn is None:
                 continue
-            # Of a turn that is there in part, only the rest counts.
-            rest = Turn([part for part in turn.rounds if key_of(part[0]) not in choice.picks])
+            rest = choice.rest_of(turn)
             chosen = rest.messages if budget.take(rest.messages) else rest.cut(budget, key_of(match))
             choice.add_matches(chosen, scores)
 
 
-def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int) -> Plan[Turn | None]:
+def _turn_of(
+    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int, unopened: set[Key]
+) -> Plan[Turn | None]:
     """Read the whole turn of a message; None if it has no user's message, or the match has no place in it.
 
     Behind the match, no more than `most` messages are read: a longer turn will be cut anyway.
@@ -177,21 +189,24 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
     here = next(number for number, message in enumerate(window) if key_of(message) == key_of(match))
     session = {**filters, USER_KEY: match.user_id, SESSION_KEY: match.session_id}
     before, after = list(window[:here]), list(window[here + 1 :])
-    page: Sequence[Message] = before
+    page: Sequence[Message] = after
     size = _NEIGHBOURS
-    while match.role is not MessageRole.USER and len(page) == size and not _has_user(before):
-        size *= 4
-        page = yield from plans.read(session, size, before=before[0])
-        before = [*page, *before]
-    page, size = after, _NEIGHBOURS
     while len(page) == size and not _has_user(after) and len(after) < most:
         size *= 4
         page = yield from plans.read(session, size, after=after[-1])
         after = [*after, *page]
-    for turn in split_turns([*before, match, *after]):
-        if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
-            return turn
-    return None
+    page, size = before, _NEIGHBOURS
+    while True:
+        for turn in split_turns([*before, match, *after]):
+            if turn.opened and any(message is match for message in turn.messages):
+                return turn
+        # Its user's message, or the call that it answers, stands further back.
+        if len(page) < size or any(key_of(message) in unopened for message in page):
+            unopened.update(key_of(message) for message in before)
+            return None
+        size = min(size * 4, 10 * _PAGE)
+        page = yield from plans.read(session, size, before=before[0])
+        before = [*page, *before]
 
 
 def _has_user(messages: Iterable[Message]) -> bool:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dynamiq_memory.messages import Message, MessageRole
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, MessageRole
 
 TokenCounter = Callable[[Message], int]
 
@@ -24,7 +24,8 @@ _OTHER_CHARACTERS_PER_TOKEN = 1.5
 
 def key_of(message: Message) -> Key:
     """The message's identity within a store."""
-    return (message.user_id, message.session_id, message.id)
+    metadata = message.metadata
+    return (metadata.get(USER_KEY), metadata.get(SESSION_KEY), message.id)
 
 
 def count_tokens_approximately(message: Message) -> int:
@@ -136,10 +137,10 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
         messages: Messages in chronological order, of one session or several.
     """
     sessions: dict[tuple[str | None, str | None], list[Message]] = {}
-    place: dict[Key, int] = {}
+    place: dict[int, int] = {}
     for number, message in enumerate(messages):
         sessions.setdefault((message.user_id, message.session_id), []).append(message)
-        place[key_of(message)] = number
+        place[id(message)] = number
     turns: list[Turn] = []
     for session in sessions.values():
         current: Turn | None = None
@@ -149,43 +150,32 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
                 current = Turn()
                 turns.append(current)
             current.rounds.append(part)
-    return sorted(turns, key=lambda turn: place[key_of(turn.rounds[0][0])])
+    if len(sessions) > 1:
+        turns.sort(key=lambda turn: place[id(turn.rounds[0][0])])
+    return turns
 
 
 def _rounds(session: Sequence[Message]) -> list[list[Message]]:
-    results: dict[str | None, list[Message]] = {}
-    position = {id(message): number for number, message in enumerate(session)}
+    """The parts of a session that must stay together."""
+    # Ids may repeat in a session: some providers number the calls of each turn anew. A result belongs to the last
+    # call of its id; an earlier one without a result broke off, and must not take what answers another.
+    calling: dict[str, list[Message]] = {}
+    missing: dict[int, set[str]] = {}
+    parts: list[list[Message]] = []
     for message in session:
         if message.role is MessageRole.TOOL:
-            results.setdefault(message.tool_call_id, []).append(message)
-    rounds: list[list[Message]] = []
-    for message in session:
-        if message.role is MessageRole.TOOL:
+            part = calling.pop(message.tool_call_id or "", None)
+            if part is not None:
+                part.append(message)
+                missing[id(part[0])].discard(message.tool_call_id or "")
             continue
-        answers = _answers(message, results, position)
-        if answers is not None:
-            rounds.append([message, *answers])
-    return rounds
-
-
-def _answers(
-    message: Message, results: dict[str | None, list[Message]], position: dict[int, int]
-) -> list[Message] | None:
-    """The results of a message's calls, taken out of `results`; None if one is missing."""
-    if message.role is not MessageRole.ASSISTANT or not message.tool_calls:
-        return []
-    here = position[id(message)]
-    answers = []
-    for call in message.tool_calls:
-        # Ids may repeat in a long session: a call's result is the first one of that id behind it.
-        waiting = results.get(call.get("id"), [])
-        found = next((result for result in waiting if position[id(result)] > here), None)
-        if found is None:
-            return None
-        answers.append(found)
-    for found in answers:
-        results[found.tool_call_id] = [r for r in results[found.tool_call_id] if r is not found]
-    return sorted(answers, key=lambda result: position[id(result)])
+        part = [message]
+        parts.append(part)
+        if message.role is MessageRole.ASSISTANT and message.tool_calls:
+            ids = {str(call.get("id") or "") for call in message.tool_calls}
+            missing[id(message)] = ids
+            calling |= dict.fromkeys(ids, part)
+    return [part for part in parts if not missing.get(id(part[0]))] if missing else parts
 
 
 def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], bool]:
@@ -201,35 +191,31 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
     Returns:
         The messages in order, and whether a turn that was there did not fit.
     """
-    taken: list[list[Message]] = []
+    taken: list[Turn] = []
     full = False
     for turn in reversed(turns):
-        if not turn.opened and not turn.instructions:
+        if not turn.opened:
             continue
         if budget.take(turn.messages):
-            taken.append(turn.messages)
+            taken.append(turn)
             continue
         full = True
         if taken:
             break
-        part = turn.cut(budget) if turn.opened else []
+        part = turn.cut(budget)
         if part:
-            taken.append(part)
+            taken.append(Turn([part]))
             break
-    return list(itertools.chain.from_iterable(reversed(taken))), full
+    if not full:
+        taken += [turn for turn in turns if turn.instructions and budget.take(turn.messages)]
+        taken.sort(key=lambda turn: turns.index(turn), reverse=True)
+    return [message for turn in reversed(taken) for message in turn.messages], full
 
 
 def arrange(messages: Iterable[Message]) -> list[Message]:
     """Put results right behind the calls that they answer, in an otherwise chronological conversation."""
     ordered = list(messages)
-    kept: list[Message] = []
-    answers: dict[int, list[Message]] = {}
-    behind: set[int] = set()
-    for turn in split_turns(ordered):
-        for first, *others in turn.rounds:
-            answers[id(first)] = others
-            behind.update(map(id, others))
-    for message in ordered:
-        if id(message) in answers and id(message) not in behind:
-            kept += [message, *answers[id(message)]]
-    return kept
+    if not any(message.tool_calls or message.role is MessageRole.TOOL for message in ordered):
+        return ordered
+    parts = {id(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
+    return [message for first in ordered for message in parts.get(id(first), ())]

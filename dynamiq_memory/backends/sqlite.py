@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sqlite3
 import threading
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func
+from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -79,9 +81,15 @@ class SQLite(SQLBackend):
         """Open the file and create or upgrade its tables."""
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
-        if timeout < 0:
+        if not isinstance(timeout, int | float) or not 0 <= timeout < math.inf:
             raise ConfigurationError(f"timeout must be 0 seconds or more, not {timeout!r}")
+        if not isinstance(max_message_bytes, int) or max_message_bytes < 1:
+            raise ConfigurationError(
+                f"max_message_bytes must be a whole number of 1 or more, not {max_message_bytes!r}"
+            )
         self.db_path = os.fspath(db_path)
+        if not self.db_path or "\0" in self.db_path:
+            raise ConfigurationError(f"db_path={self.db_path!r} names no file: give a path, or :memory:")
         self.index_name = check_name(index_name)
         self.timeout = timeout
         self.synchronous = synchronous
@@ -183,6 +191,9 @@ class SQLite(SQLBackend):
         )
         return matches
 
+    def _among(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+        return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
+
     def _make_engine(self) -> Engine:
         # The engine must not refer to this object, or the finalizer below would keep it alive.
         connect = partial(_connect, self.db_path, self.timeout, self.synchronous)
@@ -239,9 +250,12 @@ class _Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
+        self._shut = False
 
     def __enter__(self) -> None:
         with self._changed:
+            while self._shut:
+                self._changed.wait()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -251,12 +265,15 @@ class _Gate:
                 self._changed.notify_all()
 
     def shut(self) -> None:
-        self._changed.acquire()
-        while self._inside:
-            self._changed.wait()
+        with self._changed:
+            self._shut = True
+            while self._inside:
+                self._changed.wait()
 
     def open(self) -> None:
-        self._changed.release()
+        with self._changed:
+            self._shut = False
+            self._changed.notify_all()
 
 
 def _connect(path: str, timeout: float, synchronous: Synchronous) -> sqlite3.Connection:

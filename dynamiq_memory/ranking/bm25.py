@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dynamiq_memory.exceptions import ConfigurationError
+
 # A count weighs hardly more past this (BM25 saturates), and one byte holds it in a stored index.
 COUNT_BITS = 8
 MAX_COUNT = (1 << COUNT_BITS) - 1
@@ -37,6 +39,17 @@ class BM25:
 
     k1: float = 0.9
     b: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check the parameters.
+
+        Raises:
+            ConfigurationError: One is out of its range.
+        """
+        if not 0 <= self.k1 < math.inf:
+            raise ConfigurationError(f"k1 must be 0 or more, not {self.k1!r}")
+        if not 0 <= self.b <= 1:
+            raise ConfigurationError(f"b must be from 0 to 1, not {self.b!r}")
 
     def scores(self, terms: Iterable[Sequence[Postings]], documents: int, total_length: int) -> dict[int, float]:
         """Score every document that holds at least one of the query's terms.
@@ -118,7 +131,7 @@ class InvertedIndex:
         self.total_length += len(terms)
         postings = self._postings
         for term, count in Counter(terms).items():
-            packed = document << COUNT_BITS | min(count, MAX_COUNT)
+            packed = document << COUNT_BITS | (count if count < MAX_COUNT else MAX_COUNT)  # noqa: FURB136 - twice as fast as min
             held = postings.get(term)
             if held is None:
                 postings[term] = packed

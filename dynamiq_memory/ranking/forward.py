@@ -7,8 +7,10 @@ of its scope and of nobody else (see docs/decisions/0003-ranking-in-sql.md for t
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from dynamiq_memory.ranking.bm25 import BM25, COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.cache import Cache
@@ -24,13 +26,14 @@ def _hash(term: str) -> bytes:
 
 
 _hashes = Cache(_hash)
-_counts = [bytes([count]) for count in range(MAX_COUNT + 1)]
+_counts = {count: bytes([count]) for count in range(MAX_COUNT + 1)}
+_MOST = _counts[MAX_COUNT]
 
 
 def encode(terms: Sequence[str]) -> bytes:
     """Pack the terms of a message: for each distinct one 5 bytes of hash and 1 of its count (255 at most)."""
     counts = Counter(terms)
-    return b"".join([_hashes[term] + _counts[min(count, MAX_COUNT)] for term, count in counts.items()])
+    return b"".join([_hashes[term] + _counts.get(count, _MOST) for term, count in counts.items()])
 
 
 def scores(formula: BM25, query: Iterable[str], lengths: Sequence[int], packed: Sequence[bytes]) -> dict[int, float]:
@@ -45,17 +48,21 @@ def scores(formula: BM25, query: Iterable[str], lengths: Sequence[int], packed: 
     Returns:
         The score of each message that holds at least one term, by its place in the two sequences.
     """
-    terms = ([(_matches(_hashes[term], packed), lengths)] for term in dict.fromkeys(query))
+    # One search over all of them is twice as fast as one in each.
+    joined = b"".join(packed)
+    ends = list(accumulate(map(len, packed)))
+    terms = ([(_matches(_hashes[term], joined, ends), lengths)] for term in dict.fromkeys(query))
     return formula.scores(terms, len(lengths), sum(lengths))
 
 
-def _matches(hashed: bytes, packed: Iterable[bytes]) -> list[int]:
+def _matches(hashed: bytes, joined: bytes, ends: Sequence[int]) -> list[int]:
     found = []
-    for number, entries in enumerate(packed):
-        if hashed in entries:  # rules out nearly all messages at the speed of C
-            at = entries.find(hashed)
-            while at != -1 and at % _ENTRY_BYTES:  # found across two entries: that is none
-                at = entries.find(hashed, at + 1)
-            if at != -1:
-                found.append(number << COUNT_BITS | entries[at + _HASH_BYTES])
+    at = joined.find(hashed)
+    while at != -1:
+        if at % _ENTRY_BYTES:  # found across two entries: that is none
+            at = joined.find(hashed, at + 1)
+            continue
+        number = bisect_right(ends, at)
+        found.append(number << COUNT_BITS | joined[at + _HASH_BYTES])
+        at = joined.find(hashed, ends[number])  # a message holds a term once
     return found

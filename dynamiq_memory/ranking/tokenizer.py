@@ -8,6 +8,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Collection
 from itertools import pairwise
+from typing import Any
 
 import regex
 import snowballstemmer
@@ -29,6 +30,8 @@ _TERM = regex.compile(
 _ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _HAN = regex.compile(r"\p{Han}")
+# Languages whose stemmers know no diacritics: "résumé" has the stem of "resume" only without them.
+_WITHOUT_DIACRITICS = ("english", "porter")
 _VERSION = 1
 
 
@@ -92,6 +95,8 @@ class Tokenizer:
         word = word.replace("\u2019", "'")
         if word in self.stop_words:
             return ""
+        if self.language in _WITHOUT_DIACRITICS:
+            word = _fold_diacritics(word)
         if self.language is not None:
             stemmer = getattr(self._stemmers, "stemmer", None)
             if stemmer is None:
@@ -105,8 +110,8 @@ def signature_of(tokenize: Tokenize) -> str:
     signature = getattr(tokenize, "signature", None)
     if isinstance(signature, str):
         return signature
-    kind = tokenize if hasattr(tokenize, "__qualname__") else type(tokenize)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    kind: Any = tokenize if hasattr(tokenize, "__qualname__") else type(tokenize)
+    return f"{getattr(kind, '__module__', None) or 'builtins'}.{kind.__qualname__}"
 
 
 def _character_terms(run: str) -> list[str]:

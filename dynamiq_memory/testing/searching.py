@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dynamiq_memory.testing.base import SESSION, USER, ConformanceBase, Twin, contents, say
@@ -116,7 +118,10 @@ class SearchingConformance(ConformanceBase):
         assert contents(store.search("pear")) == ["pear three"]
 
     def test_content_parts_are_searched_by_their_text(self, store: Twin) -> None:
-        parts = [{"type": "text", "text": "a zebra"}, {"type": "image_url", "image_url": {"url": "data:giraffe"}}]
+        parts: list[dict[str, Any]] = [
+            {"type": "text", "text": "a zebra"},
+            {"type": "image_url", "image_url": {"url": "data:giraffe"}},
+        ]
         store.add(say(content=parts))
         assert contents(store.search("zebra")) == [parts]
         assert store.search("giraffe") == []

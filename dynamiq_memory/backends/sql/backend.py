@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from dynamiq_memory.backends.base import MemoryBackend, Session, session_filter
-from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
+from dynamiq_memory.backends.sql.filters import clauses, one_of, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
 from dynamiq_memory.backends.sql.schema import Tables
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql import ClauseElement
 
-# Bound parameters in one statement; SQLite allows 32,766.
-_KEYS_AT_ONCE = 5_000
 _NO_LIMIT = 2**62
 _BEFORE, _AFTER = "before", "after"
 
@@ -76,6 +74,10 @@ class SQLBackend(MemoryBackend):
     @abstractmethod
     def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
         """What conditions on metadata keys are in the store's SQL."""
+
+    @abstractmethod
+    def _among(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+        """Whether a column is one of many values, as one bound parameter."""
 
     def _write(self, messages: Sequence[Message]) -> None:
         rows, terms = self._rows(messages)
@@ -157,8 +159,8 @@ class SQLBackend(MemoryBackend):
         return rows, parameters
 
     def _insert(self, connection: Connection, rows: list[dict[str, Any]], terms: list[dict[str, Any]]) -> None:
-        self._upsert_messages.many(connection, rows)
-        self._upsert_terms.many(connection, terms)
+        self._upsert_messages.run(connection, rows)
+        self._upsert_terms.run(connection, terms)
 
     def _delete_matching(self, connection: Connection, where: Filter) -> int:
         messages, terms = self._tables.messages, self._tables.terms
@@ -168,30 +170,27 @@ class SQLBackend(MemoryBackend):
             doomed = select(*key).where(*conditions)
             statement = delete(terms).where(tuple_(*terms.primary_key).in_(doomed))
         else:
-            statement = delete(terms).where(*scope_clauses(where, terms))
+            statement = delete(terms).where(*scope_clauses(where, terms, self._among))
         connection.execute(statement)
         return connection.execute(delete(messages).where(*conditions)).rowcount
 
     def _clauses(self, where: Filter) -> list[ColumnElement[bool]]:
-        return clauses(where, self._tables.messages, self._metadata_clause)
+        return clauses(where, self._tables.messages, self._metadata_clause, self._among)
 
     def _terms_within(self, where: Filter) -> Select[Any]:
         """The terms of all messages that match: seq, timestamp, length, packed terms."""
         messages, terms = self._tables.messages, self._tables.terms
         statement = select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
         if not where.beyond_scope and where.scope(USER_KEY) is not None:
-            return statement.where(*scope_clauses(where, terms))
+            return statement.where(*scope_clauses(where, terms, self._among))
         same = [terms.c[column] == messages.c[column] for column in ("user_id", "session_id", "seq")]
         return statement.join_from(messages, terms, onclause=same[0] & same[1] & same[2]).where(*self._clauses(where))
 
     def _by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
         table = self._tables.messages
-        found: dict[int, Message] = {}
-        for start in range(0, len(numbers), _KEYS_AT_ONCE):
-            some = numbers[start : start + _KEYS_AT_ONCE]
-            rows = connection.execute(select(table.c.seq, *self._columns).where(table.c.seq.in_(some))).fetchall()
-            found |= zip((row[0] for row in rows), from_rows([row[1:] for row in rows]), strict=True)
-        return found
+        statement = select(table.c.seq, *self._columns).where(one_of(table.c.seq, numbers, self._among))
+        rows = connection.execute(statement).fetchall()
+        return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
 
     def _messages(
         self, connection: Connection, where: Filter, limit: int | None, before: Message | None, after: Message | None
@@ -213,7 +212,7 @@ class SQLBackend(MemoryBackend):
                 parameters[f"{side}_time"] = anchor.timestamp or 0.0
         statement, prepared = self._reading(frozenset(told))
         if not where.beyond_scope and all(where.scope(key) is None or key in told for key in (USER_KEY, SESSION_KEY)):
-            rows = prepared(connection, parameters).fetchall()
+            rows: Sequence[Any] = prepared.fetch(connection, parameters)
         else:
             rows = connection.execute(statement.where(*self._clauses(where)), parameters).fetchall()
         return from_rows(rows[::-1] if after is None else rows)

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, false, or_
+from sqlalchemy import ColumnElement, Table, and_, false
 
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
 MetadataClause = Callable[[Sequence[Condition]], ColumnElement[bool]]
+"""Translates conditions on the keys of the metadata column, in the store's own way."""
+Among = Callable[[ColumnElement[Any], Sequence[Any]], ColumnElement[bool]]
+"""Tells whether a column is one of many values, in the store's own way."""
+
+# More values than this are passed as one parameter: SQLite takes 32,766 at most, PostgreSQL 65,535.
+_MANY = 500
 
 
-def clauses(where: Filter, table: Table, metadata_clause: MetadataClause) -> list[ColumnElement[bool]]:
-    """Translate a filter.
-
-    Args:
-        where: The filter.
-        table: The table of messages.
-        metadata_clause: Translates conditions on the keys of the metadata column, in the store's own way.
+def clauses(where: Filter, table: Table, metadata_clause: MetadataClause, among: Among) -> list[ColumnElement[bool]]:
+    """Translate a filter for the table of messages.
 
     Returns:
         What must hold, to be joined by AND.
     """
-    result = scope_clauses(where, table)
+    result = scope_clauses(where, table, among)
     others: list[Condition] = []
     for condition in where.beyond_scope:
         if condition.key == TIMESTAMP_KEY:
-            result.append(_timestamp(condition, table))
+            result.append(_timestamp(condition, table, among))
         elif condition.key == MESSAGE_ID_KEY:
-            result.append(table.c.id.in_(condition.values) if isinstance(condition, OneOf) else false())
+            is_id = isinstance(condition, OneOf)
+            result.append(one_of(table.c.id, condition.values, among) if is_id else false())
         else:
             others.append(condition)
     if others:
@@ -37,23 +40,28 @@ def clauses(where: Filter, table: Table, metadata_clause: MetadataClause) -> lis
     return result
 
 
-def scope_clauses(where: Filter, table: Table) -> list[ColumnElement[bool]]:
+def scope_clauses(where: Filter, table: Table, among: Among) -> list[ColumnElement[bool]]:
     """Translate what a filter says of user_id and session_id."""
     result: list[ColumnElement[bool]] = []
     for key, column in ((USER_KEY, table.c.user_id), (SESSION_KEY, table.c.session_id)):
         allowed = where.scope(key)
         if allowed is not None:
-            values = [value or "" for value in allowed]
-            result.append(column == values[0] if len(values) == 1 else column.in_(values))
+            result.append(one_of(column, [value or "" for value in allowed], among))
     return result
 
 
-def _timestamp(condition: Condition, table: Table) -> ColumnElement[bool]:
+def one_of(column: ColumnElement[Any], values: Sequence[Any], among: Among) -> ColumnElement[bool]:
+    """Whether a column equals one of some values, few or many."""
+    if len(values) == 1:
+        return column == values[0]
+    return among(column, values) if len(values) > _MANY else column.in_(values)
+
+
+def _timestamp(condition: Condition, table: Table, among: Among) -> ColumnElement[bool]:
     column = table.c.timestamp
     if isinstance(condition, Range):
         compare = {"gt": column.__gt__, "gte": column.__ge__, "lt": column.__lt__, "lte": column.__le__}
         return and_(*(compare[operator](bound) for operator, bound in condition.bounds))
     if isinstance(condition, Absent):
         return false()
-    numbers = [value for value in condition.values if not isinstance(value, str | bool)]
-    return or_(false(), column.in_(numbers))
+    return one_of(column, [value for value in condition.values if not isinstance(value, str | bool)], among)

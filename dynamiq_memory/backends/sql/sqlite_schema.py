@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy import Connection, Table, column, inspect, select, table, text
 from sqlalchemy.dialects.sqlite import insert
 
 from dynamiq_memory._ids import new_id
@@ -64,25 +64,35 @@ def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, stor
         ConfigurationError: The table is of another kind, of a newer version, or of another tokenizer.
     """
     name = tables.messages.name
-    inspector = inspect(connection)
-    present = {c["name"] for c in inspector.get_columns(name)} if inspector.has_table(name) else set()
     signature = signature_of(tokenize)
+    present = _columns(connection, name)
+    for beside in (tables.terms, tables.meta):
+        _check_columns(beside, _columns(connection, beside.name))
     if not present:
         tables.metadata.create_all(connection)
     elif present == _DYNAMIQ_COLUMNS:
         _upgrade_dynamiq(connection, tables, store)
-    elif present == {c.name for c in tables.messages.columns}:
-        _check_meta(connection, tables, signature, store, reindex=reindex)
     else:
-        raise ConfigurationError(
-            f"the table {name!r} exists and is not one of messages (it has the columns "
-            f"{', '.join(sorted(present))}): choose another index_name"
-        )
+        _check_columns(tables.messages, present)
+        _check_meta(connection, tables, signature, store, reindex=reindex)
     statement = insert(tables.meta).on_conflict_do_nothing()
     connection.execute(
         statement,
         [{"key": VERSION_KEY, "value": SCHEMA_VERSION}, {"key": TOKENIZER_KEY, "value": signature}],
     )
+
+
+def _columns(connection: Connection, name: str) -> set[str]:
+    inspector = inspect(connection)
+    return {c["name"] for c in inspector.get_columns(name)} if inspector.has_table(name) else set()
+
+
+def _check_columns(expected: Table, present: set[str]) -> None:
+    if present and present != {c.name for c in expected.columns}:
+        raise ConfigurationError(
+            f"the table {expected.name!r} exists and is not one of this package's (it has the columns "
+            f"{', '.join(sorted(present))}): choose another index_name"
+        )
 
 
 def _check_meta(connection: Connection, tables: Tables, signature: str, store: Store, *, reindex: bool) -> None:
@@ -133,11 +143,21 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> No
     statement = select(*(old.c[part] for part in names)).order_by(old.c.timestamp, text("rowid"))
     total = 0
     for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
-        store(connection, prepare([_from_dynamiq(*row) for row in rows]))
+        store(connection, [_upgraded(name, row) for row in rows])
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
     connection.execute(text(f"DROP TABLE {quote(aside)}".replace(":", "\\:")))
     logger.info("upgraded %s, a table of the dynamiq package: %d messages", name, total)
+
+
+def _upgraded(name: str, row: Sequence[Any]) -> Message:
+    try:
+        return prepare([_from_dynamiq(*row)])[0]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the message {row[0]!r} in the table {name!r} of the dynamiq package cannot be read ({error}): mend or "
+            "delete that row; nothing has been changed"
+        ) from error
 
 
 def _from_dynamiq(message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any) -> Message:

@@ -1,0 +1,207 @@
+"""How much of what answers a question does the memory find? Recall on conversations in LoCoMo's format.
+
+    python benchmarks/retrieval.py locomo10.json
+
+All conversations of the file go into one store, a user for each, and each question is asked within its user.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dynamiq_memory import Memory, MemoryRetrievalStrategy, Message, MessageRole
+from dynamiq_memory.backends import InMemory, SQLite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SEARCH_LIMITS = (5, 10, 20)
+CONVERSATION_LIMITS = (10, 20)
+SEARCH = "search"
+# Recall that --check asks of every backend, by way and limit.
+REQUIRED = {(SEARCH, 10): 0.63, ("relevant", 20): 0.66, ("both", 20): 0.55}
+LARGEST_GAP = 0.02
+
+# Evidence is written by hand: "D8:6; D9:17", "D:11:26", "D30:05".
+_TURN_ID = re.compile(r"D:?(\d+):0*(\d+)")
+_WARM_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, whom it is about, and the turns that answer it."""
+
+    user_id: str
+    text: str
+    gold: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to fetch messages for a question: a search, or an agent's conversation by a strategy."""
+
+    name: str
+    limit: int
+
+    def fetch(self, memory: Memory, question: Question) -> list[Message]:
+        """Fetch the messages for a question."""
+        filters = {"user_id": question.user_id}
+        if self.name == SEARCH:
+            return memory.search(question.text, filters, self.limit)
+        return memory.get_agent_conversation(question.text, self.limit, filters, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one way gave on one backend, over all questions."""
+
+    backend: str
+    way: str
+    limit: int
+    recall: float
+    median_ms: float
+
+
+WAYS = [Way(SEARCH, limit) for limit in SEARCH_LIMITS] + [
+    Way(strategy.value, limit) for strategy in MemoryRetrievalStrategy for limit in CONVERSATION_LIMITS
+]
+
+
+def messages_of(sample: dict[str, Any]) -> Iterator[Message]:
+    """Turn a conversation into messages: the first speaker as the user, the other as the assistant."""
+    conversation = sample["conversation"]
+    numbers = [int(key.removeprefix("session_")) for key in conversation if re.fullmatch(r"session_\d+", key)]
+    for number in sorted(numbers):
+        written = conversation[f"session_{number}_date_time"]
+        began = dt.datetime.strptime(written, "%I:%M %p on %d %B, %Y").replace(tzinfo=dt.UTC)
+        for second, turn in enumerate(conversation[f"session_{number}"]):
+            shared = f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else ""
+            spoken_first = turn["speaker"] == conversation["speaker_a"]
+            yield Message(
+                role=MessageRole.USER if spoken_first else MessageRole.ASSISTANT,
+                content=f"{turn['speaker']}: {turn['text']}{shared}",
+                timestamp=began.timestamp() + second,
+                # The names of sessions repeat across conversations, so a leak between users would show.
+                metadata={
+                    "user_id": sample["sample_id"],
+                    "session_id": f"session_{number}",
+                    "dia_id": turn["dia_id"],
+                },
+            )
+
+
+def questions_of(sample: dict[str, Any], turns: set[str]) -> Iterator[Question]:
+    """The questions of a conversation of which at least one answering turn is in it."""
+    for entry in sample["qa"]:
+        named = {f"D{s}:{t}" for text in entry.get("evidence", ()) for s, t in _TURN_ID.findall(text)}
+        gold = named & turns
+        if gold:
+            yield Question(sample["sample_id"], entry["question"], frozenset(gold))
+
+
+def measure(backend: str, memory: Memory, questions: Sequence[Question], progress: Console) -> Iterator[Result]:
+    """Ask every question in every way."""
+    for way in WAYS:
+        for question in questions[:_WARM_UP]:
+            way.fetch(memory, question)
+        recalls, times = [], []
+        about = f"{backend}: {way.name}@{way.limit}"
+        for question in track(questions, about, console=progress, transient=True, disable=not progress.is_terminal):
+            start = time.perf_counter()
+            found = way.fetch(memory, question)
+            times.append(time.perf_counter() - start)
+            # A message of another user's must not count, even where its turn has the same number.
+            turns = {message.metadata["dia_id"] for message in found if message.user_id == question.user_id}
+            recalls.append(len(turns & question.gold) / len(question.gold))
+        yield Result(backend, way.name, way.limit, fmean(recalls), median(times) * 1e3)
+
+
+def failures(results: Sequence[Result]) -> list[str]:
+    """What --check objects to."""
+    found = [
+        f"{r.backend} {r.way}@{r.limit}: recall {r.recall:.3f}, required {required:.2f}"
+        for r in results
+        if (required := REQUIRED.get((r.way, r.limit))) is not None and r.recall < required
+    ]
+    reference = {(r.way, r.limit): r.recall for r in results if r.backend == "InMemory"}
+    for r in results:
+        gap = abs(r.recall - reference[r.way, r.limit])
+        if gap > LARGEST_GAP:
+            found.append(f"{r.backend} {r.way}@{r.limit}: {gap:.3f} off InMemory, allowed {LARGEST_GAP}")
+    return found
+
+
+def show(results: Sequence[Result]) -> None:
+    """Print a row for each way, a pair of columns for each backend."""
+    console = Console()
+    # Piped, the table is plain text of a fixed width.
+    plain = not console.is_terminal
+    table = Table("way", box=None) if plain else Table("way")
+    backends = list(dict.fromkeys(r.backend for r in results))
+    for backend in backends:
+        table.add_column(f"{backend} recall", justify="right")
+        table.add_column("median ms", justify="right")
+    by_key = {(r.backend, r.way, r.limit): r for r in results}
+    for way in WAYS:
+        cells = [f"{way.name}@{way.limit}"]
+        for backend in backends:
+            r = by_key[backend, way.name, way.limit]
+            cells += [f"{r.recall:.3f}", f"{r.median_ms:.2f}"]
+        table.add_row(*cells)
+    console.print(table)
+
+
+def main(
+    path: Annotated[Path, typer.Argument(help="A file in LoCoMo's format.", exists=True, dir_okay=False)],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless the required recall is met.")] = False,
+) -> None:
+    """Measure recall and latency of Memory.search and get_agent_conversation on InMemory and SQLite."""
+    samples = json.loads(path.read_text(encoding="utf-8"))
+    messages: list[Message] = []
+    questions: list[Question] = []
+    for sample in samples:
+        own = list(messages_of(sample))
+        messages += own
+        questions += questions_of(sample, {message.metadata["dia_id"] for message in own})
+    if not questions:
+        sys.exit(f"{path} has no question with an answering turn: is it in LoCoMo's format?")
+
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for backend in (InMemory(), SQLite(Path(folder, "benchmark.db"))):
+            with Memory(backend=backend) as memory:
+                memory.add_many(messages)
+                results += measure(backend.name, memory, questions, Console(stderr=True))
+
+    print(f"{len(questions)} questions, {len(samples)} conversations, {len(messages)} messages in one store")
+    show(results)
+    if json_file is not None:
+        report = {
+            "questions": len(questions),
+            "messages": len(messages),
+            "results": [asdict(result) for result in results],
+        }
+        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if check:
+        objections = failures(results)
+        print("\n".join(objections) if objections else "check: all that is required is met")
+        raise typer.Exit(1 if objections else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
