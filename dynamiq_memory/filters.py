@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dynamiq_memory._json import MAX_INTEGER, is_clean
@@ -41,11 +41,16 @@ class OneOf:
 
     key: str
     values: tuple[Scalar, ...]
+    _typed: frozenset[tuple[type | None, Scalar]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare for many look-ups."""
+        object.__setattr__(self, "_typed", frozenset((_kind(value), value) for value in self.values))
 
     def holds(self, value: Any) -> bool:
         """Whether a metadata value meets the condition."""
         kind = _kind(value)
-        return kind is not None and any(_kind(v) is kind and v == value for v in self.values)
+        return kind is not None and (kind, value) in self._typed
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+# A parser reads a bare carriage return as a line feed (https://www.w3.org/TR/xml/#sec-line-ends).
+_LINE_ENDS = {"\r": "&#13;"}
+
+
 class FormatType(StrEnum):
     """How a conversation is written as text."""
 
@@ -61,5 +65,5 @@ def _content(message: Message) -> str:
 
 
 def _as_xml(message: Message) -> str:
-    content = escape(_NOT_XML.sub("\ufffd", _content(message)))
+    content = escape(_NOT_XML.sub("\ufffd", _content(message)), _LINE_ENDS)
     return f"  <message>\n    <role>{message.role.value}</role>\n    <content>{content}</content>\n  </message>"

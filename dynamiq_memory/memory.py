@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
-from dynamiq_memory.backends.base import MemoryBackend, Session, check_limit
+from dynamiq_memory.backends.base import MemoryBackend, Session, check_limit, check_query
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import FormatType, format_messages
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, MessageRole
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, MessageRole, refusal
 from dynamiq_memory.plans import Plan, arun, run
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, pick
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
@@ -62,7 +62,9 @@ class Memory:
             )
         if not isinstance(message_limit, int) or isinstance(message_limit, bool) or message_limit < 1:
             raise ConfigurationError(f"message_limit must be a whole number of 1 or more, not {message_limit!r}")
-        if not 0 <= recent_share <= 1:
+        if not callable(token_counter):
+            raise ConfigurationError(f"token_counter must be a function of a message, not {token_counter!r}")
+        if not isinstance(recent_share, int | float) or not 0 <= recent_share <= 1:
             raise ConfigurationError(f"recent_share must be from 0 to 1, not {recent_share!r}")
         try:
             self.save_mode = MemorySaveMode(save_mode)
@@ -387,7 +389,7 @@ class Memory:
             "type": f"{type(self).__module__}.{type(self).__qualname__}",
             "backend": self.backend.to_dict(),
             "message_limit": self.message_limit,
-            "filters": dict(self.filters),
+            "filters": {key: _listed(value) for key, value in self.filters.items()},
             "save_mode": self.save_mode.value,
             "recent_share": self.recent_share,
         }
@@ -446,13 +448,9 @@ class Memory:
     def _in_scope(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Give messages without user_id or session_id those of the default filters."""
         scope = {key: self.filters[key] for key in (USER_KEY, SESSION_KEY) if isinstance(self.filters.get(key), str)}
-        if not scope or not all(isinstance(message, Message) for message in messages):
+        if not scope or isinstance(messages, Message | str | Mapping):
             return messages
-        present = ({k: v for k, v in message.metadata.items() if v is not None} for message in messages)
-        return [
-            message.model_copy(update={"metadata": {**scope, **own}})
-            for message, own in zip(messages, present, strict=True)
-        ]
+        return [_with_scope(message, scope) for message in messages]
 
     def _pick(
         self,
@@ -467,10 +465,19 @@ class Memory:
         except ValueError:
             known = ", ".join(MemoryRetrievalStrategy)
             raise InvalidArgumentError(f"strategy {strategy!r} is unknown: use one of {known}") from None
-        if max_tokens is not None and (isinstance(max_tokens, bool) or max_tokens < 1):
-            raise InvalidArgumentError(f"max_tokens must be 1 or more, or None for any number; not {max_tokens!r}")
+        if max_tokens is not None and (
+            not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
+        ):
+            raise InvalidArgumentError(
+                f"max_tokens must be a whole number of 1 or more, or None for any number; not {max_tokens!r}"
+            )
+        check_query(query)
         budget = Budget(self._limit(limit), max_tokens, self.token_counter)
         return pick(chosen, query, self._merged(filters), budget, self.recent_share)
+
+
+def _listed(value: Any) -> Any:
+    return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
 
 def _build(
@@ -481,9 +488,11 @@ def _build(
     tool_call_id: str | None,
     name: str | None,
 ) -> Message:
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise MessageError(f"metadata must be a dict, not {metadata!r}")
     try:
         return Message(
-            role=MessageRole(role),
+            role=cast("MessageRole", role),  # the model checks it
             content="" if content is None else content,
             metadata=dict(metadata or {}),
             tool_calls=tool_calls,
@@ -491,9 +500,11 @@ def _build(
             name=name,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MessageError(f"{where} is wrong: {first['msg']}") from None
-    except ValueError:
-        known = ", ".join(MessageRole)
-        raise MessageError(f"role {role!r} is unknown: use one of {known}") from None
+        raise refusal(error) from None
+
+
+def _with_scope(message: Any, scope: Mapping[str, str]) -> Any:
+    if not isinstance(message, Message) or not isinstance(message.metadata, dict):
+        return message  # refused where it is stored
+    own = {key: value for key, value in message.metadata.items() if value is not None}
+    return message.model_copy(update={"metadata": {**scope, **own}})

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dynamiq_memory._ids import new_id
 from dynamiq_memory._json import copy_plain, dumps, is_clean, normalise
@@ -129,7 +129,11 @@ def prepare(messages: Sequence[Message], scope: Mapping[str, str] | None = None)
     Raises:
         MessageError: A message cannot be stored as it is given.
     """
-    copies = [_prepare_one(message, position, scope or {}) for position, message in enumerate(messages)]
+    fields = [_prepared_fields(message, position, scope or {}) for position, message in enumerate(messages)]
+    try:
+        copies = MESSAGES.validate_python(fields)
+    except ValidationError as error:  # a field was set to something else after the message was made
+        raise refusal(error) from None
     _keep_order(copies)
     for copy in copies:
         if copy.timestamp is None:
@@ -157,13 +161,15 @@ def _keep_order(batch: Sequence[Message]) -> None:
             behind[session] = min(bound, message.timestamp)
 
 
-def _prepare_one(message: Message, position: int, scope: Mapping[str, str]) -> Message:
+def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(message, Message):
         raise MessageError(
             f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
             "build one with Message(role=…, content=…)"
         )
     metadata = normalise(message.metadata, "metadata")
+    if not isinstance(metadata, dict):
+        raise MessageError(f"metadata must be a dict, not {metadata!r}")
     given_time = metadata.pop(TIMESTAMP_KEY, None)
     # A dict that also shows message_id was read back from a store: its time belongs to that other message.
     if metadata.pop(MESSAGE_ID_KEY, None) is not None:
@@ -178,21 +184,28 @@ def _prepare_one(message: Message, position: int, scope: Mapping[str, str]) -> M
             check_identifier(metadata[key], f"metadata[{key!r}]")
     check_identifier(message.id, "id")
     timestamp = message.timestamp if message.timestamp is not None else parse_timestamp(given_time)
-    if timestamp is not None and not math.isfinite(timestamp):
-        raise MessageError(f"timestamp is {timestamp}: give POSIX seconds, or None for the present time")
-    return message.model_copy(
-        update={
-            "role": MessageRole(message.role),
-            "content": normalise(message.content, "content"),
-            "timestamp": timestamp,
-            "metadata": metadata,
-            "tool_calls": normalise(message.tool_calls, "tool_calls"),
-            "tool_call_id": normalise(message.tool_call_id, "tool_call_id"),
-            "name": normalise(message.name, "name"),
-            "native": normalise(message.native, "native"),
-            "score": None,
-        }
-    )
+    if timestamp is not None and (not isinstance(timestamp, int | float) or not math.isfinite(timestamp)):
+        raise MessageError(f"timestamp is {timestamp!r}: give POSIX seconds, or None for the present time")
+    return {
+        "id": message.id,
+        "role": message.role,
+        "content": normalise(message.content, "content"),
+        "timestamp": timestamp,
+        "metadata": metadata,
+        "tool_calls": normalise(message.tool_calls, "tool_calls"),
+        "tool_call_id": normalise(message.tool_call_id, "tool_call_id"),
+        "name": normalise(message.name, "name"),
+        "native": normalise(message.native, "native"),
+    }
+
+
+def refusal(error: ValidationError) -> MessageError:
+    """Say in our words what is wrong with a message's fields."""
+    first = error.errors(include_url=False)[0]
+    field = next((part for part in first["loc"] if isinstance(part, str)), "message")
+    if field == "role":
+        return MessageError(f"role {first['input']!r} is unknown: use one of {', '.join(MessageRole)}")
+    return MessageError(f"{field} is wrong: {first['msg']}, not {first['input']!r:.100}")
 
 
 def check_identifier(value: object, where: str) -> str:

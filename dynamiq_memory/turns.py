@@ -207,8 +207,12 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
             taken.append(Turn([part]))
             break
     if not full:
-        taken += [turn for turn in turns if turn.instructions and budget.take(turn.messages)]
-        taken.sort(key=lambda turn: turns.index(turn), reverse=True)
+        instructions = [turn for turn in turns if turn.instructions]
+        fitting = [turn for turn in instructions if budget.take(turn.messages)]
+        full = len(fitting) < len(instructions)
+        taken += fitting
+        place = {id(turn): number for number, turn in enumerate(turns)}
+        taken.sort(key=lambda turn: place[id(turn)], reverse=True)
     return [message for turn in reversed(taken) for message in turn.messages], full
 
 

@@ -36,6 +36,8 @@ from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize, Tokenizer
 from dynamiq_memory.ranking.bm25 import best
 
 _THREADS = 8
+# More than any store holds, and within the 64 bits of a driver's integer.
+_LARGEST_LIMIT = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,8 +462,7 @@ class MemoryBackend(ABC):
         self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None
     ) -> tuple[str, tuple[Any, ...]]:
         where, limit = parse(filters), check_limit(limit)
-        if query is not None and not isinstance(query, str):
-            raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
+        check_query(query)
         if query is None or not query.strip():
             return "read", (where, limit, None, None)
         if isinstance(self.tokenizer, Tokenizer) and self.capabilities.keyword and not self.tokenizer(query):
@@ -538,9 +539,21 @@ def check_limit(limit: int | None) -> int | None:
     Raises:
         InvalidArgumentError: It is neither None nor a whole number of 1 or more.
     """
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
-        return limit
+    if limit is None:
+        return None
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+        return min(limit, _LARGEST_LIMIT)
     raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
+
+
+def check_query(query: str | None) -> None:
+    """Check a query.
+
+    Raises:
+        InvalidArgumentError: It is neither a string nor None.
+    """
+    if query is not None and not isinstance(query, str):
+        raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
 
 
 def _delete_filter(session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None) -> Filter:

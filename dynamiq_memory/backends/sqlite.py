@@ -191,8 +191,11 @@ class SQLite(SQLBackend):
         )
         return matches
 
-    def _among(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
-        return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
+    def _among(self, column: ColumnElement[Any], many: ColumnElement[Any]) -> ColumnElement[bool]:
+        return column.in_(select(func.json_each(many).table_valued("value").c.value))
+
+    def _many(self, values: Sequence[Any]) -> str:
+        return json.dumps(values)
 
     def _make_engine(self) -> Engine:
         # The engine must not refer to this object, or the finalizer below would keep it alive.

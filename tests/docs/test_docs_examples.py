@@ -36,9 +36,7 @@ def announces(comment: str, line: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_run_and_print_what_they_say(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_run_and_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = _BLOCK.findall((ROOT / page).read_text())
     assert blocks

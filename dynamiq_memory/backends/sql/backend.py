@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -16,16 +16,18 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     delete,
     func,
+    literal,
     literal_column,
     select,
     tuple_,
 )
 
 from dynamiq_memory.backends.base import MemoryBackend, Session, session_filter
-from dynamiq_memory.backends.sql.filters import clauses, one_of, scope_clauses
+from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
 from dynamiq_memory.backends.sql.schema import Tables
@@ -66,6 +68,13 @@ class SQLBackend(MemoryBackend):
             Prepared(statement, dialect) for statement in _upserts(tables, insert)
         )
         self._reads: dict[frozenset[str], tuple[Select[Any], Prepared]] = {}
+        self._terms_reads: dict[frozenset[str], Prepared] = {}
+        seq = tables.messages.c.seq
+        by_seq = select(seq, *self._columns).where(self._among(seq, bindparam("many", type_=self._many_type)))
+        self._read_by_seq = Prepared(by_seq, dialect)
+
+    _many_type: ClassVar[Any] = Text
+    """The type of a parameter that holds many values."""
 
     @abstractmethod
     def _transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
@@ -76,8 +85,12 @@ class SQLBackend(MemoryBackend):
         """What conditions on metadata keys are in the store's SQL."""
 
     @abstractmethod
-    def _among(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
-        """Whether a column is one of many values, as one bound parameter."""
+    def _among(self, column: ColumnElement[Any], many: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Whether a column is one of the values that a parameter holds."""
+
+    @abstractmethod
+    def _many(self, values: Sequence[Any]) -> Any:
+        """Many values as one parameter."""
 
     def _write(self, messages: Sequence[Message]) -> None:
         rows, terms = self._rows(messages)
@@ -101,7 +114,7 @@ class SQLBackend(MemoryBackend):
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
         terms = self.tokenizer(query)
         with self._transaction(write=False) as connection:
-            rows = connection.execute(self._terms_within(where)).fetchall()
+            rows = self._terms_within(connection, where)
             scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
             # Of equal scores the latest first: by timestamp, then by arrival.
             ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
@@ -170,49 +183,73 @@ class SQLBackend(MemoryBackend):
             doomed = select(*key).where(*conditions)
             statement = delete(terms).where(tuple_(*terms.primary_key).in_(doomed))
         else:
-            statement = delete(terms).where(*scope_clauses(where, terms, self._among))
+            statement = delete(terms).where(*scope_clauses(where, terms, self._one_of_many))
         connection.execute(statement)
         return connection.execute(delete(messages).where(*conditions)).rowcount
 
     def _clauses(self, where: Filter) -> list[ColumnElement[bool]]:
-        return clauses(where, self._tables.messages, self._metadata_clause, self._among)
+        return clauses(where, self._tables.messages, self._metadata_clause, self._one_of_many)
 
-    def _terms_within(self, where: Filter) -> Select[Any]:
-        """The terms of all messages that match: seq, timestamp, length, packed terms."""
+    def _one_of_many(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+        return self._among(column, literal(self._many(values)))
+
+    def _terms_within(self, connection: Connection, where: Filter) -> Sequence[Sequence[Any]]:
+        """Read the terms of all messages that match: seq, timestamp, length, packed terms."""
+        told = self._told(where)
+        if USER_KEY in told and self._tells_all(told, where):
+            prepared = self._terms_reads.get(frozenset(told))
+            if prepared is None:
+                prepared = Prepared(_select_terms(self._tables, told), self._dialect)
+                self._terms_reads[frozenset(told)] = prepared
+            return prepared.fetch(connection, told)
         messages, terms = self._tables.messages, self._tables.terms
-        statement = select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
+        statement = _select_terms(self._tables, ())
         if not where.beyond_scope and where.scope(USER_KEY) is not None:
-            return statement.where(*scope_clauses(where, terms, self._among))
-        same = [terms.c[column] == messages.c[column] for column in ("user_id", "session_id", "seq")]
-        return statement.join_from(messages, terms, onclause=same[0] & same[1] & same[2]).where(*self._clauses(where))
+            statement = statement.where(*scope_clauses(where, terms, self._one_of_many))
+        else:
+            same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
+            statement = statement.join_from(messages, terms, and_(*same)).where(*self._clauses(where))
+        return connection.execute(statement).fetchall()
 
     def _by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
-        table = self._tables.messages
-        statement = select(table.c.seq, *self._columns).where(one_of(table.c.seq, numbers, self._among))
-        rows = connection.execute(statement).fetchall()
+        rows = self._read_by_seq.fetch(connection, {"many": self._many(numbers)})
         return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
+
+    @staticmethod
+    def _told(where: Filter) -> dict[str, str]:
+        """What a filter says of the scope by single values: parameters of the compiled statements."""
+        told = {}
+        for key in (USER_KEY, SESSION_KEY):
+            allowed = where.scope(key)
+            if allowed is not None and len(allowed) == 1:
+                told[key] = allowed[0] or ""
+        return told
+
+    @staticmethod
+    def _tells_all(told: Collection[str], where: Filter) -> bool:
+        """Whether single values of the scope are all that a filter says."""
+        return not where.beyond_scope and all(
+            where.scope(key) is None or key in told for key in (USER_KEY, SESSION_KEY)
+        )
 
     def _messages(
         self, connection: Connection, where: Filter, limit: int | None, before: Message | None, after: Message | None
     ) -> list[Message]:
         """Read, oldest first; what the compiled statements do not tell of the filter is added as clauses."""
-        parameters: dict[str, Any] = {"most": _NO_LIMIT if limit is None else limit}
-        told = set()
-        for key in (USER_KEY, SESSION_KEY):
-            allowed = where.scope(key)
-            if allowed is not None and len(allowed) == 1:
-                told.add(key)
-                parameters[key] = allowed[0] or ""
+        told: dict[str, Any] = self._told(where)
+        whole = self._tells_all(told, where)
+        sides = [side for side, anchor in ((_BEFORE, before), (_AFTER, after)) if anchor is not None]
+        statement, prepared = self._reading(frozenset((*told, *sides)))
+        parameters = told | {"most": _NO_LIMIT if limit is None else limit}
         for side, anchor in ((_BEFORE, before), (_AFTER, after)):
             if anchor is not None:
-                told.add(side)
                 parameters[f"{side}_user"] = anchor.user_id or ""
                 parameters[f"{side}_session"] = anchor.session_id or ""
                 parameters[f"{side}_id"] = anchor.id
                 parameters[f"{side}_time"] = anchor.timestamp or 0.0
-        statement, prepared = self._reading(frozenset(told))
-        if not where.beyond_scope and all(where.scope(key) is None or key in told for key in (USER_KEY, SESSION_KEY)):
-            rows: Sequence[Any] = prepared.fetch(connection, parameters)
+        rows: Sequence[Any]
+        if whole:
+            rows = prepared.fetch(connection, parameters)
         else:
             rows = connection.execute(statement.where(*self._clauses(where)), parameters).fetchall()
         return from_rows(rows[::-1] if after is None else rows)
@@ -223,6 +260,13 @@ class SQLBackend(MemoryBackend):
             statement = _select(self._tables, self._columns, told)
             found = self._reads[told] = (statement, Prepared(statement, self._dialect))
         return found
+
+
+def _select_terms(tables: Tables, told: Collection[str]) -> Select[Any]:
+    """A SELECT of terms by those of user_id and session_id that are told."""
+    columns = tables.terms.c
+    statement = select(columns.seq, columns.timestamp, columns.length, columns.terms)
+    return statement.where(*(columns[key] == bindparam(key, type_=Text) for key in told))
 
 
 def _select(tables: Tables, columns: Sequence[Any], told: frozenset[str]) -> Select[Any]:

@@ -37,7 +37,7 @@ class Prepared:
         cursor = connection.connection.cursor()
         try:
             cursor.execute(self._sql, self._ordered(parameters))
-            return cursor.fetchall()
+            return list(cursor.fetchall())
         finally:
             cursor.close()
 

@@ -1,0 +1,90 @@
+"""What all tests share: one hypothesis profile, and the two stores that need nothing but this package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
+
+import dynamiq_memory
+from dynamiq_memory.backends import InMemory, SQLite
+
+if TYPE_CHECKING:
+    from dynamiq_memory import MemoryBackend
+
+# Hypothesis keeps small caches: not in the working tree.
+_HYPOTHESIS_HOME = tempfile.TemporaryDirectory(prefix="dynamiq-memory-hypothesis-")
+set_hypothesis_home_dir(_HYPOTHESIS_HOME.name)
+hypothesis.settings.register_profile(
+    "dynamiq-memory",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=False,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("dynamiq-memory")
+
+NewStore = Callable[..., "MemoryBackend"]
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_unconfigure() -> None:
+    _HYPOTHESIS_HOME.cleanup()
+
+
+@pytest.fixture(params=["InMemory", "SQLite"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
+    """Makes empty stores of one kind (each SQLite one in a file of its own) and closes them at the end."""
+    made: list[MemoryBackend] = []
+
+    def make(**options: object) -> MemoryBackend:
+        if request.param == "InMemory":
+            made.append(InMemory(**options))  # type: ignore[arg-type]
+        else:
+            # NORMAL saves a wait for the disk in each of a thousand tests; tests/sqlite tests FULL.
+            made.append(SQLite(tmp_path / f"store-{len(made)}.db", synchronous="NORMAL", **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(new_store: NewStore) -> MemoryBackend:
+    """An empty store: InMemory, then a SQLite file."""
+    return new_store()
+
+
+@pytest.fixture
+def child_environment() -> dict[str, str]:
+    """The environment in which a child process finds the package under test."""
+    return {**os.environ, "PYTHONPATH": str(Path(dynamiq_memory.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture
+def run_script(child_environment: dict[str, str]) -> RunScript:
+    """Runs Python code in a process of its own, with warnings as errors; its failure is the test's."""
+
+    def run(code: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+            env=child_environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run

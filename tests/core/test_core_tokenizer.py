@@ -1,0 +1,217 @@
+"""From text to terms."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dynamiq_memory import ConfigurationError, Message
+from dynamiq_memory.ranking import Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
+
+english = Tokenizer()
+plain = Tokenizer(None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", []),
+        (" \n\t ... !? --- 🙂", []),
+        ("Running RUNS run", ["run", "run", "run"]),
+        ("invoice-number: INV_2024.05", ["invoic", "number", "inv", "2024", "05"]),
+        ("to be, or not to be?", []),
+        ("We're don't can't", []),
+        ("We\u2019re don\u2019t", []),
+        ("ﬁnance \uff26\uff55ll\uff57idth ①", ["financ", "fullwidth", "1"]),
+        ("Straße STRASSE", ["strass", "strass"]),
+        ("İstanbul istanbul", ["istanbul", "istanbul"]),
+        ("Ελληνικός ΕΛΛΗΝΙΚΌΣ", ["ελληνικοσ", "ελληνικοσ"]),
+        ("привет ПРИВЕТ", ["привет", "привет"]),
+    ],
+)
+def test_words(text, terms):
+    assert english(text) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("我喜欢吃北京烤鸭。", "北京"),
+        ("我喜欢吃北京烤鸭。", "鸭"),
+        ("我的名字是王小明,我住在上海", "王小明住在哪里?"),
+        ("東京タワーの高さは333メートルです。", "タワー"),
+        ("東京タワーの高さは333メートルです。", "ﾒｰﾄﾙ"),
+        ("昨日、寿司を食べました", "寿司"),
+        ("人々が集まる", "人々"),
+        ("ฉันชอบกินข้าวผัด", "ข้าวผัด"),
+        ("저는 서울에 살고 있습니다", "서울에서"),
+        ("ខ្ញុំស្រលាញ់ភាសាខ្មែរ", "ភាសា"),
+        ("मुझे हिन्दी में बात करना पसंद है", "हिन्दी"),
+        ("Ich wohne in München", "MÜNCHEN"),
+        ("Ich wohne in München", "Munchen"),
+        ("Zażółć gęślą jaźń", "zażółć"),
+        ("cafe\u0301", "café"),
+        ("Ångström", "A\u030angstro\u0308m"),
+        ("مرحبا بالعالم", "بالعالم"),
+        ("שלום עולם", "שלום"),
+    ],
+)
+@pytest.mark.parametrize("tokenizer", [english, plain, Tokenizer("german")], ids=["english", "plain", "german"])
+def test_a_word_of_any_script_is_found_again(tokenizer, text, query):
+    assert set(tokenizer(query)) & set(tokenizer(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("我喜欢北京", "上海"),
+        ("東京タワー", "大阪"),
+        ("서울에 살아요", "부산"),
+        ("हिन्दी", "मराठी"),
+        ("กรุงเทพ", "เชียงใหม่"),
+    ],
+)
+def test_another_word_of_the_script_is_not(text, query):
+    assert not set(english(query)) & set(english(text))
+
+
+def test_unspaced_scripts_give_pairs_and_single_han_characters():
+    assert english("北京烤") == ["北京", "京烤", "北", "京", "烤"]
+    assert english("タワー") == ["タワ", "ワー"]
+    assert english("鸭") == ["鸭"]
+    assert english("GPT模型v2") == ["gpt", "模型", "模", "型", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("accented", "bare"),
+    [
+        ("café", "cafe"),
+        ("Zürich", "Zurich"),
+        ("jalapeños", "jalapenos"),
+        ("naïve", "naive"),
+        ("résumé", "resume"),
+        ("Brontë", "Bronte"),
+        ("fiancée", "fiancee"),
+        ("touché", "touche"),
+    ],
+)
+def test_diacritics_make_no_difference(accented, bare):
+    assert english(accented) == english(bare)
+
+
+def test_diacritics_of_other_scripts_are_letters():
+    """Removing them would make other words: Devanagari signs, Cyrillic й as it is composed."""
+    assert plain("हिन्दी") == ["हिन्दी"]
+    assert plain("ガ") != plain("カ")
+
+
+def test_stop_words_can_be_replaced_and_switched_off():
+    assert "the" in Tokenizer(stop_words=())("the end")
+    assert Tokenizer(stop_words=["end"])("the End") == ["the"]
+    assert Tokenizer(stop_words={"CAFÉ", "don\u2019t"})("café don't do") == ["do"]
+    assert Tokenizer("german")("the und") == ["the", "und"]
+    assert english.keeping_stop_words("the running") == ["the", "run"]
+    assert english("the running") == ["run"]
+
+
+def test_languages():
+    assert Tokenizer("german")("Häuser") == Tokenizer("german")("Haus")
+    assert Tokenizer("russian")("книги") == Tokenizer("russian")("книга")
+    assert Tokenizer("spanish")("corriendo") == Tokenizer("spanish")("correr")
+    assert Tokenizer(None)("running") == ["running"]
+
+
+@pytest.mark.parametrize("language", ["klingon", "English", "", "en"])
+def test_an_unknown_language_is_named_with_those_that_are_known(language):
+    with pytest.raises(ConfigurationError, match=rf"{language!r}.*english.*None"):
+        Tokenizer(language)
+
+
+def test_stop_words_given_as_one_string_are_refused():
+    with pytest.raises(ConfigurationError, match="stop_words"):
+        Tokenizer(stop_words="the")
+
+
+def test_signatures_tell_tokenizers_apart():
+    makers = [
+        Tokenizer,
+        lambda: Tokenizer(None),
+        lambda: Tokenizer("german"),
+        lambda: Tokenizer(stop_words=()),
+        lambda: Tokenizer(stop_words=("a", "b")),
+        lambda: Tokenizer(stop_words=("a b",)),
+        lambda: Tokenizer("german", ("a",)),
+    ]
+    signatures = [make().signature for make in makers]
+    assert signatures == [make().signature for make in makers]
+    assert len(set(signatures[:5] + signatures[6:])) == 6
+    assert Tokenizer(stop_words=["b", "A"]).signature == Tokenizer(stop_words=("a", "b", "a")).signature
+
+
+def test_a_function_is_named_by_where_it_is_defined():
+    assert signature_of(english) == english.signature
+
+    def mine(text):
+        return text.split()
+
+    assert signature_of(mine).endswith("mine")
+    assert signature_of(mine) != signature_of(lambda text: text.split())
+
+
+def test_a_method_of_a_built_in_type_can_tokenise(new_store):
+    """`str.split` is what one tries first."""
+    store = new_store(tokenizer=str.split)
+    store.add(Message(role="user", content="one two"))
+    assert len(store.search("two")) == 1
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=80)
+
+
+@given(TEXTS)
+@example("\u0130\u0307'")
+@example("\u1e9e\ufb03")
+def test_terms_are_stable_and_clean(text):
+    for tokenizer in (english, plain):
+        terms = tokenizer(text)
+        assert terms == type(tokenizer)(tokenizer.language, tokenizer.stop_words)(text)
+        assert all(terms)
+        assert not any(set(term) & set(" \t\n\x00.,!?_\u2019") for term in terms)
+
+
+@given(st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=80))
+@example("it's rock'n'roll o'clock's 'quoted' x'1 1'x")
+def test_ascii_text_is_split_as_any_other_text(text):
+    """Its shortcut must give what the full rules give."""
+    for tokenizer in (english, plain):
+        assert tokenizer(f"{text} ж") == [*tokenizer(text), "ж"]
+
+
+@given(st.lists(st.sampled_from(["Running", "CAFÉ", "ﬁsh", "Straße", "天気", "don't", "x1"]), max_size=6))
+def test_case_makes_no_difference(words):
+    text = " ".join(words)
+    assert english(text) == english(text.lower()) == english(text.upper())
+
+
+def test_threads_do_not_disturb_each_other():
+    """A stemmer keeps its word in itself: shared between threads it would mix them up."""
+    words = [
+        f"{stem}{end}" for stem in ("relat", "connect", "generaliz", "oper") for end in ("ing", "ed", "ion", "ations")
+    ]
+    text = " ".join(f"{word}{chr(97 + n % 26)}{word}" for n, word in enumerate(words * 40))
+    expected = Tokenizer()(text)
+    shared = Tokenizer()
+    barrier = threading.Barrier(4)
+
+    def work(_):
+        barrier.wait()
+        return [shared(text) for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(work, range(4)):
+            assert results == [expected] * 5

@@ -1,0 +1,210 @@
+"""What SQLite does for a read: an index in reading order, the own scope's rows, bound values."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from dynamiq_memory import Message
+from dynamiq_memory.backends import SQLite
+
+SESSION = {"user_id": "u-1", "session_id": "s-1"}
+
+
+def fill(store):
+    store.add_many(
+        [
+            Message(
+                role="user",
+                content=f"text {n}",
+                metadata={"user_id": f"u-{n % 3}", "session_id": f"s-{n % 5}", "n": n},
+            )
+            for n in range(60)
+        ]
+    )
+
+
+def plans(path, record):
+    """The query plan of each SELECT that was executed."""
+    with closing(sqlite3.Connection(path)) as connection:
+        # Only its name matters for a plan.
+        connection.create_function("dynamiq_memory_matches", 2, lambda *_: True, deterministic=True)
+        return [
+            [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+            for sql, values in record.selects()
+            if "sqlite_master" not in sql
+        ]
+
+
+READS = [
+    pytest.param(SESSION, "conversations_by_scope", "user_id=? AND session_id=?", id="session"),
+    pytest.param({"user_id": "u-1"}, "conversations_by_user", "user_id=?", id="user"),
+    pytest.param({"session_id": "s-1"}, "conversations_by_session", "session_id=?", id="name of a session"),
+    pytest.param({}, "conversations_by_time", None, id="everything"),
+    pytest.param({"user_id": None, "session_id": None}, "conversations_by_scope", "user_id=?", id="without a scope"),
+]
+
+
+@pytest.mark.parametrize(("filters", "index", "key"), READS)
+def test_the_newest_are_read_from_an_index_in_order(path, record, filters, index, key):
+    with SQLite(path) as store:
+        fill(store)
+        record.statements.clear()
+        assert len(store.get_all(3, filters)) == (0 if None in filters.values() else 3)
+        found = plans(path, record)
+    assert len(found) == 1
+    (plan,) = found
+    assert len(plan) == 1, plan
+    assert index in plan[0]
+    assert plan[0].startswith("SEARCH" if key else "SCAN"), plan
+    assert key is None or key in plan[0]
+    assert "TEMP B-TREE" not in plan[0]
+
+
+@pytest.mark.parametrize(("filters", "index", "key"), READS[:4])
+@pytest.mark.parametrize("direction", ["before", "after"])
+def test_the_neighbours_of_a_message_are_read_from_an_index_in_order(path, record, filters, index, key, direction):
+    with SQLite(path) as store:
+        fill(store)
+        anchor = store.get_all(limit=30)[0]
+        record.statements.clear()
+        store.get_all(5, filters, **{direction: anchor})
+        found = plans(path, record)
+    assert found
+    assert not [step for plan in found for step in plan if "TEMP B-TREE" in step]
+    (step,) = [step for plan in found for step in plan if f"conversations USING INDEX {index}" in step]
+    # Bounded by the time as well, so that what lies far away is not even looked at.
+    assert step.startswith("SEARCH")
+    assert "timestamp<?" in step or "timestamp>?" in step
+
+
+def test_a_session_within_a_filter_on_metadata_still_reads_by_its_index(path, record):
+    with SQLite(path) as store:
+        fill(store)
+        record.statements.clear()
+        assert len(store.get_all(2, {**SESSION, "n": {"gte": 0}})) == 2
+        (plan,) = plans(path, record)
+    assert len(plan) == 1
+    assert "conversations_by_scope" in plan[0]
+
+
+@pytest.mark.parametrize("filters", [SESSION, {"user_id": "u-1"}], ids=["session", "user"])
+def test_a_search_reads_the_terms_of_its_own_scope_only(path, record, filters):
+    with SQLite(path) as store:
+        fill(store)
+        record.statements.clear()
+        assert store.search("text", filters, limit=3)
+        of_terms = [plan for plan in plans(path, record) if any("conversations_terms" in step for step in plan)]
+    assert len(of_terms) == 1
+    (plan,) = of_terms
+    assert len(plan) == 1, plan
+    assert plan[0].startswith("SEARCH conversations_terms USING PRIMARY KEY (user_id=?"), plan
+    if "session_id" in filters:
+        assert "session_id=?" in plan[0]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{**SESSION, "n": {"gte": 10}}, {"session_id": "s-1"}],
+    ids=["session and metadata", "name of a session"],
+)
+def test_a_search_beyond_a_user_scans_no_whole_table(path, record, filters):
+    with SQLite(path) as store:
+        fill(store)
+        record.statements.clear()
+        assert store.search("text", filters, limit=3)
+        found = plans(path, record)
+    assert found
+    assert not [step for plan in found for step in plan if step.startswith("SCAN") and "VIRTUAL TABLE" not in step], (
+        found
+    )
+
+
+def test_a_message_is_replaced_by_its_key(path, record):
+    with SQLite(path) as store:
+        fill(store)
+        again = store.get_all()[7]
+        record.statements.clear()
+        store.add(again)
+        writes = [(sql, values) for sql, values in record.statements if sql.startswith("INSERT")]
+        assert len(writes) == 2
+        with closing(sqlite3.Connection(path)) as connection:
+            steps = [
+                row[3] for sql, values in writes for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            ]
+    assert not [step for step in steps if step.startswith("SCAN")], steps
+
+
+SECRET = "s3cr3t-value"
+KEY = "s3cr3t-key'\"; --"
+
+
+def test_statements_hold_neither_values_nor_keys(path, record):
+    scope = {"user_id": f"user {SECRET}", "session_id": f"session {SECRET}"}
+    with SQLite(path) as store:
+        record.statements.clear()
+        stored = store.add_many(
+            [
+                Message(role="user", content=f"{SECRET} {n}", id=f"id {SECRET} {n}", metadata={**scope, KEY: SECRET})
+                for n in range(3)
+            ]
+        )
+        for filters in (
+            scope,
+            {KEY: SECRET},
+            {**scope, KEY: [SECRET, "x"]},
+            {KEY: None},
+            {KEY: {"gte": 1}},
+            {"message_id": [m.id for m in stored], "timestamp": {"gt": 0}},
+            {"user_id": [scope["user_id"], "x"], "session_id": [scope["session_id"], "y"]},
+        ):
+            store.get_all(2, filters)
+            store.search(SECRET, filters, 2)
+            store.count(filters)
+            store.sessions(filters)
+            store.around(stored[1:2], 1, 1, filters)
+        store.get_all(2, scope, before=stored[2])
+        store.replace(scope, stored[:1])
+        store.delete(**scope, filters={KEY: SECRET})
+        store.clear({KEY: SECRET})
+        assert store.is_empty()
+    assert len(record.statements) > 40
+    values = str([parameters for _, parameters in record.statements])
+    assert SECRET in values
+    assert "s3cr3t-key" in values
+    assert not [sql for sql, _ in record.statements if "s3cr3t" in sql]
+
+
+def test_a_search_in_a_scope_costs_the_same_whatever_else_is_stored(path):
+    """Counted in SQLite's own steps, not in seconds."""
+
+    def steps(store, connection_steps):
+        connection_steps.clear()
+        assert len(store.search("text", SESSION, limit=3)) == 3
+        assert len(store.get_all(3, SESSION)) == 3
+        return len(connection_steps)
+
+    counted: list[int] = []
+    connect = sqlite3.connect
+
+    def counting(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_progress_handler(lambda: counted.append(1) or 0, 1)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", counting)
+        with SQLite(path) as store:
+            fill(store)
+            store.search("text", SESSION)
+            before = steps(store, counted)
+            store.add_many(
+                [
+                    Message(role="user", content=f"text {n}", metadata={"user_id": f"v-{n}", "session_id": "s-1"})
+                    for n in range(2_000)
+                ]
+            )
+            after = steps(store, counted)
+    assert 0 < after <= before * 1.1
