@@ -161,17 +161,16 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     # Some matches are picked already, and some will not fit.
     matches = yield from plans.search(query, filters, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
-    # Messages that no user's message opens, found on the way.
-    unopened: set[Key] = set()
+    beginnings: dict[tuple[str | None, str | None], _Beginning] = {}
     for start in range(0, len(matches), _MATCHES_AT_ONCE):
         some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
-        if not some or budget.messages <= 0:
+        if not some or budget.spent:
             continue
         windows = yield from plans.around(some, _NEIGHBOURS, _NEIGHBOURS, filters)
         for match, window in zip(some, windows, strict=True):
             if key_of(match) in choice.picks:
                 continue
-            turn = yield from _turn_of(match, window, filters, budget.messages, unopened)
+            turn = yield from _turn_of(match, window, filters, budget.messages, beginnings)
             if turn is None:
                 continue
             rest = choice.rest_of(turn)
@@ -179,8 +178,24 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
             choice.add_matches(chosen, scores)
 
 
+class _Beginning:
+    """A session from its first message on, as far as it had to be read: kept so that it is read only once."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self._place = {key_of(message): number for number, message in enumerate(messages)}
+
+    def before(self, message: Message) -> list[Message] | None:
+        place = self._place.get(key_of(message))
+        return None if place is None else self.messages[:place]
+
+
 def _turn_of(
-    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int, unopened: set[Key]
+    match: Message,
+    window: Sequence[Message],
+    filters: Mapping[str, Any],
+    most: int,
+    beginnings: dict[tuple[str | None, str | None], _Beginning],
 ) -> Plan[Turn | None]:
     """Read the whole turn of a message; None if it has no user's message, or the match has no place in it.
 
@@ -195,18 +210,25 @@ def _turn_of(
         size *= 4
         page = yield from plans.read(session, size, after=after[-1])
         after = [*after, *page]
-    page, size = before, _NEIGHBOURS
+    size = _NEIGHBOURS
+    read_all = len(before) < size
     while True:
         for turn in split_turns([*before, match, *after]):
             if turn.opened and any(message is match for message in turn.messages):
                 return turn
-        # Its user's message, or the call that it answers, stands further back.
-        if len(page) < size or any(key_of(message) in unopened for message in page):
-            unopened.update(key_of(message) for message in before)
+        scope = (match.user_id, match.session_id)
+        if read_all:
+            if scope not in beginnings or len(beginnings[scope].messages) <= len(before):
+                beginnings[scope] = _Beginning([*before, match])
             return None
-        size = min(size * 4, 10 * _PAGE)
-        page = yield from plans.read(session, size, before=before[0])
-        before = [*page, *before]
+        # The user's message of the turn, or the call that the match answers, stands further back.
+        known = beginnings[scope].before(before[0]) if scope in beginnings else None
+        if known is not None:
+            before, read_all = [*known, *before], True
+        else:
+            size = min(size * 4, 10 * _PAGE)
+            page = yield from plans.read(session, size, before=before[0])
+            before, read_all = [*page, *before], len(page) < size
 
 
 def _has_user(messages: Iterable[Message]) -> bool:

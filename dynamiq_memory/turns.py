@@ -64,6 +64,11 @@ class Budget:
         tokens = None if self.tokens is None else math.floor(self.tokens * part)
         return Budget(max(1, math.floor(self.messages * part)), tokens, self.count_tokens)
 
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more can be taken."""
+        return self.messages <= 0 or (self.tokens is not None and self.tokens <= 0)
+
     def take(self, messages: Sequence[Message]) -> bool:
         """Take messages if they fit.
 

@@ -236,6 +236,32 @@ store.close()
     check_integrity(path)
 
 
+def test_no_connection_is_carried_into_a_child(path, run_script):
+    """It would corrupt the file one day (https://www.sqlite.org/howtocorrupt.html, 2.6), and no test would see it."""
+    run_script(
+        COMMON
+        + """
+import sqlite3
+connect, opened = sqlite3.connect, []
+def counting(*arguments, **options):
+    opened.append(os.getpid())
+    return connect(*arguments, **options)
+sqlite3.connect = counting
+store = SQLite(path)
+store.add(message("parent"))
+assert opened == [os.getpid()]
+def work():
+    assert store.count() == 1
+    assert opened[1:] == [os.getpid()], "the child went on with its parent's connection"
+wait(child(work))
+assert store.count() == 1
+assert opened == [os.getpid()] * 2, "the parent kept a connection open while it forked"
+store.close()
+""",
+        path,
+    )
+
+
 def test_a_fork_before_any_use_and_after_closing(path, run_script):
     run_script(
         COMMON
