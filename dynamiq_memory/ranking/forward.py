@@ -28,12 +28,15 @@ def _hash(term: str) -> bytes:
 _hashes = Cache(_hash)
 _counts = {count: bytes([count]) for count in range(MAX_COUNT + 1)}
 _MOST = _counts[MAX_COUNT]
+_once = Cache(lambda term: _hashes[term] + _counts[1])
 
 
 def encode(terms: Sequence[str]) -> bytes:
     """Pack the terms of a message: for each distinct one 5 bytes of hash and 1 of its count (255 at most)."""
     counts = Counter(terms)
-    return b"".join([_hashes[term] + _counts.get(count, _MOST) for term, count in counts.items()])
+    return b"".join(
+        [_once[term] if count == 1 else _hashes[term] + _counts.get(count, _MOST) for term, count in counts.items()]
+    )
 
 
 def scores(formula: BM25, query: Iterable[str], lengths: Sequence[int], packed: Sequence[bytes]) -> dict[int, float]:
