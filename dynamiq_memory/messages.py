@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dynamiq_memory._ids import new_id
-from dynamiq_memory._json import copy_plain, dumps, is_clean, normalise
+from dynamiq_memory._json import copy_plain, dumps, is_clean, loads, normalise
 from dynamiq_memory.exceptions import MessageError
 
 # Keys that `metadata` shows when a message is read back. They are views of `timestamp` and `id`, never stored
@@ -23,6 +23,8 @@ MESSAGE_ID_KEY = "message_id"
 USER_KEY = "user_id"
 SESSION_KEY = "session_id"
 
+# The end of the year 9999, the last that datetime knows.
+_LATEST = 253_402_300_799.0
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
@@ -33,65 +35,6 @@ class MessageRole(StrEnum):
     SYSTEM = "system"
     ASSISTANT = "assistant"
     TOOL = "tool"
-
-
-class Message(BaseModel):
-    """One message of a conversation.
-
-    Attributes:
-        role: Who speaks.
-        content: A string, or a list of content parts in OpenAI's shape (dicts with a `type`). None, as OpenAI
-            has it beside tool calls, is stored as the empty string.
-        id: Unique within its user and session; a time-ordered UUIDv7 unless given. Adding a message whose id is
-            in the session already replaces that message, so a retry cannot double it.
-        timestamp: POSIX seconds, UTC. None until stored: then the time of storing, strictly increasing within a
-            process.
-        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are its scope. As read back it
-            also shows `timestamp` and `message_id`.
-        tool_calls: The calls that an assistant's message makes, in OpenAI's shape.
-        tool_call_id: On a tool's message, the id of the call that it answers.
-        name: The name of the tool or of the speaker.
-        native: The dump of the framework that wrote the message, kept beside the fields above as opaque JSON so
-            that the same framework reads back exactly what it wrote.
-        score: On a search's result, its relevance: higher is better, comparable only within that result.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: MessageRole
-    content: str | list[dict[str, Any]] = ""
-    id: str = Field(default_factory=new_id)
-    timestamp: float | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    native: dict[str, Any] | None = None
-    score: float | None = None
-
-    @property
-    def user_id(self) -> str | None:
-        """The user whom the message belongs to."""
-        return self.metadata.get(USER_KEY)
-
-    @property
-    def session_id(self) -> str | None:
-        """The session that the message belongs to."""
-        return self.metadata.get(SESSION_KEY)
-
-    @property
-    def text(self) -> str:
-        """The text of the content: the string itself, or its text parts joined by line breaks."""
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(
-            part["text"]
-            for part in self.content
-            if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
-        )
-
-
-MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
 
 
 class _Clock:
@@ -113,52 +56,136 @@ class _Clock:
 clock = _Clock()
 
 
-def prepare(messages: Sequence[Message], scope: Mapping[str, str] | None = None) -> list[Message]:
+def _none_as_empty(content: Any) -> Any:
+    return "" if content is None else content
+
+
+class Message(BaseModel):
+    """One message of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: A string, or a list of content parts in OpenAI's shape (dicts with a `type`). None, as OpenAI
+            has it beside tool calls, is stored as the empty string.
+        id: Unique within its user and session; a time-ordered UUIDv7 unless given. Adding a message whose id is
+            in the session already replaces that message, so a retry cannot double it.
+        timestamp: POSIX seconds, UTC; by default the time at which the object was made, strictly increasing within
+            a process.
+        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are its scope. As read back it
+            also shows `timestamp` and `message_id`.
+        tool_calls: The calls that an assistant's message makes, in OpenAI's shape.
+        tool_call_id: On a tool's message, the id of the call that it answers.
+        name: The name of the tool or of the speaker.
+        native: The dump of the framework that wrote the message, kept beside the fields above as opaque JSON so
+            that the same framework reads back exactly what it wrote.
+        score: On a search's result, its relevance: higher is better, comparable only within that result.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: MessageRole
+    content: Annotated[str | list[dict[str, Any]], BeforeValidator(_none_as_empty)] = ""
+    id: str = Field(default_factory=new_id)
+    timestamp: float | None = Field(default_factory=clock)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    native: dict[str, Any] | None = None
+    score: float | None = None
+
+    @property
+    def user_id(self) -> str | None:
+        """The user whom the message belongs to."""
+        return self.metadata.get(USER_KEY)
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the message belongs to."""
+        return self.metadata.get(SESSION_KEY)
+
+    def to_openai(self) -> dict[str, Any]:
+        """Return the message as the chat APIs of OpenAI and compatible servers take it."""
+        fields = {"tool_calls": self.tool_calls or None, "tool_call_id": self.tool_call_id, "name": self.name}
+        content = copy_plain(self.content)
+        present = {name: copy_plain(value) for name, value in fields.items() if value is not None}
+        return {"role": self.role.value, "content": content, **present}
+
+    def to_json(self) -> str:
+        """Write the message as JSON text that is valid UTF-8 and keeps all that metadata may hold."""
+        return dumps({**self.__dict__, "role": self.role.value})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        return cls.model_validate(loads(text))
+
+    @property
+    def text(self) -> str:
+        """The text of the content: the string itself, or its text parts joined by line breaks."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(
+            part["text"]
+            for part in self.content
+            if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
+        )
+
+
+MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
+
+
+def prepare(
+    messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
+) -> list[Message]:
     """Check messages and copy them into the form that is stored.
 
     Args:
         messages: What the caller gave; left as it is.
         scope: `user_id` and `session_id` for the messages that carry none.
+        place: The time at which messages without one of their own are to stand, or None for where they are.
 
     Returns:
         Independent copies: values normalised, timestamp set, the views taken out of `metadata`. Of several
-        messages with one id in one session, the last stands, at the place of the first. A message without a
-        timestamp is given the present time, or that of a message behind it in the batch that has an earlier
-        one: so the batch keeps its order.
+        messages with one id in one session, the last stands, at the place of the first. The times of messages
+        to which the caller gave none are moved as far as the order of the batch demands.
 
     Raises:
         MessageError: A message cannot be stored as it is given.
     """
     fields = [_prepared_fields(message, position, scope or {}) for position, message in enumerate(messages)]
+    free = [values["timestamp"] is None for values in fields]
+    for message, values in zip(messages, fields, strict=True):
+        if values["timestamp"] is None:
+            values["timestamp"] = message.timestamp if message.timestamp is not None else clock()
     try:
         copies = MESSAGES.validate_python(fields)
     except ValidationError as error:  # a field was set to something else after the message was made
         raise refusal(error) from None
-    _keep_order(copies)
-    for copy in copies:
-        if copy.timestamp is None:
-            copy.timestamp = clock()
+    _keep_order(copies, free, place)
     unique = {(copy.user_id, copy.session_id, copy.id): copy for copy in copies}
     return list(unique.values())
 
 
-def _keep_order(batch: Sequence[Message]) -> None:
-    """Give messages without a time one before that of an earlier message that stands behind them."""
-    behind: dict[tuple[str | None, str | None], float] = {}
-    now = time.time()
-    for number in reversed(range(len(batch))):
-        message = batch[number]
+def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | None) -> None:
+    """Move the times of messages to which the caller gave none so that the batch keeps its order."""
+    last: dict[tuple[str | None, str | None], float] = {}
+    for message, movable in zip(batch, free, strict=True):
         session = (message.user_id, message.session_id)
-        bound = behind.get(session, math.inf)
-        if message.timestamp is None and bound <= now:
-            before = (m.timestamp for m in batch[:number] if (m.user_id, m.session_id) == session)
+        time_of = message.timestamp or 0.0
+        if movable:
+            time_of = message.timestamp = max(time_of, math.nextafter(last.get(session, -math.inf), math.inf))
+            last[session] = time_of
+    behind: dict[tuple[str | None, str | None], float] = {}
+    for number in reversed(range(len(batch))):
+        message, session = batch[number], (batch[number].user_id, batch[number].session_id)
+        bound = behind.get(session, math.inf if place is None else math.nextafter(place, math.inf))
+        if free[number] and (message.timestamp or 0.0) >= bound:
+            # Before what stands behind it; between two equal times there is no room: then arrival decides.
             earlier = math.nextafter(bound, -math.inf)
-            # Between two equal times there is no room: then the order of arrival decides.
-            message.timestamp = (
-                bound if earlier <= max((t for t in before if t is not None), default=-math.inf) else earlier
-            )
-        if message.timestamp is not None:
-            behind[session] = min(bound, message.timestamp)
+            given = [m.timestamp or 0.0 for m, f in zip(batch[:number], free, strict=False) if not f]
+            message.timestamp = bound if given and max(given) >= earlier else earlier
+        behind[session] = min(bound, message.timestamp or 0.0)
 
 
 def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) -> dict[str, Any]:
@@ -183,9 +210,14 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
         else:
             check_identifier(metadata[key], f"metadata[{key!r}]")
     check_identifier(message.id, "id")
-    timestamp = message.timestamp if message.timestamp is not None else parse_timestamp(given_time)
-    if timestamp is not None and (not isinstance(timestamp, int | float) or not math.isfinite(timestamp)):
-        raise MessageError(f"timestamp is {timestamp!r}: give POSIX seconds, or None for the present time")
+    timestamp = message.timestamp if "timestamp" in message.model_fields_set else None
+    if timestamp is None:
+        timestamp = parse_timestamp(given_time)
+    if timestamp is not None and not (isinstance(timestamp, int | float) and abs(timestamp) <= _LATEST):
+        raise MessageError(
+            f"timestamp is {timestamp!r}: give POSIX seconds (not milliseconds) up to the year 9999, or None for the "
+            "present time"
+        )
     return {
         "id": message.id,
         "role": message.role,

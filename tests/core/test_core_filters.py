@@ -7,12 +7,15 @@ from enum import StrEnum
 from types import MappingProxyType
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import FilterError, InvalidArgumentError, Message
 from dynamiq_memory.backends import InMemory, SQLite
 from dynamiq_memory.filters import parse
+
+# Each example makes stores: to shrink a failing one would take minutes.
+UNSHRUNK = (Phase.explicit, Phase.generate)
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
@@ -190,7 +193,7 @@ def test_keys_are_taken_literally(store):
         assert store.count({key: None}) == len(keys) - 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=30, phases=UNSHRUNK)
 @given(
     st.lists(st.tuples(IDS, IDS, METADATA), min_size=4, max_size=8),
     st.lists(st.builds(dict.__or__, ID_FILTERS, LIKELY_FILTERS), min_size=4, max_size=8),

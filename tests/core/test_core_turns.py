@@ -8,7 +8,7 @@ import math
 import sqlite3
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import Memory, Message, Reason, count_tokens_approximately
@@ -141,12 +141,16 @@ ONE_SESSION = conversations(sessions=st.just(("u", "s")))
 BOTH_BACKENDS = pytest.mark.parametrize("make", [InMemory, lambda: SQLite(":memory:")], ids=["InMemory", "SQLite"])
 
 
+# Each example makes stores: to shrink a failing one would take minutes.
+UNSHRUNK = (Phase.explicit, Phase.generate)
+
+
 def budgets():
     return st.tuples(st.integers(1, 14), st.one_of(st.none(), st.integers(1, 120)))
 
 
 @BOTH_BACKENDS
-@settings(max_examples=70)
+@settings(max_examples=70, phases=UNSHRUNK)
 @given(
     stored=st.one_of(ONE_SESSION, conversations()),
     asked=st.lists(
@@ -178,7 +182,7 @@ def test_what_an_agent_is_given_is_valid(make, stored, asked):
 
 
 @BOTH_BACKENDS
-@settings(max_examples=15)
+@settings(max_examples=15, phases=UNSHRUNK)
 @given(stored=ONE_SESSION, strategy=st.sampled_from(STRATEGIES), query=CONTENT, budget=budgets())
 def test_the_async_twin_gives_the_same(make, stored, strategy, query, budget):
     async def ask(memory):
@@ -190,7 +194,7 @@ def test_the_async_twin_gives_the_same(make, stored, strategy, query, budget):
         assert asyncio.run(ask(memory)) == memory.get_agent_conversation(query, budget[0], None, strategy, budget[1])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, phases=UNSHRUNK)
 @given(stored=conversations(), strategy=st.sampled_from(STRATEGIES), query=CONTENT, budget=budgets())
 def test_both_backends_give_the_same(stored, strategy, query, budget):
     with InMemory() as one, SQLite(":memory:") as two:
