@@ -46,8 +46,8 @@ class Memory:
 
     def __init__(
         self,
-        *,
         backend: MemoryBackend | None = None,
+        *,
         message_limit: int = DEFAULT_LIMIT,
         filters: Mapping[str, Any] | None = None,
         save_mode: MemorySaveMode | str = MemorySaveMode.FULL,
@@ -55,6 +55,8 @@ class Memory:
         recent_share: float = 0.5,
     ) -> None:
         """Check the settings."""
+        if isinstance(backend, type):
+            raise ConfigurationError(f"backend must be an object, not the class: {backend.__name__}(…)")
         if backend is not None and not isinstance(backend, MemoryBackend):
             raise ConfigurationError(
                 f"backend must be a dynamiq_memory MemoryBackend, not a {type(backend).__module__}."
@@ -83,7 +85,7 @@ class Memory:
     def add(
         self,
         role: MessageRole | str,
-        content: str | list[dict[str, Any]] | None,
+        content: str | list[dict[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
         tool_calls: list[dict[str, Any]] | None = None,
         tool_call_id: str | None = None,
@@ -112,7 +114,7 @@ class Memory:
     async def aadd(
         self,
         role: MessageRole | str,
-        content: str | list[dict[str, Any]] | None,
+        content: str | list[dict[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
         tool_calls: list[dict[str, Any]] | None = None,
         tool_call_id: str | None = None,
@@ -162,7 +164,7 @@ class Memory:
         """Read the most recent messages, oldest first.
 
         Args:
-            limit: At most so many, 1 or more; `message_limit` by default.
+            limit: At most so many, 1 or more; the memory's `message_limit` (1,000 unless set) by default.
             filters: Only messages that match, besides the default filters.
 
         Raises:
@@ -183,7 +185,7 @@ class Memory:
         Args:
             query: What to look for. None or blank ranks nothing.
             filters: Only messages that match, besides the default filters; applied before ranking.
-            limit: At most so many, 1 or more; `message_limit` by default.
+            limit: At most so many, 1 or more; the memory's `message_limit` (1,000 unless set) by default.
 
         Returns:
             With a query, the messages that match it, best first, each with its `score`. Without one, the most
@@ -351,7 +353,9 @@ class Memory:
         return await self.backend.areplace(self._to_replace(filters), messages)
 
     def delete(self, session_id: str | None = None, user_id: str | None = None) -> int:
-        """Delete a session, a user's messages, or a user's session, within the default filters.
+        """Delete a session, a user's messages, or a user's session.
+
+        The default filters hold besides, but for a default user_id or session_id that an argument names itself.
 
         Args:
             session_id: Only this session.

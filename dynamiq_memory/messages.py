@@ -24,7 +24,7 @@ USER_KEY = "user_id"
 SESSION_KEY = "session_id"
 
 # The end of the year 9999, the last that datetime knows.
-_LATEST = 253_402_300_799.0
+LATEST = 253_402_300_799.0
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 
 
@@ -189,11 +189,7 @@ def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | N
 
 
 def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) -> dict[str, Any]:
-    if not isinstance(message, Message):
-        raise MessageError(
-            f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
-            "build one with Message(role=…, content=…)"
-        )
+    check_message(message, position)
     metadata = normalise(message.metadata, "metadata")
     if not isinstance(metadata, dict):
         raise MessageError(f"metadata must be a dict, not {metadata!r}")
@@ -213,7 +209,7 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
     timestamp = message.timestamp if "timestamp" in message.model_fields_set else None
     if timestamp is None:
         timestamp = parse_timestamp(given_time)
-    if timestamp is not None and not (isinstance(timestamp, int | float) and abs(timestamp) <= _LATEST):
+    if timestamp is not None and not (isinstance(timestamp, int | float) and abs(timestamp) <= LATEST):
         raise MessageError(
             f"timestamp is {timestamp!r}: give POSIX seconds (not milliseconds) up to the year 9999, or None for the "
             "present time"
@@ -229,6 +225,19 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
         "name": normalise(message.name, "name"),
         "native": normalise(message.native, "native"),
     }
+
+
+def check_message(message: object, position: int) -> None:
+    """Check that what was given as a message is one.
+
+    Raises:
+        MessageError: It is something else.
+    """
+    if not isinstance(message, Message):
+        raise MessageError(
+            f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
+            "build one with Message(role=…, content=…)"
+        )
 
 
 def refusal(error: ValidationError) -> MessageError:

@@ -158,6 +158,7 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
 
 def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
     budget = choice.budget
+    whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
     # Some matches are picked already, and some will not fit.
     matches = yield from plans.search(query, filters, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
@@ -166,6 +167,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
         if not some or budget.spent:
             continue
+        picked = len(choice.picks)
         windows = yield from plans.around(some, _NEIGHBOURS, _NEIGHBOURS, filters)
         for match, window in zip(some, windows, strict=True):
             if key_of(match) in choice.picks:
@@ -174,8 +176,13 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
             if turn is None:
                 continue
             rest = choice.rest_of(turn)
-            chosen = rest.messages if budget.take(rest.messages) else rest.cut(budget, key_of(match))
-            choice.add_matches(chosen, scores)
+            if budget.take(rest.messages):
+                choice.add_matches(rest.messages, scores)
+            elif not whole.fits(rest.messages):
+                # Only a turn that could never be given whole is given in part; another makes way for the next.
+                choice.add_matches(rest.cut(budget, key_of(match)), scores)
+        if picked and picked == len(choice.picks):
+            break  # what is left of the budget is too small for a turn; going on costs reads and brings little
 
 
 class _Beginning:

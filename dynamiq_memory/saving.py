@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dynamiq_memory.messages import Message, MessageRole
+from dynamiq_memory.messages import Message, MessageRole, check_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +33,14 @@ def select_to_save(messages: Iterable[Message], mode: MemorySaveMode) -> list[Me
     Returns:
         The chosen messages in order. A turn that ended without an answer, because the model or a tool failed,
         keeps its input.
+
+    Raises:
+        MessageError: One of them is no `Message`.
     """
-    spoken = [message for message in messages if message.role is not MessageRole.SYSTEM]
+    given = list(messages)
+    for position, message in enumerate(given):
+        check_message(message, position)
+    spoken = [message for message in given if message.role is not MessageRole.SYSTEM]
     if mode is MemorySaveMode.FULL:
         return spoken
     kept: list[Message] = []

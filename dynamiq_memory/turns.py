@@ -75,13 +75,19 @@ class Budget:
         Returns:
             Whether they did.
         """
-        tokens = 0 if self.tokens is None else sum(map(self.count_tokens, messages))
-        if len(messages) > self.messages or (self.tokens is not None and tokens > self.tokens):
+        if len(messages) > self.messages:
             return False
-        self.messages -= len(messages)
         if self.tokens is not None:
+            tokens = sum(map(self.count_tokens, messages))
+            if tokens > self.tokens:
+                return False
             self.tokens -= tokens
+        self.messages -= len(messages)
         return True
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether messages could be taken."""
+        return Budget(self.messages, self.tokens, self.count_tokens).take(messages)
 
 
 @dataclass(slots=True)

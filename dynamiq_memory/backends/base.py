@@ -289,7 +289,8 @@ class MemoryBackend(ABC):
 
         Args:
             filters: What to replace; it must fix `user_id`, `session_id` or both to one value.
-            messages: What to put there, in order; a message without user_id or session_id gets the filter's.
+            messages: What to put there, in order; a message without user_id or session_id gets the filter's. Where
+                the filter replaces a part of a conversation, messages that were given no time stand there too.
 
         Returns:
             The messages as stored.
@@ -298,13 +299,18 @@ class MemoryBackend(ABC):
             InvalidArgumentError: The filter fixes no scope, or a message is of another user or session.
             MessageError: A message cannot be stored as it is given.
         """
-        where, prepared = self._replace_call(filters, messages)
+        where, scope = _replace_scope(filters)
+        # Within a part of a conversation, what replaces stands where the replaced stood.
+        last = self.get_all(1, filters) if where.beyond_scope else []
+        prepared = self._to_replace(where, scope, messages, last)
         self._call("replace", where, prepared)
         return views(prepared)
 
     async def areplace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Put messages in the place of all that match a filter; see `replace`."""
-        where, prepared = self._replace_call(filters, messages)
+        where, scope = _replace_scope(filters)
+        last = await self.aget_all(1, filters) if where.beyond_scope else []
+        prepared = self._to_replace(where, scope, messages, last)
         await self._acall("replace", where, prepared)
         return views(prepared)
 
@@ -443,10 +449,12 @@ class MemoryBackend(ABC):
 
     # --- shared parts ----------------------------------------------------------------------------------------
 
-    def _prepare(self, messages: Sequence[Message], scope: Mapping[str, str] | None = None) -> list[Message]:
+    def _prepare(
+        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
+    ) -> list[Message]:
         if isinstance(messages, Message | str | Mapping):
             raise InvalidArgumentError("messages must be a list of Message")
-        prepared = prepare(list(messages), scope)
+        prepared = prepare(list(messages), scope, place)
         largest = self.capabilities.max_message_bytes
         if largest is not None:
             for message in prepared:
@@ -470,27 +478,19 @@ class MemoryBackend(ABC):
             return "rank", (self.tokenizer.keeping_stop_words, query, where, limit)
         return "search", (query, where, limit)
 
-    def _replace_call(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> tuple[Filter, list[Message]]:
-        where = parse(filters)
-        scope: dict[str, str] = {}
-        for key in (USER_KEY, SESSION_KEY):
-            allowed = where.scope(key)
-            if allowed is not None and len(allowed) == 1 and allowed[0] is not None:
-                scope[key] = allowed[0]
-        if not scope:
-            raise InvalidArgumentError(
-                "replace needs filters that fix user_id or session_id to one value: without, it would replace "
-                "other users' messages"
-            )
-        prepared = self._prepare(messages, scope)
+    def _to_replace(
+        self, where: Filter, scope: Mapping[str, str], messages: Sequence[Message], last: Sequence[Message]
+    ) -> list[Message]:
+        prepared = self._prepare(messages, scope, last[0].timestamp if last else None)
         for message in prepared:
-            for key, allowed in ((key, where.scope(key)) for key in (USER_KEY, SESSION_KEY)):
+            for key in (USER_KEY, SESSION_KEY):
+                allowed = where.scope(key)
                 if allowed is not None and message.metadata.get(key) not in allowed:
                     raise InvalidArgumentError(
-                        f"message {message.id} has {key}={message.metadata.get(key)!r}, outside of what the "
-                        f"filters replace ({key}={filters[key]!r})"
+                        f"message {message.id} has {key}={message.metadata.get(key)!r}, outside of what the filters "
+                        f"replace: {allowed!r}"
                     )
-        return where, prepared
+        return prepared
 
     def _rank(self, tokenizer: Tokenize, query: str, where: Filter, limit: int | None) -> list[Message]:
         """Rank in this process all that matches the filter."""
@@ -543,7 +543,7 @@ def check_limit(limit: int | None) -> int | None:
         return None
     if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
         return min(limit, _LARGEST_LIMIT)
-    raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
+    raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None; not {limit!r}")
 
 
 def check_query(query: str | None) -> None:
@@ -554,6 +554,22 @@ def check_query(query: str | None) -> None:
     """
     if query is not None and not isinstance(query, str):
         raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
+
+
+def _replace_scope(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, str]]:
+    """Check the filters of `replace`; return them with the single values of the scope."""
+    where = parse(filters)
+    scope: dict[str, str] = {}
+    for key in (USER_KEY, SESSION_KEY):
+        allowed = where.scope(key)
+        if allowed is not None and len(allowed) == 1 and allowed[0] is not None:
+            scope[key] = allowed[0]
+    if not scope:
+        raise InvalidArgumentError(
+            "replace needs filters that fix user_id or session_id to one value: without, it would replace other "
+            "users' messages"
+        )
+    return where, scope
 
 
 def _delete_filter(session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None) -> Filter:

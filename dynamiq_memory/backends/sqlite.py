@@ -87,6 +87,8 @@ class SQLite(SQLBackend):
             raise ConfigurationError(
                 f"max_message_bytes must be a whole number of 1 or more, not {max_message_bytes!r}"
             )
+        if not isinstance(db_path, str | os.PathLike):
+            raise ConfigurationError(f"db_path must be a path, not {db_path!r}")
         self.db_path = os.fspath(db_path)
         if not self.db_path or "\0" in self.db_path:
             raise ConfigurationError(f"db_path={self.db_path!r} names no file: give a path, or :memory:")

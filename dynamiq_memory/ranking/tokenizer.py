@@ -47,6 +47,10 @@ class Tokenizer:
         stop_words: Words to leave out; None means the language's own list (English has one), an empty
             collection means none.
 
+    Attributes:
+        signature: Tells two tokenizers apart that give different terms; a stored index names the one it was made
+            with.
+
     Raises:
         ConfigurationError: There is no stemmer for the language.
     """
@@ -64,6 +68,8 @@ class Tokenizer:
             stop_words = BY_LANGUAGE.get(language or "", frozenset())
         self.language = language
         self.stop_words = frozenset(_fold_case(word) for word in stop_words)
+        words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
+        self.signature = f"words-{_VERSION}/{language or 'unstemmed'}/{words}"
         # A Snowball stemmer keeps the word that it works on in itself: each thread has its own.
         self._stemmers = threading.local()
         self._terms = Cache(self._reduce)
@@ -84,12 +90,6 @@ class Tokenizer:
     def keeping_stop_words(self) -> Tokenizer:
         """The same tokenizer with no word left out, for queries that consist of stop words alone."""
         return Tokenizer(self.language, ())
-
-    @property
-    def signature(self) -> str:
-        """Tells two tokenizers apart that give different terms: a stored index names the one it was made with."""
-        words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
-        return f"words-{_VERSION}/{self.language or 'unstemmed'}/{words}"
 
     def _reduce(self, word: str) -> str:
         word = word.replace("\u2019", "'")

@@ -86,6 +86,13 @@ class DeletingConformance(ConformanceBase):
         assert store.search("first")[0].id == summary.id
         assert first.id not in {message.id for message in now}
 
+    def test_what_replaces_a_part_stands_in_its_place(self, store: Twin) -> None:
+        store.add_many([say(f"{n}", timestamp=1000.0 + n, session=f"s{n % 2}") for n in range(8)])
+        old = {"user_id": USER, "session_id": "s0", "timestamp": {"lt": 1004.0}}
+        store.replace(old, [say("summary", "system", session="s0"), say("and more", session="s0")])
+        assert contents(store.get_all(filters={"session_id": "s0"})) == ["summary", "and more", "4", "6"]
+        assert contents(store.get_all()) == ["1", "summary", "and more", "3", "4", "5", "6", "7"]
+
     def test_replace_by_nothing_deletes(self, filled: Twin) -> None:
         assert filled.replace({"user_id": "u1"}, []) == []
         assert filled.count() == 4

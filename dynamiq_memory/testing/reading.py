@@ -109,6 +109,15 @@ class ReadingConformance(ConformanceBase):
         assert store.search("one") == []
         assert store.get_all()[0].metadata["note"] == "new"
 
+    def test_a_retry_neither_doubles_nor_moves_a_message(self, store: Twin) -> None:
+        question, batch = say("question"), [say("late"), say("later")]
+        store.add(question)
+        store.add_many([batch[1], batch[0]])
+        store.add(say("answer", "assistant"))
+        store.add(question)
+        store.add_many([batch[1], batch[0]])
+        assert contents(store.get_all()) == ["question", "later", "late", "answer"]
+
     def test_a_replaced_message_keeps_its_place_among_equal_times(self, store: Twin) -> None:
         store.add_many([say(name, id=name, timestamp=1.0) for name in "abc"])
         store.add(say("A", id="a", timestamp=1.0))

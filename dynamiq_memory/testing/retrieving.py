@@ -80,6 +80,17 @@ class RetrievingConformance(ConformanceBase):
         assert len(given) == 8
         assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12
 
+    @pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+    def test_a_turn_that_could_be_given_whole_is_not_cut(self, store: Twin, strategy: str) -> None:
+        memory = store.over(filters=SCOPE)
+        for number in range(6):
+            memory.add_many(_turn(number, "zebra"))
+        for limit in range(8, 24):
+            given = contents(memory.get_agent_conversation("zebra question", limit=limit, strategy=strategy))
+            whole = [f"answer {number}" in given for number in range(6) if f"question {number} zebra" in given]
+            assert all(whole)
+            assert len(given) == (limit // 4) * 4 or (strategy == "both" and limit // 4 * 4 - 4 <= len(given))
+
     def test_a_match_on_an_answer_or_a_result_counts(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)
         memory.add_many([say("first"), say("the zebra sleeps", "assistant")])

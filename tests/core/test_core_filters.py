@@ -41,6 +41,7 @@ FILTERS = st.builds(
 )
 
 
+@settings(max_examples=60)
 @given(FILTERS)
 def test_all_of_the_language_is_accepted(filters):
     parsed = parse(filters)

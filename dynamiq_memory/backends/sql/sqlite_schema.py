@@ -15,6 +15,7 @@ from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows
 from dynamiq_memory.backends.sql.schema import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
 from dynamiq_memory.exceptions import ConfigurationError, MessageError
 from dynamiq_memory.messages import (
+    LATEST,
     MESSAGE_ID_KEY,
     SESSION_KEY,
     TIMESTAMP_KEY,
@@ -112,8 +113,8 @@ def _check_meta(connection: Connection, tables: Tables, signature: str, store: S
             f"the messages in {tables.messages.name!r} are indexed by the tokenizer {written_with!r}, not "
             f"{signature!r}: pass that tokenizer, or reindex=True to index them anew"
         )
-    _reindex(connection, tables, store)
     connection.execute(tables.meta.update().where(tables.meta.c.key == TOKENIZER_KEY).values(value=signature))
+    _reindex(connection, tables, store)
 
 
 def _reindex(connection: Connection, tables: Tables, store: Store) -> None:
@@ -180,6 +181,9 @@ def _from_dynamiq(message_id: Any, role: str, content: Any, metadata: str | None
     except MessageError:
         values["dynamiq_timestamp"] = given
         when = timestamp if isinstance(timestamp, float) else 0.0
+    if when is not None and abs(when) > LATEST:  # milliseconds, or a time that no clock shows
+        values["dynamiq_timestamp"] = given
+        when = when / 1000 if abs(when) / 1000 <= LATEST else 0.0
     if MESSAGE_ID_KEY in values:
         values["dynamiq_message_id"] = values.pop(MESSAGE_ID_KEY)
     return Message(
