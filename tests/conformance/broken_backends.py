@@ -89,7 +89,7 @@ class BooleansAreNumbers(Broken):
     caught_by: ClassVar = {"test_values_are_typed"}
 
     def _read(self, where: Filter, limit: int | None, before: Any, after: Any) -> list[Message]:
-        same = {1: True, 0: False}
+        same: dict[object, bool] = {1: True, 0: False}
         loose = tuple(
             OneOf(c.key, (*c.values, *(same[v] for v in c.values if v in (0, 1)))) if isinstance(c, OneOf) else c
             for c in where.conditions

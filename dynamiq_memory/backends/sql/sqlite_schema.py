@@ -142,18 +142,23 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> No
     names = ("id", "role", "content", "metadata", "timestamp")
     old = table(aside, *(column(part) for part in names))
     statement = select(*(old.c[part] for part in names)).order_by(old.c.timestamp, text("rowid"))
-    total = 0
+    total, last = 0, 0.0
     for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
-        store(connection, [_upgraded(name, row) for row in rows])
+        messages = []
+        for row in rows:
+            messages.append(_upgraded(name, row, last))
+            last = messages[-1].timestamp or last
+        store(connection, messages)
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
     connection.execute(text(f"DROP TABLE {quote(aside)}".replace(":", "\\:")))
     logger.info("upgraded %s, a table of the dynamiq package: %d messages", name, total)
 
 
-def _upgraded(name: str, row: Sequence[Any]) -> Message:
+def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
+    """Read a row; a time that cannot be read becomes that of the row before it."""
     try:
-        return prepare([_from_dynamiq(*row)])[0]
+        return prepare([_from_dynamiq(*row, last)])[0]
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"the message {row[0]!r} in the table {name!r} of the dynamiq package cannot be read ({error}): mend or "
@@ -161,7 +166,9 @@ def _upgraded(name: str, row: Sequence[Any]) -> Message:
         ) from error
 
 
-def _from_dynamiq(message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any) -> Message:
+def _from_dynamiq(
+    message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, last: float
+) -> Message:
     values = json.loads(metadata or "{}", parse_constant=str, parse_int=_integer)
     if not isinstance(values, dict):
         values = {} if values is None else {"metadata": values}
@@ -180,17 +187,17 @@ def _from_dynamiq(message_id: Any, role: str, content: Any, metadata: str | None
         when = parse_timestamp(given)
     except MessageError:
         values["dynamiq_timestamp"] = given
-        when = timestamp if isinstance(timestamp, float) else 0.0
+        when = timestamp if isinstance(timestamp, float) else last
     if when is not None and abs(when) > LATEST:  # milliseconds, or a time that no clock shows
         values["dynamiq_timestamp"] = given
-        when = when / 1000 if abs(when) / 1000 <= LATEST else 0.0
+        when = when / 1000 if abs(when) / 1000 <= LATEST else last
     if MESSAGE_ID_KEY in values:
         values["dynamiq_message_id"] = values.pop(MESSAGE_ID_KEY)
     return Message(
         id=message_id or new_id(),
         role=MessageRole(role),
         content=content if isinstance(content, str) else str(content),
-        timestamp=when if when is not None else 0.0,
+        timestamp=when if when is not None else last,
         metadata=values,
         tool_calls=tool_calls,
         tool_call_id=tool_call_id,
