@@ -158,7 +158,7 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> No
 def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
     """Read a row; a time that cannot be read becomes that of the row before it."""
     try:
-        return prepare([_from_dynamiq(*row, last)])[0]
+        return prepare([_from_dynamiq(*row, last=last)])[0]
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"the message {row[0]!r} in the table {name!r} of the dynamiq package cannot be read ({error}): mend or "
@@ -167,7 +167,7 @@ def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
 
 
 def _from_dynamiq(
-    message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, last: float
+    message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, *, last: float
 ) -> Message:
     values = json.loads(metadata or "{}", parse_constant=str, parse_int=_integer)
     if not isinstance(values, dict):
