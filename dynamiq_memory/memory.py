@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
+from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend, Session, check_limit, check_query
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
@@ -23,7 +24,7 @@ DEFAULT_LIMIT = 1000
 __all__ = ["DEFAULT_LIMIT", "FormatType", "Memory", "MemoryRetrievalStrategy", "MemorySaveMode"]
 
 
-class Memory:
+class Memory(Closing):
     """Stores the messages of conversations and hands the right ones back.
 
     Every method has an asynchronous twin of the same name with an `a` before it, and may raise `BackendError`
@@ -409,22 +410,6 @@ class Memory:
     async def aclose(self) -> None:
         """Close the backend; see `close`."""
         await self.backend.aclose()
-
-    def __enter__(self) -> Self:
-        """Return the memory itself; leaving the block closes it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the memory itself; leaving the block closes it."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close."""
-        await self.aclose()
 
     def _merged(self, filters: Mapping[str, Any] | None) -> dict[str, Any]:
         parse(filters)

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
+from dynamiq_memory._closing import Closing
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import (
@@ -83,7 +84,7 @@ class Session:
     last: float
 
 
-class MemoryBackend(ABC):
+class MemoryBackend(Closing, ABC):
     """A store of messages.
 
     One object is safe from many threads and asyncio tasks, and in a child process after a fork.
@@ -362,22 +363,6 @@ class MemoryBackend(ABC):
     async def aclose(self) -> None:
         """Release what the backend opened; see `close`."""
         await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        """Return the backend itself; leaving the block closes it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the backend itself; leaving the block closes it."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close."""
-        await self.aclose()
 
     # --- what a store implements -----------------------------------------------------------------------------
 
