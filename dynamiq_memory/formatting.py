@@ -56,7 +56,9 @@ def _content(message: Message) -> str:
     """The text, and what the message calls."""
     parts = [message.text] if message.text else []
     for call in message.tool_calls or []:
-        function = call.get("function") or call
+        function = call.get("function")
+        if not isinstance(function, dict):
+            function = call
         arguments = function.get("arguments", "")
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False, default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -77,7 +78,7 @@ class Memory(Closing):
         parse(filters)
         self.backend: MemoryBackend = InMemory() if backend is None else backend
         self.message_limit = message_limit
-        self.filters: dict[str, Any] = dict(filters or {})
+        self.filters: dict[str, Any] = copy.deepcopy(dict(filters or {}))
         self.token_counter = token_counter
         self.recent_share = recent_share
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import accumulate
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -176,6 +177,14 @@ def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | N
         if movable:
             time_of = message.timestamp = max(time_of, math.nextafter(last.get(session, -math.inf), math.inf))
             last[session] = time_of
+    # The latest of the given times before each message.
+    given = list(
+        accumulate(
+            (-math.inf if movable else message.timestamp or 0.0 for message, movable in zip(batch, free, strict=True)),
+            max,
+            initial=-math.inf,
+        )
+    )
     behind: dict[tuple[str | None, str | None], float] = {}
     for number in reversed(range(len(batch))):
         message, session = batch[number], (batch[number].user_id, batch[number].session_id)
@@ -183,8 +192,7 @@ def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | N
         if free[number] and (message.timestamp or 0.0) >= bound:
             # Before what stands behind it; between two equal times there is no room: then arrival decides.
             earlier = math.nextafter(bound, -math.inf)
-            given = [m.timestamp or 0.0 for m, f in zip(batch[:number], free, strict=False) if not f]
-            message.timestamp = bound if given and max(given) >= earlier else earlier
+            message.timestamp = bound if given[number] >= earlier else earlier
         behind[session] = min(bound, message.timestamp or 0.0)
 
 
@@ -195,7 +203,13 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
         raise MessageError(f"metadata must be a dict, not {metadata!r}")
     given_time = metadata.pop(TIMESTAMP_KEY, None)
     # A dict that also shows message_id was read back from a store: its time belongs to that other message.
-    if metadata.pop(MESSAGE_ID_KEY, None) is not None:
+    shown_id = metadata.pop(MESSAGE_ID_KEY, None)
+    if shown_id is not None:
+        if given_time is None and shown_id != message.id:
+            raise MessageError(
+                "metadata['message_id'] shows the id of a stored message and sets none: give Message(id=…), or use "
+                "another key"
+            )
         given_time = None
     for key, value in scope.items():
         if metadata.get(key) is None:
@@ -237,6 +251,11 @@ def check_message(message: object, position: int) -> None:
         raise MessageError(
             f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
             "build one with Message(role=…, content=…)"
+        )
+    if type(message).model_fields.keys() != Message.model_fields.keys():
+        raise MessageError(
+            f"messages[{position}] is a {type(message).__name__} with fields that would not be stored: put them into "
+            "its metadata or native"
         )
 
 

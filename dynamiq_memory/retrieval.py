@@ -124,6 +124,9 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     while True:
         page = yield from plans.read(filters, size, before=collected[0] if collected else None)
         collected = page + collected
+        if len(page) == size and not _has_user(page) and not _has_user(collected):
+            size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
+            continue
         turns = split_turns(collected)
         attempt = Budget(budget.messages, budget.tokens, budget.count_tokens)
         taken, full = latest_turns(turns, attempt)
@@ -163,6 +166,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     matches = yield from plans.search(query, filters, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     beginnings: dict[tuple[str | None, str | None], _Beginning] = {}
+    turns: dict[Key, Turn] = {}
     for start in range(0, len(matches), _MATCHES_AT_ONCE):
         some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
         if not some or budget.spent:
@@ -172,9 +176,12 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         for match, window in zip(some, windows, strict=True):
             if key_of(match) in choice.picks:
                 continue
-            turn = yield from _turn_of(match, window, filters, budget.messages, beginnings)
+            turn = turns.get(key_of(match))
             if turn is None:
-                continue
+                turn = yield from _turn_of(match, window, filters, budget.messages, beginnings)
+                if turn is None:
+                    continue
+                turns |= dict.fromkeys(map(key_of, turn.messages), turn)
             rest = choice.rest_of(turn)
             if budget.take(rest.messages):
                 choice.add_matches(rest.messages, scores)

@@ -44,7 +44,7 @@ def create_backend(url: str) -> MemoryBackend:
     Raises:
         ConfigurationError: The scheme is unknown, or its backend refuses the URL.
     """
-    scheme, separator, _ = url.partition("://")
+    scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:
         raise ConfigurationError(f"{url!r} is no URL: write for example sqlite:///conversations.db")
     if scheme in _SCHEMES:

@@ -13,7 +13,7 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,8 +35,11 @@ from dynamiq_memory.messages import (
 )
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize, Tokenizer
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.tokenizer import terms_of
 
 _THREADS = 8
+# Checking more messages than this would hold up an event loop for milliseconds.
+_BATCH_ON_THE_LOOP = 200
 # More than any store holds, and within the 64 bits of a driver's integer.
 _LARGEST_LIMIT = 2**62
 
@@ -91,8 +94,8 @@ class MemoryBackend(Closing, ABC):
 
     Every method may raise `BackendError` (the store failed, the driver's exception is the cause) and
     `InvalidArgumentError` (an argument is wrong, nothing was read or written). Each has an asynchronous twin of
-    the same name with an `a` before it. Cancelling a task whose twin runs in the thread pool does not stop the
-    operation itself.
+    the same name with an `a` before it. A task that is cancelled while its operation runs in the thread pool ends when
+    the operation does.
 
     Args:
         tokenizer: Turns a text into the terms of keyword ranking; English words by default.
@@ -164,7 +167,8 @@ class MemoryBackend(Closing, ABC):
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
         """Store messages as one ordered batch; see `add_many`."""
-        prepared = self._prepare(messages)
+        large = isinstance(messages, Sized) and len(messages) > _BATCH_ON_THE_LOOP
+        prepared = await self._in_thread(self._prepare, messages) if large else self._prepare(messages)
         if prepared:
             await self._acall("write", prepared)
         return views(prepared)
@@ -247,13 +251,15 @@ class MemoryBackend(Closing, ABC):
         Returns:
             For each anchor, its neighbours and itself in the order of (timestamp, arrival).
         """
-        return cast("list[list[Message]]", self._call("around", anchors, before, after, parse(filters)))
+        arguments = (anchors, check_neighbours(before), check_neighbours(after), parse(filters))
+        return cast("list[list[Message]]", self._call("around", *arguments))
 
     async def aaround(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
     ) -> list[list[Message]]:
         """Read the neighbours of stored messages; see `around`."""
-        return cast("list[list[Message]]", await self._acall("around", anchors, before, after, parse(filters)))
+        arguments = (anchors, check_neighbours(before), check_neighbours(after), parse(filters))
+        return cast("list[list[Message]]", await self._acall("around", *arguments))
 
     def delete(
         self,
@@ -412,7 +418,7 @@ class MemoryBackend(Closing, ABC):
         for message in self._read(where, None, None, None):
             groups.setdefault((message.user_id, message.session_id), []).append(message.timestamp or 0.0)
         found = [Session(*scope, len(times), min(times), max(times)) for scope, times in groups.items()]
-        return sorted(found, key=lambda session: session.last, reverse=True)
+        return sorted(found, key=latest_first)
 
     def _close(self) -> None:
         """Close connections that the backend opened."""
@@ -482,8 +488,8 @@ class MemoryBackend(Closing, ABC):
         index = InvertedIndex()
         messages = self._read(where, None, None, None)
         for number, message in enumerate(messages):
-            index.add(number, tokenizer(message.text))
-        scores = index.scores(self.bm25, tokenizer(query))
+            index.add(number, terms_of(tokenizer, message.text))
+        scores = index.scores(self.bm25, terms_of(tokenizer, query))
         ranked = best(scores, lambda number: number, limit)
         for number in ranked:
             messages[number].score = scores[number]
@@ -502,10 +508,25 @@ class MemoryBackend(Closing, ABC):
         try:
             if native is not None:
                 return await native(*arguments)
-            run = partial(contextvars.copy_context().run, getattr(self, f"_{name}"), *arguments)
-            return await asyncio.get_running_loop().run_in_executor(self._threads(), run)
+            return await self._in_thread(getattr(self, f"_{name}"), *arguments)
         except self.driver_errors as error:
             raise self._translate(error) from error
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        run = partial(contextvars.copy_context().run, function, *arguments)
+        try:
+            started = self._threads().submit(run)
+        except RuntimeError:
+            self._check_open()  # closed between the check and here
+            raise
+        result = asyncio.wrap_future(started)
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            # What runs cannot be stopped. It must be over when the caller goes on, or it would undo what comes next.
+            if not started.cancel():
+                await asyncio.wait([result])
+            raise
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._executor_lock:
@@ -529,6 +550,17 @@ def check_limit(limit: int | None) -> int | None:
     if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
         return min(limit, _LARGEST_LIMIT)
     raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None; not {limit!r}")
+
+
+def check_neighbours(count: int) -> int:
+    """Check how many neighbours are asked for.
+
+    Raises:
+        InvalidArgumentError: It is no whole number of 0 or more.
+    """
+    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+        return min(count, _LARGEST_LIMIT)
+    raise InvalidArgumentError(f"the number of neighbours must be a whole number of 0 or more, not {count!r}")
 
 
 def check_query(query: str | None) -> None:
@@ -574,11 +606,19 @@ def session_filter(message: Message, where: Filter) -> Filter:
     return Filter(session.conditions + where.conditions)
 
 
+def latest_first(session: Session) -> tuple[float, str, str]:
+    """The order of sessions: the most recently used first, then by user and session."""
+    return (-session.last, session.user_id or "", session.session_id or "")
+
+
 _living: weakref.WeakSet[MemoryBackend] = weakref.WeakSet()
 _forking: list[MemoryBackend] = []
+# Two threads may fork at once.
+_fork_lock = threading.Lock()
 
 
 def _before_fork() -> None:
+    _fork_lock.acquire()
     _forking[:] = _living
     for backend in _forking:
         backend._before_fork()  # noqa: SLF001 - the module's own class
@@ -588,9 +628,12 @@ def _after_fork_in_parent() -> None:
     for backend in _forking:
         backend._after_fork_in_parent()  # noqa: SLF001
     _forking.clear()
+    _fork_lock.release()
 
 
 def _after_fork_in_child() -> None:
+    global _fork_lock  # noqa: PLW0603 - the parent's may be held by a thread that the child does not have
+    _fork_lock = threading.Lock()
     clock.renew_lock()
     for backend in _forking:
         backend._after_fork()  # noqa: SLF001

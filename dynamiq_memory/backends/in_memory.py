@@ -8,15 +8,17 @@ import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 
-from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, Postings, best
+from dynamiq_memory.ranking.tokenizer import terms_of
 
 _Scope = tuple[str | None, str | None]
 _Position = tuple[float, int]
@@ -24,11 +26,12 @@ _Position = tuple[float, int]
 
 @dataclass(slots=True)
 class _Entry:
-    """A stored message, its place in time, and its number in the index."""
+    """A stored message, its place in time, its number in the index and its terms there."""
 
     position: _Position
     message: Message
     document: int
+    terms: tuple[str, ...]
 
 
 _position = attrgetter("position")
@@ -44,18 +47,26 @@ class _Conversation:
         self.by_id: dict[str, _Entry] = {}
         self.index = InvertedIndex()
 
-    def insert(self, entry: _Entry, terms: Sequence[str]) -> None:
+    def insert(self, entry: _Entry) -> None:
         if self.entries and entry.position < self.entries[-1].position:
             insort(self.entries, entry, key=_position)
         else:
             self.entries.append(entry)
         self.by_id[entry.message.id] = entry
-        self.index.add(entry.document, terms)
+        self.index.add(entry.document, entry.terms)
 
-    def remove(self, entry: _Entry, terms: Sequence[str]) -> None:
+    def remove(self, entry: _Entry) -> None:
         del self.entries[bisect_left(self.entries, entry.position, key=_position)]
         del self.by_id[entry.message.id]
-        self.index.remove(entry.document, terms)
+        self.index.remove(entry.document, entry.terms)
+
+
+class _Changes:
+    """What an operation has added and removed so far, to take it back if it is interrupted."""
+
+    def __init__(self) -> None:
+        self.added: list[_Entry] = []
+        self.removed: list[_Entry] = []
 
 
 class InMemory(MemoryBackend):
@@ -93,11 +104,10 @@ class InMemory(MemoryBackend):
         return Capabilities(transactions=True)
 
     def _write(self, messages: Sequence[Message]) -> None:
-        # A tokenizer of the user's may raise: before anything has changed.
-        terms = [self.tokenizer(message.text) for message in messages]
-        with self._lock:
-            for message, words in zip(messages, terms, strict=True):
-                self._put(message, words)
+        entries = self._entries(messages)
+        with self._changing() as changes:
+            for entry in entries:
+                self._put(entry, changes)
 
     def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         with self._lock:
@@ -108,7 +118,7 @@ class InMemory(MemoryBackend):
         return views(entry.message for entry in chosen)
 
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
-        terms = list(dict.fromkeys(self.tokenizer(query)))
+        terms = list(dict.fromkeys(terms_of(self.tokenizer, query)))
         with self._lock:
             conversations = self._within(where)
             if where.beyond_scope:
@@ -145,20 +155,15 @@ class InMemory(MemoryBackend):
         return self.bm25.scores(map(postings, terms), documents=len(chosen), total_length=total_length)
 
     def _delete(self, where: Filter) -> int:
-        with self._lock:
-            if not where.beyond_scope:
-                return sum(self._drop(conversation) for conversation in self._within(where))
-            doomed = list(self._matching(where, None, None))
-            for entry in doomed:
-                self._remove(entry)
-        return len(doomed)
+        with self._changing() as changes:
+            return self._delete_matching(where, changes)
 
     def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
-        terms = [self.tokenizer(message.text) for message in messages]
-        with self._lock:
-            self._delete(where)
-            for message, words in zip(messages, terms, strict=True):
-                self._put(message, words)
+        entries = self._entries(messages)
+        with self._changing() as changes:
+            self._delete_matching(where, changes)
+            for entry in entries:
+                self._put(entry, changes)
 
     def _count(self, where: Filter) -> int:
         with self._lock:
@@ -176,7 +181,7 @@ class InMemory(MemoryBackend):
                     message = entries[0].message
                     times = entries[0].position[0], entries[-1].position[0]
                     found.append(Session(message.user_id, message.session_id, len(entries), *times))
-        return sorted(found, key=lambda session: session.last, reverse=True)
+        return sorted(found, key=latest_first)
 
     def _before_fork(self) -> None:
         self._lock.acquire()  # the child must not get a half-written copy
@@ -188,51 +193,104 @@ class InMemory(MemoryBackend):
         super()._after_fork()
         self._lock = threading.RLock()
 
-    def _put(self, message: Message, terms: Sequence[str]) -> None:
-        scope = (message.user_id, message.session_id)
+    def _entries(self, messages: Sequence[Message]) -> list[_Entry]:
+        # Without the lock, and before anything changes: a tokenizer of the user's may be slow, raise, or call back.
+        terms = [tuple(terms_of(self.tokenizer, message.text)) for message in messages]
+        # Numbers follow when the lock is held.
+        return [
+            _Entry((message.timestamp or 0.0, -1), message, -1, words)
+            for message, words in zip(messages, terms, strict=True)
+        ]
+
+    @contextmanager
+    def _changing(self) -> Iterator[_Changes]:
+        """Hold the lock; on an error, even an interrupt, put everything back as it was."""
+        with self._lock:
+            changes = _Changes()
+            try:
+                yield changes
+            except BaseException:
+                self._take_back(changes)
+                raise
+
+    def _put(self, entry: _Entry, changes: _Changes) -> None:
+        arrival = entry.document = next(self._numbers)
+        conversation = self._conversation(_scope(entry))
+        present = conversation.by_id.get(entry.message.id)
+        if present is not None:
+            arrival = present.position[1]
+            changes.removed.append(present)
+            conversation.remove(present)
+            del self._documents[present.document]
+        entry.position = (entry.position[0], arrival)
+        changes.added.append(entry)
+        conversation.insert(entry)
+        self._documents[entry.document] = entry
+
+    def _delete_matching(self, where: Filter, changes: _Changes) -> int:
+        conversations = self._within(where)
+        narrowed = Filter(where.beyond_scope)
+        deleted = 0
+        for conversation in conversations:
+            doomed = [e for e in conversation.entries if narrowed.matches(e.message)]
+            changes.removed += doomed
+            deleted += len(doomed)
+            if len(doomed) * 2 < len(conversation.entries):
+                for entry in doomed:
+                    conversation.remove(entry)
+                    del self._documents[entry.document]
+            elif doomed:
+                # Rather than taking most of it apart, begin anew with what stays.
+                going = {id(entry) for entry in doomed}
+                self._rebuild(_scope(doomed[0]), doomed, [e for e in conversation.entries if id(e) not in going])
+        return deleted
+
+    def _conversation(self, scope: _Scope) -> _Conversation:
         conversation = self._conversations.get(scope)
         if conversation is None:
             conversation = self._conversations[scope] = _Conversation()
             self._of_user[scope[0]].add(scope)
             self._of_session[scope[1]].add(scope)
-        number = arrival = next(self._numbers)
-        present = conversation.by_id.get(message.id)
-        if present is not None:
-            arrival = present.position[1]
-            self._forget(conversation, present)
-        entry = _Entry((message.timestamp or 0.0, arrival), message, number)
-        conversation.insert(entry, terms)
-        self._documents[number] = entry
+        return conversation
 
-    def _remove(self, entry: _Entry) -> None:
-        conversation = self._conversations[entry.message.user_id, entry.message.session_id]
-        if len(conversation.entries) == 1:
-            self._drop(conversation)
-        else:
-            self._forget(conversation, entry)
-
-    def _drop(self, conversation: _Conversation) -> int:
-        message = conversation.entries[0].message
-        scope = (message.user_id, message.session_id)
-        for entry in conversation.entries:
-            del self._documents[entry.document]
-        del self._conversations[scope]
+    def _rebuild(self, scope: _Scope, gone: Iterable[_Entry], stay: Iterable[_Entry]) -> None:
+        """Make a conversation of exactly these entries, whatever state it is in."""
+        for entry in gone:
+            self._documents.pop(entry.document, None)
+        fresh = _Conversation()
+        for entry in sorted(stay, key=attrgetter("document")):
+            fresh.insert(entry)
+            self._documents[entry.document] = entry
+        if fresh.entries:
+            self._conversation(scope)
+            self._conversations[scope] = fresh
+            return
+        self._conversations.pop(scope, None)
         for scopes, key in ((self._of_user, scope[0]), (self._of_session, scope[1])):
-            scopes[key].discard(scope)
-            if not scopes[key]:
-                del scopes[key]
-        return len(conversation.entries)
+            if key in scopes:
+                scopes[key].discard(scope)
+                if not scopes[key]:
+                    del scopes[key]
 
-    def _forget(self, conversation: _Conversation, entry: _Entry) -> None:
-        conversation.remove(entry, self.tokenizer(entry.message.text))
-        del self._documents[entry.document]
+    def _take_back(self, changes: _Changes) -> None:
+        added = {id(entry) for entry in changes.added}
+        for scope in {_scope(entry) for entry in (*changes.added, *changes.removed)}:
+            conversation = self._conversations.get(scope)
+            now = conversation.entries if conversation is not None else []
+            before = {id(e): e for e in (*now, *changes.removed) if id(e) not in added and _scope(e) == scope}
+            self._rebuild(scope, [e for e in changes.added if _scope(e) == scope], before.values())
 
     def _within(self, where: Filter) -> list[_Conversation]:
         """The conversations that a filter's user_id and session_id allow."""
         users, sessions = where.scope(USER_KEY), where.scope(SESSION_KEY)
         scopes: Iterable[_Scope]
         if users is not None and sessions is not None:
-            scopes = itertools.product(dict.fromkeys(users), dict.fromkeys(sessions))
+            if len(users) == len(sessions) == 1:
+                scopes = [(users[0], sessions[0])]
+            else:
+                allowed = frozenset(sessions)
+                own = itertools.chain.from_iterable(self._of_user.get(user, ()) for user in dict.fromkeys(users))
+                scopes = [scope for scope in own if scope[1] in allowed]
         elif users is not None:
             scopes = itertools.chain.from_iterable(self._of_user.get(user, ()) for user in dict.fromkeys(users))
         elif sessions is not None:
@@ -264,3 +322,7 @@ class InMemory(MemoryBackend):
         conversation = self._conversations.get((anchor.user_id, anchor.session_id))
         entry = conversation.by_id.get(anchor.id) if conversation is not None else None
         return entry.position if entry is not None else (anchor.timestamp or 0.0, -1)
+
+
+def _scope(entry: _Entry) -> _Scope:
+    return (entry.message.user_id, entry.message.session_id)

@@ -10,10 +10,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func, select
@@ -34,6 +34,8 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 _MEMORY = ":memory:"
 _KEPT_CONNECTIONS = 8
+# SQLite counts milliseconds in 32 bits.
+_LONGEST_TIMEOUT = 2_000_000.0
 _MATCHES = "dynamiq_memory_matches"
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
@@ -90,13 +92,17 @@ class SQLite(SQLBackend):
         if not isinstance(db_path, str | os.PathLike):
             raise ConfigurationError(f"db_path must be a path, not {db_path!r}")
         self.db_path = os.fspath(db_path)
+        if not isinstance(self.db_path, str):
+            raise ConfigurationError(f"db_path must be a path of text, not {db_path!r}")
         if not self.db_path or "\0" in self.db_path:
             raise ConfigurationError(f"db_path={self.db_path!r} names no file: give a path, or :memory:")
         self.index_name = check_name(index_name)
-        self.timeout = timeout
+        self.timeout = min(timeout, _LONGEST_TIMEOUT)
         self.synchronous = synchronous
         self.max_message_bytes = max_message_bytes
         self._in_memory = self.db_path == _MEMORY
+        # The file is the one that the path names now, wherever the process goes.
+        self._file = _MEMORY if self._in_memory else os.path.abspath(self.db_path)  # noqa: PTH100 - no links resolved
         # One writer at a time within the process: waiting on a lock is fair and exact, SQLite's own polls.
         self._lock = threading.Lock()
         self._gate = _Gate()
@@ -118,7 +124,12 @@ class SQLite(SQLBackend):
         Raises:
             ConfigurationError: The URL names a host, or an unknown option.
         """
-        parts = urlsplit(url)
+        if not url.isprintable() or "#" in url:
+            raise ConfigurationError(f"{url!r} holds a character that must be escaped in a URL: write # as %23")
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ConfigurationError(f"{url!r} is no URL: {error}") from None
         if parts.netloc:
             raise ConfigurationError(
                 f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
@@ -167,23 +178,23 @@ class SQLite(SQLBackend):
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        exclusive = write or self._in_memory
-        with self._gate:
-            if exclusive:
-                self._lock.acquire()
-            try:
-                with self._engine.connect() as connection:
-                    driver: Any = connection.connection.dbapi_connection
-                    driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                    try:
-                        yield connection
-                        driver.commit()
-                    except BaseException:
+        lock = self._lock if write or self._in_memory else nullcontext()
+        with self._gate, lock:
+            self._check_open()  # closing waits for those inside, and lets nobody in behind them
+            with self._engine.connect() as connection:
+                driver: Any = connection.connection.dbapi_connection
+                driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield connection
+                    driver.commit()
+                except BaseException:
+                    # An interrupt may have come between, and closed the connection: then nothing is left to undo.
+                    with suppress(sqlite3.Error):
                         driver.rollback()
-                        raise
-            finally:
-                if exclusive:
-                    self._lock.release()
+                    interrupt, _interrupted.error = getattr(_interrupted, "error", None), None
+                    if interrupt is not None:
+                        raise interrupt from None
+                    raise
 
     def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
         # The filter language's own evaluator, called by SQLite: SQLite's JSON functions cannot address every
@@ -200,9 +211,17 @@ class SQLite(SQLBackend):
         return json.dumps(values)
 
     def _make_engine(self) -> Engine:
+        self._database: _Unclosed | None = None
         # The engine must not refer to this object, or the finalizer below would keep it alive.
-        connect = partial(_connect, self.db_path, self.timeout, self.synchronous)
+        connect: Any = partial(_connect, self._file, self.timeout, self.synchronous)
         options: Mapping[str, Any] = {"poolclass": StaticPool}
+        if self._in_memory:
+            # SQLAlchemy replaces a connection on which an interrupt fell. This one is the database itself.
+            database = cast("_Unclosed", connect(factory=_Unclosed))
+            # At the exit of the interpreter, a daemon's thread may still use it.
+            weakref.finalize(self, database.end).atexit = False
+            self._database = database
+            connect = partial(_itself, database)
         if not self._in_memory:
             options = {"poolclass": QueuePool, "pool_size": _KEPT_CONNECTIONS, "max_overflow": -1}
         engine = create_engine("sqlite://", creator=connect, hide_parameters=True, **options)
@@ -210,7 +229,13 @@ class SQLite(SQLBackend):
         return engine
 
     def _close(self) -> None:
-        self._engine.dispose()
+        self._gate.shut()
+        try:
+            self._engine.dispose()
+            if self._database is not None:
+                self._database.end()
+        finally:
+            self._gate.open()
 
     def _before_fork(self) -> None:
         # A SQLite connection must not be carried into a child process: no operation may run, none be open
@@ -281,8 +306,14 @@ class _Gate:
             self._changed.notify_all()
 
 
-def _connect(path: str, timeout: float, synchronous: Synchronous) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+def _itself(database: _Unclosed) -> _Unclosed:
+    return database
+
+
+def _connect(path: str, timeout: float, synchronous: Synchronous, **options: Any) -> sqlite3.Connection:
+    connection: sqlite3.Connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False, **options
+    )
     try:
         _use_wal(connection, timeout)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -291,6 +322,17 @@ def _connect(path: str, timeout: float, synchronous: Synchronous) -> sqlite3.Con
         connection.close()
         raise
     return connection
+
+
+class _Unclosed(sqlite3.Connection):
+    """A connection that SQLAlchemy cannot close."""
+
+    def close(self) -> None:
+        """Stay open."""
+
+    def end(self) -> None:
+        """Close after all."""
+        super().close()
 
 
 def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
@@ -341,6 +383,14 @@ def _decode(encoded: str) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
+# SQLite turns whatever its function raises into an error of its own; an interrupt must come out as itself.
+_interrupted = threading.local()
+
+
 def _matches(metadata: str, encoded: str) -> bool:
-    values = loads(metadata)
-    return all(condition.holds(values.get(condition.key)) for condition in _decode(encoded))
+    try:
+        values = loads(metadata)
+        return all(condition.holds(values.get(condition.key)) for condition in _decode(encoded))
+    except BaseException as error:
+        _interrupted.error = error
+        raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class InvertedIndex:
     """Which documents hold a term, kept up to date as documents come and go.
 
     A document is a small non-negative integer chosen by the caller. Adding and removing cost time in proportion
-    to that document alone; the exception is a removal of a term that very many documents hold.
+    to that document alone (and to the logarithm of all).
 
     Attributes:
         lengths: The length of each document in terms.
@@ -140,20 +141,20 @@ class InvertedIndex:
             else:
                 held.append(packed)
 
-    def remove(self, document: int, terms: Sequence[str]) -> None:
+    def remove(self, document: int, terms: Iterable[str]) -> None:
         """Take a document out.
 
         Args:
             document: Its number.
-            terms: The terms that it was added with.
+            terms: The terms that it was added with; repetitions do not matter.
         """
         self.total_length -= self.lengths.pop(document)
-        for term, count in Counter(terms).items():
+        for term in set(terms):
             held = self._postings[term]
             if isinstance(held, int):
                 del self._postings[term]
                 continue
-            held.remove(document << COUNT_BITS | min(count, MAX_COUNT))
+            del held[bisect_left(held, document << COUNT_BITS)]
             if len(held) == 1:
                 self._postings[term] = held[0]
 

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 _MOST = 65_536
+# Longer ones are no words, are not met again, and would fill the memory.
+LONGEST_WORD = 64
 
 
 class Cache(dict[str, Value], Generic[Value]):
@@ -26,8 +28,10 @@ class Cache(dict[str, Value], Generic[Value]):
         self._function = function
 
     def __missing__(self, word: str) -> Value:
-        """Compute and remember."""
-        if len(self) >= _MOST:
-            self.clear()
-        value = self[word] = self._function(word)
+        """Compute, and remember what is short."""
+        value = self._function(word)
+        if len(word) <= LONGEST_WORD:
+            if len(self) >= _MOST:
+                self.clear()
+            self[word] = value
         return value

@@ -6,7 +6,8 @@ import hashlib
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ import regex
 import snowballstemmer
 
 from dynamiq_memory.exceptions import ConfigurationError
-from dynamiq_memory.ranking.cache import Cache
+from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
 Tokenize = Callable[[str], list[str]]
@@ -29,6 +30,7 @@ _TERM = regex.compile(
 )
 _ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
+_LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _HAN = regex.compile(r"\p{Han}")
 # Languages whose stemmers know no diacritics: "résumé" has the stem of "resume" only without them.
 _WITHOUT_DIACRITICS = ("english", "porter")
@@ -97,7 +99,7 @@ class Tokenizer:
             return ""
         if self.language in _WITHOUT_DIACRITICS:
             word = _fold_diacritics(word)
-        if self.language is not None:
+        if self.language is not None and len(word) <= LONGEST_WORD:
             stemmer = getattr(self._stemmers, "stemmer", None)
             if stemmer is None:
                 stemmer = self._stemmers.stemmer = snowballstemmer.stemmer(self.language)
@@ -110,6 +112,8 @@ def signature_of(tokenize: Tokenize) -> str:
     signature = getattr(tokenize, "signature", None)
     if isinstance(signature, str):
         return signature
+    if isinstance(tokenize, partial):
+        return f"{signature_of(tokenize.func)}{tokenize.args!r}{tokenize.keywords!r}"
     kind: Any = tokenize if hasattr(tokenize, "__qualname__") else type(tokenize)
     return f"{getattr(kind, '__module__', None) or 'builtins'}.{kind.__qualname__}"
 
@@ -122,6 +126,9 @@ def _character_terms(run: str) -> list[str]:
 
 
 def _fold_case(text: str) -> str:
+    # Normalising takes quadratic time on a run of combining marks; 30 are more than any language uses (UAX #15,
+    # Stream-Safe Text Format).
+    text = _LONG_MARKS.sub(r"\1", text)
     return unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
 
 
@@ -130,3 +137,19 @@ def _fold_diacritics(word: str) -> str:
         return word
     split = unicodedata.normalize("NFD", word)
     return unicodedata.normalize("NFC", "".join(c for c in split if not "\u0300" <= c <= "\u036f"))
+
+
+def terms_of(tokenize: Tokenize, text: str) -> list[str]:
+    """Call a tokenizer and check what it returns.
+
+    Raises:
+        ConfigurationError: It does not return strings.
+    """
+    if isinstance(tokenize, Tokenizer):
+        return tokenize(text)
+    given: Any = tokenize(text)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        terms = list(given)
+        if all(isinstance(term, str) for term in terms):
+            return terms
+    raise ConfigurationError(f"the tokenizer {signature_of(tokenize)} must return a list of strings")

@@ -26,7 +26,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from dynamiq_memory.backends.base import MemoryBackend, Session, session_filter
+from dynamiq_memory.backends.base import MemoryBackend, Session, latest_first, session_filter
 from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
@@ -36,7 +36,7 @@ from dynamiq_memory.filters import Condition, Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, Tokenize, forward
 from dynamiq_memory.ranking.bm25 import best
-from dynamiq_memory.ranking.tokenizer import signature_of
+from dynamiq_memory.ranking.tokenizer import signature_of, terms_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -116,7 +116,7 @@ class SQLBackend(MemoryBackend):
         return windows
 
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
-        terms = self.tokenizer(query)
+        terms = terms_of(self.tokenizer, query)
         with self._transaction(write=False) as connection:
             self._check_tokenizer(connection)
             rows = self._terms_within(connection, where)
@@ -124,9 +124,13 @@ class SQLBackend(MemoryBackend):
             # Of equal scores the latest first: by timestamp, then by arrival.
             ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
             found = self._by_seq(connection, [rows[number][0] for number in ranked])
-        results = [found[rows[number][0]] for number in ranked]
-        for result, number in zip(results, ranked, strict=True):
-            result.score = scores[number]
+        results = []
+        for number in ranked:
+            # Terms without their message, or with another's, are what a change by other hands leaves behind.
+            message = found.get(rows[number][0])
+            if message is not None and where.matches(message):
+                message.score = scores[number]
+                results.append(message)
         return results
 
     def _delete(self, where: Filter) -> int:
@@ -147,23 +151,23 @@ class SQLBackend(MemoryBackend):
 
     def _sessions(self, where: Filter) -> list[Session]:
         columns = self._tables.messages.c
-        last = func.max(columns.timestamp)
+        times = (func.min(columns.timestamp), func.max(columns.timestamp))
         statement = (
-            select(columns.user_id, columns.session_id, func.count(), func.min(columns.timestamp), last)
+            select(columns.user_id, columns.session_id, func.count(), *times)
             .where(*self._clauses(where))
             .group_by(columns.user_id, columns.session_id)
-            .order_by(last.desc())
         )
         with self._transaction(write=False) as connection:
             rows = connection.execute(statement).fetchall()
-        return [Session(user or None, session or None, *numbers) for user, session, *numbers in rows]
+        found = [Session(user or None, session or None, *numbers) for user, session, *numbers in rows]
+        return sorted(found, key=latest_first)
 
     def _rows(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The rows of messages, and the parameters of `_upsert_terms` for each."""
         rows, parameters = [], []
         for message in messages:
             row = to_row(message)
-            terms = self.tokenizer(message.text)
+            terms = terms_of(self.tokenizer, message.text)
             rows.append(row)
             parameters.append(
                 {

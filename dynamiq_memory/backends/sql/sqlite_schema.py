@@ -71,6 +71,8 @@ def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, stor
         _check_columns(beside, _columns(connection, beside.name))
     if not present:
         tables.metadata.create_all(connection)
+        # Terms that another's hands left behind when they dropped the messages.
+        connection.execute(tables.terms.delete())
     elif present == _DYNAMIQ_COLUMNS:
         _upgrade_dynamiq(connection, tables, store)
     else:

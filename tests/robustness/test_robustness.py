@@ -1,0 +1,307 @@
+"""What must hold when things go on at once, are interrupted, or are changed by other hands."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamiq_memory import BackendError, ConfigurationError, Memory, Message, MessageError, MessageRole
+from dynamiq_memory.backends import InMemory, MemoryBackend, SQLite, create_backend
+from dynamiq_memory.ranking import Tokenizer
+
+SCOPE = {"user_id": "u", "session_id": "s"}
+Make = Callable[..., MemoryBackend]
+
+
+def message(text: str, **fields: Any) -> Message:
+    return Message(role=MessageRole.USER, content=text, **{"metadata": dict(SCOPE), **fields})
+
+
+def texts(messages: list[Message]) -> list[Any]:
+    return [each.content for each in messages]
+
+
+@pytest.fixture(params=["InMemory", "SQLite(':memory:')", "SQLite(file)"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    made: list[MemoryBackend] = []
+
+    def new(**options: Any) -> MemoryBackend:
+        if request.param == "InMemory":
+            made.append(InMemory(**options))
+        else:
+            made.append(SQLite(":memory:" if "memory" in request.param else tmp_path / "x.db", **options))
+        return made[-1]
+
+    yield new
+    for backend in made:
+        backend.close()
+
+
+@contextmanager
+def interrupts(seconds: float) -> Iterator[None]:
+    """Ctrl-C after a while."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_closing_waits_for_those_at_work(make: Make) -> None:
+    store = make()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in itertools.count():
+                store.add(message(f"word {number}"))
+                store.search("word", SCOPE, 3)
+        except BackendError as error:
+            assert "closed" in str(error)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    store.close()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_relative_path_stays_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    with SQLite("x.db") as store:
+        store.add(message("mine"))
+        monkeypatch.chdir(tmp_path / "two")
+        threads = [threading.Thread(target=store.get_all) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store.add(message("mine too"))
+        assert texts(store.get_all()) == ["mine", "mine too"]
+    assert list((tmp_path / "two").iterdir()) == []
+
+
+def test_an_interrupt_comes_out_and_harms_nothing(make: Make) -> None:
+    store = make()
+    store.add_many([message(f"old {n}", metadata={**SCOPE, "n": n}) for n in range(400)])
+    came = 0
+    for attempt in range(25):
+        before = texts(store.get_all(filters={"user_id": "u"}))
+        generation = [message(f"new {n}", metadata={**SCOPE, "n": n}) for n in range(400)]
+        try:
+            with interrupts(0.003 + attempt / 10_000):
+                for _ in range(1000):
+                    store.count({"n": {"gte": 100}})
+                    store.replace(SCOPE, generation)
+        except KeyboardInterrupt:
+            came += 1
+        after = texts(store.get_all(filters={"user_id": "u"}))
+        assert after in (before, texts(generation))
+        assert len(store.search("old new", SCOPE)) == store.count() == 400
+    assert came == 25
+
+
+@pytest.mark.parametrize("wrong", [None, 7, [1, 2], [b"x"], [[]], "text"])
+def test_a_tokenizer_that_returns_no_terms_stores_nothing(make: Make, wrong: Any) -> None:
+    store = make(tokenizer=lambda text: wrong if text == "bad" else text.split())
+    store.add(message("good"))
+    with pytest.raises(ConfigurationError, match="tokenizer"):
+        store.add_many([message("good too"), message("bad")])
+    with pytest.raises(ConfigurationError, match="tokenizer"):
+        store.replace(SCOPE, [message("bad")])
+    assert texts(store.get_all()) == texts(store.search("good")) == ["good"]
+
+
+def test_a_tokenizer_may_return_a_generator(make: Make) -> None:
+    store = make(tokenizer=lambda text: (word for word in text.split()))
+    store.add(message("one two"))
+    assert texts(store.search("two")) == ["one two"]
+    assert store.clear() == 1
+
+
+def test_a_tokenizer_that_begins_to_fail_harms_nothing(make: Make) -> None:
+    fails: list[str] = []
+
+    def tokenize(text: str) -> list[str]:
+        if text in fails:
+            raise ConnectionError
+        return text.split()
+
+    store = make(tokenizer=tokenize)
+    store.add_many([message(f"old{n}", metadata={**SCOPE, "topic": "x"}, id=f"{n}") for n in range(6)])
+    fails.append("old3")
+    store.replace({**SCOPE, "topic": "x"}, [message("new")])
+    assert texts(store.get_all()) == ["new"]
+    with pytest.raises(ConnectionError):
+        store.add_many([message("first"), message("old3")])
+    assert texts(store.get_all()) == ["new"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_threads_fork_at_once(make: Make) -> None:
+    stores = [make(), InMemory(), InMemory()]
+    stop = threading.Event()
+
+    def write(store: MemoryBackend) -> None:
+        while not stop.is_set():
+            store.add(message("x"))
+            time.sleep(0)
+
+    def fork() -> None:
+        for _ in range(8):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+
+    writers = [threading.Thread(target=write, args=(store,), daemon=True) for store in stores]
+    forkers = [threading.Thread(target=fork, daemon=True) for _ in range(3)]
+    for thread in (*writers, *forkers):
+        thread.start()
+    for thread in forkers:
+        thread.join(timeout=30)
+    stop.set()
+    for thread in writers:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in (*writers, *forkers))
+
+
+def test_a_cancelled_write_does_not_come_late(make: Make) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def tokenize(text: str) -> list[str]:
+        if text == "old":
+            begun.set()
+            go_on.wait(10)
+        return text.split()
+
+    store = make(tokenizer=tokenize)
+
+    async def main() -> None:
+        task = asyncio.create_task(store.aadd(message("old", id="a")))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await store.aadd(message("newer", id="a"))
+
+    asyncio.run(main())
+    assert texts(store.get_all()) == ["newer"]
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE conversations", "DELETE FROM conversations"])
+def test_terms_left_by_other_hands_lead_to_nobody_elses_message(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "x.db"
+    with SQLite(path) as store:
+        store.add(message("apples", metadata={"user_id": "alice"}))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    with SQLite(path) as store:
+        assert store.search("apples", {"user_id": "alice"}) == []
+        store.add(message("my PIN is 1234", metadata={"user_id": "bob"}))
+        assert store.search("apples", {"user_id": "alice"}) == []
+
+
+def test_rankings_agree_between_the_backends() -> None:
+    words = ["apple", "pear", "plum", "fig", "the", "quince"]
+    messages = [
+        message(" ".join(words[(n * k) % 6] for k in range(n % 9)), id=f"{n}", timestamp=float(n % 7))
+        for n in range(300)
+    ]
+    with InMemory() as one, SQLite(":memory:") as two:
+        one.add_many(messages)
+        two.add_many(messages)
+        for query in ("apple", "pear fig", "quince plum apple pear", "the"):
+            for limit in (1, 10, None):
+                found = [[(m.id, m.score) for m in store.search(query, SCOPE, limit)] for store in (one, two)]
+                assert found[0] == found[1]
+        assert one.sessions() == two.sessions()
+
+
+def test_effort_grows_with_the_conversation_and_no_faster(make: Make) -> None:
+    """Counts the reads, not the time: of a long turn, of a session without a user, under a budget of tokens."""
+    store = make()
+    memory = Memory(store, filters=SCOPE)
+    memory.add("user", "start")
+    memory.add_many([Message(role=MessageRole.ASSISTANT, content=f"apple {n}") for n in range(1500)])
+    reads = []
+    read = store._read
+
+    def counted(*arguments: Any) -> list[Message]:
+        reads.append(1)
+        return read(*arguments)
+
+    store._read = counted  # type: ignore[method-assign]
+    for strategy in ("all", "relevant", "both"):
+        given = memory.get_agent_conversation("apple", strategy=strategy, max_tokens=500)
+        assert texts(given)[0] == "start"
+    assert len(reads) < 150
+
+
+def test_hostile_text_is_split_in_reasonable_time() -> None:
+    """A quadratic algorithm takes minutes for these."""
+    tokenize = Tokenizer()
+    assert tokenize("e" + "\u0301\u0323" * 200_000)
+    assert tokenize("ay" * 400_000)
+    before = len(tokenize._terms)
+    tokenize(" ".join("x" * n for n in range(70, 200)))
+    assert len(tokenize._terms) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [("sqlite:///my#1.db", "%23"), ("sqlite:///a\n.db", "escaped"), ("sqlite://[/x", "no URL"), (None, "no URL")],
+)
+def test_odd_urls_are_refused(url: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        create_backend(url)
+
+
+def test_a_message_id_in_the_metadata_is_not_dropped_silently(make: Make) -> None:
+    store = make()
+    with pytest.raises(MessageError, match="message_id"):
+        store.add(message("x", metadata={"message_id": "slack-123"}))
+
+
+def test_fields_of_a_subclass_are_not_dropped_silently(make: Make) -> None:
+    class Rich(Message):
+        colour: str = "red"
+
+    with pytest.raises(MessageError, match="Rich"):
+        make().add(Rich(role=MessageRole.USER, content="x"))
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, None])
+def test_neighbours_are_counted_in_whole_numbers(make: Make, count: Any) -> None:
+    store = make()
+    stored = store.add(message("x"))
+    for sides in ((count, 0), (0, count)):
+        with pytest.raises(ValueError, match="neighbours"):
+            store.around([stored], *sides)
+    assert texts(store.around([stored], 10**30, 10**30)[0]) == ["x"]
