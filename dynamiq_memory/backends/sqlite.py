@@ -179,22 +179,17 @@ class SQLite(SQLBackend):
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         lock = self._lock if write or self._in_memory else nullcontext()
-        with self._gate, lock:
-            self._check_open()  # closing waits for those inside, and lets nobody in behind them
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.dbapi_connection
-                driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                try:
+        gate, visitor = self._gate, object()
+        try:
+            gate.enter(visitor)
+            with lock:
+                self._check_open()  # closing waits for those inside, and lets nobody in behind them
+                with self._engine.connect() as connection, _rolled_back(connection) as driver:
+                    driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                     yield connection
                     driver.commit()
-                except BaseException:
-                    # An interrupt may have come between, and closed the connection: then nothing is left to undo.
-                    with suppress(sqlite3.Error):
-                        driver.rollback()
-                    interrupt, _interrupted.error = getattr(_interrupted, "error", None), None
-                    if interrupt is not None:
-                        raise interrupt from None
-                    raise
+        finally:
+            gate.leave(visitor)
 
     def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
         # The filter language's own evaluator, called by SQLite: SQLite's JSON functions cannot address every
@@ -274,36 +269,47 @@ class SQLite(SQLBackend):
         return BackendError(f"{where}: {cause}")
 
 
+@contextmanager
+def _rolled_back(connection: Connection) -> Iterator[Any]:
+    """Give the driver's connection; on an error, even an interrupt, roll back."""
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        yield driver
+    except BaseException:
+        # SQLAlchemy may have closed it, if the error is an interrupt: then nothing is left to undo.
+        with suppress(sqlite3.Error):
+            driver.rollback()
+        interrupt, _interrupted.error = getattr(_interrupted, "error", None), None
+        if interrupt is not None:
+            raise interrupt from None
+        raise
+
+
 class _Gate:
-    """Lets operations through, many at a time, until it is shut; shutting waits for those inside."""
+    """Lets operations through, many at a time, until it is shut; shutting waits for those inside.
+
+    An interrupt may fall anywhere, so it is made of steps that are whole or not at all: no condition variable, of
+    which an interrupt at the wrong moment leaves the lock held.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._shut = False
+        self._door = threading.Lock()
+        self._inside: set[object] = set()
 
-    def __enter__(self) -> None:
-        with self._changed:
-            while self._shut:
-                self._changed.wait()
-            self._inside += 1
+    def enter(self, visitor: object) -> None:
+        with self._door:
+            self._inside.add(visitor)
 
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._inside -= 1
-            if not self._inside:
-                self._changed.notify_all()
+    def leave(self, visitor: object) -> None:
+        self._inside.discard(visitor)
 
     def shut(self) -> None:
-        with self._changed:
-            self._shut = True
-            while self._inside:
-                self._changed.wait()
+        self._door.acquire()
+        while self._inside:
+            time.sleep(0.001)
 
     def open(self) -> None:
-        with self._changed:
-            self._shut = False
-            self._changed.notify_all()
+        self._door.release()
 
 
 def _itself(database: _Unclosed) -> _Unclosed:

@@ -128,10 +128,27 @@ store.close()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
-@pytest.mark.parametrize("kind", ["InMemory()", "SQLite(':memory:')", "SQLite(sys.argv[2])"])
+@pytest.mark.parametrize("kind", ["InMemory()", "SQLite(sys.argv[2])"])
 def test_an_interrupt_comes_out_and_harms_nothing(tmp_path: Path, run_script: Any, kind: str) -> None:
     done = run_script(INTERRUPTED, kind, tmp_path / "x.db")
     assert int(done.stdout) > 50
+
+
+def test_an_interrupt_in_the_middle_of_a_replacement(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make()
+    store.add_many([message("old 1"), message("old 2")])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_put" if isinstance(store, InMemory) else "_insert", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.replace(SCOPE, [message("new")])
+    assert texts(store.get_all()) == ["old 1", "old 2"]
+    assert len(store.search("old", SCOPE)) == 2
+    store.replace(SCOPE, [message("new")])
+    assert texts(store.search("new")) == ["new"]
 
 
 @pytest.mark.parametrize("wrong", [None, 7, [1, 2], [b"x"], [[]], "text"])
