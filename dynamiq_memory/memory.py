@@ -217,7 +217,8 @@ class Memory(Closing):
 
         It begins with a user's message (behind system ones), a tool's result never stands without its call nor a
         call without its results, and turns are whole. A single turn longer than the limit is cut to its user's
-        message and the latest rounds that fit.
+        message and the latest rounds that fit. Ranking takes several reads: what somebody else replaces meanwhile
+        may be seen half old, half new.
 
         Args:
             query: What the agent is asked; RELEVANT and BOTH rank by it. Without it, or where nothing matches,
