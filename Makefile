@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Never fetch an interpreter; use the one at hand.
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
-PACKAGE := pyproject.toml $(wildcard constraints/*.txt)
+PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt)
 ARGS ?=
 
 .PHONY: help demo test lint format bench build lock clean

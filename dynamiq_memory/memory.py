@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
@@ -14,7 +14,16 @@ from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import FormatType, format_messages
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, MessageRole, refusal
+from dynamiq_memory.messages import (
+    MESSAGE_ID_KEY,
+    SESSION_KEY,
+    TIMESTAMP_KEY,
+    USER_KEY,
+    Message,
+    MessageRole,
+    check_identifier,
+    refusal,
+)
 from dynamiq_memory.plans import Plan, arun, run
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, pick
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
@@ -35,8 +44,8 @@ class Memory(Closing):
         backend: Where the messages live; `InMemory()` by default.
         message_limit: The limit where a call gives none, 1 or more.
         filters: Default filters of every call, reading, counting, replacing and deleting; a call's own filter on
-            the same key takes their place. A `user_id` and `session_id` among them is also given to messages
-            that are added without one.
+            the same key takes their place. What they fix to a plain value (`user_id`, `session_id`, keys of your own)
+            is also given to messages that are added without it, so that what is added here is found here.
         save_mode: Which messages of a turn `add_turn` and the adapters keep.
         token_counter: Counts the tokens of a message for `max_tokens`; an estimate by default.
         recent_share: The part of the limit that the strategy BOTH gives to the most recent turns, from 0 to 1.
@@ -81,6 +90,32 @@ class Memory(Closing):
         self.filters: dict[str, Any] = copy.deepcopy(dict(filters or {}))
         self.token_counter = token_counter
         self.recent_share = recent_share
+
+    def scoped(self, session_id: str | None = None, user_id: str | None = None) -> Self:
+        """Make a memory of one session: the same store and settings, with the session fixed by the default filters.
+
+        Nothing is read or written. Closing either closes the store of both.
+
+        Args:
+            session_id: The session; by default the one that the default filters fix.
+            user_id: Whose it is; by default whom the default filters fix, else nobody's: only messages without a
+                user.
+
+        Raises:
+            ConfigurationError: There is no session_id, or the default filters allow several of what is not given.
+            MessageError: An id is no non-empty string.
+        """
+        scope: dict[str, str | None] = {}
+        for key, given in ((SESSION_KEY, session_id), (USER_KEY, user_id)):
+            value = self.filters.get(key) if given is None else check_identifier(given, key)
+            if value is not None and not isinstance(value, str):
+                raise ConfigurationError(f"no {key}: pass one, the memory's default filter {value!r} fixes none")
+            scope[key] = value
+        if scope[SESSION_KEY] is None:
+            raise ConfigurationError("no session_id: pass one, or set it in Memory(filters={'session_id': …})")
+        other = copy.copy(self)
+        other.filters = {**self.filters, **scope}
+        return other
 
     # --- adding ----------------------------------------------------------------------------------------------
 
@@ -349,11 +384,11 @@ class Memory(Closing):
             InvalidArgumentError: The filters are empty or fix no scope, or a message is of another scope.
             MessageError: A message cannot be stored as it is given.
         """
-        return self.backend.replace(self._to_replace(filters), messages)
+        return self.backend.replace(self._to_replace(filters), self._in_scope(messages, filters))
 
     async def areplace_messages(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Put messages in the place of all that match; see `replace_messages`."""
-        return await self.backend.areplace(self._to_replace(filters), messages)
+        return await self.backend.areplace(self._to_replace(filters), self._in_scope(messages, filters))
 
     def delete(self, session_id: str | None = None, user_id: str | None = None) -> int:
         """Delete a session, a user's messages, or a user's session.
@@ -436,9 +471,14 @@ class Memory(Closing):
             )
         return self._merged(filters)
 
-    def _in_scope(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Give messages without user_id or session_id those of the default filters."""
-        scope = {key: self.filters[key] for key in (USER_KEY, SESSION_KEY) if isinstance(self.filters.get(key), str)}
+    def _in_scope(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> Sequence[Message]:
+        """Give messages what they lack and the default filters, but for what a call's own name, fix to a value."""
+        named = {TIMESTAMP_KEY, MESSAGE_ID_KEY, *(filters or ())}
+        scope = {
+            key: value
+            for key, value in self.filters.items()
+            if isinstance(value, str | int | float) and key not in named
+        }
         if not scope or isinstance(messages, Message | str | Mapping):
             return messages
         return [_with_scope(message, scope) for message in messages]
@@ -494,7 +534,7 @@ def _build(
         raise refusal(error) from None
 
 
-def _with_scope(message: Any, scope: Mapping[str, str]) -> Any:
+def _with_scope(message: Any, scope: Mapping[str, Any]) -> Any:
     if not isinstance(message, Message) or not isinstance(message.metadata, dict):
         return message  # refused where it is stored
     own = {key: value for key, value in message.metadata.items() if value is not None}

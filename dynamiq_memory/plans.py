@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from dynamiq_memory.backends.base import MemoryBackend
+    from dynamiq_memory.memory import Memory
     from dynamiq_memory.messages import Message
 
 T = TypeVar("T")
@@ -28,8 +29,8 @@ class Call:
 Plan = Generator[Call, Any, T]
 
 
-def run(backend: MemoryBackend, plan: Plan[T]) -> T:
-    """Carry out a plan with the backend's synchronous methods."""
+def run(backend: MemoryBackend | Memory, plan: Plan[T]) -> T:
+    """Carry out a plan with the synchronous methods of a backend (or of a memory, for plans over one)."""
     result: Any = None
     while True:
         try:
@@ -39,8 +40,8 @@ def run(backend: MemoryBackend, plan: Plan[T]) -> T:
         result = getattr(backend, call.method)(**call.arguments)
 
 
-async def arun(backend: MemoryBackend, plan: Plan[T]) -> T:
-    """Carry out a plan with the backend's asynchronous methods."""
+async def arun(backend: MemoryBackend | Memory, plan: Plan[T]) -> T:
+    """Carry out a plan with the asynchronous methods of a backend (or of a memory, for plans over one)."""
     result: Any = None
     while True:
         try:

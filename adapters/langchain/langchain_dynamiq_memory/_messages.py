@@ -1,0 +1,278 @@
+"""LangChain's messages and ours, both ways, without loss.
+
+The canonical fields of a stored message hold what every framework understands: role, text, content parts and tool
+calls in OpenAI's shape. Its `native` holds LangChain's fields beyond these, so that what goes in comes out equal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    ChatMessageChunk,
+    FunctionMessage,
+    FunctionMessageChunk,
+    HumanMessage,
+    HumanMessageChunk,
+    RemoveMessage,
+    SystemMessage,
+    SystemMessageChunk,
+    ToolMessage,
+    ToolMessageChunk,
+)
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+
+from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory._ids import new_id
+from dynamiq_memory._json import is_clean
+from dynamiq_memory.native import Default, Kinds, decode, encode, pack, unpack
+
+FRAMEWORK = "langchain"
+
+# Chunks stand before the class that they derive from: the first match counts.
+_CLASSES: tuple[type[BaseMessage], ...] = (
+    HumanMessageChunk,
+    HumanMessage,
+    AIMessageChunk,
+    AIMessage,
+    SystemMessageChunk,
+    SystemMessage,
+    ToolMessageChunk,
+    ToolMessage,
+    FunctionMessageChunk,
+    FunctionMessage,
+    ChatMessageChunk,
+    ChatMessage,
+    RemoveMessage,
+    BaseMessage,
+)
+_BY_NAME = {kind.__name__: kind for kind in _CLASSES}
+_ROLES = {
+    "human": MessageRole.USER,
+    "user": MessageRole.USER,
+    "ai": MessageRole.ASSISTANT,
+    "assistant": MessageRole.ASSISTANT,
+    "system": MessageRole.SYSTEM,
+    "developer": MessageRole.SYSTEM,
+}
+_TEXT_BLOCKS = frozenset({"text", "text-plain", "input_text", "output_text"})
+# Blocks that say again what `tool_calls` says, and a model's thoughts, which only that model's provider takes back.
+_CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
+_THOUGHT_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+_MEDIA = {"image": "image_url", "audio": "input_audio", "file": "file"}
+
+
+def to_message(message: BaseMessage, default: Default | None = None) -> Message:
+    """Make our message of one of LangChain's.
+
+    Args:
+        message: The message; not changed.
+        default: Called for a value, such as a tool's artifact, that cannot be stored; see `json.dumps`.
+
+    Returns:
+        The message, with LangChain's id where that can be an id here, else with a new one.
+
+    Raises:
+        MessageError: It is no LangChain message, or holds a value that cannot be stored.
+    """
+    if not isinstance(message, BaseMessage):
+        raise MessageError(
+            f"a {type(message).__name__} is no LangChain message: give HumanMessage(…) or AIMessage(…), or convert it by "
+            "langchain_core.messages.convert_to_messages"
+        )
+    kind = next(known for known in _CLASSES if isinstance(message, known))
+    # A directive about another message must not take that message's id, and with it its place.
+    own_id = None if isinstance(message, RemoveMessage) else message.id
+    result = Message(
+        role=_role(message),
+        content=_content(message, default),
+        id=own_id if own_id and is_clean(own_id) else new_id(),
+        tool_calls=_calls(message, default) or None,
+        tool_call_id=_answered(message),
+        name=_speaker(message),
+    )
+    fields = {name: value for name, value in _fields(message).items() if not _is_default(kind, name, value)}
+    if result.content == message.content:
+        fields.pop("content", None)
+    data = {"class": kind.__name__, "fields": encode(fields, f"a {kind.__name__}", _KINDS, default)}
+    result.native = pack(FRAMEWORK, data, result)
+    return result
+
+
+def from_message(message: Message) -> BaseMessage:
+    """Make LangChain's message of one of ours: as LangChain wrote it, or by its canonical fields."""
+    data = unpack(FRAMEWORK, message)
+    if data is not None and data.get("class") in _BY_NAME:
+        fields = {"content": message.content, **decode(data["fields"], _KINDS)}
+        return _restore(_BY_NAME[data["class"]], fields)
+    common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
+    if message.role is MessageRole.USER:
+        return HumanMessage(**common)
+    if message.role is MessageRole.SYSTEM:
+        return SystemMessage(**common)
+    if message.role is MessageRole.TOOL:
+        return ToolMessage(**common, tool_call_id=message.tool_call_id or "")
+    return AIMessage(**common, **_parsed_calls(message.tool_calls or ()))
+
+
+def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
+    """Make LangChain's messages for a model: without the directives that no provider takes."""
+    restored = (from_message(message) for message in messages)
+    return [message for message in restored if not isinstance(message, RemoveMessage)]
+
+
+# --- the framework's own fields --------------------------------------------------------------------------------
+
+
+def _fields(message: BaseMessage) -> dict[str, Any]:
+    return {**{name: getattr(message, name) for name in type(message).model_fields}, **(message.model_extra or {})}
+
+
+def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
+    field = kind.model_fields.get(name)
+    if field is None or field.is_required():
+        return False
+    standard = field.get_default(call_default_factory=True)
+    return type(standard) is type(value) and bool(standard == value)
+
+
+def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
+    # Validating would parse tool calls anew, and so give back another message than was stored.
+    return kind.model_construct(**fields)
+
+
+def _plain_document(document: Document) -> dict[str, Any]:
+    return {"id": document.id, "page_content": document.page_content, "metadata": document.metadata}
+
+
+def _plain_message(message: BaseMessage) -> dict[str, Any]:
+    kind = next(known for known in _CLASSES if isinstance(message, known))
+    return {"class": kind.__name__, "fields": _fields(message)}
+
+
+# What artifacts of retrievers and of sub-agents are made of.
+_KINDS: Kinds = {
+    "Document": (Document, _plain_document, lambda plain: Document(**plain)),
+    "BaseMessage": (BaseMessage, _plain_message, lambda plain: _restore(_BY_NAME[plain["class"]], plain["fields"])),
+}
+
+
+# --- the canonical fields --------------------------------------------------------------------------------------
+
+
+def _role(message: BaseMessage) -> MessageRole:
+    if isinstance(message, ToolMessage | FunctionMessage):
+        return MessageRole.TOOL
+    if isinstance(message, AIMessage):
+        return MessageRole.ASSISTANT
+    if isinstance(message, SystemMessage | RemoveMessage):
+        return MessageRole.SYSTEM
+    return _ROLES.get(getattr(message, "role", message.type), MessageRole.USER)
+
+
+def _speaker(message: BaseMessage) -> str | None:
+    """The name, or the free role of a ChatMessage, which no other framework knows as a role."""
+    role = getattr(message, "role", None)
+    return role if message.name is None and isinstance(role, str) and role not in _ROLES else message.name
+
+
+def _content(message: BaseMessage, default: Default | None) -> str | list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return message.content
+    called = isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
+    without = _THOUGHT_BLOCKS | _CALL_BLOCKS if called else _THOUGHT_BLOCKS
+    kept = [part for part in map(_part, message.content) if part.get("type") not in without]
+    plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, default)
+    return plain
+
+
+def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
+    """A content block in OpenAI's shape; one that has none there is kept as it is."""
+    if isinstance(block, str):
+        return {"type": "text", "text": block}
+    kind = block.get("type")
+    if kind in _TEXT_BLOCKS and isinstance(block.get("text"), str):
+        return {"type": "text", "text": block["text"]}
+    if kind == "image_url" and isinstance(block.get("image_url"), str):
+        return {"type": "image_url", "image_url": {"url": block["image_url"]}}
+    if kind in _MEDIA:
+        return _media(str(kind), block) or dict(block)
+    return dict(block)
+
+
+def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """An image, sound or file of LangChain's standard blocks (either version) or of Anthropic's."""
+    source = block["source"] if isinstance(block.get("source"), dict) else block
+    data = source.get("base64") or source.get("data")
+    url, mime = source.get("url"), source.get("mime_type") or source.get("media_type")
+    if not isinstance(url, str) and isinstance(data, str) and isinstance(mime, str):
+        url = f"data:{mime};base64,{data}"
+    if kind == "image" and isinstance(url, str):
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind == "audio" and isinstance(data, str) and isinstance(mime, str):
+        return {"type": "input_audio", "input_audio": {"data": data, "format": mime.partition("/")[2]}}
+    if kind == "file" and isinstance(data, str) and isinstance(url, str):
+        named = block.get("filename") or (block.get("extras") or {}).get("filename")
+        return {"type": "file", "file": {"file_data": url, **({"filename": named} if named else {})}}
+    return None
+
+
+def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]]:
+    if not isinstance(message, AIMessage):
+        return []
+    calls = [
+        _call(made["id"], made["name"], json.dumps(encode(made["args"], "args", _KINDS, default), default=str))
+        for made in message.tool_calls
+    ]
+    calls += [_call(made.get("id"), made.get("name"), made.get("args")) for made in message.invalid_tool_calls]
+    function = message.additional_kwargs.get("function_call")
+    if not calls and isinstance(function, dict):
+        # The shape before tool calls: no id; a FunctionMessage of that name answers it.
+        calls.append(_call(_function_id(function.get("name")), function.get("name"), function.get("arguments")))
+    return calls
+
+
+def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
+    function = {"name": str(name or ""), "arguments": arguments if isinstance(arguments, str) else ""}
+    return {"id": str(id_ or ""), "type": "function", "function": function}
+
+
+def _function_id(name: Any) -> str:
+    return f"function_call:{name}"
+
+
+def _answered(message: BaseMessage) -> str | None:
+    if isinstance(message, ToolMessage):
+        return message.tool_call_id
+    return _function_id(message.name) if isinstance(message, FunctionMessage) else None
+
+
+def _parsed_calls(calls: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tool calls in OpenAI's shape as LangChain has them; those whose arguments are no JSON object, as invalid."""
+    valid, invalid = [], []
+    for call in calls:
+        function = call.get("function")
+        function = function if isinstance(function, Mapping) else call
+        name, arguments = str(function.get("name") or ""), function.get("arguments")
+        parsed = _object(arguments)
+        if parsed is None:
+            invalid.append(invalid_tool_call(name=name, args=str(arguments), id=call.get("id"), error=None))
+        else:
+            valid.append(tool_call(name=name, args=parsed, id=call.get("id")))
+    return {"tool_calls": valid, "invalid_tool_calls": invalid}
+
+
+def _object(arguments: Any) -> dict[str, Any] | None:
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError:
+            return None
+    return dict(arguments or {}) if arguments is None or isinstance(arguments, Mapping) else None

@@ -1,0 +1,255 @@
+"""The messages of a session as LangChain's chat history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import BaseMessage
+
+from dynamiq_memory import ConfigurationError, DynamiqMemoryError, Memory, Message, MessageError
+from dynamiq_memory._ids import new_id
+from dynamiq_memory.messages import MESSAGE_ID_KEY
+from dynamiq_memory.native import Default
+from langchain_dynamiq_memory._chain import HandedOut, copied, saving
+from langchain_dynamiq_memory._messages import for_model, from_message, to_message
+from langchain_dynamiq_memory._shared import memory_at
+
+logger = logging.getLogger(__name__)
+
+
+class DynamiqChatMessageHistory(BaseChatMessageHistory):
+    """One session of a memory, as a chat history.
+
+    Making one reads and writes nothing, so a chain may ask for it on every run. One object is safe from many threads
+    and asyncio tasks.
+
+    Args:
+        memory: Where the messages live. Its default filters hold; its save mode does not, since what is added here
+            is added by the caller's choice.
+        session_id: The session, a non-empty string.
+        user_id: Whose session it is; by default the user whom the memory's default filters fix, else nobody: then
+            only messages without a user are read.
+        limit: With a limit, `messages` are the most recent whole turns with at most so many messages, which every
+            provider accepts: no tool's result without its call, a user's message first. None for all messages as
+            they were added.
+        default: Called for a value in a message (such as a tool's artifact) that no store can hold; returns one that
+            can. Without it, such a message is refused. As `default` of `json.dumps`.
+
+    Raises:
+        ConfigurationError: There is no session_id, or an argument is wrong.
+        MessageError: session_id or user_id is no non-empty string.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int | None = None,
+        *,
+        default: Default | None = None,
+    ) -> None:
+        """Bind the session; no I/O."""
+        super().__init__()
+        if not isinstance(memory, Memory):
+            raise ConfigurationError(
+                f"memory must be a dynamiq_memory.Memory, not a {type(memory).__name__}: "
+                "give Memory(backend=…), or use DynamiqChatMessageHistory.from_url(url, session_id=…)"
+            )
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise ConfigurationError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
+        self.memory = memory.scoped(session_id, user_id)
+        self.limit = limit
+        self._default = default
+        self._handed_out = HandedOut()
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        limit: int | None = None,
+        *,
+        default: Default | None = None,
+    ) -> DynamiqChatMessageHistory:
+        """Make a history on the store at a URL, such as `sqlite:///conversations.db`.
+
+        All histories of a process that name the same URL share one store, which stays open until the process ends.
+
+        Args:
+            url: As for `dynamiq_memory.backends.create_backend`.
+            session_id: As for the class.
+            user_id: As for the class.
+            limit: As for the class.
+            default: As for the class.
+
+        Raises:
+            ConfigurationError: The URL is not understood, or an argument is wrong.
+        """
+        return cls(memory_at(url), session_id, user_id, limit, default=default)
+
+    @property
+    def session_id(self) -> str:
+        """The session."""
+        return str(self.memory.filters["session_id"])
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose session it is."""
+        user_id = self.memory.filters["user_id"]
+        return None if user_id is None else str(user_id)
+
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]
+        """The messages, oldest first, read from the store each time: a list of the caller's own.
+
+        Raises:
+            BackendError: The store failed.
+        """
+        if saving():
+            self._handed_out.expect_whole_input()
+            return []
+        return self._read()
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """Read the messages; see `messages`."""
+        if saving():
+            self._handed_out.expect_whole_input()
+            return []
+        return await self._aread()
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Store messages as one batch, all or none where the store can, behind those that are there.
+
+        Adding the same batch again is safe if each of its messages has an id; other messages are stored even if their
+        id is in the session already, as some models number all their answers alike.
+
+        Args:
+            messages: Messages of any of LangChain's types; not changed.
+
+        Raises:
+            MessageError: A message cannot be stored as it is given.
+            BackendError: The store failed.
+        """
+        try:
+            if self._handed_out.whole_input_expected() and saving():
+                messages = messages[self._handed_out.leading(messages) or copied(messages, self._read()) :]
+            batch = self._converted(messages)
+            known = self._known(batch, messages)
+            stored = self.memory.get_all(len(known), {MESSAGE_ID_KEY: known}) if known else []
+            self.memory.add_many(_with_free_ids(batch, messages, stored))
+        except DynamiqMemoryError as error:
+            self._report(error, messages)
+
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Store messages as one batch; see `add_messages`."""
+        try:
+            if self._handed_out.whole_input_expected() and saving():
+                messages = messages[self._handed_out.leading(messages) or copied(messages, await self._aread()) :]
+            batch = self._converted(messages)
+            known = self._known(batch, messages)
+            stored = await self.memory.aget_all(len(known), {MESSAGE_ID_KEY: known}) if known else []
+            await self.memory.aadd_many(_with_free_ids(batch, messages, stored))
+        except DynamiqMemoryError as error:
+            self._report(error, messages)
+
+    def clear(self) -> None:
+        """Delete the session's messages."""
+        self.memory.clear()
+
+    async def aclear(self) -> None:
+        """Delete the session's messages."""
+        await self.memory.aclear()
+
+    def search(self, query: str, limit: int = 10) -> list[BaseMessage]:
+        """Find the session's messages that are relevant to a query.
+
+        Args:
+            query: What to look for.
+            limit: At most so many, 1 or more.
+
+        Returns:
+            The messages that match, best first; for a blank query, the most recent, oldest first.
+
+        Raises:
+            InvalidArgumentError: The limit is not 1 or more.
+            BackendError: The store failed.
+        """
+        return [from_message(message) for message in self.memory.search(query, limit=limit)]
+
+    async def asearch(self, query: str, limit: int = 10) -> list[BaseMessage]:
+        """Find the session's messages that are relevant to a query; see `search`."""
+        return [from_message(message) for message in await self.memory.asearch(query, limit=limit)]
+
+    def __repr__(self) -> str:
+        """Name the session and the store."""
+        return (
+            f"{type(self).__name__}(session_id={self.session_id!r}, user_id={self.user_id!r}, "
+            f"backend={self.memory.backend!r})"
+        )
+
+    def _read(self) -> list[BaseMessage]:
+        if self.limit is None:
+            found = self.memory.backend.get_all(None, self.memory.filters)
+        else:
+            found = self.memory.get_agent_conversation(limit=self.limit)
+        return self._hand_out(found)
+
+    async def _aread(self) -> list[BaseMessage]:
+        if self.limit is None:
+            found = await self.memory.backend.aget_all(None, self.memory.filters)
+        else:
+            found = await self.memory.aget_agent_conversation(limit=self.limit)
+        return self._hand_out(found)
+
+    def _hand_out(self, found: Sequence[Message]) -> list[BaseMessage]:
+        messages = [from_message(message) for message in found] if self.limit is None else for_model(found)
+        self._handed_out.note(messages)
+        return messages
+
+    def _converted(self, messages: Any) -> list[Message]:
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise MessageError(f"messages must be a list of messages, not a {type(messages).__name__}: give [message]")
+        return [to_message(message, self._default) for message in messages]
+
+    @staticmethod
+    def _known(batch: Sequence[Message], messages: Sequence[BaseMessage]) -> list[str]:
+        """The ids that may be in the store: those that LangChain gave."""
+        return sorted({ours.id for ours, theirs in zip(batch, messages, strict=True) if ours.id == theirs.id})
+
+    def _report(self, error: DynamiqMemoryError, messages: Sequence[Any]) -> NoReturn:
+        # A chain only logs what its history raises, without saying whose messages are missing.
+        logger.error(
+            "%d messages of session %r (user %r) were not stored: %s",
+            len(messages),
+            self.session_id,
+            self.user_id,
+            error,
+        )
+        raise error
+
+
+def _with_free_ids(batch: list[Message], messages: Sequence[BaseMessage], stored: Sequence[Message]) -> list[Message]:
+    """Give new ids where one is taken, in the session or in the batch, unless the batch is one added again."""
+    taken = {message.id: message for message in stored}
+    here = [message.id in taken for message in batch]
+    again = (
+        any(here)
+        and here == sorted(here, reverse=True)  # a write that broke off has stored the first ones
+        and all(ours.id == theirs.id for ours, theirs in zip(batch, messages, strict=True))
+        and all(_same(message, taken[message.id]) for message in batch if message.id in taken)
+    )
+    seen = set() if again else set(taken)
+    for message in batch:
+        if message.id in seen:
+            message.id = new_id()
+        seen.add(message.id)
+    return batch
+
+
+def _same(one: Message, other: Message) -> bool:
+    return from_message(one) == from_message(other)

@@ -1,0 +1,167 @@
+"""What a framework keeps of its own in `Message.native`, so that it reads back exactly what it wrote.
+
+For adapters. A framework's message may hold what JSON cannot: such values are tagged, and restored when read. What
+the canonical fields of the message hold already need not be repeated. A digest tells when somebody has changed the
+canonical fields since: then they count, and the framework's own are left aside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, normalise
+from dynamiq_memory.exceptions import MessageError
+from dynamiq_memory.messages import Message
+
+TAG = "$native"
+
+Kinds = Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]]
+"""A framework's own classes by name: the class, what turns its object into plain values, what restores it."""
+
+Default = Callable[[Any], Any]
+"""Turns a value that cannot be stored into one that can, as `default` of `json.dumps`."""
+
+
+def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str, Any]:
+    """Make the `native` of a message.
+
+    Args:
+        framework: The name of the framework, such as "langchain".
+        data: What `encode` returned of the framework's fields.
+        message: The message that will hold it, with its canonical fields set.
+    """
+    return {"framework": framework, "data": dict(data), "digest": _digest(message)}
+
+
+def unpack(framework: str, message: Message) -> dict[str, Any] | None:
+    """Read the `native` of a message.
+
+    Args:
+        framework: The name of the framework that reads.
+        message: A stored message.
+
+    Returns:
+        What was given to `pack`; None if another framework wrote the message, or its canonical fields have been
+        changed since.
+    """
+    native = message.native
+    if not native or native.get("framework") != framework or native.get("digest") != _digest(message):
+        return None
+    data = native.get("data")
+    return data if isinstance(data, dict) else None
+
+
+def _digest(message: Message) -> str:
+    fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
+    # Stores may reorder the keys of a dict.
+    text = json.dumps(normalise(fields, "content"), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None) -> Any:
+    """Turn a framework's value into one that can be stored and restored.
+
+    Tuples, sets, dicts with keys of any kind, numbers of any size and the framework's own classes come back as they
+    were. Other pydantic models and dataclasses come back as dicts, arrays as lists.
+
+    Args:
+        value: Any value; not changed.
+        where: The path to it, for the error's text.
+        kinds: The framework's own classes.
+        default: Called for a value that cannot be stored.
+
+    Raises:
+        MessageError: The value cannot be stored, and there is no `default`.
+    """
+    return _Encoder(kinds, default).encode(value, where, 0)
+
+
+class _Encoder:
+    def __init__(self, kinds: Kinds, default: Default | None) -> None:
+        self._kinds = kinds
+        self._default = default
+
+    def encode(self, value: Any, where: str, depth: int) -> Any:
+        if value is None or isinstance(value, str | bool):
+            return value
+        if isinstance(value, int | float):
+            return _number(value)
+        if depth > MAX_DEPTH:
+            raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
+        if isinstance(value, list):
+            return self._items(value, where, depth)
+        for kind in (tuple, set, frozenset):
+            if isinstance(value, kind):
+                return _tagged(kind.__name__, self._items(value, where, depth))
+        if isinstance(value, Mapping):
+            return self._mapping(value, where, depth)
+        return self._object(value, where, depth)
+
+    def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
+        return [self.encode(item, f"{where}[{place}]", depth + 1) for place, item in enumerate(values)]
+
+    def _mapping(self, value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
+        items = {key: self.encode(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+        if TAG not in items and all(isinstance(key, str) for key in items):
+            return items
+        keys = [self.encode(key, f"a key of {where}", depth + 1) for key in items]
+        return _tagged("dict", [[key, item] for key, item in zip(keys, items.values(), strict=True)])
+
+    def _object(self, value: Any, where: str, depth: int) -> Any:
+        for name, (kind, plain, _) in self._kinds.items():
+            if isinstance(value, kind):
+                return _tagged(name, self.encode(plain(value), where, depth + 1))
+        if isinstance(value, BaseModel):
+            return self.encode(value.model_dump(), where, depth + 1)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return self.encode(fields, where, depth + 1)
+        if hasattr(value, "tolist") and not isinstance(value, type):  # arrays and scalars of numpy and its kin
+            return self.encode(value.tolist(), where, depth + 1)
+        try:
+            return normalise(value, where)
+        except MessageError as error:
+            if self._default is None:
+                hint = "or pass default=repr, or a function of your own, to store what it returns"
+                raise MessageError(f"{error}; {hint}") from None
+        return self.encode(self._default(value), where, depth + 1)
+
+
+def _number(value: float) -> Any:
+    if isinstance(value, int):
+        return value if -MAX_INTEGER - 1 <= value <= MAX_INTEGER else _tagged("int", str(int(value)))
+    return value if math.isfinite(value) else _tagged("float", str(float(value)))
+
+
+def _tagged(name: str, value: Any) -> dict[str, Any]:
+    return {TAG: name, "value": value}
+
+
+def decode(value: Any, kinds: Kinds) -> Any:
+    """Restore what `encode` returned; the result shares nothing with it."""
+    if isinstance(value, list):
+        return [decode(item, kinds) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG not in value:
+        return {key: decode(item, kinds) for key, item in value.items()}
+    name, plain = value[TAG], decode(value["value"], kinds)
+    restore = kinds[name][2] if name in kinds else _RESTORE.get(name)
+    return plain if restore is None else restore(plain)
+
+
+_RESTORE: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "int": int,
+    "float": float,
+}
