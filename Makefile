@@ -11,8 +11,11 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt)
 ARGS ?=
+# Names and versions only: an address would tie the repository to one package registry.
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-annotate --no-emit-index-url \
+	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory --python-version 3.11
 
-.PHONY: help demo test lint format bench build lock clean
+.PHONY: help demo test floor lint format bench build lock clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +25,9 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 
 test: .venv/.dev ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
+	.venv-floor/bin/python -m pytest tests/core tests/langchain $(ARGS)
 
 lint: .venv/.dev ## Check style and types
 	$(BIN)/ruff check .
@@ -37,14 +43,14 @@ bench: .venv/.dev ## Measure speed; LOCOMO=file also measures retrieval
 	$(if $(LOCOMO),$(BIN)/python benchmarks/retrieval.py $(LOCOMO),@echo "retrieval: make bench LOCOMO=locomo10.json")
 
 build: .venv/.dev ## Build the distributions into dist/
-	$(UV) build --python $(BIN)/python
+	$(UV) build --python $(BIN)/python --all-packages
 
-lock: .venv/.dev ## Write the newest allowed versions into constraints/dev.txt
-	$(UV) pip compile --quiet --universal --upgrade --no-header --no-annotate --no-emit-index-url \
-		--group dev --python-version 3.11 pyproject.toml --output-file constraints/dev.txt
+lock: .venv/.dev ## Write the newest and the lowest allowed versions into constraints/
+	$(LOCK) --upgrade --group dev --output-file constraints/dev.txt
+	$(LOCK) --upgrade --resolution lowest-direct --group floor --output-file constraints/floor.txt
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-floor .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -63,3 +69,9 @@ clean: ## Remove the environment and caches
 .venv/.dev: $(PACKAGE) | .venv/bin/python
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt --editable . --group dev
 	@touch $@ .venv/.demo
+
+.venv-floor/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-floor
+	$(UV) pip install --quiet --python .venv-floor/bin/python --constraint constraints/floor.txt \
+		--editable . --group floor
+	@touch $@

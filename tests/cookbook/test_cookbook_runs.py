@@ -129,6 +129,17 @@ def test_async_and_threads(shell: Shell) -> None:
     assert "search for 'task 42': task 42\n" in printed
 
 
+def test_langchain_chain(shell: Shell) -> None:
+    pytest.importorskip("langchain")
+    printed = shell.run("langchain_chain.py")
+    chain = (
+        "System: Be brief.\\nHuman: I keep bees, three hives.\\nAI: Lovely! How are they?\\nHuman: How many hives do"
+    )
+    assert chain in printed
+    assert "'Human: I keep bees, three hives." in printed.partition("\nagent: ")[2]
+    assert [line for line in printed.splitlines() if "stored" in line] == [f"  stored: {n} messages" for n in (2, 4, 6)]
+
+
 def test_import_from_dynamiq(shell: Shell) -> None:
     printed = shell.run("import_from_dynamiq.py")
     assert "in the old file: 5, found: 5" in printed

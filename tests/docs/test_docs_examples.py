@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/sqlite.md", "docs/ranking.md"]
+PAGES = ["README.md", "adapters/langchain/README.md", "docs/langchain.md", "docs/ranking.md", "docs/sqlite.md"]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"print\(.*\)  # (.*)$")
 
@@ -35,6 +35,7 @@ def announces(comment: str, line: str) -> bool:
     return comment == line or comment.startswith((f"{line}:", f"{line},")) or line.startswith(comment.partition("…")[0])
 
 
+@pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run_and_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,7 +45,7 @@ def test_examples_run_and_print_what_they_say(page: str, tmp_path: Path, monkeyp
     for block in blocks:
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            exec(compile(block, page, "exec"), namespace)
+            exec(compile(block, page, "exec", dont_inherit=True), namespace)
         lines = iter(output.getvalue().splitlines())
         for comment in expected_lines(block):
             assert any(announces(comment, line) for line in lines), f"{comment!r} was not printed:\n{output.getvalue()}"
@@ -55,7 +56,7 @@ def test_examples_run_and_print_what_they_say(page: str, tmp_path: Path, monkeyp
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("adapters/*/*.md"), *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
             if "://" not in target:

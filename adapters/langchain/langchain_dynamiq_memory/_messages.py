@@ -84,7 +84,7 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
     """
     if not isinstance(message, BaseMessage):
         raise MessageError(
-            f"a {type(message).__name__} is no LangChain message: give HumanMessage(…) or AIMessage(…), or convert it by "
+            f"a {type(message).__name__} is no LangChain message: give HumanMessage(…) or AIMessage(…), or convert by "
             "langchain_core.messages.convert_to_messages"
         )
     kind = next(known for known in _CLASSES if isinstance(message, known))

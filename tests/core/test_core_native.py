@@ -1,0 +1,140 @@
+"""What an adapter keeps of its framework's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+from collections import OrderedDict
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from dynamiq_memory import Memory, MemoryBackend, Message, MessageError, MessageRole
+from dynamiq_memory.native import TAG, decode, encode, pack, unpack
+
+
+class Point:
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.x == self.x
+
+    def __hash__(self) -> int:
+        return hash(self.x)
+
+
+KINDS = {"Point": (Point, lambda point: {"x": point.x}, lambda plain: Point(**plain))}
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(st.characters(exclude_categories=["Cs"])),
+    st.binary(), st.decimals(allow_nan=False), st.uuids(), st.datetimes(), st.dates(),
+)  # fmt: skip
+hashable = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3)
+)
+values = st.recursive(
+    hashable | st.builds(Point, hashable),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(hashable, inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "value", TAG, "$type"]), inner, max_size=3)
+        | st.sets(hashable, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(values)
+def test_values_come_back_as_they_were_through_a_store(value: Any) -> None:
+    memory = Memory()
+    message = Message(role=MessageRole.USER, content="x")
+    message.native = pack("mine", {"value": encode(value, "value", KINDS)}, message)
+    memory.add_many([message])
+    data = unpack("mine", Message.from_json(memory.get_all()[0].to_json()))
+    assert data is not None
+    restored = decode(data["value"], KINDS)
+    assert restored == value
+    assert type(restored) is type(value)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 2**80, -(2**70), {1: {2: (3,)}}, {(1, 2): {TAG: "tuple"}}])
+def test_what_json_cannot_hold_comes_back(value: Any) -> None:
+    assert decode(encode(value, "value", {}), {}) == value
+
+
+def test_nan_comes_back() -> None:
+    assert math.isnan(decode(encode(math.nan, "value", {}), {}))
+
+
+def test_other_objects_come_back_as_plain_values() -> None:
+    class Model(BaseModel):
+        at: dt.date
+        also: tuple[int, ...]
+
+    @dataclasses.dataclass
+    class Data:
+        one: Any
+
+    class Array:
+        def tolist(self) -> list[float]:
+            return [1.5, 2.5]
+
+    value = [Model(at=dt.date(2026, 1, 2), also=(1, 2)), Data(Data(1)), Array(), OrderedDict(a=Decimal(1)), UUID(int=1)]
+    assert decode(encode(value, "value", {}), {}) == [
+        {"at": dt.date(2026, 1, 2), "also": (1, 2)}, {"one": {"one": 1}}, [1.5, 2.5], {"a": Decimal(1)}, UUID(int=1),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_stored_is_refused_or_left_to_the_caller() -> None:
+    with pytest.raises(MessageError, match=r"artifact\['a'\]\[1\].*builtins.object.*default=repr"):
+        encode({"a": [1, object()]}, "artifact", {})
+    assert encode({"a": [object()]}, "artifact", {}, lambda _: (1,)) == {"a": [{TAG: "tuple", "value": [1]}]}
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(MessageError, match="nested"):
+        encode(endless, "artifact", {}, repr)
+    with pytest.raises(MessageError, match="nested"):
+        encode(object(), "artifact", {}, lambda value: value)
+
+
+def test_an_unknown_kind_is_read_as_its_plain_values() -> None:
+    assert decode(encode(Point(1), "value", KINDS), {}) == {"x": 1}
+
+
+def test_another_framework_s_own_fields_are_not_read() -> None:
+    message = Message(role=MessageRole.USER, content="x")
+    message.native = pack("mine", {}, message)
+    assert unpack("mine", message) == {}
+    assert unpack("other", message) is None
+    message.native = {"framework": "mine", "data": {}}
+    assert unpack("mine", message) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": "[redacted]"},
+        {"content": [{"type": "text", "text": "[redacted]"}]},
+        {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"name": "n"},
+        {"role": MessageRole.ASSISTANT},
+    ],
+)
+def test_changed_canonical_fields_count_for_more_than_the_framework_s_own(
+    store: MemoryBackend, change: dict[str, Any]
+) -> None:
+    memory = Memory(backend=store, filters={"user_id": "u"})
+    message = Message(role=MessageRole.USER, content=[{"type": "text", "text": "my secret", "at": dt.date(2026, 1, 2)}])
+    message.native = pack("mine", {"content": "my secret"}, message)
+    memory.add_many([message])
+    (stored,) = memory.get_all()
+    assert unpack("mine", stored) is not None
+    (changed,) = memory.replace_messages({"user_id": "u"}, [stored.model_copy(update=change)])
+    assert unpack("mine", changed) is None

@@ -1,0 +1,26 @@
+"""What the tests of the LangChain adapter share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from langchain_dynamiq_memory import _shared
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's settings of LangSmith must not send the tests' runs anywhere."""
+    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def shared_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stores opened by URL are this test's own, and closed at its end."""
+    opened: dict = {}
+    monkeypatch.setattr(_shared, "_memories", opened)
+    yield
+    for memory in opened.values():
+        memory.close()
