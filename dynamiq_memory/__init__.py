@@ -22,6 +22,7 @@ from dynamiq_memory.exceptions import (
 from dynamiq_memory.formatting import FormatType
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message, MessageRole
+from dynamiq_memory.references import register_memory
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, Reason
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.turns import count_tokens_approximately
@@ -52,5 +53,6 @@ __all__ = [
     "Reason",
     "Session",
     "count_tokens_approximately",
+    "register_memory",
     "select_to_save",
 ]

@@ -26,7 +26,7 @@ SESSION_KEY = "session_id"
 
 # The end of the year 9999, the last that datetime knows.
 LATEST = 253_402_300_799.0
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class MessageRole(StrEnum):
@@ -47,8 +47,20 @@ class _Clock:
 
     def __call__(self) -> float:
         with self._lock:
-            self._last = max(time.time(), math.nextafter(self._last, math.inf))
+            self._last = self._next()
             return self._last
+
+    def several(self, count: int) -> list[float]:
+        """Give as many times, following each other so closely that no other of this process falls in between."""
+        with self._lock:
+            times: list[float] = []
+            for _ in range(count):
+                self._last = math.nextafter(self._last, math.inf) if times else self._next()
+                times.append(self._last)
+            return times
+
+    def _next(self) -> float:
+        return max(time.time(), math.nextafter(self._last, math.inf))
 
     def renew_lock(self) -> None:
         self._lock = threading.Lock()
@@ -134,6 +146,22 @@ class Message(BaseModel):
 
 
 MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
+
+
+def put_together(messages: Sequence[Message], behind: Message | None = None) -> None:
+    """Set the times of messages that are made for one batch so that nobody else's stands between them.
+
+    A batch is stored at once, but ordered by its messages' times; what another thread makes meanwhile has a time of
+    its own. (Another process may still have one within the same microsecond.)
+
+    Args:
+        messages: The messages, in order; their times are changed.
+        behind: The last message of their session: theirs are later, even if that one's clock is ahead.
+    """
+    times = clock.several(len(messages))
+    ahead = (behind.timestamp or 0.0) if behind is not None else -math.inf
+    for message, at in zip(messages, times, strict=True):
+        ahead = message.timestamp = at if at > ahead else math.nextafter(ahead, math.inf)
 
 
 def prepare(
@@ -281,7 +309,7 @@ def check_identifier(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise MessageError(f"{where} must be a string, not {value!r} of type {type(value).__name__}: use str(…)")
     if not value:
-        raise MessageError(f"{where} must not be empty: leave it out (or None) where there is none")
+        raise MessageError(f"{where} must not be empty (was a variable not set?)")
     if not is_clean(value):
         raise MessageError(f"{where} must not hold NUL or lone surrogates: {value!r}")
     return value

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, normalise
+from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, dumps, normalise
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
@@ -37,7 +37,7 @@ def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str,
         data: What `encode` returned of the framework's fields.
         message: The message that will hold it, with its canonical fields set.
     """
-    return {"framework": framework, "data": dict(data), "digest": _digest(message)}
+    return {"framework": framework, "data": dict(data), "digest": digest_of(message)}
 
 
 def unpack(framework: str, message: Message) -> dict[str, Any] | None:
@@ -52,17 +52,18 @@ def unpack(framework: str, message: Message) -> dict[str, Any] | None:
         changed since.
     """
     native = message.native
-    if not native or native.get("framework") != framework or native.get("digest") != _digest(message):
+    if not native or native.get("framework") != framework or native.get("digest") != digest_of(message):
         return None
     data = native.get("data")
     return data if isinstance(data, dict) else None
 
 
-def _digest(message: Message) -> str:
+def digest_of(message: Message) -> str:
+    """A short text that is the same for messages that say the same, to every framework."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
     # Stores may reorder the keys of a dict.
-    text = json.dumps(normalise(fields, "content"), sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None) -> Any:
@@ -97,12 +98,23 @@ class _Encoder:
             raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
         if isinstance(value, list):
             return self._items(value, where, depth)
-        for kind in (tuple, set, frozenset):
-            if isinstance(value, kind):
-                return _tagged(kind.__name__, self._items(value, where, depth))
+        if isinstance(value, tuple):
+            return _tagged("tuple", self._items(value, where, depth))
+        if isinstance(value, set | frozenset):
+            name = "set" if isinstance(value, set) else "frozenset"
+            return _tagged(name, [self._hashable(item, f"a member of {where}", depth + 1) for item in value])
         if isinstance(value, Mapping):
             return self._mapping(value, where, depth)
         return self._object(value, where, depth)
+
+    def _hashable(self, value: Any, where: str, depth: int) -> Any:
+        """A key, or a member of a set: must be one again when it is restored."""
+        encoded = self.encode(value, where, depth)
+        try:
+            hash(decode(encoded, self._kinds))
+        except TypeError:
+            raise MessageError(f"{where} is a {type(value).__name__}, which would not come back as it is") from None
+        return encoded
 
     def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
         return [self.encode(item, f"{where}[{place}]", depth + 1) for place, item in enumerate(values)]
@@ -111,7 +123,7 @@ class _Encoder:
         items = {key: self.encode(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
         if TAG not in items and all(isinstance(key, str) for key in items):
             return items
-        keys = [self.encode(key, f"a key of {where}", depth + 1) for key in items]
+        keys = [self._hashable(key, f"a key of {where}", depth + 1) for key in items]
         return _tagged("dict", [[key, item] for key, item in zip(keys, items.values(), strict=True)])
 
     def _object(self, value: Any, where: str, depth: int) -> Any:
@@ -136,7 +148,7 @@ class _Encoder:
 
 def _number(value: float) -> Any:
     if isinstance(value, int):
-        return value if -MAX_INTEGER - 1 <= value <= MAX_INTEGER else _tagged("int", str(int(value)))
+        return value if -MAX_INTEGER - 1 <= value <= MAX_INTEGER else _tagged("int", hex(value))
     return value if math.isfinite(value) else _tagged("float", str(float(value)))
 
 
@@ -162,6 +174,6 @@ _RESTORE: dict[str, Callable[[Any], Any]] = {
     "set": set,
     "frozenset": frozenset,
     "dict": dict,
-    "int": int,
+    "int": lambda text: int(text, 16),  # decimal digits are limited in number
     "float": float,
 }

@@ -124,6 +124,15 @@ class MemoryBackend(Closing, ABC):
         """What this instance can do."""
         return Capabilities()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def to_url(self) -> str | None:
+        """A URL without secrets by which `create_backend` opens the same store; None if there is none."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its secrets and messages."""
         kind = type(self)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -28,7 +28,8 @@ from dynamiq_memory.backends.sql.sqlite_schema import check_name, open_tables
 from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.filters import Absent, Condition, OneOf, Range
 from dynamiq_memory.messages import Message
-from dynamiq_memory.ranking import BM25, Tokenize
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -147,6 +148,14 @@ class SQLite(SQLBackend):
             except ValueError:
                 raise ConfigurationError(f"timeout={options['timeout']!r} in {url!r} is no number") from None
         return cls(unquote(parts.path)[1:] or _MEMORY, **options)
+
+    def to_url(self) -> str | None:
+        """The URL of the file; None for `:memory:`, and with a tokenizer or BM25 of the caller's own."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        if self._in_memory or not standard:
+            return None
+        options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
+        return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
 
     @property
     def capabilities(self) -> Capabilities:

@@ -5,20 +5,40 @@ from __future__ import annotations
 import pytest
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
-from dynamiq_memory.alignment import Alignment, align
+from dynamiq_memory.alignment import Alignment, Held, align
 from dynamiq_memory.plans import run
 
 ROLES = {"u": MessageRole.USER, "a": MessageRole.ASSISTANT, "t": MessageRole.TOOL}
 
 
-def said(*texts: str, ids: bool = True) -> list[Message]:
-    """Messages from texts such as "u1": the role's letter, and what tells it apart."""
+def said(*texts: str) -> list[Message]:
+    """Messages from texts such as "u1": the role's letter, and what tells it apart, which is also its id."""
     return [
-        Message(role=ROLES[text[0]], content=text, tool_call_id="c" if text[0] == "t" else None)
-        if not ids
-        else Message(role=ROLES[text[0]], content=text, id=text, tool_call_id="c" if text[0] == "t" else None)
+        Message(role=ROLES[text.strip()[0]], content=text, id=text, tool_call_id="c" if text[0] == "t" else None)
         for text in texts
     ]
+
+
+def anew(*texts: str) -> list[Message]:
+    """The same with new ids, as of a client that keeps none."""
+    return [message.model_copy(update={"id": f"new-{place}"}) for place, message in enumerate(said(*texts))]
+
+
+class HeldList(Held):
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self.looked_at: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def id(self, place: int) -> str:
+        self.looked_at.add(place)
+        return self.messages[place].id
+
+    def message(self, place: int) -> Message:
+        self.looked_at.add(place)
+        return self.messages[place]
 
 
 @pytest.fixture
@@ -26,74 +46,113 @@ def memory(store: MemoryBackend) -> Memory:
     return Memory(backend=store).scoped("s", "u")
 
 
-def aligned(memory: Memory, held: list[Message]) -> Alignment:
-    return run(memory, align([message.id for message in held], held.__getitem__))
+def stored(memory: Memory, *held: list[Message]) -> int:
+    return run(memory, align(HeldList([message for part in held for message in part]))).stored
+
+
+def first(memory: Memory, *held: list[Message]) -> str | None:
+    found = run(memory, align(HeldList([message for part in held for message in part]))).first
+    return None if found is None else found.text
 
 
 def test_nothing_is_stored(memory: Memory) -> None:
-    assert aligned(memory, said("u1", "a1", "u2")) == Alignment(0)
-    assert aligned(memory, []) == Alignment(0)
+    assert run(memory, align(HeldList([]))) == Alignment(0)
+    assert run(memory, align(HeldList(said("u1", "a1", "u2")))) == Alignment(0)
 
 
 def test_stored_messages_are_known_by_their_ids(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    found = aligned(memory, said("u1", "a1", "u2"))
-    assert found.stored == 2
-    assert found.first is not None
-    assert found.first.id == "u1"
-    assert not found.taken
+    assert stored(memory, said("u1", "a1", "u2")) == 2
+    assert first(memory, said("u1", "a1", "u2")) == "u1"
 
 
 def test_what_the_framework_has_left_out_does_not_matter(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert aligned(memory, said("u0", "u1", "a1", "u2")).stored == 3
-    assert aligned(memory, said("u9", "a1", "u2")).stored == 2
+    assert stored(memory, said("u0", "u1", "a1", "u2")) == 3
+    assert stored(memory, said("u9", "a1", "u2")) == 2
 
 
 def test_only_messages_of_this_session_count(memory: Memory, store: MemoryBackend) -> None:
     Memory(backend=store).scoped("s", "v").add_many(said("u1", "a1"))
-    assert aligned(memory, said("u1", "a1", "u2")) == Alignment(0)
+    assert stored(memory, said("u1", "a1", "u2")) == 0
 
 
 def test_a_long_unknown_end_is_read_back_to_what_is_known(memory: Memory) -> None:
     old = [f"u{n}" for n in range(100)]
     memory.add_many(said(*old))
-    found = aligned(memory, said(*old, *(f"a{n}" for n in range(500))))
-    assert found.stored == 100
-    assert found.first is not None
-    assert found.first.id == "u0"
+    held = said(*old, *(f"a{n}" for n in range(500)))
+    assert stored(memory, held) == 100
+    assert first(memory, held) == "u0"
 
 
-def test_an_id_that_an_older_message_has_is_another_message(memory: Memory) -> None:
-    """Some models number every answer alike."""
-    memory.add_many([*said("u1"), Message(role=MessageRole.ASSISTANT, content="yes", id="same")])
-    memory.add_many(said("u2"))
-    held = [*said("u2"), Message(role=MessageRole.ASSISTANT, content="no", id="same")]
-    found = aligned(memory, held)
-    assert found.stored == 1
-    assert found.taken == {"same"}
+def test_of_a_long_conversation_only_the_ends_are_looked_at(memory: Memory) -> None:
+    old = [f"{kind}{n}" for n in range(1000) for kind in "ua"]
+    memory.add_many(said(*old))
+    held = HeldList(said(*old, "u-new"))
+    assert run(memory, align(held)).stored == 2000
+    assert len(held.looked_at) < 100
 
 
-def test_without_ids_what_was_said_is_compared(memory: Memory) -> None:
+# --- a client that sends the conversation anew ---------------------------------------------------------------
+
+
+def test_what_was_said_is_compared(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "t1", "a1"))
-    for known in (["u1", "a1"], ["u0", "a0", "u1", "a1"]):
-        found = aligned(memory, said(*known, "u2", ids=False))
-        assert found.stored == len(known)
-        assert found.first is not None
-        assert found.first.text == known[0]
+    assert stored(memory, anew("u1", "a1", "u2")) == 2
+    assert first(memory, anew("u1", "a1", "u2")) == "u1"
+    assert stored(memory, anew("u0", "a0", "u1", "a1", "u2")) == 4
 
 
-def test_without_ids_a_question_alone_is_new(memory: Memory) -> None:
+def test_a_question_alone_is_new(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1"))
-    assert aligned(memory, said("u1", ids=False)).stored == 0
+    assert stored(memory, anew("u1")) == 0
 
 
-def test_without_ids_the_end_of_the_stored_conversation_must_fit(memory: Memory) -> None:
+def test_a_repeated_question_is_new(memory: Memory) -> None:
+    memory.add_many([*said("u0", "a0"), *anew("u0", "a1")])
+    assert stored(memory, anew("u0", "a0", "u0", "a1", "u0")) == 4
+
+
+def test_a_question_asked_again_after_a_failure_is_the_same(memory: Memory) -> None:
+    memory.add_many(said("u0", "a0", "u1"))
+    assert stored(memory, anew("u0", "a0", "u1")) == 3
+
+
+def test_an_answer_generated_again_follows_the_first(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert aligned(memory, said("u0", "a0", "u2", ids=False)).stored == 0
+    assert stored(memory, anew("u0", "a0", "u1")) == 3
 
 
-def test_without_ids_parts_and_text_compare_by_their_text(memory: Memory) -> None:
+def test_an_edited_question_is_new(memory: Memory) -> None:
+    memory.add_many(said("u0", "a0", "u1", "a1"))
+    assert stored(memory, anew("u0", "a0", "u-edited")) == 2
+    memory.add_many([*said("u-edited"), *said("a-edited")])
+    assert stored(memory, anew("u0", "a0", "u-edited", "a-edited", "u2")) == 4
+
+
+@pytest.mark.parametrize("wording", ["a0", "  a0 ", "a-in other words"])
+def test_a_client_s_wording_of_an_answer_is_not_stored_again(memory: Memory, wording: str) -> None:
+    memory.add_many(said("u0", "t0", "a0"))
+    assert stored(memory, anew("u0"), anew(wording, "u1")) == 2
+    assert stored(memory, said("u0"), anew(wording, "u1")) == 2
+
+
+def test_an_answer_that_is_not_stored_is_new(memory: Memory) -> None:
+    memory.add_many(said("u0"))
+    assert stored(memory, said("u0"), anew("a0", "u1")) == 1
+
+
+def test_examples_before_the_question_are_stored_once(memory: Memory) -> None:
+    memory.add_many(said("u-example", "a-example", "u0", "a0"))
+    assert stored(memory, anew("u-example", "a-example", "u1")) == 2
+
+
+def test_parts_and_text_compare_by_their_text(memory: Memory) -> None:
     memory.add_many(said("u0", "a0"))
     parts = Message(role=MessageRole.USER, content=[{"type": "text", "text": "u0"}])
-    assert aligned(memory, [parts, *said("a0", "u1", ids=False)]).stored == 2
+    assert stored(memory, [parts], anew("a0", "u1")) == 2
+
+
+def test_a_conversation_of_another_course_is_new(memory: Memory) -> None:
+    memory.add_many(said("u0", "a0", "u1", "a1"))
+    assert stored(memory, anew("u7", "a7", "u8")) == 0

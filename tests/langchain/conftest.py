@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from langchain_dynamiq_memory import _shared
+from dynamiq_memory import Memory, references
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shared_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stores opened by URL are this test's own, and closed at its end."""
-    opened: dict = {}
-    monkeypatch.setattr(_shared, "_memories", opened)
+    opened: dict[str, Memory] = {}
+    monkeypatch.setattr(references, "_by_url", opened)
     yield
     for memory in opened.values():
         memory.close()

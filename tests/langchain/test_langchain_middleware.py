@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -251,6 +253,108 @@ def test_a_model_that_gives_every_answer_the_same_id_loses_none(talker: Talker, 
     for question in ("a", "b", "c"):
         talker.invoke(agent, question, ANN)
     assert stored(memory) == ["human: a", "ai: Yes.", "human: b", "ai: Yes.", "human: c", "ai: No."]
+
+
+def test_a_model_that_gives_every_answer_the_same_id_loses_none_in_a_tool_loop(talker: Talker, memory: Memory) -> None:
+    script = [calls(("weather", {"city": "A"}), id_="0"), calls(("weather", {"city": "B"}), id_="1"), "Rain."]
+    for _ in range(2):
+        talker.invoke(talker.agent(script, [DynamiqMemoryMiddleware(memory)], [weather])[1], "Weather?", ANN)
+    assert stored(memory) == 2 * ["human: Weather?", "ai: ", "tool: rain in A", "ai: ", "tool: rain in B", "ai: Rain."]
+
+
+def test_runs_of_one_session_at_the_same_time_lose_no_answer_of_one_id(memory: Memory) -> None:
+    """While a run waits for its model, another run of the session begins and ends."""
+    talker = Talker(asynchronous=False)
+    waiting, done = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> AIMessage:
+        waiting.set()
+        assert done.wait(20)
+        return AIMessage("Yes.", id="same")
+
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(talker.invoke, talker.agent(slow, [DynamiqMemoryMiddleware(memory)])[1], "a", ANN)
+        assert waiting.wait(20)
+        talker.invoke(talker.agent([AIMessage("Yes.", id="same")], [DynamiqMemoryMiddleware(memory)])[1], "b", ANN)
+        done.set()
+        run.result(20)
+    assert stored(memory) == ["human: a", "human: b", "ai: Yes.", "ai: Yes."]
+
+
+def test_a_client_that_numbers_its_questions_anew_loses_none(talker: Talker, memory: Memory) -> None:
+    model, agent = talker.agent(["one", "two", "three"], [DynamiqMemoryMiddleware(memory)])
+    for question in ("I am Ann.", "Who am I?", "Sure?"):
+        talker.invoke(agent, {"messages": [HumanMessage(question, id="1")]}, ANN)
+    assert stored(memory) == ["human: I am Ann.", "ai: one", "human: Who am I?", "ai: two", "human: Sure?", "ai: three"]
+    assert told(model.prompts[1])[0] == "human: I am Ann."
+
+
+def test_a_client_with_ids_of_its_own_for_questions_alone_does_not_double_answers(
+    talker: Talker, memory: Memory
+) -> None:
+    _, agent = talker.agent(lambda messages: f"re {messages[-1].text}", [DynamiqMemoryMiddleware(memory)])
+    sent: list[Any] = []
+    for n in range(4):
+        sent.append(HumanMessage(f"q{n}", id=f"u{n}"))
+        result = talker.invoke(agent, {"messages": sent}, ANN)
+        sent.append(AIMessage(result["messages"][-1].text))
+    assert stored(memory) == [line for n in range(4) for line in (f"human: q{n}", f"ai: re q{n}")]
+
+
+def test_a_client_that_tries_again_after_a_failure_does_not_double(talker: Talker, memory: Memory) -> None:
+    model, agent = talker.agent(
+        ["one", RuntimeError("overloaded"), RuntimeError("overloaded"), "two"], [DynamiqMemoryMiddleware(memory)]
+    )
+    talker.invoke(agent, "a", ANN)
+    sent = {"messages": [("user", "a"), ("assistant", "one"), ("user", "b")]}
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="overloaded"):
+            talker.invoke(agent, sent, ANN)
+    talker.invoke(agent, sent, ANN)
+    assert stored(memory) == ["human: a", "ai: one", "human: b", "ai: two"]
+    assert told(model.prompts[-1]) == ["human: a", "ai: one", "human: b"]
+
+
+@pytest.mark.parametrize("given", ["", "a\0b", "\ud800", "x" * 10_000])
+def test_odd_ids_store_each_message_once(talker: Talker, memory: Memory, given: str) -> None:
+    script = [calls(("weather", {"city": "A"})), "Rain."]
+    _, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [weather])
+    talker.invoke(agent, {"messages": [HumanMessage("q", id=given)]}, ANN)
+    assert stored(memory) == ["human: q", "ai: ", "tool: rain in A", "ai: Rain."]
+
+
+def test_a_message_from_the_future_changes_neither_order_nor_number(talker: Talker, memory: Memory) -> None:
+    """Another machine's clock is ahead, or somebody has imported it so."""
+    ids = {"user_id": "ann", "session_id": "s-1"}
+    memory.add("user", "imported", {**ids, "timestamp": time.time() + 86_400})
+    script = [calls(("weather", {"city": "A"})), calls(("weather", {"city": "B"})), "Rain.", "Bye."]
+    model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [weather])
+    talker.invoke(agent, "q", ANN)
+    talker.invoke(agent, "r", ANN)
+    first = ["human: imported", "human: q", "ai: ", "tool: rain in A", "ai: ", "tool: rain in B", "ai: Rain."]
+    assert stored(memory) == [*first, "human: r", "ai: Bye."]
+    assert told(model.prompts[-1]) == [*first, "human: r"]
+
+
+def test_a_default_filter_on_the_time_holds(talker: Talker, store: MemoryBackend) -> None:
+    ids = {"user_id": "ann", "session_id": "s-1"}
+    Memory(backend=store).add("user", "expired", {**ids, "timestamp": time.time() - 86_400})
+    for default in ({"gte": time.time() - 3600}, {"gte": time.time() - 3600, "lt": time.time() + 3600}):
+        memory = Memory(backend=store, filters={"timestamp": default})
+        model, agent = talker.agent(["ok"], [DynamiqMemoryMiddleware(memory, strategy="both")])
+        talker.invoke(agent, "what has expired?", ANN)
+        assert "human: expired" not in told(model.prompts[0])
+
+
+def test_instructions_inside_of_a_session_are_given_first(talker: Talker, memory: Memory) -> None:
+    ids = {"user_id": "ann", "session_id": "s-1"}
+    for role, content in (("user", "q"), ("assistant", "a"), ("system", "policy"), ("user", "r"), ("assistant", "b")):
+        memory.add(role, content, ids)
+    model, agent = talker.agent(["ok"], [DynamiqMemoryMiddleware(memory)], system_prompt="Be brief.")
+    talker.invoke(agent, "s", ANN)
+    assert [message.type for message in model.prompts[0]] == [
+        "system", "system", "human", "ai", "human", "ai", "human",
+    ]  # fmt: skip
 
 
 def test_streaming_stores_the_whole_answer(memory: Memory) -> None:
@@ -557,9 +661,9 @@ def test_an_artifact_that_cannot_be_stored_is_refused_or_described(talker: Talke
     @tool(response_format="content_and_artifact")
     def draw(city: str) -> tuple[str, object]:
         """Draw."""
-        return "drawn", threading_lock
+        return "drawn", unstorable
 
-    threading_lock = object()
+    unstorable = object()
     script = [calls(("draw", {"city": "A"})), "Here."]
     _, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [draw])
     with pytest.raises(MessageError, match=r"artifact.*default=repr"):
@@ -570,7 +674,7 @@ def test_an_artifact_that_cannot_be_stored_is_refused_or_described(talker: Talke
     talker.invoke(agent, "Draw!", ANN)
     kept = DynamiqChatMessageHistory(memory, "s-1", "ann").messages[2]
     assert isinstance(kept, ToolMessage)
-    assert kept.artifact == repr(threading_lock)
+    assert kept.artifact == repr(unstorable)
 
 
 # --- searching -----------------------------------------------------------------------------------------------
@@ -593,6 +697,16 @@ def test_the_agent_searches_its_memory(talker: Talker, memory: Memory, scope: An
     assert "ben" not in result.text
     assert "What of my passport?" not in result.text
     assert "UTC] user: " in result.text
+
+
+def test_a_search_does_not_find_earlier_searches(talker: Talker, memory: Memory) -> None:
+    memory.add("user", "My cat is Tom.", {"user_id": "ann", "session_id": "s-1"})
+    for _ in range(5):
+        script = [calls(("search_memory", {"query": "cat"})), "Tom."]
+        model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory, limit=1, search="session")])
+        talker.invoke(agent, "Name?", ANN)
+        assert model.prompts[1][-1].text.count("My cat is Tom.") == 1
+        assert "tool:" not in model.prompts[1][-1].text
 
 
 def test_searching_a_user_s_memory_needs_a_user(talker: Talker, memory: Memory) -> None:

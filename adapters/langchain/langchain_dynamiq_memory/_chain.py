@@ -3,39 +3,72 @@
 Without `history_messages_key`, the chain's input at the end of a run is the history followed by what is new. LangChain
 tells the two apart by the length of the history, read again: a run of the same session that has finished in between,
 or a window that has moved, would then cost the user's message. So the history answers that second read with nothing,
-gets the whole input, and leaves out the messages that it handed out itself.
+gets the whole input, and leaves out what it handed out itself when the run began.
 """
 
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import history
 
+from dynamiq_memory import MessageError
+from dynamiq_memory.native import digest_of
+from langchain_dynamiq_memory._messages import to_message
+
 # There is no public sign of this caller. Were it renamed, LangChain's own way would apply again.
 _SAVERS = frozenset({"_exit_history", "_aexit_history"})
+# A subclass may stand between it and us.
+_DEPTH = 8
+# Runs of a history object that chains share, at the same time.
+_READS = 64
 _whole_input: ContextVar[int | None] = ContextVar("whole_input", default=None)
 
 
 def saving() -> bool:
-    """Whether the method that asks was called by the end of a chain's run."""
-    caller = sys._getframe(2)  # noqa: SLF001
-    return caller.f_code.co_name in _SAVERS and caller.f_globals.get("__name__") == history.__name__
+    """Whether the method that asks was called at the end of a chain's run."""
+    frame = sys._getframe(1)  # noqa: SLF001
+    for _ in range(_DEPTH):
+        if frame.f_code.co_name in _SAVERS and frame.f_globals.get("__name__") == history.__name__:
+            return True
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The messages that one read has handed out: the objects, and what tells their copies."""
+
+    messages: tuple[weakref.ref[BaseMessage], ...]
+    digests: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def begins(self, given: Sequence[BaseMessage]) -> bool:
+        return len(given) >= len(self) and all(one() is other for one, other in zip(self.messages, given, strict=False))
+
+    def begins_copied(self, digests: Sequence[str]) -> bool:
+        return self.digests == tuple(digests[: len(self)])
 
 
 class HandedOut:
-    """Remembers which messages a history has handed out, for as long as they live."""
+    """Remembers what a history has handed out."""
 
     def __init__(self) -> None:
-        self._messages: weakref.WeakValueDictionary[int, BaseMessage] = weakref.WeakValueDictionary()
+        self._reads: deque[_Read] = deque(maxlen=_READS)
 
-    def note(self, messages: Iterable[BaseMessage]) -> None:
-        """Remember messages."""
-        self._messages.update({id(message): message for message in messages})
+    def note(self, messages: Sequence[BaseMessage]) -> None:
+        """Remember a read."""
+        self._reads.append(_Read(tuple(map(weakref.ref, messages)), tuple(map(_digest, messages))))
 
     def expect_whole_input(self) -> None:
         """Note that what is added next, in this context, begins with the history."""
@@ -45,17 +78,31 @@ class HandedOut:
         """Whether it does; asked once."""
         expected = _whole_input.get() == id(self)
         _whole_input.set(None)
-        return expected
+        return expected and saving()
 
-    def leading(self, messages: Sequence[BaseMessage]) -> int:
-        """How many messages at the beginning are ones that were handed out."""
-        count = 0
-        while count < len(messages) and self._messages.get(id(messages[count])) is messages[count]:
-            count += 1
-        return count
+    def new_among(self, given: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        """Leave out the history that a chain's input begins with.
+
+        Args:
+            given: The input, and behind it the output.
+        """
+        reads = sorted({len(read): read for read in self._reads if read.begins(given)}.items())
+        if reads and reads[-1][0]:
+            return given[reads[-1][0] :]
+        # A model that is wrapped without a prompt gets copies. A question and an answer follow the history, or at
+        # least an answer.
+        digests = [_digest(message) for message in given]
+        for new in (2, 1):
+            lengths = [
+                len(read) for read in self._reads if len(read) <= len(given) - new and read.begins_copied(digests)
+            ]
+            if any(lengths) or (lengths and new == 1):
+                return given[max(lengths) :]
+        return given
 
 
-def copied(messages: Sequence[BaseMessage], stored: Sequence[BaseMessage]) -> int:
-    """How many messages at the beginning are the whole history, for a chain that copies what it is handed."""
-    begins = len(messages) > len(stored) and list(messages[: len(stored)]) == list(stored)
-    return len(stored) if begins else 0
+def _digest(message: BaseMessage) -> str:
+    try:
+        return digest_of(to_message(message, repr))
+    except MessageError:
+        return ""

@@ -7,8 +7,10 @@ calls in OpenAI's shape. Its `native` holds LangChain's fields beyond these, so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.documents import Document
 from langchain_core.messages import (
@@ -29,12 +31,12 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from dynamiq_memory import Message, MessageError, MessageRole
-from dynamiq_memory._ids import new_id
-from dynamiq_memory._json import is_clean
+from dynamiq_memory import ConfigurationError, Message, MessageError, MessageRole
 from dynamiq_memory.native import Default, Kinds, decode, encode, pack, unpack
 
 FRAMEWORK = "langchain"
+
+logger = logging.getLogger(__name__)
 
 # Chunks stand before the class that they derive from: the first match counts.
 _CLASSES: tuple[type[BaseMessage], ...] = (
@@ -77,7 +79,8 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
         default: Called for a value, such as a tool's artifact, that cannot be stored; see `json.dumps`.
 
     Returns:
-        The message, with LangChain's id where that can be an id here, else with a new one.
+        The message, with a new id. LangChain's own is none for a store: it may be missing, and some models number
+        all their answers alike.
 
     Raises:
         MessageError: It is no LangChain message, or holds a value that cannot be stored.
@@ -88,12 +91,9 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
             "langchain_core.messages.convert_to_messages"
         )
     kind = next(known for known in _CLASSES if isinstance(message, known))
-    # A directive about another message must not take that message's id, and with it its place.
-    own_id = None if isinstance(message, RemoveMessage) else message.id
     result = Message(
         role=_role(message),
         content=_content(message, default),
-        id=own_id if own_id and is_clean(own_id) else new_id(),
         tool_calls=_calls(message, default) or None,
         tool_call_id=_answered(message),
         name=_speaker(message),
@@ -101,17 +101,55 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
     fields = {name: value for name, value in _fields(message).items() if not _is_default(kind, name, value)}
     if result.content == message.content:
         fields.pop("content", None)
-    data = {"class": kind.__name__, "fields": encode(fields, f"a {kind.__name__}", _KINDS, default)}
+    where = kind.__name__ + (f" of {message.name!r}" if message.name else "")
+    data = {"class": kind.__name__, "fields": encode(fields, where, _KINDS, default)}
     result.native = pack(FRAMEWORK, data, result)
     return result
+
+
+def batch_of(messages: Any, default: Default | None = None) -> list[Message]:
+    """Make our messages of LangChain's.
+
+    Raises:
+        MessageError: It is no list of LangChain messages, or one holds a value that cannot be stored.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise MessageError(f"messages must be a list of messages, not a {type(messages).__name__}: give [message]")
+    return [to_message(message, default) for message in messages]
+
+
+def check_default(default: Default | None) -> Default | None:
+    """Check the function for values that cannot be stored.
+
+    Raises:
+        ConfigurationError: It is no function.
+    """
+    if default is not None and not callable(default):
+        raise ConfigurationError(f"default must be a function of a value, such as repr, not {default!r}")
+    return default
+
+
+def own_id(message: Message) -> str | None:
+    """LangChain's id of a message that LangChain wrote."""
+    data = unpack(FRAMEWORK, message)
+    given = data["fields"].get("id") if data else None
+    return given if isinstance(given, str) else None
+
+
+def stable_id(*parts: str) -> str:
+    """An id that is the same each time it is made of the same texts, whatever is in them."""
+    return str(uuid5(NAMESPACE_OID, json.dumps(parts)))
 
 
 def from_message(message: Message) -> BaseMessage:
     """Make LangChain's message of one of ours: as LangChain wrote it, or by its canonical fields."""
     data = unpack(FRAMEWORK, message)
-    if data is not None and data.get("class") in _BY_NAME:
-        fields = {"content": message.content, **decode(data["fields"], _KINDS)}
-        return _restore(_BY_NAME[data["class"]], fields)
+    if data is not None:
+        try:
+            fields = {"content": message.content, **decode(data["fields"], _KINDS)}
+            return _restore(_BY_NAME[data["class"]], fields)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # somebody else has written it
+            logger.warning("message %s holds no LangChain fields that can be read (%r)", message.id, error)
     common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
     if message.role is MessageRole.USER:
         return HumanMessage(**common)
@@ -123,9 +161,13 @@ def from_message(message: Message) -> BaseMessage:
 
 
 def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
-    """Make LangChain's messages for a model: without the directives that no provider takes."""
-    restored = (from_message(message) for message in messages)
-    return [message for message in restored if not isinstance(message, RemoveMessage)]
+    """Make LangChain's messages for a model.
+
+    Directives, which no provider takes, are left out, and instructions stand first: some providers refuse them later.
+    """
+    restored = [from_message(message) for message in messages]
+    said = [message for message in restored if not isinstance(message, RemoveMessage)]
+    return sorted(said, key=lambda message: not isinstance(message, SystemMessage))
 
 
 # --- the framework's own fields --------------------------------------------------------------------------------
@@ -145,7 +187,11 @@ def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
     # Validating would parse tool calls anew, and so give back another message than was stored.
-    return kind.model_construct(**fields)
+    message = kind.model_construct(**fields)
+    missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
+    if missing or not isinstance(message.content, str | list):
+        raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'content'}")
+    return message
 
 
 def _plain_document(document: Document) -> dict[str, Any]:
@@ -186,11 +232,17 @@ def _speaker(message: BaseMessage) -> str | None:
 def _content(message: BaseMessage, default: Default | None) -> str | list[dict[str, Any]]:
     if isinstance(message.content, str):
         return message.content
+    if not isinstance(message.content, list):
+        raise MessageError(f"content of a {type(message).__name__} must be text or a list, not {message.content!r}")
     called = isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
     without = _THOUGHT_BLOCKS | _CALL_BLOCKS if called else _THOUGHT_BLOCKS
-    kept = [part for part in map(_part, message.content) if part.get("type") not in without]
+    kept = [
+        part
+        for part in map(_part, message.content)
+        if not (isinstance(part.get("type"), str) and part["type"] in without)
+    ]
     plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, default)
-    return plain
+    return plain or ""  # OpenAI refuses an empty list
 
 
 def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
@@ -198,12 +250,14 @@ def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
     if isinstance(block, str):
         return {"type": "text", "text": block}
     kind = block.get("type")
+    if not isinstance(kind, str):
+        return dict(block)
     if kind in _TEXT_BLOCKS and isinstance(block.get("text"), str):
         return {"type": "text", "text": block["text"]}
     if kind == "image_url" and isinstance(block.get("image_url"), str):
         return {"type": "image_url", "image_url": {"url": block["image_url"]}}
     if kind in _MEDIA:
-        return _media(str(kind), block) or dict(block)
+        return _media(kind, block) or dict(block)
     return dict(block)
 
 
@@ -219,24 +273,30 @@ def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
     if kind == "audio" and isinstance(data, str) and isinstance(mime, str):
         return {"type": "input_audio", "input_audio": {"data": data, "format": mime.partition("/")[2]}}
     if kind == "file" and isinstance(data, str) and isinstance(url, str):
-        named = block.get("filename") or (block.get("extras") or {}).get("filename")
+        extras = block.get("extras")
+        named = block.get("filename") or (extras.get("filename") if isinstance(extras, dict) else None)
         return {"type": "file", "file": {"file_data": url, **({"filename": named} if named else {})}}
-    return None
+    by_id = block.get("file_id") or (block.get("id") if block.get("source_type") == "id" else None)
+    return {"type": "file", "file": {"file_id": by_id}} if kind == "file" and isinstance(by_id, str) else None
 
 
 def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]]:
     if not isinstance(message, AIMessage):
         return []
-    calls = [
-        _call(made["id"], made["name"], json.dumps(encode(made["args"], "args", _KINDS, default), default=str))
-        for made in message.tool_calls
-    ]
+    calls = [_call(made["id"], made["name"], _arguments(made["args"], default)) for made in message.tool_calls]
     calls += [_call(made.get("id"), made.get("name"), made.get("args")) for made in message.invalid_tool_calls]
     function = message.additional_kwargs.get("function_call")
     if not calls and isinstance(function, dict):
         # The shape before tool calls: no id; a FunctionMessage of that name answers it.
         calls.append(_call(_function_id(function.get("name")), function.get("name"), function.get("arguments")))
     return calls
+
+
+def _arguments(given: Any, default: Default | None) -> str:
+    try:
+        return json.dumps(given, default=default or str)
+    except (TypeError, ValueError):  # keys that JSON does not know, or a value within itself
+        return json.dumps(encode(given, "args", _KINDS, default), default=str)
 
 
 def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
@@ -260,12 +320,13 @@ def _parsed_calls(calls: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for call in calls:
         function = call.get("function")
         function = function if isinstance(function, Mapping) else call
+        id_ = None if call.get("id") is None else str(call["id"])
         name, arguments = str(function.get("name") or ""), function.get("arguments")
         parsed = _object(arguments)
         if parsed is None:
-            invalid.append(invalid_tool_call(name=name, args=str(arguments), id=call.get("id"), error=None))
+            invalid.append(invalid_tool_call(name=name, args=str(arguments), id=id_, error=None))
         else:
-            valid.append(tool_call(name=name, args=parsed, id=call.get("id")))
+            valid.append(tool_call(name=name, args=parsed, id=id_))
     return {"tool_calls": valid, "invalid_tool_calls": invalid}
 
 
@@ -273,6 +334,6 @@ def _object(arguments: Any) -> dict[str, Any] | None:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return dict(arguments or {}) if arguments is None or isinstance(arguments, Mapping) else None

@@ -11,12 +11,14 @@ from langchain_core.tools import BaseTool, StructuredTool
 
 from dynamiq_memory import ConfigurationError, Memory, Message
 from dynamiq_memory.formatting import format_messages
+from langchain_dynamiq_memory._messages import own_id
 from langchain_dynamiq_memory._scope import scoped_to_run
 
 SearchScope = Literal["session", "user"]
 
+_NAME = "search_memory"
 _FOUND = 8
-# Some of what is found is in the agent's state already.
+# Some of what is found is in the agent's state already, or an earlier search.
 _READ = 4 * _FOUND
 _DESCRIPTION = (
     "Search {where} for messages about something, by words. Use it when the user refers to something that was said "
@@ -49,7 +51,7 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
     return StructuredTool.from_function(
         search_memory,
         asearch_memory,
-        name="search_memory",
+        name=_NAME,
         description=_DESCRIPTION.format(where=_WHERE[scope]),
     )
 
@@ -66,8 +68,14 @@ def _within(memory: Memory, scope: SearchScope, runtime: ToolRuntime) -> tuple[M
 
 def _told(found: Sequence[Message], runtime: ToolRuntime) -> str:
     at_hand = {message.id for message in runtime.state["messages"]}
-    others = [message for message in found if message.id not in at_hand][:_FOUND]
+    others = [message for message in found if own_id(message) not in at_hand and not _is_search(message)][:_FOUND]
     return "\n".join(f"[{_time(message)}] {format_messages([message])}" for message in others) or "Nothing found."
+
+
+def _is_search(message: Message) -> bool:
+    """Whether a message asks for a search or answers one: quoting those would only repeat what they quote."""
+    called = [(call.get("function") or {}).get("name") for call in message.tool_calls or ()]
+    return _NAME in (*called, message.name)
 
 
 def _time(message: Message) -> str:

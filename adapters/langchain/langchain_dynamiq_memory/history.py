@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence, Sized
+from typing import NoReturn
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
-from dynamiq_memory import ConfigurationError, DynamiqMemoryError, Memory, Message, MessageError
-from dynamiq_memory._ids import new_id
-from dynamiq_memory.messages import MESSAGE_ID_KEY
+from dynamiq_memory import ConfigurationError, DynamiqMemoryError, Memory, Message
+from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
 from dynamiq_memory.native import Default
-from langchain_dynamiq_memory._chain import HandedOut, copied, saving
-from langchain_dynamiq_memory._messages import for_model, from_message, to_message
-from langchain_dynamiq_memory._shared import memory_at
+from dynamiq_memory.references import memory_at
+from langchain_dynamiq_memory._chain import HandedOut, saving
+from langchain_dynamiq_memory._messages import batch_of, check_default, for_model, from_message, stable_id
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             raise ConfigurationError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
         self.memory = memory.scoped(session_id, user_id)
         self.limit = limit
-        self._default = default
+        self._default = check_default(default)
         self._handed_out = HandedOut()
 
     @classmethod
@@ -125,8 +124,8 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages as one batch, all or none where the store can, behind those that are there.
 
-        Adding the same batch again is safe if each of its messages has an id; other messages are stored even if their
-        id is in the session already, as some models number all their answers alike.
+        A batch whose messages all have ids can be added again without being doubled. Otherwise an id does not matter:
+        some models number all their answers alike.
 
         Args:
             messages: Messages of any of LangChain's types; not changed.
@@ -136,24 +135,22 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             BackendError: The store failed.
         """
         try:
-            if self._handed_out.whole_input_expected() and saving():
-                messages = messages[self._handed_out.leading(messages) or copied(messages, self._read()) :]
-            batch = self._converted(messages)
-            known = self._known(batch, messages)
-            stored = self.memory.get_all(len(known), {MESSAGE_ID_KEY: known}) if known else []
-            self.memory.add_many(_with_free_ids(batch, messages, stored))
+            if self._handed_out.whole_input_expected():
+                messages = self._handed_out.new_among(messages)
+            batch, known = self._batch(messages)
+            stored = self.memory.get_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
+            self.memory.add_many(_new(batch, stored, self.memory.get_all(1)))
         except DynamiqMemoryError as error:
             self._report(error, messages)
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages as one batch; see `add_messages`."""
         try:
-            if self._handed_out.whole_input_expected() and saving():
-                messages = messages[self._handed_out.leading(messages) or copied(messages, await self._aread()) :]
-            batch = self._converted(messages)
-            known = self._known(batch, messages)
-            stored = await self.memory.aget_all(len(known), {MESSAGE_ID_KEY: known}) if known else []
-            await self.memory.aadd_many(_with_free_ids(batch, messages, stored))
+            if self._handed_out.whole_input_expected():
+                messages = self._handed_out.new_among(messages)
+            batch, known = self._batch(messages)
+            stored = await self.memory.aget_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
+            await self.memory.aadd_many(_new(batch, stored, await self.memory.aget_all(1)))
         except DynamiqMemoryError as error:
             self._report(error, messages)
 
@@ -211,21 +208,21 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         self._handed_out.note(messages)
         return messages
 
-    def _converted(self, messages: Any) -> list[Message]:
-        if not isinstance(messages, Sequence) or isinstance(messages, str):
-            raise MessageError(f"messages must be a list of messages, not a {type(messages).__name__}: give [message]")
-        return [to_message(message, self._default) for message in messages]
+    def _batch(self, messages: Sequence[BaseMessage]) -> tuple[list[Message], list[str]]:
+        """Our messages, and the ids under which they are stored if the batch has been added before."""
+        batch = batch_of(messages, self._default)
+        if not batch or not all(message.id for message in messages):
+            return batch, []
+        whole = [repr(sorted(self.memory.filters.items())), *(message.to_json() for message in _anonymous(batch))]
+        for place, message in enumerate(batch):
+            message.id = stable_id(str(place), *whole)
+        return batch, [message.id for message in batch]
 
-    @staticmethod
-    def _known(batch: Sequence[Message], messages: Sequence[BaseMessage]) -> list[str]:
-        """The ids that may be in the store: those that LangChain gave."""
-        return sorted({ours.id for ours, theirs in zip(batch, messages, strict=True) if ours.id == theirs.id})
-
-    def _report(self, error: DynamiqMemoryError, messages: Sequence[Any]) -> NoReturn:
+    def _report(self, error: DynamiqMemoryError, messages: object) -> NoReturn:
         # A chain only logs what its history raises, without saying whose messages are missing.
         logger.error(
-            "%d messages of session %r (user %r) were not stored: %s",
-            len(messages),
+            "%s messages of session %r (user %r) were not stored: %s",
+            len(messages) if isinstance(messages, Sized) else "no",
             self.session_id,
             self.user_id,
             error,
@@ -233,23 +230,14 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         raise error
 
 
-def _with_free_ids(batch: list[Message], messages: Sequence[BaseMessage], stored: Sequence[Message]) -> list[Message]:
-    """Give new ids where one is taken, in the session or in the batch, unless the batch is one added again."""
-    taken = {message.id: message for message in stored}
-    here = [message.id in taken for message in batch]
-    again = (
-        any(here)
-        and here == sorted(here, reverse=True)  # a write that broke off has stored the first ones
-        and all(ours.id == theirs.id for ours, theirs in zip(batch, messages, strict=True))
-        and all(_same(message, taken[message.id]) for message in batch if message.id in taken)
-    )
-    seen = set() if again else set(taken)
-    for message in batch:
-        if message.id in seen:
-            message.id = new_id()
-        seen.add(message.id)
-    return batch
+def _anonymous(batch: Iterable[Message]) -> list[Message]:
+    """The messages without what they have from being made here."""
+    return [message.model_copy(update={"id": "", "timestamp": None}) for message in batch]
 
 
-def _same(one: Message, other: Message) -> bool:
-    return from_message(one) == from_message(other)
+def _new(batch: Iterable[Message], stored: Iterable[Message], latest: Sequence[Message]) -> list[Message]:
+    """What is not stored yet, to stand behind the latest message."""
+    there = {message.id for message in stored}
+    new = [message for message in batch if message.id not in there]
+    put_together(new, latest[0] if latest else None)
+    return new

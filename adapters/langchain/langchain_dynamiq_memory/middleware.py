@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -20,18 +21,14 @@ from dynamiq_memory import (
     MessageRole,
     select_to_save,
 )
-from dynamiq_memory._ids import new_id
-from dynamiq_memory._json import is_clean
-from dynamiq_memory.alignment import Alignment, align
-from dynamiq_memory.messages import TIMESTAMP_KEY
+from dynamiq_memory.alignment import align
+from dynamiq_memory.messages import TIMESTAMP_KEY, put_together
 from dynamiq_memory.native import Default
 from dynamiq_memory.plans import Call, Plan, arun, run
-from langchain_dynamiq_memory._messages import for_model, to_message
+from langchain_dynamiq_memory._held import HeldState, is_summary
+from langchain_dynamiq_memory._messages import check_default, for_model, to_message
 from langchain_dynamiq_memory._scope import scoped_to_run
 from langchain_dynamiq_memory._search_tool import SearchScope, search_tool
-
-# How LangChain's SummarizationMiddleware marks its note.
-_SUMMARY = "summarization"
 
 
 class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
@@ -87,7 +84,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self.limit = limit
         self.max_tokens = max_tokens
         self.tools = [] if search is None else [search_tool(memory, search)]
-        self._default = default
+        self._default = check_default(default)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -119,21 +116,21 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         return scoped_to_run(self.memory, runtime.context, get_config().get("configurable", {}))
 
     def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[list[BaseMessage]]:
-        held = _conversation(state)
-        found = yield from self._align(held)
-        new = self._converted(held, found)
+        held = HeldState(state, memory, self._default)
+        found = yield from align(held)
+        new = held.messages_from(found.stored)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Whether an answer is the final one is known when the next question comes, or the run ends.
             questions = [place for place, message in enumerate(new) if message.role is MessageRole.USER]
             new = new[: questions[-1] + 1] if questions else []
         stored = yield from _add(select_to_save(new, memory.save_mode))
         first = found.first or next(iter(stored), None)
-        return (yield from self._recall(state, first))
+        return (yield from self._recall(memory, state, first))
 
-    def _recall(self, state: Sequence[BaseMessage], first: Message | None) -> Plan[list[BaseMessage]]:
+    def _recall(self, memory: Memory, state: Sequence[BaseMessage], first: Message | None) -> Plan[list[BaseMessage]]:
         """Recall what stands before the first stored message of the agent's state."""
         strategy = self.strategy
-        if any(_is_summary(message) for message in state):
+        if any(is_summary(message) for message in state):
             # The note stands for what went before; only what it may have left out is worth recalling.
             if strategy is MemoryRetrievalStrategy.ALL:
                 return []
@@ -142,7 +139,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         arguments = {
             "query": str(questions[-1].text) if questions else None,
             "limit": self.limit,
-            "filters": None if first is None else {TIMESTAMP_KEY: {"lt": first.timestamp}},
+            "filters": None if first is None else _before(first, memory.filters.get(TIMESTAMP_KEY)),
             "strategy": strategy,
             "max_tokens": self.max_tokens,
         }
@@ -150,38 +147,30 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         return for_model(recalled)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
-        held = _conversation(state["messages"])
-        found = yield from self._align(held)
-        new = self._converted(held, found)
-        if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(held[-1], ToolMessage):
-            new.append(to_message(_answer_of(held, state), self._default))
+        held = HeldState(state["messages"], memory, self._default)
+        found = yield from align(held)
+        new = held.messages_from(found.stored)
+        if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(held.last, ToolMessage):
+            answer = to_message(_answer_of(state["messages"], held.last, state), self._default)
+            new.append(answer.model_copy(update={"id": new[-1].id}))
         yield from _add(select_to_save(new, memory.save_mode))
 
-    def _align(self, held: Sequence[BaseMessage]) -> Plan[Alignment]:
-        ids = [message.id if message.id and is_clean(message.id) else "" for message in held]
-        return align(ids, lambda place: to_message(held[place], self._default))
 
-    def _converted(self, held: Sequence[BaseMessage], found: Alignment) -> list[Message]:
-        """Our messages of those that are not stored."""
-        new = [to_message(message, self._default) for message in held[found.stored :]]
-        for message in new:
-            if message.id in found.taken:
-                message.id = new_id()
-        return new
-
-
-def _conversation(state: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """What was said: without instructions, and without the note that stands for what was said before."""
-    return [message for message in state if not (isinstance(message, SystemMessage) or _is_summary(message))]
-
-
-def _is_summary(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage) and message.additional_kwargs.get("lc_source") == _SUMMARY
+def _before(message: Message, default: Any) -> dict[str, Any] | None:
+    """A filter for what stands before a message, within the memory's default filter on the time."""
+    if default is not None and not isinstance(default, Mapping):
+        return None
+    bounds = dict(default or {})
+    bounds["lt"] = min(bounds.get("lt", math.inf), message.timestamp or 0.0)
+    return {TIMESTAMP_KEY: bounds}
 
 
 def _add(messages: list[Message]) -> Plan[list[Message]]:
+    """Store messages behind those of the session."""
     if not messages:
         return []
+    latest = cast("list[Message]", (yield Call("get_all", {"limit": 1})))
+    put_together(messages, latest[0] if latest else None)
     return cast("list[Message]", (yield Call("add_many", {"messages": messages})))
 
 
@@ -194,10 +183,9 @@ def _with_recalled(request: ModelRequest[Any], recalled: Sequence[BaseMessage]) 
     return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *recalled, *messages[start:]]))
 
 
-def _answer_of(held: Sequence[BaseMessage], state: Mapping[str, Any]) -> AIMessage:
+def _answer_of(messages: Sequence[BaseMessage], result: ToolMessage, state: Mapping[str, Any]) -> AIMessage:
     """The answer of a run that ended with a tool's result: the structured response, or what the tool returned."""
-    result = cast("ToolMessage", held[-1])
-    calls = [call for message in held if isinstance(message, AIMessage) for call in message.tool_calls]
+    calls = [call for message in messages if isinstance(message, AIMessage) for call in message.tool_calls]
     arguments = next((call["args"] for call in reversed(calls) if call["id"] == result.tool_call_id), None)
     if state.get("structured_response") is not None and arguments is not None:
         return AIMessage(json.dumps(arguments, ensure_ascii=False, default=str), id=result.id)

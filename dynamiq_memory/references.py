@@ -1,0 +1,86 @@
+"""Memories by reference: a framework that saves its state as JSON gets its memory back, bound to its store.
+
+For adapters. A reference holds no secret and no message.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from dynamiq_memory._ids import new_id
+from dynamiq_memory.backends import create_backend
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.memory import Memory
+
+_lock = threading.RLock()
+_by_url: dict[str, Memory] = {}
+_by_name: dict[str, Memory] = {}
+_by_id: weakref.WeakValueDictionary[str, Memory] = weakref.WeakValueDictionary()
+_ids: weakref.WeakKeyDictionary[Memory, str] = weakref.WeakKeyDictionary()
+
+
+def memory_at(url: str) -> Memory:
+    """Return the process's memory for a URL: opened once, and again if somebody has closed it.
+
+    Args:
+        url: As for `dynamiq_memory.backends.create_backend`.
+
+    Raises:
+        ConfigurationError: The URL is not understood.
+    """
+    with _lock:
+        known = _by_url.get(url) if isinstance(url, str) else None
+        if known is None or known.backend.is_closed:
+            known = _by_url[url] = Memory(backend=create_backend(url))
+        return known
+
+
+def register_memory(name: str, memory: Memory) -> None:
+    """Give a memory a name by which references to it are resolved, also in another process that does the same.
+
+    Needed for a store that has no URL without secrets, and for settings that are no plain values.
+
+    Args:
+        name: The name; a memory that has it already makes way.
+        memory: The memory.
+    """
+    if not isinstance(memory, Memory):
+        raise ConfigurationError(f"memory must be a dynamiq_memory.Memory, not a {type(memory).__name__}")
+    with _lock:
+        _by_name[name] = memory
+
+
+def reference_to(memory: Memory) -> dict[str, Any]:
+    """Describe a memory so that `resolve` finds it: JSON without secrets."""
+    with _lock:
+        if memory not in _ids:
+            _ids[memory] = new_id()
+            _by_id[_ids[memory]] = memory
+        name = next((name for name, known in _by_name.items() if known is memory), None)
+        described = memory.to_dict()
+        settings = {key: described[key] for key in ("message_limit", "filters", "save_mode", "recent_share")}
+        return {"id": _ids[memory], "name": name, "url": memory.backend.to_url(), "settings": settings}
+
+
+def resolve(reference: Mapping[str, Any]) -> Memory:
+    """Find the memory of a reference: the object itself, the one of its name, or its store opened anew.
+
+    Raises:
+        ConfigurationError: It is not alive in this process, has no name that is registered here, and its store has
+            no URL without secrets.
+    """
+    with _lock:
+        for known, key in ((_by_id, "id"), (_by_name, "name")):
+            found = known.get(reference.get(key) or "")
+            if found is not None:
+                return found
+        url = reference.get("url")
+        if not url:
+            raise ConfigurationError(
+                f"the memory {reference.get('name') or ''!r} cannot be opened again in this process: call "
+                "dynamiq_memory.register_memory(name, memory) in both processes before saving and restoring"
+            )
+        return Memory(backend=memory_at(url).backend, **reference.get("settings", {}))

@@ -1,0 +1,91 @@
+"""Memories by reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynamiq_memory import ConfigurationError, Memory, references, register_memory
+from dynamiq_memory.backends import InMemory, SQLite, create_backend
+from dynamiq_memory.ranking import Tokenizer
+from dynamiq_memory.references import memory_at, reference_to, resolve
+from tests.conftest import RunScript
+
+
+@pytest.fixture(autouse=True)
+def _registries_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "_by_url", {})
+    monkeypatch.setattr(references, "_by_name", {})
+
+
+def test_a_memory_is_opened_once_for_each_url(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with memory_at(url) as memory:
+        assert memory_at(url) is memory
+        memory.add("user", "hello")
+    with memory_at(url) as again:
+        assert again is not memory
+        assert again.count() == 1
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "ftp://x", None, ["x"]])
+def test_a_wrong_url_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError):
+        memory_at(wrong)  # type: ignore[arg-type]
+
+
+def test_a_live_memory_is_found_again() -> None:
+    memory = Memory(filters={"user_id": "u"})
+    assert resolve(json.loads(json.dumps(reference_to(memory)))) is memory
+    assert reference_to(memory) == reference_to(memory)
+
+
+def test_a_memory_without_url_and_name_is_not_found_elsewhere() -> None:
+    reference = reference_to(Memory()) | {"id": "of another process"}
+    with pytest.raises(ConfigurationError, match="register_memory"):
+        resolve(reference)
+
+
+def test_a_name_stands_for_whatever_is_registered() -> None:
+    first, second = Memory(), Memory()
+    register_memory("main", first)
+    reference = reference_to(first) | {"id": "of another process"}
+    assert resolve(reference) is first
+    register_memory("main", second)
+    assert resolve(reference) is second
+    with pytest.raises(ConfigurationError, match="Memory"):
+        register_memory("main", "sqlite:///x.db")  # type: ignore[arg-type]
+
+
+def test_a_file_is_opened_in_another_process(tmp_path: Path, run_script: RunScript) -> None:
+    backend = SQLite(tmp_path / "a b%#.db", index_name="mine")
+    with Memory(backend=backend, filters={"user_id": "u"}, message_limit=7, save_mode="input_output") as memory:
+        memory.add("user", "hello")
+        reference = json.dumps(reference_to(memory))
+    run_script(
+        """
+import json, sys
+from dynamiq_memory import MemorySaveMode
+from dynamiq_memory.references import resolve
+with resolve(json.loads(sys.argv[1])) as memory:
+    assert memory.get_all()[0].content == "hello"
+    assert memory.filters == {"user_id": "u"}
+    assert (memory.message_limit, memory.save_mode) == (7, MemorySaveMode.INPUT_OUTPUT)
+""",
+        reference,
+    )
+
+
+def test_only_a_store_that_a_url_describes_has_one(tmp_path: Path) -> None:
+    assert InMemory().to_url() is None
+    with SQLite(":memory:") as store:
+        assert store.to_url() is None
+    with SQLite(tmp_path / "a.db", tokenizer=Tokenizer(language=None)) as store:
+        assert store.to_url() is None
+    with SQLite(tmp_path / "b.db", timeout=2.5, synchronous="NORMAL") as store:
+        url = store.to_url()
+        assert url is not None
+        with create_backend(url) as same:
+            assert same.to_dict() == store.to_dict()
