@@ -154,6 +154,7 @@ class ReplaceDeletesFirst(Broken):
 
     def replace(self, filters: Any, messages: Sequence[Message]) -> list[Message]:
         self.clear(filters)
+        time.sleep(0.002)  # long enough for some reader to look
         return self.add_many(prepare(messages, {k: v for k, v in filters.items() if isinstance(v, str)}))
 
 
