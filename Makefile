@@ -13,7 +13,8 @@ PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt
 ARGS ?=
 # Names and versions only: an address would tie the repository to one package registry.
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-annotate --no-emit-index-url \
-	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory --python-version 3.11
+	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory \
+	--no-emit-package llama-index-memory-dynamiq --python-version 3.11
 
 .PHONY: help demo test floor lint format bench build lock clean
 

@@ -207,3 +207,20 @@ def _value(message: Message, key: str) -> Any:
     if key == MESSAGE_ID_KEY:
         return message.id
     return message.metadata.get(key)
+
+
+def earlier_than(timestamp: float, default: Any = None) -> dict[str, Any] | None:
+    """Make a filter for what stands before a time, within the default filter on the time of a memory.
+
+    Args:
+        timestamp: POSIX seconds.
+        default: What the memory's default filters say of `timestamp`. A call's own filter takes its place, so what it
+            says must be said again.
+
+    Returns:
+        The filter; None where the default fixes the times themselves.
+    """
+    if default is not None and not isinstance(default, Mapping):
+        return None
+    bounds = dict(default or {})
+    return {TIMESTAMP_KEY: {**bounds, "lt": min(bounds.get("lt", math.inf), timestamp)}}

@@ -22,8 +22,8 @@ from dynamiq_memory.messages import Message
 
 TAG = "$native"
 
-Kinds = Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]]
-"""A framework's own classes by name: the class, what turns its object into plain values, what restores it."""
+Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
+"""A framework's own classes by name: the class or classes, what makes plain values of an object, what restores it."""
 
 Default = Callable[[Any], Any]
 """Turns a value that cannot be stored into one that can, as `default` of `json.dumps`."""

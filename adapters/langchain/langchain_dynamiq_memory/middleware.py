@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from dynamiq_memory import (
     select_to_save,
 )
 from dynamiq_memory.alignment import align
+from dynamiq_memory.filters import earlier_than
 from dynamiq_memory.messages import TIMESTAMP_KEY, put_together
 from dynamiq_memory.native import Default
 from dynamiq_memory.plans import Call, Plan, arun, run
@@ -139,7 +139,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         arguments = {
             "query": str(questions[-1].text) if questions else None,
             "limit": self.limit,
-            "filters": None if first is None else _before(first, memory.filters.get(TIMESTAMP_KEY)),
+            "filters": first and earlier_than(first.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)),
             "strategy": strategy,
             "max_tokens": self.max_tokens,
         }
@@ -154,15 +154,6 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             answer = to_message(_answer_of(state["messages"], held.last, state), self._default)
             new.append(answer.model_copy(update={"id": new[-1].id}))
         yield from _add(select_to_save(new, memory.save_mode))
-
-
-def _before(message: Message, default: Any) -> dict[str, Any] | None:
-    """A filter for what stands before a message, within the memory's default filter on the time."""
-    if default is not None and not isinstance(default, Mapping):
-        return None
-    bounds = dict(default or {})
-    bounds["lt"] = min(bounds.get("lt", math.inf), message.timestamp or 0.0)
-    return {TIMESTAMP_KEY: bounds}
 
 
 def _add(messages: list[Message]) -> Plan[list[Message]]:

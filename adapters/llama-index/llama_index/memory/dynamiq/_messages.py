@@ -1,0 +1,320 @@
+"""LlamaIndex's messages and ours, both ways, without loss.
+
+The canonical fields of a stored message hold what every framework understands: role, text, content parts and tool
+calls in OpenAI's shape. Its `native` holds LlamaIndex's blocks and additional_kwargs beyond these.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from io import BytesIO, IOBase
+from pathlib import Path, PurePath
+from typing import Any
+
+from llama_index.core.base.llms import types
+from llama_index.core.base.llms.types import AudioBlock, ChatMessage, DocumentBlock, ImageBlock, TextBlock
+from llama_index.core.base.llms.types import MessageRole as Role
+from pydantic import AnyUrl, BaseModel
+
+from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory.messages import put_together
+from dynamiq_memory.native import Kinds, decode, encode, pack, unpack
+
+FRAMEWORK = "llama_index"
+
+logger = logging.getLogger(__name__)
+
+_ROLES = {
+    Role.USER: MessageRole.USER,
+    Role.ASSISTANT: MessageRole.ASSISTANT,
+    Role.CHATBOT: MessageRole.ASSISTANT,
+    Role.MODEL: MessageRole.ASSISTANT,
+    Role.SYSTEM: MessageRole.SYSTEM,
+    Role.DEVELOPER: MessageRole.SYSTEM,
+    Role.TOOL: MessageRole.TOOL,
+    Role.FUNCTION: MessageRole.TOOL,
+}
+# Later releases of llama-index-core 0.13 brought the others.
+_ToolCallBlock: type[BaseModel] | None = getattr(types, "ToolCallBlock", None)
+_BLOCKS: dict[str, type[BaseModel]] = {
+    name: kind
+    for name, kind in vars(types).items()
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and "block_type" in kind.model_fields
+} | {"CacheControl": types.CacheControl}
+
+
+def to_message(message: ChatMessage) -> Message:
+    """Make our message of one of LlamaIndex's.
+
+    Args:
+        message: The message; not changed.
+
+    Returns:
+        The message, with a new id: LlamaIndex's have none.
+
+    Raises:
+        MessageError: It is no LlamaIndex message, or holds a value that cannot be stored.
+    """
+    if not isinstance(message, ChatMessage):
+        raise MessageError(f"a {type(message).__name__} is no LlamaIndex message: give ChatMessage(role=…, content=…)")
+    kwargs = message.additional_kwargs
+    role = Role(message.role)
+    answered = kwargs.get("tool_call_id") if _ROLES[role] is MessageRole.TOOL else None
+    name = kwargs.get("name")
+    result = Message(
+        role=_ROLES[role],
+        content=_content(message),
+        tool_calls=_calls(message) or None,
+        tool_call_id=None if answered is None else str(answered),
+        name=name if isinstance(name, str) else None,
+    )
+    data: dict[str, Any] = {"role": role.value}
+    if _plain_text(message) is None:
+        data["blocks"] = message.blocks
+    if kwargs:
+        data["additional_kwargs"] = kwargs
+    result.native = pack(FRAMEWORK, encode(data, "ChatMessage", _KINDS), result)
+    return result
+
+
+def to_messages(messages: Any, behind: Message | None = None) -> list[Message]:
+    """Make our messages of those of one batch, between which nobody else's are to stand.
+
+    Args:
+        messages: LlamaIndex's messages.
+        behind: The last message of their session.
+
+    Raises:
+        MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
+    """
+    if isinstance(messages, str | Mapping | BaseModel) or not isinstance(messages, Iterable):
+        raise MessageError(f"messages must be a list of ChatMessage, not a {type(messages).__name__}: give [message]")
+    batch = [to_message(message) for message in messages]
+    put_together(batch, behind)
+    return batch
+
+
+def from_message(message: Message) -> ChatMessage:
+    """Make LlamaIndex's message of one of ours: as LlamaIndex wrote it, or by its canonical fields."""
+    data = unpack(FRAMEWORK, message)
+    if data is not None:
+        try:
+            own = decode(data, _KINDS)
+            blocks = own["blocks"] if "blocks" in own else [TextBlock(text=str(message.content))]
+            return _restore(ChatMessage, Role(own["role"]), blocks, own.get("additional_kwargs", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # somebody else has written it
+            logger.warning("message %s holds no LlamaIndex fields that can be read (%r)", message.id, error)
+    kwargs: dict[str, Any] = {}
+    if message.name is not None:
+        kwargs["name"] = message.name
+    if message.tool_call_id is not None:
+        kwargs["tool_call_id"] = message.tool_call_id
+    blocks = _blocks(message)
+    if message.tool_calls and _ToolCallBlock is not None:
+        blocks += [_tool_call_block(call) for call in message.tool_calls]
+    elif message.tool_calls:
+        kwargs["tool_calls"] = [dict(call) for call in message.tool_calls]
+    return _restore(ChatMessage, Role(message.role.value), blocks, kwargs)
+
+
+# --- the framework's own fields --------------------------------------------------------------------------------
+
+
+def _plain_text(message: ChatMessage) -> str | None:
+    """The text of a message whose blocks say no more than that."""
+    block = message.blocks[0] if len(message.blocks) == 1 else None
+    plain = type(block) is TextBlock and block.__dict__.keys() == {"block_type", "text"}
+    return block.text if plain and isinstance(block, TextBlock) else None
+
+
+def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
+    # Validating would append the images of additional_kwargs once more.
+    if not isinstance(kwargs, dict) or not all(isinstance(block, BaseModel) for block in blocks):
+        raise ValueError("blocks or additional_kwargs of another kind")
+    return kind.model_construct(role=role, blocks=blocks, additional_kwargs=kwargs)
+
+
+def _plain_model(model: BaseModel) -> dict[str, Any]:
+    known = next(kind.__name__ for kind in type(model).__mro__ if _BLOCKS.get(kind.__name__) is kind)
+    return {"class": known, "fields": {**model.__dict__, **(model.model_extra or {})}}
+
+
+def _block_from(plain: Mapping[str, Any]) -> BaseModel:
+    # Validating would encode the bytes of images once more.
+    return _BLOCKS[plain["class"]].model_construct(**plain["fields"])
+
+
+def _plain_openai(model: BaseModel) -> dict[str, Any]:
+    return {"module": type(model).__module__, "class": type(model).__qualname__, "data": model.model_dump()}
+
+
+def _openai_from(plain: Mapping[str, Any]) -> Any:
+    """OpenAI's object, if its package is here; else its fields."""
+    module, name = str(plain["module"]), str(plain["class"])
+    if not module.startswith(_OPENAI):
+        return plain["data"]
+    try:
+        kind = getattr(import_module(module), name, None)
+    except ImportError:
+        return plain["data"]
+    if not isinstance(kind, type) or not issubclass(kind, BaseModel):
+        return plain["data"]
+    return kind.model_validate(plain["data"])
+
+
+def _plain_stream(stream: IOBase) -> bytes:
+    place = stream.tell()
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(place)
+    return data if isinstance(data, bytes) else str(data).encode()
+
+
+class _OpenAIMeta(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, BaseModel) and type(instance).__module__.startswith(_OPENAI)
+
+
+class _OpenAIModel(metaclass=_OpenAIMeta):
+    """Any of the OpenAI package's types, without importing it."""
+
+
+_OPENAI = "openai.types."
+_KINDS: Kinds = {
+    "Block": (tuple(_BLOCKS.values()), _plain_model, _block_from),
+    "OpenAI": (_OpenAIModel, _plain_openai, _openai_from),
+    "AnyUrl": (AnyUrl, str, AnyUrl),
+    "Path": (PurePath, str, Path),
+    "Stream": (IOBase, _plain_stream, BytesIO),
+}
+
+
+# --- the canonical fields --------------------------------------------------------------------------------------
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    plain = _plain_text(message)
+    if plain is not None:
+        return plain
+    parts = [part for block in message.blocks for part in _parts(block)]
+    return parts or ""
+
+
+def _parts(block: Any) -> list[dict[str, Any]]:
+    """A block in OpenAI's shape; none for what only LlamaIndex or the model's provider understands."""
+    if isinstance(block, TextBlock):
+        return [{"type": "text", "text": block.text}]
+    kind = getattr(block, "block_type", "")
+    if kind == "image":
+        url = _url(block, block.image, block.image_mimetype or "image/png")
+        detail = {"detail": block.detail} if block.detail else {}
+        return [{"type": "image_url", "image_url": {"url": url, **detail}}] if url else []
+    if kind == "audio" and isinstance(block.audio, bytes):
+        return [{"type": "input_audio", "input_audio": {"data": block.audio.decode(), "format": block.format or "wav"}}]
+    if kind == "document":
+        data = _url(block, block.data, block.document_mimetype or "application/pdf")
+        return [{"type": "file", "file": {"filename": block.title, "file_data": data}}] if data else []
+    if kind in {"citable", "citation"}:
+        inner = block.content if kind == "citable" else [block.cited_content]
+        return [part for item in inner for part in _parts(item)]
+    return []
+
+
+def _url(block: Any, data: bytes | IOBase | None, mime: str) -> str | None:
+    """A data URL of what the block holds (bytes are base64 already), else its own URL; None for a local path."""
+    if isinstance(data, IOBase):
+        data = base64.b64encode(_plain_stream(data))
+    if isinstance(data, bytes) and data:
+        return f"data:{mime};base64,{data.decode()}"
+    return str(block.url) if block.url else None
+
+
+def _calls(message: ChatMessage) -> list[dict[str, Any]]:
+    """The calls of an assistant's message: of its blocks, and of additional_kwargs, where they stood before."""
+    if _ROLES[Role(message.role)] is not MessageRole.ASSISTANT:
+        return []
+    blocks: list[Any] = list(message.blocks)
+    calls = [
+        _call(block.tool_call_id, block.tool_name, block.tool_kwargs)
+        for block in blocks
+        if getattr(block, "block_type", "") == "tool_call"
+    ]
+    known = {call["id"] for call in calls}
+    given = message.additional_kwargs.get("tool_calls")
+    for made in given if isinstance(given, list | tuple) else ():
+        fields = made.model_dump() if isinstance(made, BaseModel) else made
+        if not isinstance(fields, Mapping):
+            continue
+        function = fields["function"] if isinstance(fields.get("function"), Mapping) else fields
+        arguments = next((function[key] for key in ("arguments", "input", "args") if key in function), "")
+        call = _call(fields.get("id"), function.get("name"), arguments)
+        if call["id"] not in known:
+            calls.append(call)
+    return calls
+
+
+def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
+    if not isinstance(arguments, str):
+        try:
+            arguments = json.dumps(arguments, default=str)
+        except (TypeError, ValueError):  # keys that JSON does not know, or a value within itself
+            arguments = json.dumps(str(arguments))
+    return {"id": str(id_ or ""), "type": "function", "function": {"name": str(name or ""), "arguments": arguments}}
+
+
+def _tool_call_block(call: Mapping[str, Any]) -> BaseModel:
+    function = call["function"] if isinstance(call.get("function"), Mapping) else call
+    arguments: Any = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments)
+        except (ValueError, RecursionError):
+            parsed = None
+        arguments = parsed if isinstance(parsed, dict) else arguments
+    id_ = None if call.get("id") is None else str(call["id"])
+    name = str(function.get("name") or "")
+    kind = _ToolCallBlock or BaseModel
+    return kind.model_construct(tool_call_id=id_, tool_name=name, tool_kwargs=arguments)
+
+
+def _blocks(message: Message) -> list[Any]:
+    if isinstance(message.content, str):
+        return [TextBlock(text=message.content)] if message.content or not message.tool_calls else []
+    return [block for part in message.content if (block := _block(part)) is not None]
+
+
+def _block(part: Mapping[str, Any]) -> BaseModel | None:
+    """The block of a content part; None for one that LlamaIndex has no block for."""
+    kind = part.get("type")
+    inner = part.get(kind) if isinstance(kind, str) else None
+    if isinstance(part.get("text"), str):
+        return TextBlock(text=part["text"])
+    if not isinstance(inner, Mapping):
+        return None
+    if kind == "image_url" and isinstance(inner.get("url"), str):
+        data, mime = _decoded(inner["url"])
+        if data is not None:
+            return ImageBlock(image=data, image_mimetype=mime, detail=inner.get("detail"))
+        return ImageBlock(url=inner["url"], detail=inner.get("detail"))
+    if kind == "input_audio" and isinstance(inner.get("data"), str):
+        data, _ = _decoded(f"data:;base64,{inner['data']}")
+        return None if data is None else AudioBlock(audio=data, format=inner.get("format"))
+    if kind == "file" and isinstance(inner.get("file_data"), str):
+        data, mime = _decoded(inner["file_data"])
+        return None if data is None else DocumentBlock(data=data, title=inner.get("filename"), document_mimetype=mime)
+    return None
+
+
+def _decoded(url: str) -> tuple[bytes | None, str | None]:
+    """The bytes and the type of a data URL; None if it is none."""
+    head, separator, data = url.partition(";base64,")
+    if not separator or not head.startswith("data:"):
+        return None, None
+    try:
+        return base64.b64decode(data, validate=True), head.removeprefix("data:") or None
+    except ValueError:
+        return None, None

@@ -1,0 +1,35 @@
+"""The keys of LlamaIndex's chat stores and our sessions.
+
+`"user/session"` is a user's session, `"session"` one of nobody. In a user's id, `%` and `/` are escaped as in a URL; a
+session of nobody whose own name holds a slash has an empty user before it: `"/a/b"`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+from dynamiq_memory import InvalidArgumentError, Memory
+from dynamiq_memory.backends import Session
+
+
+def session_of(memory: Memory, key: str) -> Memory:
+    """The memory of the session that a key names.
+
+    Raises:
+        InvalidArgumentError: It names none.
+    """
+    if not isinstance(key, str) or not key or key == "/":
+        raise InvalidArgumentError(f"key must be 'session' or 'user/session', not {key!r}")
+    user, slash, session = key.partition("/")
+    if not slash:
+        return memory.scoped(key)
+    return memory.scoped(session, unquote(user) or None)
+
+
+def key_of(session: Session, memory: Memory) -> str | None:
+    """The key of a session; None for messages without a session, which no key can name."""
+    if session.session_id is None:
+        return None
+    if session.user_id is None or session.user_id == memory.filters.get("user_id"):
+        return f"/{session.session_id}" if "/" in session.session_id else session.session_id
+    return f"{quote(session.user_id, safe='')}/{session.session_id}"

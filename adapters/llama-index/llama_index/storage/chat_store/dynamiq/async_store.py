@@ -1,0 +1,190 @@
+"""The chat store that LlamaIndex's own `Memory` runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
+from pydantic import Field, PrivateAttr
+
+from dynamiq_memory import InvalidArgumentError, Memory, Message
+from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
+from llama_index.memory.dynamiq._messages import from_message, to_messages
+from llama_index.memory.dynamiq._rewrite import rewritten
+from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
+from llama_index.storage.chat_store.dynamiq._store import memory_and_reference
+
+# Where a message's status is kept. Active messages have none, so what other frameworks wrote is active.
+STATUS = "llama_index_status"
+# Archived because it was the oldest active one: nothing before it is active.
+_ARCHIVED_OLDEST = "archived_oldest"
+_ARCHIVED = (MessageStatus.ARCHIVED.value, _ARCHIVED_OLDEST)
+_PAGE = 64
+
+
+class DynamiqAsyncChatStore(AsyncDBChatStore):
+    """An asynchronous chat store for `llama_index.core.memory.Memory`, on any store of dynamiq-memory.
+
+    Keys are sessions: `"session"`, or `"user/session"`. Reading the active messages costs no more when there are many
+    archived ones. A copy of this object shares its store.
+
+    Args:
+        memory: Where the messages live.
+        store: Instead of `memory`, the reference to one, as `model_dump` holds it.
+
+    Raises:
+        ConfigurationError: Neither is given, or the store cannot be found in this process.
+    """
+
+    store: dict[str, Any] = Field(description="The reference to the store.")
+
+    _memory: Memory = PrivateAttr()
+
+    def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Take the memory; no I/O."""
+        found, reference = memory_and_reference(memory, store)
+        super().__init__(store=reference)
+        self._memory = found
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex knows the class."""
+        return "DynamiqAsyncChatStore"
+
+    async def get_messages(
+        self,
+        key: str,
+        status: MessageStatus | None = MessageStatus.ACTIVE,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[ChatMessage]:
+        """Read messages of a session, oldest first.
+
+        Args:
+            key: The session.
+            status: Only those of this status; None for all.
+            limit: At most so many, the oldest, 0 or more; None for all.
+            offset: Leave out so many of the oldest, 0 or more.
+        """
+        start = _count("offset", offset or 0)
+        stop = None if limit is None else start + _count("limit", limit)
+        return _told((await self._of_status(session_of(self._memory, key), status))[start:stop])
+
+    async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
+        """Count the messages of a session that have a status; None for all."""
+        session = session_of(self._memory, key)
+        if status is MessageStatus.ACTIVE:
+            return len(await self._active(session))
+        return await session.acount(None if status is None else {STATUS: list(_ARCHIVED)})
+
+    async def add_message(self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE) -> None:
+        """Store a message at the end of a session."""
+        await self.add_messages(key, [message], status)
+
+    async def add_messages(
+        self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
+    ) -> None:
+        """Store messages at the end of a session, as one batch."""
+        session, batch = session_of(self._memory, key), _of(status, to_messages(messages))
+        latest = await session.aget_all(1)
+        put_together(batch, latest[0] if latest else None)
+        await session.aadd_many(batch)
+
+    async def set_messages(
+        self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
+    ) -> None:
+        """Make a session hold just these messages; those that it holds already keep their time and id."""
+        session, new = session_of(self._memory, key), to_messages(messages)
+        stored = await session.backend.aget_all(None, session.filters)
+        await session.areplace_messages(session.filters, _of(status, rewritten(stored, new)))
+
+    async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Delete the message at a place among all of a session, counted from 0.
+
+        Returns:
+            The message; None if there is none at that place.
+        """
+        session = session_of(self._memory, key)
+        held = await session.backend.aget_all(None, session.filters)
+        if not -len(held) <= idx < len(held):
+            return None
+        return from_message((await self._delete(session, [held[idx]]))[0])
+
+    async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
+        """Delete the messages of a session that have a status; None for all."""
+        session = session_of(self._memory, key)
+        if status is None:
+            await session.aclear()
+        else:
+            await self._delete(session, await self._of_status(session, status))
+
+    async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Delete the oldest active messages of a session and return them."""
+        session = session_of(self._memory, key)
+        return _told(await self._delete(session, (await self._active(session))[: _count("n", n)]))
+
+    async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Archive the oldest active messages of a session and return them. They stay stored, and are found."""
+        session = session_of(self._memory, key)
+        oldest = (await self._active(session))[: _count("n", n)]
+        if oldest:
+            # The same ids: they take their own places.
+            await session.aadd_many([_with_status(message, _ARCHIVED_OLDEST) for message in oldest])
+        return _told(oldest)
+
+    async def get_keys(self) -> list[str]:
+        """The keys of the sessions, the most recently used first."""
+        keys = (key_of(session, self._memory) for session in await self._memory.asessions())
+        return [key for key in keys if key is not None]
+
+    def __copy__(self) -> Self:
+        """Share the store."""
+        return type(self)(self._memory)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Share the store."""
+        return type(self)(self._memory)
+
+    async def _of_status(self, session: Memory, status: MessageStatus | None) -> list[Message]:
+        if status is MessageStatus.ACTIVE:
+            return await self._active(session)
+        only = {} if status is None else {STATUS: list(_ARCHIVED)}
+        return await session.backend.aget_all(None, {**session.filters, **only})
+
+    async def _active(self, session: Memory) -> list[Message]:
+        """The active messages, read from the end up to one behind which nothing is active."""
+        read: list[Message] = []
+        size = _PAGE
+        while True:
+            page = await session.backend.aget_all(size, session.filters, before=read[0] if read else None)
+            read = page + read
+            if len(page) < size or any(message.metadata.get(STATUS) == _ARCHIVED_OLDEST for message in page):
+                return [message for message in read if message.metadata.get(STATUS) is None]
+            size *= 2
+
+    async def _delete(self, session: Memory, messages: Sequence[Message]) -> list[Message]:
+        if messages:
+            await session.backend.aclear({**session.filters, MESSAGE_ID_KEY: [message.id for message in messages]})
+        return list(messages)
+
+
+def _told(messages: Sequence[Message]) -> list[ChatMessage]:
+    return [from_message(message) for message in messages]
+
+
+def _count(name: str, value: int) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise InvalidArgumentError(f"{name} must be a whole number of 0 or more, not {value!r}")
+    return value
+
+
+def _of(status: MessageStatus, messages: Sequence[Message]) -> list[Message]:
+    value = None if status is MessageStatus.ACTIVE else MessageStatus(status).value
+    return [_with_status(message, value) for message in messages]
+
+
+def _with_status(message: Message, status: str | None) -> Message:
+    metadata = {key: value for key, value in message.metadata.items() if key != STATUS}
+    return message.model_copy(update={"metadata": metadata if status is None else {**metadata, STATUS: status}})
