@@ -44,19 +44,29 @@ class _Clock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0.0
+        self._ahead = 0.0
 
     def __call__(self) -> float:
         with self._lock:
             self._last = self._next()
             return self._last
 
-    def several(self, count: int) -> list[float]:
-        """Give as many times, following each other so closely that no other of this process falls in between."""
+    def several(self, count: int, behind: float) -> list[float]:
+        """Give as many times, following each other so closely that no other of this process falls in between.
+
+        Args:
+            count: How many.
+            behind: A time that they are later than, even if it lies ahead of the clock.
+        """
         with self._lock:
-            times: list[float] = []
-            for _ in range(count):
-                self._last = math.nextafter(self._last, math.inf) if times else self._next()
-                times.append(self._last)
+            start = self._next()
+            ahead = behind >= start
+            last = max(behind, self._ahead) if ahead else math.nextafter(start, -math.inf)
+            times = [last := math.nextafter(last, math.inf) for _ in range(count)]
+            if times and ahead:
+                self._ahead = times[-1]
+            elif times:
+                self._last = times[-1]
             return times
 
     def _next(self) -> float:
@@ -158,10 +168,9 @@ def put_together(messages: Sequence[Message], behind: Message | None = None) -> 
         messages: The messages, in order; their times are changed.
         behind: The last message of their session: theirs are later, even if that one's clock is ahead.
     """
-    times = clock.several(len(messages))
-    ahead = (behind.timestamp or 0.0) if behind is not None else -math.inf
-    for message, at in zip(messages, times, strict=True):
-        ahead = message.timestamp = at if at > ahead else math.nextafter(ahead, math.inf)
+    later = -math.inf if behind is None or behind.timestamp is None else behind.timestamp
+    for message, at in zip(messages, clock.several(len(messages), later), strict=True):
+        message.timestamp = at
 
 
 def prepare(

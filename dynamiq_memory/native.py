@@ -21,6 +21,7 @@ from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
 TAG = "$native"
+_HINT = "or pass default=repr, or a function of your own, to store what it returns"
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
 """A framework's own classes by name: the class or classes, what makes plain values of an object, what restores it."""
@@ -102,7 +103,9 @@ class _Encoder:
             return _tagged("tuple", self._items(value, where, depth))
         if isinstance(value, set | frozenset):
             name = "set" if isinstance(value, set) else "frozenset"
-            return _tagged(name, [self._hashable(item, f"a member of {where}", depth + 1) for item in value])
+            members = [self._hashable(item, f"a member of {where}", depth + 1) for item in value]
+            # In an order of its own: that of a set changes from process to process.
+            return _tagged(name, sorted(members, key=repr))
         if isinstance(value, Mapping):
             return self._mapping(value, where, depth)
         return self._object(value, where, depth)
@@ -113,7 +116,10 @@ class _Encoder:
         try:
             hash(decode(encoded, self._kinds))
         except TypeError:
-            raise MessageError(f"{where} is a {type(value).__name__}, which would not come back as it is") from None
+            if self._default is not None and depth <= MAX_DEPTH:
+                return self._hashable(self._default(value), where, depth + 1)
+            kind = type(value).__name__
+            raise MessageError(f"{where} is a {kind}, which would not come back as it is; {_HINT}") from None
         return encoded
 
     def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
@@ -141,8 +147,7 @@ class _Encoder:
             return normalise(value, where)
         except MessageError as error:
             if self._default is None:
-                hint = "or pass default=repr, or a function of your own, to store what it returns"
-                raise MessageError(f"{error}; {hint}") from None
+                raise MessageError(f"{error}; {_HINT}") from None
         return self.encode(self._default(value), where, depth + 1)
 
 

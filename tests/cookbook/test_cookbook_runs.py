@@ -140,6 +140,16 @@ def test_langchain_chain(shell: Shell) -> None:
     assert [line for line in printed.splitlines() if "stored" in line] == [f"  stored: {n} messages" for n in (2, 4, 6)]
 
 
+def test_across_frameworks(shell: Shell) -> None:
+    pytest.importorskip("langchain")
+    pytest.importorskip("llama_index.core")
+    printed = shell.run("across_frameworks.py")
+    said = ["I keep bees, three hives.", "Lovely! How are they?", "Fine. How many hives did I say?", "Three."]
+    assert f"the model is given: {said[:3]}" in printed
+    assert f"the model is given: {[*said, 'And what lives in them?']}" in printed
+    assert "stored: 6 messages" in printed
+
+
 def test_import_from_dynamiq(shell: Shell) -> None:
     printed = shell.run("import_from_dynamiq.py")
     assert "in the old file: 5, found: 5" in printed

@@ -36,6 +36,9 @@ class HeldList(Held):
         self.looked_at.add(place)
         return self.messages[place].id
 
+    def is_question(self, place: int) -> bool:
+        return self.messages[place].role is MessageRole.USER
+
     def message(self, place: int) -> Message:
         self.looked_at.add(place)
         return self.messages[place]

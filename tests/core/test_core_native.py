@@ -104,6 +104,23 @@ def test_what_cannot_be_stored_is_refused_or_left_to_the_caller() -> None:
         encode(object(), "artifact", {}, lambda value: value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: int
+
+
+@pytest.mark.parametrize("value", [{Frozen(1)}, {Frozen(1): 2}, {(Frozen(1),)}, frozenset({Frozen(1)})])
+def test_what_would_come_back_unhashable_is_refused_where_it_must_be_hashable(value: Any) -> None:
+    with pytest.raises(MessageError, match=r"Frozen.*default=repr|tuple.*default=repr"):
+        encode(value, "artifact", {})
+    decode(encode(value, "artifact", {}, repr), {})
+
+
+def test_a_set_is_written_in_an_order_of_its_own() -> None:
+    names = [f"name-{n}" for n in range(50)]
+    assert encode(set(names), "value", {})["value"] == sorted(names)
+
+
 def test_an_unknown_kind_is_read_as_its_plain_values() -> None:
     assert decode(encode(Point(1), "value", KINDS), {}) == {"x": 1}
 

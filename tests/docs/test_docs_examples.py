@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "adapters/langchain/README.md", "docs/langchain.md", "docs/ranking.md", "docs/sqlite.md"]
+PAGES = [
+    "README.md",
+    "adapters/langchain/README.md",
+    "adapters/llama-index/README.md",
+    "docs/langchain.md",
+    "docs/llama-index.md",
+    "docs/ranking.md",
+    "docs/sqlite.md",
+]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"print\(.*\)  # (.*)$")
 

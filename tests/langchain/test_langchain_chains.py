@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -627,3 +628,42 @@ def test_a_second_process_remembers_what_the_first_one_stored(run_script, tmp_pa
     url = f"sqlite:///{tmp_path}/a.db"
     assert run_script(SCRIPT, url, "first").stdout.strip() == "first"
     assert run_script(SCRIPT, url, "second").stdout.strip() == "first | first | second"
+
+
+# --- histories of a class of one's own ---------------------------------------------------------------------------
+
+
+class KeepsFour(DynamiqChatMessageHistory):
+    def add_messages(self, messages):
+        super().add_messages(messages)
+        kept = self.messages[-4:]
+        self.clear()
+        super().add_messages(kept)
+
+
+class ShowsFour(DynamiqChatMessageHistory):
+    @property
+    def messages(self):
+        return super().messages[-4:]
+
+
+class Prefixes(DynamiqChatMessageHistory):
+    def add_messages(self, messages):
+        super().add_messages([message.model_copy(update={"content": f"> {message.content}"}) for message in messages])
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("kind", [KeepsFour, ShowsFour, Prefixes])
+def test_what_a_subclass_changes_holds_in_a_chain(store, kind, way):
+    memory = Memory(backend=store)
+    chain = RunnableWithMessageHistory(
+        FakeListChatModel(responses=[f"a{n}" for n in range(5)]), lambda session_id: kind(memory, session_id)
+    )
+    for n in range(5):
+        config = {"configurable": {"session_id": "s"}}
+        given = [HumanMessage(f"q{n}")]
+        chain.invoke(given, config) if way == "sync" else asyncio.run(chain.ainvoke(given, config))
+    texts = [message.content for message in DynamiqChatMessageHistory(memory, "s").messages]
+    all_of_them = [f"{kind}{n}" for n in range(5) for kind in "qa"]
+    expected = {KeepsFour: all_of_them[-4:], ShowsFour: all_of_them, Prefixes: [f"> {text}" for text in all_of_them]}
+    assert texts == expected[kind]

@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -727,3 +728,19 @@ def test_a_message_read_from_the_history_can_be_added_again(history):
     history.add_messages([HumanMessage("q"), AIMessage("a", id="1")])
     history.add_messages([history.messages[0], AIMessage("b", id="2")])
     assert texts(history.messages) == ["q", "a", "q", "b"]
+
+
+def test_batches_of_threads_stay_together_behind_a_message_of_the_future(store):
+    memory = Memory(backend=store)
+    memory.add("user", "imported", {"session_id": "s", "timestamp": time.time() + 60})
+
+    def write(worker):
+        history = DynamiqChatMessageHistory(memory, "s")
+        for n in range(20):
+            history.add_messages([HumanMessage(f"q {worker} {n}"), AIMessage(f"a {worker} {n}")])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    texts = [message.content for message in DynamiqChatMessageHistory(memory, "s").messages]
+    assert len(texts) == 161
+    assert all(answer == f"a{question[1:]}" for question, answer in zip(texts[1::2], texts[2::2], strict=True))

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,14 +21,25 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
 )
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from dynamiq_memory import BackendError, ConfigurationError, Memory, MemoryBackend, MemorySaveMode, MessageError
+from dynamiq_memory import (
+    BackendError,
+    ConfigurationError,
+    Memory,
+    MemoryBackend,
+    MemorySaveMode,
+    Message,
+    MessageError,
+    MessageRole,
+)
+from dynamiq_memory.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
 from tests.langchain.agents import ScriptedModel, Talker, calls, told
 
@@ -313,6 +325,125 @@ def test_a_client_that_tries_again_after_a_failure_does_not_double(talker: Talke
     talker.invoke(agent, sent, ANN)
     assert stored(memory) == ["human: a", "ai: one", "human: b", "ai: two"]
     assert told(model.prompts[-1]) == ["human: a", "ai: one", "human: b"]
+
+
+@pytest.mark.parametrize("window", [None, 3, 5])
+@pytest.mark.parametrize("answers", ["always the same", "each its own"])
+@pytest.mark.parametrize("wording", [lambda text: text, lambda text: text.replace("*", "")])
+def test_no_client_that_sends_what_it_has_loses_a_message(
+    store: MemoryBackend, window: int | None, answers: str, wording: Any
+) -> None:
+    """Questions repeat, clients show windows, new tabs begin empty, answers are worded anew."""
+    talker, random = Talker(asynchronous=False), Random(7)
+    for session_id in map(str, range(6)):
+        memory = Memory(backend=store).scoped(session_id)
+        said = iter(range(100))
+        _, agent = talker.agent(
+            lambda _: "**Done.**" if answers == "always the same" else f"**Done {next(said)}.**",  # noqa: B023
+            [DynamiqMemoryMiddleware(memory)],
+        )
+        tab: list[Any] = []
+        expected: list[str] = []
+        for _ in range(12):
+            if random.random() < 0.2:
+                tab = []
+            question = random.choice(["on", "off", "continue"])
+            tab.append(("user", question))
+            result = talker.invoke(agent, {"messages": tab[-window:] if window else tab})
+            answer = result["messages"][-1].text
+            tab.append(("assistant", wording(answer)))
+            expected += [f"human: {question}", f"ai: {answer}"]
+        lines = iter(stored(memory, session_id, None))
+        assert all(line in lines for line in expected), "lost or out of order"
+
+
+def test_a_client_is_given_nothing_twice_at_any_call_of_a_run(talker: Talker, memory: Memory) -> None:
+    script = ["one", calls(("weather", {"city": "A"})), "two"]
+    model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [weather])
+    talker.invoke(agent, "a", ANN)
+    talker.invoke(agent, {"messages": [("user", "a"), ("assistant", "one"), ("user", "b")]}, ANN)
+    assert told(model.prompts[1]) == ["human: a", "ai: one", "human: b"]
+    assert told(model.prompts[2]) == ["human: a", "ai: one", "human: b", "ai: ", "tool: rain in A"]
+    many: list[Any] = []
+    for n in range(50):
+        talker.invoke(talker.agent([f"re {n}"], [DynamiqMemoryMiddleware(memory)])[1], f"q{n}", ANN)
+        many += [("user", f"q{n}"), ("assistant", f"re {n}")]
+    model, agent = talker.agent(["ok"], [DynamiqMemoryMiddleware(memory)])
+    talker.invoke(agent, {"messages": [*many, ("user", "last")]}, ANN)
+    prompt = told(model.prompts[0])
+    assert len(prompt) == len(set(prompt)) == 6 + 101
+
+
+def test_examples_before_each_question_do_not_hide_what_was_said_since(talker: Talker, memory: Memory) -> None:
+    examples = [("user", "2+2?"), ("assistant", "4")]
+    model, agent = talker.agent(["Hi Ann.", "Ann."], [DynamiqMemoryMiddleware(memory)])
+    talker.invoke(agent, {"messages": [*examples, ("user", "I am Ann.")]}, ANN)
+    talker.invoke(agent, {"messages": [*examples, ("user", "Who am I?")]}, ANN)
+    prompt = told(model.prompts[1])
+    assert "human: I am Ann." in prompt
+    assert prompt.count("human: 2+2?") == 1
+    assert prompt[-1] == "human: Who am I?"
+    assert stored(memory).count("human: 2+2?") == 1
+
+
+def test_a_client_that_gives_every_question_the_same_id_loses_no_repeated_one(talker: Talker, memory: Memory) -> None:
+    script = ["one", "two", calls(("weather", {"city": "A"})), "three", "four"]
+    model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [weather])
+    for question in ("I am Ann.", "continue", "continue", "continue"):
+        talker.invoke(agent, {"messages": [HumanMessage(question, id="1")]}, ANN)
+    assert stored(memory) == [
+        "human: I am Ann.", "ai: one", "human: continue", "ai: two",
+        "human: continue", "ai: ", "tool: rain in A", "ai: three", "human: continue", "ai: four",
+    ]  # fmt: skip
+    assert told(model.prompts[-1]) == stored(memory)[:-1]
+
+
+def test_a_state_that_is_trimmed_within_a_turn_does_not_double_its_rounds(talker: Talker, memory: Memory) -> None:
+    class Trim(AgentMiddleware):
+        def before_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+            messages = state["messages"]
+            if len(messages) <= 5:
+                return None
+            return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), messages[0], *messages[-4:]]}
+
+        async def abefore_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+            return self.before_model(state, runtime)
+
+    script = ["Hi.", *(calls(("weather", {"city": f"c{n}"}), id_=f"a{n}") for n in range(5)), "Done."]
+    for order in (lambda m: [Trim(), m], lambda m: [m, Trim()]):
+        memory.clear()
+        _, agent = talker.agent(script, order(DynamiqMemoryMiddleware(memory)), [weather], checkpointer=InMemorySaver())
+        config = {"configurable": {**ANN["configurable"], "thread_id": "t"}}
+        talker.invoke(agent, "Hello.", config)
+        talker.invoke(agent, "Everywhere?", config)
+        rounds = [line for n in range(5) for line in ("ai: ", f"tool: rain in c{n}")]
+        assert stored(memory) == ["human: Hello.", "ai: Hi.", "human: Everywhere?", *rounds, "ai: Done."]
+
+
+def test_a_retention_filter_that_moves_does_not_double(talker: Talker, store: MemoryBackend) -> None:
+    saver = InMemorySaver()
+    config = {"configurable": {"thread_id": "t"}}
+    for n in range(3):
+        memory = Memory(backend=store, filters={"timestamp": {"gte": time.time() - 3600 + n}})
+        model, agent = talker.agent(["ok"], [DynamiqMemoryMiddleware(memory)], checkpointer=saver)
+        talker.invoke(agent, f"q{n}", config)
+        assert len(model.prompts[0]) == 2 * n + 1
+    assert len(stored(Memory(backend=store), "t", None)) == 6
+
+
+def test_fields_that_langchain_did_not_write_fail_nothing(talker: Talker, memory: Memory) -> None:
+    forged: list[dict[str, Any]] = [
+        {"class": "HumanMessage"}, {"class": "HumanMessage", "fields": 5}, {"class": [], "fields": {}},
+    ]  # fmt: skip
+    for fields in forged:
+        message = Message(role=MessageRole.USER, content="cat", metadata={"user_id": "ann", "session_id": "s-1"})
+        message.native = pack("langchain", fields, message)
+        memory.add_many([message])
+    script = [calls(("search_memory", {"query": "cat"})), "ok", "ok"]
+    model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory, search="session", limit=1)])
+    talker.invoke(agent, "q", ANN)
+    assert "user: cat" in model.prompts[1][-1].text
+    talker.invoke(agent, {"messages": [("user", "x"), ("assistant", "y"), ("user", "z")]}, ANN)
 
 
 @pytest.mark.parametrize("given", ["", "a\0b", "\ud800", "x" * 10_000])

@@ -22,25 +22,27 @@ from dynamiq_memory import MessageError
 from dynamiq_memory.native import digest_of
 from langchain_dynamiq_memory._messages import to_message
 
-# There is no public sign of this caller. Were it renamed, LangChain's own way would apply again.
+# There is no public sign of these callers. Were they renamed, LangChain's own way would apply again.
+_READERS = frozenset({"_enter_history", "_aenter_history"})
 _SAVERS = frozenset({"_exit_history", "_aexit_history"})
-# A subclass may stand between it and us.
-_DEPTH = 8
 # Runs of a history object that chains share, at the same time.
 _READS = 64
 _whole_input: ContextVar[int | None] = ContextVar("whole_input", default=None)
 
 
-def saving() -> bool:
+def begins_run() -> bool:
+    """Whether the method that asks was called at the beginning of a chain's run."""
+    return _called_by(_READERS)
+
+
+def ends_run() -> bool:
     """Whether the method that asks was called at the end of a chain's run."""
-    frame = sys._getframe(1)  # noqa: SLF001
-    for _ in range(_DEPTH):
-        if frame.f_code.co_name in _SAVERS and frame.f_globals.get("__name__") == history.__name__:
-            return True
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return False
+    return _called_by(_SAVERS)
+
+
+def _called_by(names: frozenset[str]) -> bool:
+    caller = sys._getframe(3)  # noqa: SLF001 - behind the method and the question
+    return caller.f_code.co_name in names and caller.f_globals.get("__name__") == history.__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class _Read:
 
 
 class HandedOut:
-    """Remembers what a history has handed out."""
+    """Remembers what a history has handed out to the runs of chains."""
 
     def __init__(self) -> None:
         self._reads: deque[_Read] = deque(maxlen=_READS)
@@ -78,7 +80,7 @@ class HandedOut:
         """Whether it does; asked once."""
         expected = _whole_input.get() == id(self)
         _whole_input.set(None)
-        return expected and saving()
+        return expected
 
     def new_among(self, given: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
         """Leave out the history that a chain's input begins with.

@@ -8,9 +8,9 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory._ids import new_id
-from dynamiq_memory.alignment import Held
+from dynamiq_memory.alignment import Alignment, Held
 from dynamiq_memory.native import Default, digest_of
-from langchain_dynamiq_memory._messages import own_id, stable_id, to_message
+from langchain_dynamiq_memory._messages import own_id, plain_filters, stable_id, to_message
 
 # How LangChain's SummarizationMiddleware marks its note.
 _SUMMARY = "summarization"
@@ -36,7 +36,7 @@ class HeldState(Held):
     def __init__(self, state: Sequence[BaseMessage], memory: Memory, default: Default | None) -> None:
         """Take the messages; none is converted yet."""
         self._state = [m for m in state if not isinstance(m, SystemMessage) and not is_summary(m)]
-        self._store = repr(sorted(memory.filters.items()))
+        self._store = plain_filters(memory)
         self._default = default
         self._messages: dict[int, Message] = {}
 
@@ -61,22 +61,30 @@ class HeldState(Held):
             self._messages[place] = message
         return self._messages[place]
 
+    def is_question(self, place: int) -> bool:
+        """Whether the user says it."""
+        return isinstance(self._state[place], HumanMessage)
+
     def same(self, place: int, stored: Message) -> bool:
         """Whether a stored message is the one held: its question may have been left out of the state meanwhile."""
         given = self._state[place].id
         return bool(given) and own_id(stored) == given and digest_of(stored) == digest_of(self.message(place))
 
-    def messages_from(self, start: int) -> list[Message]:
-        """Our messages from a place on."""
-        return [self.message(place) for place in range(start, len(self))]
+    def new(self, found: Alignment) -> list[Message]:
+        """Our messages of those that are not stored yet."""
+        messages = [self.message(place) for place in range(found.stored, len(self))]
+        for message in messages:
+            if message.id in found.taken:
+                message.id = new_id()
+        return messages
 
     def _id_of(self, place: int, message: Message) -> str:
         given = self._state[place].id
         if not given:
             return new_id()
         before = range(place - 1, -1, -1)
-        question = next((number for number in before if isinstance(self._state[number], HumanMessage)), None)
-        if question is None or isinstance(self._state[place], HumanMessage):
+        question = next((number for number in before if self.is_question(number)), None)
+        if question is None or self.is_question(place):
             return stable_id(self._store, given, digest_of(message))
         asked = self._state[question].id or digest_of(self.message(question))
         return stable_id(self._store, given, digest_of(message), asked)

@@ -31,7 +31,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from dynamiq_memory import ConfigurationError, Message, MessageError, MessageRole
+from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, MessageRole
 from dynamiq_memory.native import Default, Kinds, decode, encode, pack, unpack
 
 FRAMEWORK = "langchain"
@@ -132,13 +132,22 @@ def check_default(default: Default | None) -> Default | None:
 def own_id(message: Message) -> str | None:
     """LangChain's id of a message that LangChain wrote."""
     data = unpack(FRAMEWORK, message)
-    given = data["fields"].get("id") if data else None
+    fields = data.get("fields") if data else None
+    given = fields.get("id") if isinstance(fields, dict) else None
     return given if isinstance(given, str) else None
 
 
 def stable_id(*parts: str) -> str:
     """An id that is the same each time it is made of the same texts, whatever is in them."""
     return str(uuid5(NAMESPACE_OID, json.dumps(parts)))
+
+
+def plain_filters(memory: Memory) -> str:
+    """What the default filters of a memory fix to a value, and so its messages carry: they tell stores apart."""
+    fixed = {
+        key: value for key, value in memory.filters.items() if value is None or isinstance(value, str | int | float)
+    }
+    return json.dumps(fixed, sort_keys=True)
 
 
 def from_message(message: Message) -> BaseMessage:

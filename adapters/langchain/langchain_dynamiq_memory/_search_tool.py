@@ -18,8 +18,8 @@ SearchScope = Literal["session", "user"]
 
 _NAME = "search_memory"
 _FOUND = 8
-# Some of what is found is in the agent's state already, or an earlier search.
-_READ = 4 * _FOUND
+# Some of what is found is in the agent's state already, an earlier search, or said again.
+_READ = 8 * _FOUND
 _DESCRIPTION = (
     "Search {where} for messages about something, by words. Use it when the user refers to something that was said "
     "before and is not in the conversation at hand. Returns the messages that fit best, each with its time."
@@ -68,8 +68,11 @@ def _within(memory: Memory, scope: SearchScope, runtime: ToolRuntime) -> tuple[M
 
 def _told(found: Sequence[Message], runtime: ToolRuntime) -> str:
     at_hand = {message.id for message in runtime.state["messages"]}
-    others = [message for message in found if own_id(message) not in at_hand and not _is_search(message)][:_FOUND]
-    return "\n".join(f"[{_time(message)}] {format_messages([message])}" for message in others) or "Nothing found."
+    others = [message for message in found if own_id(message) not in at_hand and not _is_search(message)]
+    lines: dict[str, str] = {}
+    for message in others:  # what was said several times is told once
+        lines.setdefault(format_messages([message]), _time(message))
+    return "\n".join(f"[{time}] {line}" for line, time in list(lines.items())[:_FOUND]) or "Nothing found."
 
 
 def _is_search(message: Message) -> bool:

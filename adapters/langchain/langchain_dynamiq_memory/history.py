@@ -8,13 +8,21 @@ from typing import NoReturn
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables.config import run_in_executor
 
 from dynamiq_memory import ConfigurationError, DynamiqMemoryError, Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
 from dynamiq_memory.native import Default
 from dynamiq_memory.references import memory_at
-from langchain_dynamiq_memory._chain import HandedOut, saving
-from langchain_dynamiq_memory._messages import batch_of, check_default, for_model, from_message, stable_id
+from langchain_dynamiq_memory._chain import HandedOut, begins_run, ends_run
+from langchain_dynamiq_memory._messages import (
+    batch_of,
+    check_default,
+    for_model,
+    from_message,
+    plain_filters,
+    stable_id,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -109,17 +117,25 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         Raises:
             BackendError: The store failed.
         """
-        if saving():
+        if ends_run() and self._is_plain():
             self._handed_out.expect_whole_input()
             return []
-        return self._read()
+        messages = self._read()
+        if begins_run():
+            self._handed_out.note(messages)
+        return messages
 
     async def aget_messages(self) -> list[BaseMessage]:
         """Read the messages; see `messages`."""
-        if saving():
+        if not self._is_own("messages"):
+            return await run_in_executor(None, lambda: self.messages)
+        if ends_run() and self._is_plain():
             self._handed_out.expect_whole_input()
             return []
-        return await self._aread()
+        messages = await self._aread()
+        if begins_run():
+            self._handed_out.note(messages)
+        return messages
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages as one batch, all or none where the store can, behind those that are there.
@@ -135,7 +151,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             BackendError: The store failed.
         """
         try:
-            if self._handed_out.whole_input_expected():
+            if self._handed_out.whole_input_expected() and ends_run():
                 messages = self._handed_out.new_among(messages)
             batch, known = self._batch(messages)
             stored = self.memory.get_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
@@ -145,14 +161,17 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages as one batch; see `add_messages`."""
+        if not self._is_own("add_messages"):
+            return await run_in_executor(None, self.add_messages, messages)
         try:
-            if self._handed_out.whole_input_expected():
+            if self._handed_out.whole_input_expected() and ends_run():
                 messages = self._handed_out.new_among(messages)
             batch, known = self._batch(messages)
             stored = await self.memory.aget_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
             await self.memory.aadd_many(_new(batch, stored, await self.memory.aget_all(1)))
         except DynamiqMemoryError as error:
             self._report(error, messages)
+        return None
 
     def clear(self) -> None:
         """Delete the session's messages."""
@@ -160,7 +179,10 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Delete the session's messages."""
+        if not self._is_own("clear"):
+            return await run_in_executor(None, self.clear)
         await self.memory.aclear()
+        return None
 
     def search(self, query: str, limit: int = 10) -> list[BaseMessage]:
         """Find the session's messages that are relevant to a query.
@@ -204,16 +226,22 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         return self._hand_out(found)
 
     def _hand_out(self, found: Sequence[Message]) -> list[BaseMessage]:
-        messages = [from_message(message) for message in found] if self.limit is None else for_model(found)
-        self._handed_out.note(messages)
-        return messages
+        return [from_message(message) for message in found] if self.limit is None else for_model(found)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a subclass has left a method as it is here."""
+        return getattr(type(self), name) is getattr(DynamiqChatMessageHistory, name)
+
+    def _is_plain(self) -> bool:
+        """Whether what a chain is handed is what is read here, and what it saves is what is stored here."""
+        return all(map(self._is_own, ("messages", "aget_messages", "add_messages", "aadd_messages")))
 
     def _batch(self, messages: Sequence[BaseMessage]) -> tuple[list[Message], list[str]]:
         """Our messages, and the ids under which they are stored if the batch has been added before."""
         batch = batch_of(messages, self._default)
         if not batch or not all(message.id for message in messages):
             return batch, []
-        whole = [repr(sorted(self.memory.filters.items())), *(message.to_json() for message in _anonymous(batch))]
+        whole = [plain_filters(self.memory), *(message.to_json() for message in _anonymous(batch))]
         for place, message in enumerate(batch):
             message.id = stable_id(str(place), *whole)
         return batch, [message.id for message in batch]

@@ -25,6 +25,7 @@ from dynamiq_memory.filters import earlier_than
 from dynamiq_memory.messages import TIMESTAMP_KEY, put_together
 from dynamiq_memory.native import Default
 from dynamiq_memory.plans import Call, Plan, arun, run
+from dynamiq_memory.turns import arrange
 from langchain_dynamiq_memory._held import HeldState, is_summary
 from langchain_dynamiq_memory._messages import check_default, for_model, to_message
 from langchain_dynamiq_memory._scope import scoped_to_run
@@ -118,17 +119,19 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[list[BaseMessage]]:
         held = HeldState(state, memory, self._default)
         found = yield from align(held)
-        new = held.messages_from(found.stored)
+        new = held.new(found)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Whether an answer is the final one is known when the next question comes, or the run ends.
             questions = [place for place, message in enumerate(new) if message.role is MessageRole.USER]
             new = new[: questions[-1] + 1] if questions else []
         stored = yield from _add(select_to_save(new, memory.save_mode))
         first = found.first or next(iter(stored), None)
-        return (yield from self._recall(memory, state, first))
+        return (yield from self._recall(memory, state, first, found.held))
 
-    def _recall(self, memory: Memory, state: Sequence[BaseMessage], first: Message | None) -> Plan[list[BaseMessage]]:
-        """Recall what stands before the first stored message of the agent's state."""
+    def _recall(
+        self, memory: Memory, state: Sequence[BaseMessage], first: Message | None, held: frozenset[str]
+    ) -> Plan[list[BaseMessage]]:
+        """Recall what stands before a message, but for what the agent's state holds itself."""
         strategy = self.strategy
         if any(is_summary(message) for message in state):
             # The note stands for what went before; only what it may have left out is worth recalling.
@@ -143,13 +146,13 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             "strategy": strategy,
             "max_tokens": self.max_tokens,
         }
-        recalled = yield Call("get_agent_conversation", arguments)
-        return for_model(recalled)
+        recalled = cast("list[Message]", (yield Call("get_agent_conversation", arguments)))
+        return for_model(arrange(message for message in recalled if message.id not in held))
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         held = HeldState(state["messages"], memory, self._default)
         found = yield from align(held)
-        new = held.messages_from(found.stored)
+        new = held.new(found)
         if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(held.last, ToolMessage):
             answer = to_message(_answer_of(state["messages"], held.last, state), self._default)
             new.append(answer.model_copy(update={"id": new[-1].id}))

@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory.types import BaseMemory
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import (
     ConfigurationError,
@@ -107,6 +107,11 @@ class DynamiqMemory(BaseMemory):
         self._memory = memory
         self._session = session
         self._tokenizer_fn = tokenizer_fn
+
+    @field_serializer("store")
+    def _describe_store(self, _: dict[str, Any]) -> dict[str, Any]:
+        # Made anew: the memory may have been given a name since.
+        return reference_to(self._memory)
 
     @classmethod
     def class_name(cls) -> str:

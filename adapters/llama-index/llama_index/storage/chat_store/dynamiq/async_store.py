@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
+from dynamiq_memory.references import reference_to
 from llama_index.memory.dynamiq._messages import from_message, to_messages
 from llama_index.memory.dynamiq._rewrite import rewritten
 from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
@@ -47,6 +48,11 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         found, reference = memory_and_reference(memory, store)
         super().__init__(store=reference)
         self._memory = found
+
+    @field_serializer("store")
+    def _describe_store(self, _: dict[str, Any]) -> dict[str, Any]:
+        # Made anew: the memory may have been given a name since.
+        return reference_to(self._memory)
 
     @classmethod
     def class_name(cls) -> str:

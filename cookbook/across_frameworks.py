@@ -1,0 +1,84 @@
+"""One conversation that LangChain begins, LlamaIndex goes on with, and LangChain takes up again.
+
+Each step is a process of its own; only the SQLite file is common to them. The models are the frameworks' fake ones, so
+that the recipe runs offline: put your own in their place.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import BaseMessage, HumanMessage
+from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
+
+from dynamiq_memory import Memory
+from dynamiq_memory.backends import SQLite
+from langchain_dynamiq_memory import DynamiqMemoryMiddleware
+from llama_index.memory.dynamiq import DynamiqMemory
+
+SESSION = {"user_id": "rita", "session_id": "monday"}
+
+
+class LangChainModel(FakeListChatModel):
+    """Gives its answer, and prints what it is given."""
+
+    def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
+        show([message.text for message in messages])
+        return super()._call(messages, *args, **kwargs)
+
+
+class LlamaIndexModel(MockLLM):
+    """Gives its answer, and prints what it is given."""
+
+    answer: str
+
+    def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
+        show([message.content for message in messages])
+        return ChatResponse(message=ChatMessage(role="assistant", content=self.answer))
+
+
+def ask_langchain(memory: Memory, question: str, answer: str) -> None:
+    agent = create_agent(LangChainModel(responses=[answer]), middleware=[DynamiqMemoryMiddleware(memory)])
+    agent.invoke({"messages": [HumanMessage(question)]}, {"configurable": SESSION})
+
+
+def ask_llama_index(memory: Memory, question: str, answer: str) -> None:
+    session = DynamiqMemory(memory, session_id=SESSION["session_id"], user_id=SESSION["user_id"])
+    model = LlamaIndexModel(max_tokens=None, answer=answer)
+    SimpleChatEngine.from_defaults(llm=model, memory=session).chat(question)
+
+
+def show(prompt: object) -> None:
+    print(f"  the model is given: {prompt}")
+
+
+STEPS = [
+    (ask_langchain, "I keep bees, three hives.", "Lovely! How are they?"),
+    (ask_llama_index, "Fine. How many hives did I say?", "Three."),
+    (ask_langchain, "And what lives in them?", "Bees."),
+]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(len(STEPS)):
+            subprocess.run([sys.executable, __file__, str(number), str(Path(folder) / "chat.db")], check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        ask, question, answer = STEPS[int(sys.argv[1])]
+        print(f"{ask.__name__}: {question}", flush=True)
+        with Memory(backend=SQLite(sys.argv[2])) as memory:
+            ask(memory, question, answer)
+            print(f"  it answers: {answer}\n  stored: {memory.count(SESSION)} messages")
+    else:
+        main()
