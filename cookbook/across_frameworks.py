@@ -41,6 +41,7 @@ class LlamaIndexModel(MockLLM):
     answer: str
 
     def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
+        """Answer."""
         show([message.content for message in messages])
         return ChatResponse(message=ChatMessage(role="assistant", content=self.answer))
 

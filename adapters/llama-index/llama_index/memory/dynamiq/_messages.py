@@ -91,11 +91,20 @@ def to_messages(messages: Any, behind: Message | None = None) -> list[Message]:
     Raises:
         MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
     """
-    if isinstance(messages, str | Mapping | BaseModel) or not isinstance(messages, Iterable):
-        raise MessageError(f"messages must be a list of ChatMessage, not a {type(messages).__name__}: give [message]")
-    batch = [to_message(message) for message in messages]
+    batch = unplaced(messages)
     put_together(batch, behind)
     return batch
+
+
+def unplaced(messages: Any) -> list[Message]:
+    """Make our messages of several, with times that move as far as the order of a batch demands.
+
+    Raises:
+        MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
+    """
+    if isinstance(messages, str | Mapping | BaseModel) or not isinstance(messages, Iterable):
+        raise MessageError(f"messages must be a list of ChatMessage, not a {type(messages).__name__}: give [message]")
+    return [to_message(message) for message in messages]
 
 
 def from_message(message: Message) -> ChatMessage:
@@ -149,7 +158,11 @@ def _block_from(plain: Mapping[str, Any]) -> BaseModel:
 
 
 def _plain_openai(model: BaseModel) -> dict[str, Any]:
-    return {"module": type(model).__module__, "class": type(model).__qualname__, "data": model.model_dump()}
+    return {
+        "module": type(model).__module__,
+        "class": type(model).__qualname__,
+        "data": model.model_dump(exclude_unset=True),
+    }
 
 
 def _openai_from(plain: Mapping[str, Any]) -> Any:
@@ -213,8 +226,9 @@ def _parts(block: Any) -> list[dict[str, Any]]:
         url = _url(block, block.image, block.image_mimetype or "image/png")
         detail = {"detail": block.detail} if block.detail else {}
         return [{"type": "image_url", "image_url": {"url": url, **detail}}] if url else []
-    if kind == "audio" and isinstance(block.audio, bytes):
-        return [{"type": "input_audio", "input_audio": {"data": block.audio.decode(), "format": block.format or "wav"}}]
+    if kind == "audio":
+        data = _base64(block.audio)
+        return [{"type": "input_audio", "input_audio": {"data": data, "format": block.format or "wav"}}] if data else []
     if kind == "document":
         data = _url(block, block.data, block.document_mimetype or "application/pdf")
         return [{"type": "file", "file": {"filename": block.title, "file_data": data}}] if data else []
@@ -225,12 +239,18 @@ def _parts(block: Any) -> list[dict[str, Any]]:
 
 
 def _url(block: Any, data: bytes | IOBase | None, mime: str) -> str | None:
-    """A data URL of what the block holds (bytes are base64 already), else its own URL; None for a local path."""
+    """A data URL of what the block holds, else its own URL; None for a local path."""
+    held = _base64(data)
+    if held:
+        return f"data:{mime};base64,{held}"
+    return str(block.url) if block.url else None
+
+
+def _base64(data: bytes | IOBase | None) -> str | None:
+    """What a block holds: the bytes of one are base64 already, a stream's are not."""
     if isinstance(data, IOBase):
         data = base64.b64encode(_plain_stream(data))
-    if isinstance(data, bytes) and data:
-        return f"data:{mime};base64,{data.decode()}"
-    return str(block.url) if block.url else None
+    return data.decode("ascii", "replace") if isinstance(data, bytes) and data else None
 
 
 def _calls(message: ChatMessage) -> list[dict[str, Any]]:
@@ -249,7 +269,7 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
         fields = made.model_dump() if isinstance(made, BaseModel) else made
         if not isinstance(fields, Mapping):
             continue
-        function = fields["function"] if isinstance(fields.get("function"), Mapping) else fields
+        function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
         arguments = next((function[key] for key in ("arguments", "input", "args") if key in function), "")
         call = _call(fields.get("id"), function.get("name"), arguments)
         if call["id"] not in known:
@@ -288,7 +308,15 @@ def _blocks(message: Message) -> list[Any]:
 
 
 def _block(part: Mapping[str, Any]) -> BaseModel | None:
-    """The block of a content part; None for one that LlamaIndex has no block for."""
+    """The block of a content part; None for one that LlamaIndex has no block for, or refuses."""
+    try:
+        return _block_of(part)
+    except ValueError as error:
+        logger.warning("a content part of type %r is no block of LlamaIndex's (%s)", part.get("type"), error)
+        return None
+
+
+def _block_of(part: Mapping[str, Any]) -> BaseModel | None:
     kind = part.get("type")
     inner = part.get(kind) if isinstance(kind, str) else None
     if isinstance(part.get("text"), str):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from dynamiq_memory import Message
+from dynamiq_memory import Memory, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from llama_index.memory.dynamiq._messages import from_message
 
 
@@ -27,3 +29,8 @@ def rewritten(stored: Sequence[Message], given: Sequence[Message]) -> list[Messa
             result.append(stored[place])
             start = place + 1
     return result
+
+
+def scope_of(session: Memory) -> dict[str, Any]:
+    """What names a session alone, so that its other default filters are given to what is put there."""
+    return {key: session.filters[key] for key in (SESSION_KEY, USER_KEY)}

@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory.types import BaseMemory
-from pydantic import Field, PrivateAttr, field_serializer
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import (
     ConfigurationError,
@@ -22,9 +22,9 @@ from dynamiq_memory.filters import earlier_than
 from dynamiq_memory.messages import TIMESTAMP_KEY, put_together
 from dynamiq_memory.plans import Call, Plan, arun, run
 from dynamiq_memory.references import reference_to, resolve
-from dynamiq_memory.turns import arrange
-from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages
-from llama_index.memory.dynamiq._rewrite import rewritten
+from dynamiq_memory.turns import Budget, arrange, split_turns
+from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages, unplaced
+from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
 
 # A turn that has begun is read back so far at first, further each time.
 _PAGE = 32
@@ -54,6 +54,8 @@ class DynamiqMemory(BaseMemory):
         MessageError: session_id or user_id is no non-empty string.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     session_id: str = Field(description="The session.")
     user_id: str | None = Field(default=None, description="Whose session it is.")
     strategy: MemoryRetrievalStrategy = Field(default=MemoryRetrievalStrategy.ALL, description="What is picked.")
@@ -75,8 +77,9 @@ class DynamiqMemory(BaseMemory):
         token_limit: int | None = None,
         tokenizer_fn: Callable[[str], Sequence[Any]] | None = None,
         store: Mapping[str, Any] | None = None,
+        class_name: str | None = None,
     ) -> None:
-        """Bind the session; no I/O."""
+        """Bind the session; no I/O. (`class_name` is what LlamaIndex writes into its JSON.)"""
         if memory is None and store is not None:
             memory = resolve(store)
         if not isinstance(memory, Memory):
@@ -158,8 +161,7 @@ class DynamiqMemory(BaseMemory):
         Raises:
             ConfigurationError: The store cannot be found in this process, see `dynamiq_memory.register_memory`.
         """
-        fields = {key: value for key, value in {**data, **kwargs}.items() if key != "class_name"}
-        return cls(**fields)
+        return cls(**{**data, **kwargs})
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -211,17 +213,17 @@ class DynamiqMemory(BaseMemory):
 
     def set(self, messages: list[ChatMessage]) -> None:
         """Make the session hold just these messages; those that it holds already keep their time and id."""
-        new = to_messages(messages)
+        new = unplaced(messages)
         session = self._session
         stored = session.backend.get_all(None, session.filters)
-        session.replace_messages(session.filters, rewritten(stored, new))
+        session.replace_messages(scope_of(session), rewritten(stored, new))
 
     async def aset(self, messages: list[ChatMessage]) -> None:
         """Make the session hold just these messages; see `set`."""
-        new = to_messages(messages)
+        new = unplaced(messages)
         session = self._session
         stored = await session.backend.aget_all(None, session.filters)
-        await session.areplace_messages(session.filters, rewritten(stored, new))
+        await session.areplace_messages(scope_of(session), rewritten(stored, new))
 
     def reset(self) -> None:
         """Delete the session's messages."""
@@ -260,12 +262,12 @@ class DynamiqMemory(BaseMemory):
         count = self._session.token_counter
         left = None if tokens is None else tokens - sum(map(count, asked))
         arguments: dict[str, Any] = {"query": query, "limit": limit, "strategy": self.strategy, "max_tokens": tokens}
-        if not asked:
+        fits = len(asked) <= limit and (left is None or left >= 0)
+        if not asked or (fits and self.strategy is MemoryRetrievalStrategy.ALL):
             return cast("list[Message]", (yield Call("get_agent_conversation", arguments)))
-        if limit <= len(asked) or (left is not None and left < 1):
+        if not fits or len(asked) == limit or left == 0:
             # The question and the latest of what has been done for it; at least the question.
-            arguments["strategy"] = MemoryRetrievalStrategy.ALL
-            return (yield Call("get_agent_conversation", arguments)) or asked[:1]
+            return split_turns(asked)[0].cut(Budget(limit, tokens, count)) or asked[:1]
         before = earlier_than(asked[0].timestamp or 0.0, self._session.filters.get(TIMESTAMP_KEY))
         arguments |= {"limit": limit - len(asked), "max_tokens": left, "filters": before}
         return [*(yield Call("get_agent_conversation", arguments)), *asked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -12,8 +13,8 @@ from pydantic import Field, PrivateAttr, field_serializer
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
 from dynamiq_memory.references import reference_to
-from llama_index.memory.dynamiq._messages import from_message, to_messages
-from llama_index.memory.dynamiq._rewrite import rewritten
+from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
+from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
 from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
 from llama_index.storage.chat_store.dynamiq._store import memory_and_reference
 
@@ -81,7 +82,7 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
         """Count the messages of a session that have a status; None for all."""
         session = session_of(self._memory, key)
-        if status is MessageStatus.ACTIVE:
+        if _status(status) is MessageStatus.ACTIVE:
             return len(await self._active(session))
         return await session.acount(None if status is None else {STATUS: list(_ARCHIVED)})
 
@@ -102,9 +103,9 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
         """Make a session hold just these messages; those that it holds already keep their time and id."""
-        session, new = session_of(self._memory, key), to_messages(messages)
+        session, new = session_of(self._memory, key), unplaced(messages)
         stored = await session.backend.aget_all(None, session.filters)
-        await session.areplace_messages(session.filters, _of(status, rewritten(stored, new)))
+        await session.areplace_messages(scope_of(session), _of(status, rewritten(stored, new)))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete the message at a place among all of a session, counted from 0.
@@ -153,8 +154,12 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         """Share the store."""
         return type(self)(self._memory)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the reference to the store, as `model_dump` does."""
+        return (partial(type(self), None), (self.model_dump()["store"],))
+
     async def _of_status(self, session: Memory, status: MessageStatus | None) -> list[Message]:
-        if status is MessageStatus.ACTIVE:
+        if _status(status) is MessageStatus.ACTIVE:
             return await self._active(session)
         only = {} if status is None else {STATUS: list(_ARCHIVED)}
         return await session.backend.aget_all(None, {**session.filters, **only})
@@ -186,8 +191,16 @@ def _count(name: str, value: int) -> int:
     return value
 
 
+def _status(status: MessageStatus | str | None) -> MessageStatus | None:
+    try:
+        return None if status is None else MessageStatus(status)
+    except ValueError:
+        known = ", ".join(repr(one.value) for one in MessageStatus)
+        raise InvalidArgumentError(f"status {status!r} is unknown: use one of {known}, or None for all") from None
+
+
 def _of(status: MessageStatus, messages: Sequence[Message]) -> list[Message]:
-    value = None if status is MessageStatus.ACTIVE else MessageStatus(status).value
+    value = None if _status(status) is MessageStatus.ACTIVE else MessageStatus.ARCHIVED.value
     return [_with_status(message, value) for message in messages]
 
 

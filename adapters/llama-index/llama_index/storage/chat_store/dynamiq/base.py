@@ -12,8 +12,8 @@ from pydantic import Field, PrivateAttr, field_serializer
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
 from dynamiq_memory.references import reference_to
-from llama_index.memory.dynamiq._messages import from_message, to_messages
-from llama_index.memory.dynamiq._rewrite import rewritten
+from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
+from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
 from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
 from llama_index.storage.chat_store.dynamiq._store import memory_and_reference
 
@@ -54,15 +54,15 @@ class DynamiqChatStore(BaseChatStore):
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Make a session hold just these messages; those that it holds already keep their time and id."""
-        session, new = session_of(self._memory, key), to_messages(messages)
+        session, new = session_of(self._memory, key), unplaced(messages)
         stored = session.backend.get_all(None, session.filters)
-        session.replace_messages(session.filters, rewritten(stored, new))
+        session.replace_messages(scope_of(session), rewritten(stored, new))
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Make a session hold just these messages; see `set_messages`."""
-        session, new = session_of(self._memory, key), to_messages(messages)
+        session, new = session_of(self._memory, key), unplaced(messages)
         stored = await session.backend.aget_all(None, session.filters)
-        await session.areplace_messages(session.filters, rewritten(stored, new))
+        await session.areplace_messages(scope_of(session), rewritten(stored, new))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Read all messages of a session, oldest first."""
