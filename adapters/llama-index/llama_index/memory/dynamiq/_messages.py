@@ -154,7 +154,11 @@ def _plain_model(model: BaseModel) -> dict[str, Any]:
 
 def _block_from(plain: Mapping[str, Any]) -> BaseModel:
     # Validating would encode the bytes of images once more.
-    return _BLOCKS[plain["class"]].model_construct(**plain["fields"])
+    kind, fields = _BLOCKS[plain["class"]], plain["fields"]
+    missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
+    if missing:
+        raise ValueError(f"{kind.__name__} without {', '.join(missing)}")
+    return kind.model_construct(**fields)
 
 
 def _plain_openai(model: BaseModel) -> dict[str, Any]:

@@ -77,9 +77,9 @@ class DynamiqMemory(BaseMemory):
         token_limit: int | None = None,
         tokenizer_fn: Callable[[str], Sequence[Any]] | None = None,
         store: Mapping[str, Any] | None = None,
-        class_name: str | None = None,
+        class_name: str | None = None,  # noqa: ARG002 - what LlamaIndex writes into its JSON
     ) -> None:
-        """Bind the session; no I/O. (`class_name` is what LlamaIndex writes into its JSON.)"""
+        """Bind the session; no I/O."""
         if memory is None and store is not None:
             memory = resolve(store)
         if not isinstance(memory, Memory):
