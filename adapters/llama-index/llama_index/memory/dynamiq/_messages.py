@@ -156,8 +156,8 @@ def _block_from(plain: Mapping[str, Any]) -> BaseModel:
     # Validating would encode the bytes of images once more.
     kind, fields = _BLOCKS[plain["class"]], plain["fields"]
     missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
-    if missing:
-        raise ValueError(f"{kind.__name__} without {', '.join(missing)}")
+    if missing or not isinstance(fields.get("text", ""), str):
+        raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'text'}")
     return kind.model_construct(**fields)
 
 
