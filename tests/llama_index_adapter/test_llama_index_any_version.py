@@ -11,10 +11,10 @@ import pytest
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import ChatMessage, MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.memory.dynamiq import DynamiqMemory
-from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
 
 from dynamiq_memory import Memory, MemoryBackend
+from llama_index.memory.dynamiq import DynamiqMemory
+from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
 
 CALL = {"id": "c-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ghent"}'}}
 
