@@ -13,48 +13,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain.agents import create_agent
-from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import BaseMessage, HumanMessage
-from llama_index.core.chat_engine import SimpleChatEngine
-from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
-
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import SQLite
-from langchain_dynamiq_memory import DynamiqMemoryMiddleware
-from llama_index.memory.dynamiq import DynamiqMemory
 
-SESSION = {"user_id": "rita", "session_id": "monday"}
-
-
-class LangChainModel(FakeListChatModel):
-    """Gives its answer, and prints what it is given."""
-
-    def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
-        show([message.text for message in messages])
-        return super()._call(messages, *args, **kwargs)
-
-
-class LlamaIndexModel(MockLLM):
-    """Gives its answer, and prints what it is given."""
-
-    answer: str
-
-    def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        """Answer."""
-        show([message.content for message in messages])
-        return ChatResponse(message=ChatMessage(role="assistant", content=self.answer))
+USER, SESSION = "rita", "monday"
 
 
 def ask_langchain(memory: Memory, question: str, answer: str) -> None:
-    agent = create_agent(LangChainModel(responses=[answer]), middleware=[DynamiqMemoryMiddleware(memory)])
-    agent.invoke({"messages": [HumanMessage(question)]}, {"configurable": SESSION})
+    from langchain.agents import create_agent
+    from langchain_core.language_models import FakeListChatModel
+    from langchain_core.messages import BaseMessage, HumanMessage
+    from langchain_core.runnables import RunnableConfig
+
+    from langchain_dynamiq_memory import DynamiqMemoryMiddleware
+
+    class ShownModel(FakeListChatModel):
+        def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
+            show([message.text for message in messages])
+            return super()._call(messages, *args, **kwargs)
+
+    agent = create_agent(ShownModel(responses=[answer]), middleware=[DynamiqMemoryMiddleware(memory)])
+    config: RunnableConfig = {"configurable": {"user_id": USER, "session_id": SESSION}}
+    agent.invoke({"messages": [HumanMessage(question)]}, config)
 
 
 def ask_llama_index(memory: Memory, question: str, answer: str) -> None:
-    session = DynamiqMemory(memory, session_id=SESSION["session_id"], user_id=SESSION["user_id"])
-    model = LlamaIndexModel(max_tokens=None, answer=answer)
-    SimpleChatEngine.from_defaults(llm=model, memory=session).chat(question)
+    from llama_index.core.chat_engine import SimpleChatEngine
+    from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
+
+    from llama_index.memory.dynamiq import DynamiqMemory
+
+    class ShownModel(MockLLM):
+        def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
+            show([message.content for message in messages])
+            return ChatResponse(message=ChatMessage(role="assistant", content=answer))
+
+    session = DynamiqMemory(memory, session_id=SESSION, user_id=USER)
+    SimpleChatEngine.from_defaults(llm=ShownModel(max_tokens=None), memory=session).chat(question)
 
 
 def show(prompt: object) -> None:
@@ -80,6 +75,6 @@ if __name__ == "__main__":
         print(f"{ask.__name__}: {question}", flush=True)
         with Memory(backend=SQLite(sys.argv[2])) as memory:
             ask(memory, question, answer)
-            print(f"  it answers: {answer}\n  stored: {memory.count(SESSION)} messages")
+            print(f"  it answers: {answer}\n  stored: {memory.scoped(SESSION, USER).count()} messages")
     else:
         main()

@@ -430,7 +430,7 @@ def check_key() -> None:
 def talk(path: Path, limit: int, user: str) -> None:
     """Answer line by line, each time with what the memory gives for that line."""
     # Only here: importing it takes longer than everything else in the demo.
-    from openai import OpenAI, OpenAIError  # noqa: PLC0415
+    from openai import OpenAI, OpenAIError
 
     try:
         client = OpenAI(max_retries=1, timeout=60)
@@ -438,7 +438,7 @@ def talk(path: Path, limit: int, user: str) -> None:
         raise Failure(str(error)) from None
     # It gives `input` the arrow keys and a history; not every Python has it.
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415
+        import readline  # noqa: F401
 
     model = os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL
     answered = True
@@ -506,7 +506,7 @@ class Chat:
         Raises:
             Failure: It did not answer; the text says what to do.
         """
-        import openai  # noqa: PLC0415 - see talk
+        import openai
 
         system = (
             f"You are {self.user.title()}'s assistant. Today is {NOW:%A %d %B %Y}. All messages but the last are "
