@@ -26,6 +26,8 @@ SESSION_KEY = "session_id"
 
 # The end of the year 9999, the last that datetime knows.
 LATEST = 253_402_300_799.0
+# Batches that are put behind a time ahead of the clock, within so many seconds of it, must not get the same times.
+_SAME_SKEW = 1e-3
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -61,8 +63,10 @@ class _Clock:
         with self._lock:
             start = self._next()
             ahead = behind >= start
-            last = max(behind, self._ahead) if ahead else math.nextafter(start, -math.inf)
-            times = [last := math.nextafter(last, math.inf) for _ in range(count)]
+            last = behind if ahead else math.nextafter(start, -math.inf)
+            if ahead and behind <= self._ahead < behind + _SAME_SKEW:
+                last = self._ahead  # another batch behind the same message
+            times = [last := min(LATEST, math.nextafter(last, math.inf)) for _ in range(count)]
             if times and ahead:
                 self._ahead = times[-1]
             elif times:
@@ -171,6 +175,19 @@ def put_together(messages: Sequence[Message], behind: Message | None = None) -> 
     later = -math.inf if behind is None or behind.timestamp is None else behind.timestamp
     for message, at in zip(messages, clock.several(len(messages), later), strict=True):
         message.timestamp = at
+
+
+def put_behind(messages: Sequence[Message], latest: Sequence[Message]) -> None:
+    """Move messages behind the last of their session, if that one's time is ahead of the clock.
+
+    Else their times stand: whoever calls first comes first, whoever is stored first.
+
+    Args:
+        messages: The messages, in order, with their times; these may be changed.
+        latest: The last message of the session, if it has one.
+    """
+    if latest and (latest[-1].timestamp or 0.0) > time.time():
+        put_together(messages, latest[-1])
 
 
 def prepare(

@@ -15,6 +15,8 @@ from dynamiq_memory.backends import create_backend
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.memory import Memory
 
+_SETTINGS = ("message_limit", "filters", "save_mode", "recent_share")
+
 _lock = threading.RLock()
 _by_url: dict[str, Memory] = {}
 _by_name: dict[str, Memory] = {}
@@ -61,8 +63,9 @@ def reference_to(memory: Memory) -> dict[str, Any]:
             _by_id[_ids[memory]] = memory
         name = next((name for name, known in _by_name.items() if known is memory), None)
         described = memory.to_dict()
-        settings = {key: described[key] for key in ("message_limit", "filters", "save_mode", "recent_share")}
-        return {"id": _ids[memory], "name": name, "url": memory.backend.to_url(), "settings": settings}
+        settings = {key: described[key] for key in _SETTINGS}
+        kind = memory.backend.name
+        return {"id": _ids[memory], "name": name, "backend": kind, "url": memory.backend.to_url(), "settings": settings}
 
 
 def resolve(reference: Mapping[str, Any]) -> Memory:
@@ -72,15 +75,20 @@ def resolve(reference: Mapping[str, Any]) -> Memory:
         ConfigurationError: It is not alive in this process, has no name that is registered here, and its store has
             no URL without secrets.
     """
+    settings = reference.get("settings", {}) if isinstance(reference, Mapping) else None
+    if not isinstance(settings, Mapping) or not settings.keys() <= set(_SETTINGS):
+        raise ConfigurationError("this is no reference to a memory, as reference_to and a saved state hold it")
     with _lock:
         for known, key in ((_by_id, "id"), (_by_name, "name")):
-            found = known.get(reference.get(key) or "")
-            if found is not None:
+            name = reference.get(key)
+            found = known.get(name) if isinstance(name, str) else None
+            if found is not None and not (found.backend.is_closed and reference.get("url")):
                 return found
         url = reference.get("url")
         if not url:
+            named = f" named {reference['name']!r}" if reference.get("name") else ""
             raise ConfigurationError(
-                f"the memory {reference.get('name') or ''!r} cannot be opened again in this process: call "
-                "dynamiq_memory.register_memory(name, memory) in both processes before saving and restoring"
+                f"a memory on {reference.get('backend')}{named} cannot be opened again in this process: call "
+                "dynamiq_memory.register_memory(name, memory) in both processes, before saving and before restoring"
             )
-        return Memory(backend=memory_at(url).backend, **reference.get("settings", {}))
+        return Memory(backend=memory_at(url).backend, **settings)

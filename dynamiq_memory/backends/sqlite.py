@@ -61,6 +61,7 @@ class SQLite(SQLBackend):
             which one it was written with.
         bm25: The parameters of keyword ranking.
         reindex: Index the stored messages anew if they were written with another tokenizer.
+        create_if_not_exist: Whether to make the file if there is none; else it is an error.
 
     Raises:
         ConfigurationError: An argument is wrong, or the file was written with another tokenizer.
@@ -80,6 +81,7 @@ class SQLite(SQLBackend):
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
         reindex: bool = False,
+        create_if_not_exist: bool = True,
     ) -> None:
         """Open the file and create or upgrade its tables."""
         if synchronous not in ("FULL", "NORMAL"):
@@ -104,6 +106,11 @@ class SQLite(SQLBackend):
         self._in_memory = self.db_path == _MEMORY
         # The file is the one that the path names now, wherever the process goes.
         self._file = _MEMORY if self._in_memory else os.path.abspath(self.db_path)  # noqa: PTH100 - no links resolved
+        if not (create_if_not_exist or self._in_memory or Path(self._file).exists()):
+            raise BackendConnectionError(
+                f"there is no SQLite file {self._file!r}: put it back, or open it with create_if_not_exist=True to "
+                "begin an empty one"
+            )
         # One writer at a time within the process: waiting on a lock is fair and exact, SQLite's own polls.
         self._lock = threading.Lock()
         self._gate = _Gate()
@@ -120,7 +127,8 @@ class SQLite(SQLBackend):
         """Make a backend for `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`.
 
         Args:
-            url: The URL; its query may set `index_name`, `timeout` and `synchronous`.
+            url: The URL; its query may set `index_name`, `timeout`, `synchronous` and `create_if_not_exist` ("true"
+                or "false").
 
         Raises:
             ConfigurationError: The URL names a host, or an unknown option.
@@ -137,24 +145,31 @@ class SQLite(SQLBackend):
                 "(sqlite:///conversations.db), four before an absolute one"
             )
         options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        unknown = options.keys() - {"index_name", "timeout", "synchronous"}
+        unknown = options.keys() - {"index_name", "timeout", "synchronous", "create_if_not_exist"}
         if unknown:
             raise ConfigurationError(
-                f"{url!r} has the unknown option {min(unknown)!r}: use index_name, timeout or synchronous"
+                f"{url!r} has the unknown option {min(unknown)!r}: use index_name, timeout, synchronous or "
+                "create_if_not_exist"
             )
         if "timeout" in options:
             try:
                 options["timeout"] = float(options["timeout"])
             except ValueError:
                 raise ConfigurationError(f"timeout={options['timeout']!r} in {url!r} is no number") from None
+        if "create_if_not_exist" in options:
+            given = options["create_if_not_exist"]
+            if given not in ("true", "false"):
+                raise ConfigurationError(f"create_if_not_exist={given!r} in {url!r} must be true or false")
+            options["create_if_not_exist"] = given == "true"
         return cls(unquote(parts.path)[1:] or _MEMORY, **options)
 
     def to_url(self) -> str | None:
-        """The URL of the file; None for `:memory:`, and with a tokenizer or BM25 of the caller's own."""
+        """The URL of the file, which must be there; None for `:memory:`, and with a ranking of the caller's own."""
         standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
         if self._in_memory or not standard:
             return None
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
+        options["create_if_not_exist"] = "false"  # an empty store in its place would be mistaken for it
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
 
     @property

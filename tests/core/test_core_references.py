@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamiq_memory import ConfigurationError, Memory, references, register_memory
+from dynamiq_memory import BackendConnectionError, ConfigurationError, Memory, references, register_memory
 from dynamiq_memory.backends import InMemory, SQLite, create_backend
 from dynamiq_memory.ranking import Tokenizer
 from dynamiq_memory.references import memory_at, reference_to, resolve
@@ -89,3 +89,27 @@ def test_only_a_store_that_a_url_describes_has_one(tmp_path: Path) -> None:
         assert url is not None
         with create_backend(url) as same:
             assert same.to_dict() == store.to_dict()
+
+
+def test_a_file_that_is_gone_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with Memory(backend=SQLite(path)) as memory:
+        reference = reference_to(memory) | {"id": None}
+    path.unlink()
+    with pytest.raises(BackendConnectionError, match=r"a\.db.*put it back"):
+        resolve(reference)
+    assert not path.exists()
+
+
+def test_a_closed_memory_is_opened_again(tmp_path: Path) -> None:
+    with Memory(backend=SQLite(tmp_path / "a.db")) as memory:
+        memory.add("user", "hello")
+        reference = reference_to(memory)
+    with resolve(reference) as again:
+        assert again.count() == 1
+
+
+@pytest.mark.parametrize("forged", [{}, {"id": [], "name": {}}, {"url": "ftp://x"}, {"url": 5}])
+def test_a_forged_reference_is_refused(forged: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        resolve(forged)

@@ -43,7 +43,11 @@ def announces(comment: str, line: str) -> bool:
     return comment == line or comment.startswith((f"{line}:", f"{line},")) or line.startswith(comment.partition("…")[0])
 
 
+# LangChain's own, and those of LlamaIndex's agents.
 @pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince211")
+@pytest.mark.filterwarnings("ignore:.*is_running:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run_and_print_what_they_say(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,9 @@ FRAMEWORK = "langchain"
 
 logger = logging.getLogger(__name__)
 
+# What reading fields may raise that are not what they should be.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 # Chunks stand before the class that they derive from: the first match counts.
 _CLASSES: tuple[type[BaseMessage], ...] = (
     HumanMessageChunk,
@@ -157,7 +160,7 @@ def from_message(message: Message) -> BaseMessage:
         try:
             fields = {"content": message.content, **decode(data["fields"], _KINDS)}
             return _restore(_BY_NAME[data["class"]], fields)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # somebody else has written it
+        except _UNREADABLE as error:  # somebody else has written it
             logger.warning("message %s holds no LangChain fields that can be read (%r)", message.id, error)
     common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
     if message.role is MessageRole.USER:

@@ -28,6 +28,9 @@ FRAMEWORK = "llama_index"
 
 logger = logging.getLogger(__name__)
 
+# What reading fields may raise that are not what they should be.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 _ROLES = {
     Role.USER: MessageRole.USER,
     Role.ASSISTANT: MessageRole.ASSISTANT,
@@ -59,8 +62,12 @@ def to_message(message: ChatMessage) -> Message:
     Raises:
         MessageError: It is no LlamaIndex message, or holds a value that cannot be stored.
     """
-    if not isinstance(message, ChatMessage):
-        raise MessageError(f"a {type(message).__name__} is no LlamaIndex message: give ChatMessage(role=…, content=…)")
+    kind: type = type(message)
+    if not issubclass(kind, ChatMessage):
+        raise MessageError(
+            f"a {kind.__module__}.{kind.__qualname__} is no LlamaIndex message: give "
+            "llama_index.core.llms.ChatMessage(role=…, content=…)"
+        )
     kwargs = message.additional_kwargs
     role = Role(message.role)
     answered = kwargs.get("tool_call_id") if _ROLES[role] is MessageRole.TOOL else None
@@ -115,7 +122,7 @@ def from_message(message: Message) -> ChatMessage:
             own = decode(data, _KINDS)
             blocks = own["blocks"] if "blocks" in own else [TextBlock(text=str(message.content))]
             return _restore(ChatMessage, Role(own["role"]), blocks, own.get("additional_kwargs", {}))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # somebody else has written it
+        except _UNREADABLE as error:  # somebody else has written it
             logger.warning("message %s holds no LlamaIndex fields that can be read (%r)", message.id, error)
     kwargs: dict[str, Any] = {}
     if message.name is not None:

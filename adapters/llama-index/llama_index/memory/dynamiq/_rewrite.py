@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
-from llama_index.memory.dynamiq._messages import from_message
+from dynamiq_memory.native import digest_of
+from llama_index.memory.dynamiq._messages import from_message, to_message
 
 
 def rewritten(stored: Sequence[Message], given: Sequence[Message]) -> list[Message]:
@@ -17,18 +20,24 @@ def rewritten(stored: Sequence[Message], given: Sequence[Message]) -> list[Messa
         stored: The session's messages, in order.
         given: What the session is to hold, in order.
     """
+    places: dict[str, deque[int]] = {}
+    for place, message in enumerate(stored):
+        places.setdefault(_told(to_message(from_message(message))), deque()).append(place)
     result: list[Message] = []
-    told = [from_message(message) for message in stored]
     start = 0
     for message in given:
-        wanted = from_message(message)
-        place = next((place for place in range(start, len(stored)) if told[place] == wanted), None)
-        if place is None:
-            result.append(message)
-        else:
-            result.append(stored[place])
-            start = place + 1
+        equal = places.get(_told(message), deque())
+        while equal and equal[0] < start:
+            equal.popleft()
+        if equal:
+            start = equal[0] + 1
+        result.append(stored[equal.popleft()] if equal else message)
     return result
+
+
+def _told(message: Message) -> str:
+    """What tells messages apart that LlamaIndex would not hold to be equal."""
+    return digest_of(message) + json.dumps(message.native, sort_keys=True, default=repr)
 
 
 def scope_of(session: Memory) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, Self, cast
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -19,10 +19,10 @@ from dynamiq_memory import (
     select_to_save,
 )
 from dynamiq_memory.filters import earlier_than
-from dynamiq_memory.messages import TIMESTAMP_KEY, put_together
+from dynamiq_memory.messages import TIMESTAMP_KEY, put_behind
 from dynamiq_memory.plans import Call, Plan, arun, run
 from dynamiq_memory.references import reference_to, resolve
-from dynamiq_memory.turns import Budget, arrange, split_turns
+from dynamiq_memory.turns import Budget, arrange, latest_turns, split_turns
 from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
 
@@ -110,6 +110,12 @@ class DynamiqMemory(BaseMemory):
         self._memory = memory
         self._session = session
         self._tokenizer_fn = tokenizer_fn
+
+    @property
+    def tokenizer_fn(self) -> Callable[[str], Sequence[Any]]:
+        """Splits a text into tokens: chat engines count the tokens of their prompts by it."""
+        count = self._session.token_counter
+        return self._tokenizer_fn or (lambda text: range(count(Message(role=MessageRole.USER, content=text))))
 
     @field_serializer("store")
     def _describe_store(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +263,7 @@ class DynamiqMemory(BaseMemory):
                 f"initial_token_count={initial_token_count} leaves nothing of token_limit={self.token_limit}"
             )
         limit = self.limit or self._session.message_limit
-        asked = yield from self._unanswered()
+        asked, tied = yield from self._unanswered()
         query = _query(given) or (asked[0].text if asked else None)
         count = self._session.token_counter
         left = None if tokens is None else tokens - sum(map(count, asked))
@@ -268,27 +274,39 @@ class DynamiqMemory(BaseMemory):
         if not fits or len(asked) == limit or left == 0:
             # The question and the latest of what has been done for it; at least the question.
             return split_turns(asked)[0].cut(Budget(limit, tokens, count)) or asked[:1]
+        if tied:
+            # A filter on the time cannot tell the question from what came before it.
+            ids = {message.id for message in asked}
+            rest = [message for message in (yield Call("get_agent_conversation", arguments)) if message.id not in ids]
+            picked, _ = latest_turns(split_turns(arrange(rest)), Budget(limit - len(asked), left, count))
+            return [*picked, *asked]
         before = earlier_than(asked[0].timestamp or 0.0, self._session.filters.get(TIMESTAMP_KEY))
         arguments |= {"limit": limit - len(asked), "max_tokens": left, "filters": before}
         return [*(yield Call("get_agent_conversation", arguments)), *asked]
 
-    def _unanswered(self) -> Plan[list[Message]]:
-        """The last question, if nothing but unfinished work stands behind it: the model must always be given it."""
+    def _unanswered(self) -> Plan[tuple[list[Message], bool]]:
+        """The last question, if nothing but unfinished work stands behind it: the model must always be given it.
+
+        Also tells whether a message before it has its time.
+        """
         size = _PAGE
         while True:
             latest = cast("list[Message]", (yield Call("get_all", {"limit": size})))
             if not latest or _is_answer(latest[-1]):
-                return []
+                return [], False
             places = [place for place, message in enumerate(latest) if message.role is MessageRole.USER]
             if places or len(latest) < size:
-                return arrange(latest[places[-1] :]) if places else []
+                if not places:
+                    return [], False
+                tied = places[-1] > 0 and latest[places[-1] - 1].timestamp == latest[places[-1]].timestamp
+                return arrange(latest[places[-1] :]), tied
             size *= 4
 
     def _add(self, messages: Sequence[ChatMessage]) -> Plan[None]:
         chosen = select_to_save(to_messages(messages), self._session.save_mode)
         if chosen:
             latest = cast("list[Message]", (yield Call("get_all", {"limit": 1})))
-            put_together(chosen, latest[0] if latest else None)
+            put_behind(chosen, latest)
             yield Call("add_many", {"messages": chosen})
 
 
@@ -311,6 +329,9 @@ def _query(given: Any) -> str | None:
 def _counter(tokenizer_fn: Callable[[str], Sequence[Any]]) -> Callable[[Message], int]:
     def count(message: Message) -> int:
         calls = "".join(str(call.get("function")) for call in message.tool_calls or ())
-        return len(tokenizer_fn(message.text + calls))
+        tokens = tokenizer_fn(message.text + calls)
+        if not isinstance(tokens, Sized):
+            raise ConfigurationError(f"tokenizer_fn must return a list of tokens, not {tokens!r}")
+        return len(tokens)
 
     return count

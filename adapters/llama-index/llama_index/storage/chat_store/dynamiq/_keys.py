@@ -16,14 +16,18 @@ def session_of(memory: Memory, key: str) -> Memory:
     """The memory of the session that a key names.
 
     Raises:
-        InvalidArgumentError: It names none.
+        InvalidArgumentError: It names none, or one that the memory's default filters exclude: keys often are a
+            client's words.
     """
     if not isinstance(key, str) or not key or key == "/":
         raise InvalidArgumentError(f"key must be 'session' or 'user/session', not {key!r}")
     user, slash, session = key.partition("/")
-    if not slash:
-        return memory.scoped(key)
-    return memory.scoped(session, unquote(user) or None)
+    named = {"session_id": session if slash else key, "user_id": (unquote(user) or None) if slash else None}
+    for name, value in named.items():
+        fixed = memory.filters.get(name)
+        if value is not None and fixed is not None and value != fixed:
+            raise InvalidArgumentError(f"key {key!r} leads out of the memory's default filter {name}={fixed!r}")
+    return memory.scoped(**named)
 
 
 def key_of(session: Session, memory: Memory) -> str | None:

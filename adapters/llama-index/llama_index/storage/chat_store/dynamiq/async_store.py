@@ -11,7 +11,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
+from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
 from dynamiq_memory.references import reference_to
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
@@ -95,8 +95,7 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
     ) -> None:
         """Store messages at the end of a session, as one batch."""
         session, batch = session_of(self._memory, key), _of(status, to_messages(messages))
-        latest = await session.aget_all(1)
-        put_together(batch, latest[0] if latest else None)
+        put_behind(batch, await session.aget_all(1))
         await session.aadd_many(batch)
 
     async def set_messages(

@@ -10,7 +10,7 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
+from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
 from dynamiq_memory.references import reference_to
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
@@ -76,13 +76,15 @@ class DynamiqChatStore(BaseChatStore):
 
     def add_message(self, key: str, message: ChatMessage) -> None:
         """Store a message at the end of a session."""
-        session = session_of(self._memory, key)
-        session.add_many(_behind(session.get_all(1), message))
+        session, batch = session_of(self._memory, key), to_messages([message])
+        put_behind(batch, session.get_all(1))
+        session.add_many(batch)
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Store a message at the end of a session."""
-        session = session_of(self._memory, key)
-        await session.aadd_many(_behind(await session.aget_all(1), message))
+        session, batch = session_of(self._memory, key), to_messages([message])
+        put_behind(batch, await session.aget_all(1))
+        await session.aadd_many(batch)
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete a session.
@@ -151,12 +153,6 @@ class DynamiqChatStore(BaseChatStore):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the reference to the store, as `to_dict` does."""
         return (type(self).from_dict, (self.to_dict(),))
-
-
-def _behind(latest: list[Message], message: ChatMessage) -> list[Message]:
-    batch = to_messages([message])
-    put_together(batch, latest[0] if latest else None)
-    return batch
 
 
 def _at(messages: list[Message], idx: int) -> Message | None:

@@ -1,0 +1,67 @@
+"""The times of messages that an adapter stores as one batch."""
+
+from __future__ import annotations
+
+import time
+
+from dynamiq_memory import Memory, Message, MessageRole
+from dynamiq_memory.messages import LATEST, put_behind, put_together
+
+
+def batch(*texts: str) -> list[Message]:
+    return [Message(role=MessageRole.USER, content=text) for text in texts]
+
+
+def put(memory: Memory, *texts: str) -> None:
+    messages = batch(*texts)
+    put_together(messages, memory.get_all(limit=1)[0])
+    memory.add_many(messages)
+
+
+def test_nothing_of_this_process_comes_between() -> None:
+    first, second = batch("a", "b", "c"), batch("d", "e")
+    put_together(first)
+    put_together(second)
+    between = batch("f")
+    ordered = sorted([*second, *between, *first], key=lambda message: message.timestamp or 0.0)
+    assert [message.text for message in ordered] == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_a_session_of_the_far_future_leaves_the_others_alone() -> None:
+    memory = Memory()
+    far, near = memory.scoped("far"), memory.scoped("near")
+    far.add("user", "far", {"timestamp": time.time() + 365 * 86_400})
+    near.add("user", "near", {"timestamp": time.time() + 0.5})
+    put(far, "x", "y")
+    put(near, "a", "b")
+    assert [message.text for message in far.get_all()] == ["far", "x", "y"]
+    assert [message.text for message in near.get_all()] == ["near", "a", "b"]
+    assert (near.get_all()[-1].timestamp or 0.0) < time.time() + 2
+
+
+def test_the_last_time_there_is_can_still_be_followed() -> None:
+    memory = Memory().scoped("s")
+    memory.add("user", "last", {"timestamp": LATEST})
+    put(memory, "x", "y")
+    put(memory, "z")
+    assert [message.text for message in memory.get_all()] == ["last", "x", "y", "z"]
+
+
+def test_batches_behind_the_same_message_do_not_mix() -> None:
+    memory = Memory().scoped("s")
+    future = memory.add("user", "future", {"timestamp": time.time() + 60})
+    first, second = batch("a", "b"), batch("c", "d")
+    put_together(first, future)
+    put_together(second, future)
+    memory.add_many([*second, *first])
+    assert [message.text for message in memory.get_all()] == ["future", "a", "b", "c", "d"]
+
+
+def test_times_stand_where_the_clock_is_not_behind() -> None:
+    messages = batch("a", "b")
+    times = [message.timestamp for message in messages]
+    put_behind(messages, [])
+    put_behind(messages, batch("stored meanwhile"))
+    assert [message.timestamp for message in messages] == times
+    put_behind(messages, [Message(role=MessageRole.USER, timestamp=time.time() + 60)])
+    assert all((message.timestamp or 0.0) > time.time() + 59 for message in messages)
