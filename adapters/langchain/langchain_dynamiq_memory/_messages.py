@@ -71,7 +71,7 @@ _TEXT_BLOCKS = frozenset({"text", "text-plain", "input_text", "output_text"})
 # Blocks that say again what `tool_calls` says, and a model's thoughts, which only that model's provider takes back.
 _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
 _THOUGHT_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
-_MEDIA = {"image": "image_url", "audio": "input_audio", "file": "file"}
+_MEDIA = frozenset({"image", "audio", "file"})
 
 
 def to_message(message: BaseMessage, default: Default | None = None) -> Message:

@@ -88,18 +88,14 @@ def to_message(message: ChatMessage) -> Message:
     return result
 
 
-def to_messages(messages: Any, behind: Message | None = None) -> list[Message]:
+def to_messages(messages: Any) -> list[Message]:
     """Make our messages of those of one batch, between which nobody else's are to stand.
-
-    Args:
-        messages: LlamaIndex's messages.
-        behind: The last message of their session.
 
     Raises:
         MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
     """
     batch = unplaced(messages)
-    put_together(batch, behind)
+    put_together(batch)
     return batch
 
 
