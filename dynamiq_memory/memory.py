@@ -22,6 +22,7 @@ from dynamiq_memory.messages import (
     Message,
     MessageRole,
     check_identifier,
+    clock,
     refusal,
 )
 from dynamiq_memory.plans import Plan, arun, run
@@ -45,7 +46,8 @@ class Memory(Closing):
         message_limit: The limit where a call gives none, 1 or more.
         filters: Default filters of every call, reading, counting, replacing and deleting; a call's own filter on
             the same key takes their place. What they fix to a plain value (`user_id`, `session_id`, keys of your own)
-            is also given to messages that are added without it, so that what is added here is found here.
+            is also given to messages that are added without it, so that what is added here is found here; a message
+            that lacks what they demand otherwise (one of several values, a range) is refused.
         save_mode: Which messages of a turn `add_turn` and the adapters keep.
         token_counter: Counts the tokens of a message for `max_tokens`; an estimate by default.
         recent_share: The part of the limit that the strategy BOTH gives to the most recent turns, from 0 to 1.
@@ -472,16 +474,24 @@ class Memory(Closing):
         return self._merged(filters)
 
     def _in_scope(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> Sequence[Message]:
-        """Give messages what they lack and the default filters, but for what a call's own name, fix to a value."""
-        named = {TIMESTAMP_KEY, MESSAGE_ID_KEY, *(filters or ())}
+        """Give messages what they lack and the default filters, but for what a call's own name, fix to a value.
+
+        Raises:
+            MessageError: The default filters demand of a message what only its author can give it.
+        """
+        standing = {key: value for key, value in self.filters.items() if key not in (filters or ())}
         scope = {
             key: value
-            for key, value in self.filters.items()
-            if isinstance(value, str | int | float) and key not in named
+            for key, value in standing.items()
+            if isinstance(value, str | int | float) and key not in (TIMESTAMP_KEY, MESSAGE_ID_KEY)
         }
-        if not scope or isinstance(messages, Message | str | Mapping):
+        if not standing or isinstance(messages, Message | str | Mapping):
             return messages
-        return [_with_scope(message, scope) for message in messages]
+        demanded = {key: value for key, value in standing.items() if key not in scope}
+        given = list(messages)
+        for message in given:
+            _check_found(message, demanded)
+        return [_with_scope(message, scope) for message in given]
 
     def _pick(
         self,
@@ -532,6 +542,25 @@ def _build(
         )
     except ValidationError as error:
         raise refusal(error) from None
+
+
+def _check_found(message: Any, demanded: Mapping[str, Any]) -> None:
+    """Refuse a message that its memory would not find again. What its own metadata say is its author's will."""
+    if not isinstance(message, Message) or not isinstance(message.metadata, dict):
+        return  # refused where it is stored
+    for condition in parse(demanded).conditions:
+        key, value = condition.key, message.metadata.get(condition.key)
+        own = value is not None
+        if key == MESSAGE_ID_KEY:
+            value, own = message.id, False
+        elif key == TIMESTAMP_KEY and (not own or "timestamp" in message.model_fields_set):
+            value, own = message.timestamp or clock(), False
+        if not own and not condition.holds(value):
+            raise MessageError(
+                f"message {message.id} has {key}={value!r}, and would not be found again: this memory's default "
+                f"filters demand {key}={demanded[key]!r}. Add it through a memory without that filter, or with a {key} "
+                "that matches"
+            )
 
 
 def _with_scope(message: Any, scope: Mapping[str, Any]) -> Any:

@@ -13,14 +13,20 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, cast
 
 from dynamiq_memory._closing import Closing
-from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
+from dynamiq_memory.exceptions import (
+    BackendError,
+    DynamiqMemoryError,
+    InvalidArgumentError,
+    MessageTooLargeError,
+)
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import (
     MESSAGE_ID_KEY,
@@ -42,6 +48,7 @@ _THREADS = 8
 _BATCH_ON_THE_LOOP = 200
 # More than any store holds, and within the 64 bits of a driver's integer.
 _LARGEST_LIMIT = 2**62
+_ANY = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +337,47 @@ class MemoryBackend(Closing, ABC):
         await self._acall("replace", where, prepared)
         return views(prepared)
 
+    def update(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Store new versions of messages that are still there, as one batch; what has been deleted stays deleted.
+
+        Args:
+            messages: The new versions, each with the id, user_id and session_id of the stored one.
+            filters: Only those whose stored version matches. Of several callers at once who change what they filter by,
+                one gets each message.
+
+        Returns:
+            Those that were stored, in the order given.
+
+        Raises:
+            FilterError: The filter is not of the language.
+            MessageError: A message cannot be stored as it is given.
+        """
+        where, prepared = parse(filters), self._prepare(messages)
+        return views(cast("list[Message]", self._call("update", where, prepared)) if prepared else [])
+
+    async def aupdate(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Store new versions of messages that are still there; see `update`."""
+        where, prepared = parse(filters), self._prepare(messages)
+        return views(cast("list[Message]", await self._acall("update", where, prepared)) if prepared else [])
+
+    def take(self, filters: Mapping[str, Any]) -> list[Message]:
+        """Delete what matches a filter and return it; of several callers at once, one gets each message.
+
+        Args:
+            filters: What to take.
+
+        Returns:
+            What was deleted, in the order of (timestamp, arrival).
+
+        Raises:
+            FilterError: The filter is not of the language.
+        """
+        return cast("list[Message]", self._call("take", parse(filters)))
+
+    async def atake(self, filters: Mapping[str, Any]) -> list[Message]:
+        """Delete what matches a filter and return it; see `take`."""
+        return cast("list[Message]", await self._acall("take", parse(filters)))
+
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
         return cast("int", self._call("count", parse(filters)))
@@ -411,13 +459,26 @@ class MemoryBackend(Closing, ABC):
 
     def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
         """Replace as `replace` promises. By default without a transaction: a crash can double, never lose."""
-        old = {(m.user_id, m.session_id, m.id): m for m in self._read(where, None, None, None)}
+        old = {_key(message): message for message in self._read(where, None, None, None)}
         if messages:
             self._write(messages)
         for message in messages:
-            old.pop((message.user_id, message.session_id, message.id), None)
+            old.pop(_key(message), None)
         for message in old.values():
-            self._delete(session_filter(message, parse({MESSAGE_ID_KEY: message.id})))
+            self._delete(next(versions_filters([message])))
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        """Update as `update` promises. By default without a transaction: what is deleted meanwhile may come back."""
+        held = chain.from_iterable(self._read(each, None, None, None) for each in versions_filters(messages, where))
+        present = those_among(messages, held)
+        if present:
+            self._write(present)
+        return present
+
+    def _take(self, where: Filter) -> list[Message]:
+        """Take as `take` promises. By default, one message after the other: whoever deletes it has it."""
+        held = self._read(where, None, None, None)
+        return [message for message in held if self._delete(next(versions_filters([message], where)))]
 
     def _count(self, where: Filter) -> int:
         return len(self._read(where, None, None, None))
@@ -613,6 +674,26 @@ def session_filter(message: Message, where: Filter) -> Filter:
     """The filter for a message's own session, and what another filter says besides."""
     session = parse({USER_KEY: message.user_id, SESSION_KEY: message.session_id})
     return Filter(session.conditions + where.conditions)
+
+
+def versions_filters(messages: Sequence[Message], where: Filter = _ANY) -> Iterator[Filter]:
+    """For each session that messages are of, the filter for their stored versions, and what another filter says."""
+    ids: dict[tuple[str | None, str | None], list[str]] = {}
+    for message in messages:
+        ids.setdefault((message.user_id, message.session_id), []).append(message.id)
+    for (user_id, session_id), own in ids.items():
+        versions = parse({USER_KEY: user_id, SESSION_KEY: session_id, MESSAGE_ID_KEY: own})
+        yield Filter(versions.conditions + where.conditions)
+
+
+def those_among(messages: Sequence[Message], stored: Iterable[Message]) -> list[Message]:
+    """Those of messages of which a version is among the stored ones."""
+    keys = {_key(message) for message in stored}
+    return [message for message in messages if _key(message) in keys]
+
+
+def _key(message: Message) -> tuple[str | None, str | None, str]:
+    return (message.user_id, message.session_id, message.id)
 
 
 def latest_first(session: Session) -> tuple[float, str, str]:

@@ -165,6 +165,20 @@ class InMemory(MemoryBackend):
             for entry in entries:
                 self._put(entry, changes)
 
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        entries = self._entries(messages)
+        with self._changing() as changes:
+            present = [entry for entry in entries if self._holds(entry.message, where)]
+            for entry in present:
+                self._put(entry, changes)
+        return [entry.message for entry in present]
+
+    def _take(self, where: Filter) -> list[Message]:
+        with self._changing() as changes:
+            self._delete_matching(where, changes)
+            taken = sorted(changes.removed, key=_position)
+        return views(entry.message for entry in taken)
+
     def _count(self, where: Filter) -> int:
         with self._lock:
             if where.beyond_scope:
@@ -318,9 +332,17 @@ class InMemory(MemoryBackend):
         narrowed = Filter(where.beyond_scope)
         return (entry for entry in merged if narrowed.matches(entry.message)) if narrowed.conditions else merged
 
+    def _holds(self, message: Message, where: Filter) -> bool:
+        """Whether a version of a message is stored, and matches."""
+        entry = self._entry(message)
+        return entry is not None and where.matches(entry.message)
+
+    def _entry(self, message: Message) -> _Entry | None:
+        conversation = self._conversations.get((message.user_id, message.session_id))
+        return conversation.by_id.get(message.id) if conversation is not None else None
+
     def _place(self, anchor: Message) -> _Position:
-        conversation = self._conversations.get((anchor.user_id, anchor.session_id))
-        entry = conversation.by_id.get(anchor.id) if conversation is not None else None
+        entry = self._entry(anchor)
         return entry.position if entry is not None else (anchor.timestamp or 0.0, -1)
 
 

@@ -21,6 +21,7 @@ import pytest  # noqa: E402
 
 # Before these modules are imported, so that a failing assert of theirs shows its values.
 _PARTS = (
+    "changing",
     "concurrency",
     "content",
     "deleting",
@@ -34,6 +35,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in (*_PARTS, "base")))
 
 from dynamiq_memory.testing.base import ConformanceBase, Twin, contents, say  # noqa: E402
+from dynamiq_memory.testing.changing import ChangingConformance  # noqa: E402
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance  # noqa: E402
 from dynamiq_memory.testing.content import ContentConformance  # noqa: E402
 from dynamiq_memory.testing.deleting import DeletingConformance  # noqa: E402
@@ -52,6 +54,7 @@ class MemoryBackendConformance(
     FilteringConformance,
     SearchingConformance,
     DeletingConformance,
+    ChangingConformance,
     ContentConformance,
     RetrievingConformance,
     ConcurrencyConformance,

@@ -115,6 +115,21 @@ class BackendMachine(RuleBasedStateMachine):
         self.model = [message for message in self.model if not _holds(message, scope)]
         self._put({self._key(message): message for message in moved}.values())
 
+    @rule(wanted=filters(), batch=st.lists(messages(), min_size=1, max_size=3))
+    def update(self, wanted: dict[str, Any], batch: list[Message]) -> None:
+        stored = {self._key(message) for message in self._expected(wanted)}
+        versions = {self._key(message): message for message in batch}
+        updated = [self._key(message) for message in self.backend.update(batch, wanted)]
+        assert updated == [key for key in versions if key in stored]
+        self._put(versions[key] for key in updated)
+
+    @rule(wanted=filters())
+    def take(self, wanted: dict[str, Any]) -> None:
+        expected = self._expected(wanted)
+        taken = self.backend.take(wanted)
+        assert [self._key(message) for message in taken] == [self._key(message) for message in expected]
+        self.model = [message for message in self.model if not _holds(message, wanted)]
+
     @rule(wanted=filters(), limit=LIMITS)
     def read(self, wanted: dict[str, Any], limit: int | None) -> None:
         expected = self._expected(wanted)

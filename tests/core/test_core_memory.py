@@ -324,10 +324,39 @@ def test_default_filters_give_new_messages_their_scope(store):
     assert contents(memory.get_all()) == ["hello"]
 
 
-def test_a_list_in_the_default_filters_is_no_scope(store):
-    memory = Memory(backend=store, filters={"user_id": ["a", "b"]})
-    assert memory.add("user", "x").user_id is None
-    memory.add("user", "y", {"user_id": "b"})
+@pytest.mark.parametrize(
+    ("filters", "metadata"),
+    [
+        ({"user_id": ["a", "b"]}, {"user_id": "b"}),
+        ({"topic": ["x", 1]}, {"topic": 1}),
+        ({"age": {"gte": 3}}, {"age": 3}),
+        ({"timestamp": {"lt": 7}}, {"timestamp": 6.5}),
+        ({"timestamp": 7}, {"timestamp": 7}),
+    ],
+    ids=str,
+)
+def test_what_would_not_be_found_again_is_refused(store, filters, metadata):
+    memory = Memory(backend=store, filters=filters)
+    (key,) = filters
+    with pytest.raises(MessageError, match=f"{key}=.* would not be found again: .* demand {key}="):
+        memory.add_many([Message(role="user", content="y", metadata=metadata), Message(role="user", content="x")])
+    assert store.is_empty()
+    memory.add("user", "y", metadata)
+    assert contents(memory.get_all()) == ["y"]
+
+
+@pytest.mark.parametrize("filters", [{"topic": None}, {"timestamp": {"gt": 7}}, {"user_id": None}], ids=str)
+def test_what_the_default_filters_let_through_is_stored(store, filters):
+    memory = Memory(backend=store, filters=filters)
+    memory.add("user", "x")
+    assert contents(memory.get_all()) == ["x"]
+
+
+def test_a_time_of_its_own_outside_of_the_default_filters(store):
+    memory = Memory(backend=store, filters={"timestamp": {"gte": 100}})
+    with pytest.raises(MessageError, match=r"timestamp=99\.0"):
+        memory.add_many([Message(role="user", content="x", timestamp=99.0)])
+    memory.add("user", "y", {"timestamp": 100})
     assert contents(memory.get_all()) == ["y"]
 
 
@@ -438,7 +467,7 @@ def test_a_batch_without_times_keeps_its_order_before_earlier_times(store):
 )
 def test_to_dict_is_json(store, filters):
     memory = Memory(backend=store, filters=filters, save_mode="input_output", message_limit=7)
-    memory.add("user", "a secret message")
+    memory.add("user", "a secret message", {"k": "a", "r": 1})
     described = json.loads(json.dumps(memory.to_dict()))
     assert described["message_limit"] == 7
     assert described["save_mode"] == "input_output"

@@ -54,12 +54,11 @@ def test_a_scope_that_is_not_one_is_refused() -> None:
 
 
 def test_messages_get_what_the_default_filters_fix(store: MemoryBackend) -> None:
-    filters = {"user_id": "u", "stars": 5, "open": True, "topic": ["a", "b"], "age": {"gte": 1}, "timestamp": 7.0}
+    filters = {"user_id": "u", "stars": 5, "open": True, "topic": None, "timestamp": {"gte": 7.0}}
     memory = Memory(backend=store, filters=filters)
     metadata = memory.add("user", "one", {"stars": 4}).metadata
     assert metadata.items() >= {"user_id": "u", "stars": 4, "open": True}.items()
-    assert not {"topic", "age"} & metadata.keys()
-    assert metadata["timestamp"] != 7.0
+    assert "topic" not in metadata
 
 
 def test_what_replaces_messages_gets_the_default_filters_too(store: MemoryBackend) -> None:

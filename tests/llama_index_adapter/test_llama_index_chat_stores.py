@@ -35,6 +35,7 @@ from dynamiq_memory import (
     MessageError,
 )
 from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory.filters import parse
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
 from tests.llama_index_adapter.models import assistant, calls, result, texts, user
@@ -210,7 +211,7 @@ KEYS = {
     "//": (None, "/"),
     "ann//": ("ann", "/"),
     " /  ": (" ", "  "),
-    "%C3%A4/ö": ("ä", "ö"),
+    "ä@x:y/ö": ("ä@x:y", "ö"),
     "session.with:all?kinds#of&signs=": (None, "session.with:all?kinds#of&signs="),
 }
 
@@ -284,13 +285,58 @@ def test_the_memorys_default_filters_hold(do, store):
     assert [message.text for message in store.get_all()] == ["other"]
 
 
-@pytest.mark.parametrize("key", ["", "/", None, 5, "ann/", b"s", ["s"]])
+@pytest.mark.parametrize(
+    "key", ["", "/", None, 5, "ann/", b"s", ["s"], "%61nn/s", "a%6en/s", "ann%/s", "a%2fb/s", "/s"]
+)
 def test_what_is_no_key_is_refused(do, chats, key):
     chats.add_message("ann/s", user("a"))
     for method in ("get_messages", "delete_messages", "delete_last_message"):
         with pytest.raises(InvalidArgumentError):
             do(chats, method, key)
     assert chats.get_messages("ann/s") == [user("a")]
+
+
+class DeletesMeanwhile(InMemory):
+    """Another process deletes the last message each time one is read, so many times."""
+
+    times = 2
+
+    def _read(self, *arguments: Any) -> list[Message]:
+        read = super()._read(*arguments)
+        if read and self.times:
+            self.times -= 1
+            super()._delete(parse({"message_id": read[-1].id}))
+        return read
+
+
+def test_the_last_message_is_deleted_while_others_delete(do):
+    chats = DynamiqChatStore(Memory(backend=DeletesMeanwhile()))
+    chats.set_messages("s", numbered(4))
+    assert do(chats, "delete_last_message", "s") == user("1")
+    assert texts(chats.get_messages("s")) == ["0"]
+
+
+def test_a_message_that_somebody_else_deletes_is_not_told_of(do):
+    chats = DynamiqChatStore(Memory(backend=DeletesMeanwhile()))
+    chats.set_messages("s", numbered(3))
+    assert do(chats, "delete_message", "s", 2) is None
+    assert texts(chats.get_messages("s")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("filters", [{"tenant": ["A", "B"]}, {"timestamp": {"lt": 5}}], ids=str)
+def test_what_would_not_be_found_again_is_refused(do, store, filters):
+    memory = Memory(backend=store, filters=filters)
+    chats, own = DynamiqChatStore(memory), DynamiqAsyncChatStore(memory)
+    with pytest.raises(MessageError, match="found again"):
+        do(chats, "add_message", "s", user("a"))
+    with pytest.raises(MessageError, match="found again"):
+        do(chats, "set_messages", "s", [user("a")])
+    for put in (own.add_message("s", user("a")), own.set_messages("s", [user("a")])):
+        with pytest.raises(MessageError, match="found again"):
+            asyncio.run(put)
+    with pytest.raises(MessageError, match="found again"):
+        DynamiqMemory(memory, "s").put(user("a"))
+    assert store.is_empty()
 
 
 # --- copies, wrong arguments -------------------------------------------------------------------------------------
@@ -617,6 +663,74 @@ def test_active_messages_before_archived_ones_are_found(any_store):
         assert texts(await chats.get_messages("s")) == said[160:]
 
     play(any_store, script)
+
+
+def test_what_another_process_stored_before_an_archived_message_stays_active(memory):
+    async def script() -> None:
+        chats = DynamiqAsyncChatStore(memory)
+        await chats.add_messages("s", numbered(400))
+        await chats.archive_oldest_messages("s", 300)
+        at = memory.scoped("s").get_all()[280].timestamp
+        late = Message(role="user", content="late", timestamp=at, metadata={"session_id": "s"})
+        memory.add_many([late])
+        assert texts(await chats.get_messages("s"))[:2] == ["late", "300"]
+        assert await chats.count_messages("s") == 101
+        assert await chats.count_messages("s", ARCHIVED) == 300
+        assert texts(await chats.archive_oldest_messages("s", 1)) == ["late"]
+        assert texts(await chats.get_messages("s"))[:1] == ["300"]
+
+    asyncio.run(script())
+
+
+def test_every_message_is_either_active_or_archived(memory):
+    async def script() -> None:
+        chats = DynamiqAsyncChatStore(memory)
+        await chats.add_messages("s", numbered(200))
+        await chats.archive_oldest_messages("s", 150)
+        memory.add("user", "of long ago", {"session_id": "s", "timestamp": 5})
+        active, archived = [await chats.get_messages("s", status) for status in (ACTIVE, ARCHIVED)]
+        assert texts(archived) == ["of long ago", *map(str, range(150))]
+        assert texts(active) == [f"{number}" for number in range(150, 200)]
+        assert [await chats.count_messages("s", status) for status in (ACTIVE, ARCHIVED, None)] == [50, 151, 201]
+        await chats.delete_messages("s", ARCHIVED)
+        assert texts(await chats.get_messages("s", None)) == texts(active)
+
+    asyncio.run(script())
+
+
+def test_archiving_brings_nothing_back_that_is_deleted_meanwhile(store):
+    async def script() -> None:
+        memory = Memory(backend=store)
+        chats = DynamiqAsyncChatStore(memory)
+        await chats.add_messages("s", numbered(6))
+        active = chats._active
+
+        async def and_then_another_deletes(session: Memory) -> list[Message]:
+            found = await active(session)
+            await store.aclear({"message_id": found[1].id})
+            return found
+
+        chats.__dict__["_active"] = and_then_another_deletes
+        assert texts(await chats.archive_oldest_messages("s", 3)) == ["0", "2"]
+        assert texts(await chats.delete_oldest_messages("s", 2)) == ["3"]
+        del chats.__dict__["_active"]
+        assert texts(await chats.get_messages("s")) == ["5"]
+        assert texts(await chats.get_messages("s", None)) == ["0", "2", "5"]
+
+    asyncio.run(script())
+
+
+@pytest.mark.parametrize("method", ["archive_oldest_messages", "delete_oldest_messages"])
+def test_of_many_at_once_each_has_its_own_part(memory, method):
+    async def script() -> None:
+        await DynamiqAsyncChatStore(memory).add_messages("s", numbered(40))
+        some = [getattr(DynamiqAsyncChatStore(memory), method)("s", 10) for _ in range(6)]
+        moved = [text for part in await asyncio.gather(*some) for text in texts(part)]
+        left = texts(await DynamiqAsyncChatStore(memory).get_messages("s"))
+        assert len(moved) >= 10
+        assert sorted([*moved, *left], key=int) == [f"{number}" for number in range(40)]
+
+    asyncio.run(script())
 
 
 commands = st.one_of(

@@ -536,6 +536,21 @@ def test_a_copy_shares_the_store(memory, name):
     assert (copied.strategy, copied.limit, copied.token_limit) == ("both", 4, 1000)
 
 
+def test_a_changed_copy_reads_and_writes_where_it_says(memory):
+    chat = DynamiqMemory(memory, "s1", "ann", limit=2)
+    other = chat.model_copy(update={"session_id": "s2", "user_id": None, "strategy": "relevant"})
+    other.put(user("a"))
+    assert [(message.user_id, message.session_id) for message in memory.get_all()] == [(None, "s2")]
+    assert (other.strategy, other.limit) == ("relevant", 2)
+    elsewhere = Memory(backend=InMemory())
+    moved = chat.model_copy(update={"memory": elsewhere})
+    moved.put(user("b"))
+    assert moved.model_copy(update={"store": chat.store}).get_all() == chat.get_all() == []
+    assert elsewhere.count() == 1
+    with pytest.raises(TypeError, match="session"):
+        chat.model_copy(update={"session": "s3"})
+
+
 @pytest.mark.parametrize("name", ["copy", "deepcopy", "model_copy", "model_copy deep"])
 def test_a_copy_keeps_the_tokenizer(memory, name):
     chat = DynamiqMemory(memory, "s", token_limit=12, tokenizer_fn=str.split)

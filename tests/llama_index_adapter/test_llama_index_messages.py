@@ -433,6 +433,66 @@ def test_what_is_no_message_of_llama_indexs_is_refused(wrong):
         to_message(wrong)
 
 
+class Rated(ChatMessage):
+    stars: int = 5
+
+
+class Marked(TextBlock):
+    color: str = "red"
+
+
+class Plain(ChatMessage):
+    """No field of its own."""
+
+
+def changed(**fields: Any) -> ChatMessage:
+    message = ChatMessage(role="user", content="x")
+    message.__dict__.update(fields)
+    return message
+
+
+def closed() -> io.BytesIO:
+    stream = io.BytesIO(b"image")
+    stream.close()
+    return stream
+
+
+class OneWay(io.BytesIO):
+    def seek(self, *_: Any) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (changed(additional_kwargs=None), "additional_kwargs must be a dict"),
+        (changed(role="boss"), "role 'boss' is unknown: use one of .*user"),
+        (changed(role=None), "role None is unknown"),
+        (changed(blocks=None), "blocks must be a list"),
+        (changed(blocks=[TextBlock(text="x"), "y"]), r"blocks\[1\] is 'y', no block"),
+        (changed(blocks=[{"block_type": "text", "text": "x"}]), r"blocks\[0\] is {"),
+        (changed(blocks=[TextBlock.model_construct(text=None)]), r"blocks\[0\].text must be a string"),
+        (changed(blocks=[TextBlock.model_construct()]), r"blocks\[0\].text must be a string"),
+        (changed(blocks=[Marked(text="x")]), "Marked with fields that would not be stored: color"),
+        (Rated(role="user", content="x"), "put stars into additional_kwargs"),
+        (
+            changed(blocks=[ImageBlock.model_construct(image=closed())]),
+            "cannot be read from its beginning .* give bytes",
+        ),
+        (changed(blocks=[ImageBlock.model_construct(image=OneWay(b"x"))]), "cannot be read from its beginning"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(wrong, says):
+    with pytest.raises(MessageError, match=says):
+        to_message(wrong)
+
+
+def test_a_class_of_ones_own_without_fields_comes_back_as_llama_indexs():
+    read = from_message(to_message(Plain(role="user", content="x")))
+    assert type(read) is ChatMessage
+    assert read == ChatMessage(role="user", content="x")
+
+
 # --- as other frameworks see them --------------------------------------------------------------------------------
 
 ROLES = {

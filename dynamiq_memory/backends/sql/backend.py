@@ -26,7 +26,14 @@ from sqlalchemy import (
     tuple_,
 )
 
-from dynamiq_memory.backends.base import MemoryBackend, Session, latest_first, session_filter
+from dynamiq_memory.backends.base import (
+    MemoryBackend,
+    Session,
+    latest_first,
+    session_filter,
+    those_among,
+    versions_filters,
+)
 from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
@@ -143,6 +150,25 @@ class SQLBackend(MemoryBackend):
             self._delete_matching(connection, where)
             if rows:
                 self._insert(connection, rows, terms)
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        rows, terms = self._rows(messages)
+        with self._transaction(write=True) as connection:
+            held: list[Message] = []
+            for versions in versions_filters(messages, where):
+                held += self._messages(connection, versions, None, None, None)
+            present = those_among(messages, held)
+            if present:
+                chosen = set(map(id, present))
+                numbers = [number for number, message in enumerate(messages) if id(message) in chosen]
+                self._insert(connection, [rows[n] for n in numbers], [terms[n] for n in numbers])
+        return present
+
+    def _take(self, where: Filter) -> list[Message]:
+        with self._transaction(write=True) as connection:
+            taken = self._messages(connection, where, None, None, None)
+            self._delete_matching(connection, where)
+        return taken
 
     def _count(self, where: Filter) -> int:
         statement = select(func.count()).select_from(self._tables.messages).where(*self._clauses(where))

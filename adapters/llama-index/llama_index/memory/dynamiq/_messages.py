@@ -68,6 +68,7 @@ def to_message(message: ChatMessage) -> Message:
             f"a {kind.__module__}.{kind.__qualname__} is no LlamaIndex message: give "
             "llama_index.core.llms.ChatMessage(role=…, content=…)"
         )
+    _check(message)
     kwargs = message.additional_kwargs
     role = Role(message.role)
     answered = kwargs.get("tool_call_id") if _ROLES[role] is MessageRole.TOOL else None
@@ -136,6 +137,42 @@ def from_message(message: Message) -> ChatMessage:
 # --- the framework's own fields --------------------------------------------------------------------------------
 
 
+def _check(message: ChatMessage) -> None:
+    """Refuse what would not come back: fields may have been set to anything since the message was made."""
+    more = type(message).model_fields.keys() - ChatMessage.model_fields.keys()
+    if more:
+        raise MessageError(
+            f"a {type(message).__qualname__} has fields that would not be stored: put {', '.join(sorted(more))} into "
+            "additional_kwargs"
+        )
+    if message.role not in list(Role):
+        raise MessageError(f"role {message.role!r} is unknown: use one of {', '.join(Role)}")
+    if not isinstance(message.additional_kwargs, dict):
+        raise MessageError(f"additional_kwargs must be a dict, not {message.additional_kwargs!r}")
+    if not isinstance(message.blocks, list):
+        raise MessageError(f"blocks must be a list, not {message.blocks!r:.100}")
+    for place, block in enumerate(message.blocks):
+        _check_block(block, f"blocks[{place}]")
+
+
+def _check_block(block: Any, where: str) -> None:
+    known = _known(block)
+    if known is None:
+        raise MessageError(f"{where} is {block!r:.100}, no block of LlamaIndex's: give TextBlock(text=…)")
+    more = block.__dict__.keys() - known.model_fields.keys()
+    if more and known.model_config.get("extra") != "allow":
+        raise MessageError(
+            f"{where} is a {type(block).__qualname__} with fields that would not be stored: {', '.join(sorted(more))}"
+        )
+    if isinstance(block, TextBlock) and not isinstance(getattr(block, "text", None), str):
+        raise MessageError(f"{where}.text must be a string, not {getattr(block, 'text', None)!r}")
+
+
+def _known(block: Any) -> type[BaseModel] | None:
+    """Which of LlamaIndex's blocks something is."""
+    return next((kind for kind in type(block).__mro__ if _BLOCKS.get(kind.__name__) is kind), None)
+
+
 def _plain_text(message: ChatMessage) -> str | None:
     """The text of a message whose blocks say no more than that."""
     block = message.blocks[0] if len(message.blocks) == 1 else None
@@ -151,8 +188,8 @@ def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dic
 
 
 def _plain_model(model: BaseModel) -> dict[str, Any]:
-    known = next(kind.__name__ for kind in type(model).__mro__ if _BLOCKS.get(kind.__name__) is kind)
-    return {"class": known, "fields": {**model.__dict__, **(model.model_extra or {})}}
+    known = _known(model) or BaseModel
+    return {"class": known.__name__, "fields": {**model.__dict__, **(model.model_extra or {})}}
 
 
 def _block_from(plain: Mapping[str, Any]) -> BaseModel:
@@ -187,10 +224,13 @@ def _openai_from(plain: Mapping[str, Any]) -> Any:
 
 
 def _plain_stream(stream: IOBase) -> bytes:
-    place = stream.tell()
-    stream.seek(0)
-    data = stream.read()
-    stream.seek(place)
+    try:
+        place = stream.tell()
+        stream.seek(0)
+        data = stream.read()
+        stream.seek(place)
+    except (OSError, ValueError) as error:
+        raise MessageError(f"a stream of the message cannot be read from its beginning ({error}): give bytes") from None
     return data if isinstance(data, bytes) else str(data).encode()
 
 

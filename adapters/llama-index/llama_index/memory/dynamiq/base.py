@@ -241,14 +241,22 @@ class DynamiqMemory(BaseMemory):
 
     # --- copies ----------------------------------------------------------------------------------------------
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Share the store; what the update names is as if it had been given to the class."""
+        given = update or {}
+        names = ("session_id", "user_id", "strategy", "limit", "token_limit")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names} | {"tokenizer_fn": self._tokenizer_fn}
+        if "store" not in given:
+            own["memory"] = self._memory
+        return type(self)(**{**own, **given})
+
     def __copy__(self) -> Self:
         """Share the store."""
-        arguments = (self._memory, self.session_id, self.user_id, self.strategy, self.limit, self.token_limit)
-        return type(self)(*arguments, self._tokenizer_fn)
+        return self.model_copy()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Share the store."""
-        return self.__copy__()
+        return self.model_copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the reference to the store, as `to_dict` does."""

@@ -1,15 +1,19 @@
 """The keys of LlamaIndex's chat stores and our sessions.
 
-`"user/session"` is a user's session, `"session"` one of nobody. In a user's id, `%` and `/` are escaped as in a URL; a
-session of nobody whose own name holds a slash has an empty user before it: `"/a/b"`.
+`"user/session"` is a user's session, `"session"` one of nobody. In a user's id, `%` is written as `%25` and `/` as
+`%2F`, and nothing else is escaped, so that no other spelling names the same user. A session of nobody whose own name
+holds a slash has an empty user before it: `"/a/b"`.
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote, unquote
+import re
 
 from dynamiq_memory import InvalidArgumentError, Memory
 from dynamiq_memory.backends import Session
+
+_ESCAPED = {"%": "%25", "/": "%2F"}
+_NO_ESCAPE = re.compile("%(?!25|2F)")
 
 
 def session_of(memory: Memory, key: str) -> Memory:
@@ -22,7 +26,15 @@ def session_of(memory: Memory, key: str) -> Memory:
     if not isinstance(key, str) or not key or key == "/":
         raise InvalidArgumentError(f"key must be 'session' or 'user/session', not {key!r}")
     user, slash, session = key.partition("/")
-    named = {"session_id": session if slash else key, "user_id": (unquote(user) or None) if slash else None}
+    if slash and _NO_ESCAPE.search(user):
+        raise InvalidArgumentError(
+            f"key {key!r}: in the user's id, write % as %25 and / as %2F, and escape nothing else"
+        )
+    if slash and not user and "/" not in session:
+        raise InvalidArgumentError(
+            f"key {key!r} has no user before the slash: write {session!r} for a session of nobody"
+        )
+    named = {"session_id": session if slash else key, "user_id": (_unescaped(user) or None) if slash else None}
     for name, value in named.items():
         fixed = memory.filters.get(name)
         if value is not None and fixed is not None and value != fixed:
@@ -36,4 +48,12 @@ def key_of(session: Session, memory: Memory) -> str | None:
         return None
     if session.user_id is None or session.user_id == memory.filters.get("user_id"):
         return f"/{session.session_id}" if "/" in session.session_id else session.session_id
-    return f"{quote(session.user_id, safe='')}/{session.session_id}"
+    return f"{_escaped(session.user_id)}/{session.session_id}"
+
+
+def _escaped(user: str) -> str:
+    return re.sub("[%/]", lambda found: _ESCAPED[found[0]], user)
+
+
+def _unescaped(user: str) -> str:
+    return user.replace(_ESCAPED["/"], "/").replace(_ESCAPED["%"], "%")

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
-from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
-from dynamiq_memory.references import reference_to
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
-from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
-from llama_index.storage.chat_store.dynamiq._store import memory_and_reference
+from llama_index.storage.chat_store.dynamiq._keys import session_of
+from llama_index.storage.chat_store.dynamiq._store import MemoryByReference
 
 # Where a message's status is kept. Active messages have none, so what other frameworks wrote is active.
 STATUS = "llama_index_status"
 # Archived because it was the oldest active one: nothing before it is active.
 _ARCHIVED_OLDEST = "archived_oldest"
-_ARCHIVED = (MessageStatus.ARCHIVED.value, _ARCHIVED_OLDEST)
-_PAGE = 64
+# So many before it may be active all the same: another process may have stored them at the same time.
+_UNSETTLED = 64
+_PAGE = 128
 
 
-class DynamiqAsyncChatStore(AsyncDBChatStore):
+class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
     """An asynchronous chat store for `llama_index.core.memory.Memory`, on any store of dynamiq-memory.
 
     Keys are sessions: `"session"`, or `"user/session"`. Reading the active messages costs no more when there are many
-    archived ones. A copy of this object shares its store.
+    archived ones: what stands more than 64 messages before the last one that was archived as the oldest counts as
+    archived too. A copy of this object shares its store.
 
     Args:
         memory: Where the messages live.
@@ -40,20 +39,9 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         ConfigurationError: Neither is given, or the store cannot be found in this process.
     """
 
-    store: dict[str, Any] = Field(description="The reference to the store.")
-
-    _memory: Memory = PrivateAttr()
-
     def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Take the memory; no I/O."""
-        found, reference = memory_and_reference(memory, store)
-        super().__init__(store=reference)
-        self._memory = found
-
-    @field_serializer("store")
-    def _describe_store(self, _: dict[str, Any]) -> dict[str, Any]:
-        # Made anew: the memory may have been given a name since.
-        return reference_to(self._memory)
+        super().__init__(memory, store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -84,7 +72,8 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         session = session_of(self._memory, key)
         if _status(status) is MessageStatus.ACTIVE:
             return len(await self._active(session))
-        return await session.acount(None if status is None else {STATUS: list(_ARCHIVED)})
+        stored = await session.acount()
+        return stored if status is None else stored - len(await self._active(session))
 
     async def add_message(self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE) -> None:
         """Store a message at the end of a session."""
@@ -116,7 +105,8 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         held = await session.backend.aget_all(None, session.filters)
         if not -len(held) <= idx < len(held):
             return None
-        return from_message((await self._delete(session, [held[idx]]))[0])
+        taken = await session.backend.atake(_these(session, [held[idx]]))
+        return from_message(taken[0]) if taken else None
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Delete the messages of a session that have a status; None for all."""
@@ -124,60 +114,64 @@ class DynamiqAsyncChatStore(AsyncDBChatStore):
         if status is None:
             await session.aclear()
         else:
-            await self._delete(session, await self._of_status(session, status))
+            await session.backend.atake(_these(session, await self._of_status(session, status)))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Delete the oldest active messages of a session and return them."""
-        session = session_of(self._memory, key)
-        return _told(await self._delete(session, (await self._active(session))[: _count("n", n)]))
+        """Delete the oldest active messages of a session and return them.
 
-    async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Archive the oldest active messages of a session and return them. They stay stored, and are found."""
+        Of what several delete or archive at once, each has its own part.
+        """
         session = session_of(self._memory, key)
         oldest = (await self._active(session))[: _count("n", n)]
-        if oldest:
-            # The same ids: they take their own places.
-            await session.aadd_many([_with_status(message, _ARCHIVED_OLDEST) for message in oldest])
-        return _told(oldest)
+        return _told(await session.backend.atake({**_these(session, oldest), STATUS: None}))
+
+    async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Archive the oldest active messages of a session and return them. They stay stored, and are found.
+
+        Of what several delete or archive at once, each has its own part.
+        """
+        session = session_of(self._memory, key)
+        oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in (await self._active(session))[: _count("n", n)]]
+        # The same ids: they take their own places.
+        return _told(await session.backend.aupdate(oldest, {**session.filters, STATUS: None}))
 
     async def get_keys(self) -> list[str]:
         """The keys of the sessions, the most recently used first."""
-        keys = (key_of(session, self._memory) for session in await self._memory.asessions())
-        return [key for key in keys if key is not None]
-
-    def __copy__(self) -> Self:
-        """Share the store."""
-        return type(self)(self._memory)
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Share the store."""
-        return type(self)(self._memory)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the reference to the store, as `model_dump` does."""
-        return (partial(type(self), None), (self.model_dump()["store"],))
+        return self._keys(await self._memory.asessions())
 
     async def _of_status(self, session: Memory, status: MessageStatus | None) -> list[Message]:
         if _status(status) is MessageStatus.ACTIVE:
             return await self._active(session)
-        only = {} if status is None else {STATUS: list(_ARCHIVED)}
-        return await session.backend.aget_all(None, {**session.filters, **only})
+        stored = await session.backend.aget_all(None, session.filters)
+        if status is None:
+            return stored
+        active = {message.id for message in _active_of(stored)}
+        return [message for message in stored if message.id not in active]
 
     async def _active(self, session: Memory) -> list[Message]:
-        """The active messages, read from the end up to one behind which nothing is active."""
+        """The active messages, read from the end up to what is settled."""
         read: list[Message] = []
         size = _PAGE
         while True:
             page = await session.backend.aget_all(size, session.filters, before=read[0] if read else None)
             read = page + read
-            if len(page) < size or any(message.metadata.get(STATUS) == _ARCHIVED_OLDEST for message in page):
-                return [message for message in read if message.metadata.get(STATUS) is None]
+            if len(page) < size or _settled(read):
+                return _active_of(read)
             size *= 2
 
-    async def _delete(self, session: Memory, messages: Sequence[Message]) -> list[Message]:
-        if messages:
-            await session.backend.aclear({**session.filters, MESSAGE_ID_KEY: [message.id for message in messages]})
-        return list(messages)
+
+def _settled(messages: Sequence[Message]) -> int:
+    """Before which place nothing is active; the messages are the last of their session. 0 if it cannot be told."""
+    marked = (place for place, message in enumerate(messages) if message.metadata.get(STATUS) == _ARCHIVED_OLDEST)
+    return max(max(marked, default=0) - _UNSETTLED, 0)
+
+
+def _active_of(messages: Sequence[Message]) -> list[Message]:
+    return [message for message in messages[_settled(messages) :] if message.metadata.get(STATUS) is None]
+
+
+def _these(session: Memory, messages: Sequence[Message]) -> dict[str, Any]:
+    return {**session.filters, MESSAGE_ID_KEY: [message.id for message in messages]}
 
 
 def _told(messages: Sequence[Message]) -> list[ChatMessage]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
-from pydantic import Field, PrivateAttr, field_serializer
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
-from dynamiq_memory.references import reference_to
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
-from llama_index.storage.chat_store.dynamiq._keys import key_of, session_of
-from llama_index.storage.chat_store.dynamiq._store import memory_and_reference
+from llama_index.storage.chat_store.dynamiq._keys import session_of
+from llama_index.storage.chat_store.dynamiq._store import MemoryByReference
 
 
-class DynamiqChatStore(BaseChatStore):
+class DynamiqChatStore(MemoryByReference, BaseChatStore):
     """A chat store whose keys are the sessions of a memory: `"session"`, or `"user/session"`.
 
     Everything that is added is stored, whatever the memory's save mode. A copy of this object shares its store; as
@@ -32,20 +30,9 @@ class DynamiqChatStore(BaseChatStore):
         ConfigurationError: Neither is given, or the store cannot be found in this process.
     """
 
-    store: dict[str, Any] = Field(description="The reference to the store.")
-
-    _memory: Memory = PrivateAttr()
-
     def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Take the memory; no I/O."""
-        found, reference = memory_and_reference(memory, store)
-        super().__init__(store=reference)
-        self._memory = found
-
-    @field_serializer("store")
-    def _describe_store(self, _: dict[str, Any]) -> dict[str, Any]:
-        # Made anew: the memory may have been given a name since.
-        return reference_to(self._memory)
+        super().__init__(memory, store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -93,66 +80,54 @@ class DynamiqChatStore(BaseChatStore):
             What it held; None if it held nothing.
         """
         session = session_of(self._memory, key)
-        held = session.backend.get_all(None, session.filters)
-        session.clear()
-        return [from_message(message) for message in held] or None
+        return [from_message(message) for message in session.backend.take(session.filters)] or None
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete a session; see `delete_messages`."""
         session = session_of(self._memory, key)
-        held = await session.backend.aget_all(None, session.filters)
-        await session.aclear()
-        return [from_message(message) for message in held] or None
+        return [from_message(message) for message in await session.backend.atake(session.filters)] or None
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete the message at a place, counted from 0, or from the end if it is negative.
 
         Returns:
-            The message; None if there is none at that place.
+            The message; None if there is none at that place, or somebody else deletes it at the same time.
         """
         session = session_of(self._memory, key)
         found = _at(session.backend.get_all(None, session.filters), idx)
-        return None if found is None else _deleted(found, session.backend.clear(_only(session, found)))
+        return None if found is None else _first(session.backend.take(_only(session, found)))
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete the message at a place; see `delete_message`."""
         session = session_of(self._memory, key)
         found = _at(await session.backend.aget_all(None, session.filters), idx)
-        return None if found is None else _deleted(found, await session.backend.aclear(_only(session, found)))
+        return None if found is None else _first(await session.backend.atake(_only(session, found)))
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Delete the last message of a session and return it; None if there is none."""
         session = session_of(self._memory, key)
-        found = _at(session.get_all(1), -1)
-        return None if found is None else _deleted(found, session.backend.clear(_only(session, found)))
+        while last := session.get_all(1):
+            taken = session.backend.take(_only(session, last[0]))
+            if taken:  # else somebody else has it: there may be one before
+                return from_message(taken[0])
+        return None
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Delete the last message of a session and return it; None if there is none."""
         session = session_of(self._memory, key)
-        found = _at(await session.aget_all(1), -1)
-        return None if found is None else _deleted(found, await session.backend.aclear(_only(session, found)))
+        while last := await session.aget_all(1):
+            taken = await session.backend.atake(_only(session, last[0]))
+            if taken:
+                return from_message(taken[0])
+        return None
 
     def get_keys(self) -> list[str]:
         """The keys of the sessions, the most recently used first."""
-        keys = (key_of(session, self._memory) for session in self._memory.sessions())
-        return [key for key in keys if key is not None]
+        return self._keys(self._memory.sessions())
 
     async def aget_keys(self) -> list[str]:
         """The keys of the sessions, the most recently used first."""
-        keys = (key_of(session, self._memory) for session in await self._memory.asessions())
-        return [key for key in keys if key is not None]
-
-    def __copy__(self) -> Self:
-        """Share the store."""
-        return type(self)(self._memory)
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Share the store."""
-        return type(self)(self._memory)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the reference to the store, as `to_dict` does."""
-        return (type(self).from_dict, (self.to_dict(),))
+        return self._keys(await self._memory.asessions())
 
 
 def _at(messages: list[Message], idx: int) -> Message | None:
@@ -163,5 +138,5 @@ def _only(session: Memory, message: Message) -> dict[str, Any]:
     return {**session.filters, MESSAGE_ID_KEY: message.id}
 
 
-def _deleted(message: Message, count: int) -> ChatMessage | None:
-    return from_message(message) if count else None
+def _first(taken: list[Message]) -> ChatMessage | None:
+    return from_message(taken[0]) if taken else None

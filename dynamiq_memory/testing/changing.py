@@ -1,0 +1,102 @@
+"""Changing and taking what is stored, against others who do so at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from threading import Barrier
+
+import pytest
+
+from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.exceptions import MessageError
+from dynamiq_memory.messages import Message
+from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
+
+_AT_ONCE = 4
+
+
+def _changed(message: Message, content: str, **metadata: object) -> Message:
+    return message.model_copy(update={"content": content, "metadata": {**message.metadata, **metadata}})
+
+
+class ChangingConformance(ConformanceBase):
+    """Section 6 and 7 of the contract: update, take."""
+
+    def test_an_update_keeps_the_place(self, store: Twin) -> None:
+        first, second, third = store.add_many([say("apple"), say("pear"), say("plum")])
+        updated = store.update([_changed(second, "cherry", n=1)])
+        assert contents(updated) == ["cherry"]
+        assert contents(store.get_all()) == ["apple", "cherry", "plum"]
+        assert [message.id for message in store.get_all()] == [first.id, second.id, third.id]
+        assert store.get_all(filters={"n": 1}) == updated
+        assert store.search("pear") == []
+        assert contents(store.search("cherry")) == ["cherry"]
+
+    def test_an_update_brings_nothing_back(self, store: Twin) -> None:
+        gone, kept = store.add_many([say("gone"), say("kept")])
+        store.clear({"message_id": gone.id})
+        assert contents(store.update([_changed(gone, "back"), _changed(kept, "new")])) == ["new"]
+        assert contents(store.get_all()) == ["new"]
+        assert store.update([_changed(gone, "back")]) == []
+        assert store.update([]) == []
+
+    def test_an_update_stays_in_its_session(self, store: Twin) -> None:
+        own = store.add(say("own", user="u1", session="s1"))
+        others = store.add_many(
+            [say("other", user=user, session=session) for user, session in (("u1", "s2"), (None, "s1"))]
+        )
+        for other in others:
+            moved = _changed(own, "moved", **{key: other.metadata.get(key) for key in ("user_id", "session_id")})
+            assert store.update([moved]) == []
+        assert contents(store.get_all()) == ["own", "other", "other"]
+        assert contents(store.update([_changed(others[1], "nobody's"), _changed(own, "mine")])) == ["nobody's", "mine"]
+
+    def test_an_update_can_be_narrowed_to_what_is_as_it_was(self, store: Twin) -> None:
+        one, two = store.add_many([say("1", state="new"), say("2", state="new")])
+        claimed = [_changed(message, message.text, state="claimed") for message in (one, two)]
+        assert store.update(claimed[:1], {"state": "new"}) == store.get_all(filters={"state": "claimed"})
+        assert contents(store.update(claimed, {"state": "new"})) == ["2"]
+        assert store.update(claimed, {"state": "new"}) == []
+        assert store.count({"state": "claimed"}) == 2
+
+    def test_a_refused_update_changes_nothing(self, store: Twin) -> None:
+        one, two = store.add_many([say("1"), say("2")])
+        with pytest.raises(MessageError):
+            store.update([_changed(one, "new"), _changed(two, "new", k=object())])
+        assert contents(store.get_all()) == ["1", "2"]
+
+    def test_take_deletes_and_returns(self, store: Twin) -> None:
+        stored = store.add_many([say(f"{n}", n=n % 2, session=f"s{n % 3}") for n in range(6)])
+        assert store.take({"n": 1}) == [stored[1], stored[3], stored[5]]
+        assert store.take({"n": 1}) == []
+        assert store.get_all() == [stored[0], stored[2], stored[4]]
+        assert store.take({"message_id": [stored[4].id, stored[0].id], "session_id": "s0"}) == [stored[0]]
+        assert contents(store.take({})) == ["2", "4"]
+        assert store.is_empty()
+
+    def test_of_many_who_take_one_gets_each_message(self, backend: MemoryBackend) -> None:
+        backend.add_many([say(f"{n}") for n in range(20)])
+        start = Barrier(_AT_ONCE)
+
+        def take(_: int) -> list[str]:
+            start.wait()
+            return contents(backend.take(SCOPE))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            taken = list(pool.map(take, range(_AT_ONCE)))
+        assert sorted(chain.from_iterable(taken), key=int) == [f"{n}" for n in range(20)]
+
+    def test_of_many_who_claim_one_gets_each_message(self, backend: MemoryBackend) -> None:
+        if not backend.capabilities.transactions:
+            pytest.skip("the store has no transactions")
+        stored = backend.add_many([say(f"{n}") for n in range(20)])
+        start = Barrier(_AT_ONCE)
+
+        def claim(number: int) -> list[str]:
+            start.wait()
+            return contents(backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None}))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            claimed = list(pool.map(claim, range(_AT_ONCE)))
+        assert sorted(chain.from_iterable(claimed), key=int) == [f"{n}" for n in range(20)]
