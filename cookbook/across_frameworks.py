@@ -2,6 +2,8 @@
 
 Each step is a process of its own; only the SQLite file is common to them. The models are the frameworks' fake ones, so
 that the recipe runs offline: put your own in their place.
+
+Needs `pip install 'langchain-dynamiq-memory[agents]' llama-index-memory-dynamiq`.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ class Memory(Closing):
                 user.
 
         Raises:
-            ConfigurationError: There is no session_id, or the default filters allow several of what is not given.
+            ConfigurationError: There is no session_id, the default filters allow several of what is not given, or they
+                exclude what is given: a memory of one user leads to no other's sessions.
             MessageError: An id is no non-empty string.
         """
         scope: dict[str, str | None] = {}
@@ -112,6 +113,12 @@ class Memory(Closing):
             value = self.filters.get(key) if given is None else check_identifier(given, key)
             if value is not None and not isinstance(value, str):
                 raise ConfigurationError(f"no {key}: pass one, the memory's default filter {value!r} fixes none")
+            condition = parse({key: self.filters[key]}).conditions[0] if self.filters.get(key) is not None else None
+            if condition is not None and not condition.holds(value):
+                raise ConfigurationError(
+                    f"{key}={value!r} leads out of the memory's default filter {key}={self.filters[key]!r}: "
+                    "use a memory without that filter"
+                )
             scope[key] = value
         if scope[SESSION_KEY] is None:
             raise ConfigurationError("no session_id: pass one, or set it in Memory(filters={'session_id': …})")

@@ -21,7 +21,6 @@ from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
 TAG = "$native"
-_HINT = "or pass default=repr, or a function of your own, to store what it returns"
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
 """A framework's own classes by name: the class or classes, what makes plain values of an object, what restores it."""
@@ -67,7 +66,7 @@ def digest_of(message: Message) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None) -> Any:
+def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None, hint: str = "") -> Any:
     """Turn a framework's value into one that can be stored and restored.
 
     Tuples, sets, dicts with keys of any kind, numbers of any size and the framework's own classes come back as they
@@ -78,17 +77,19 @@ def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None)
         where: The path to it, for the error's text.
         kinds: The framework's own classes.
         default: Called for a value that cannot be stored.
+        hint: What the caller may do about such a value, for the error's text.
 
     Raises:
         MessageError: The value cannot be stored, and there is no `default`.
     """
-    return _Encoder(kinds, default).encode(value, where, 0)
+    return _Encoder(kinds, default, hint).encode(value, where, 0)
 
 
 class _Encoder:
-    def __init__(self, kinds: Kinds, default: Default | None) -> None:
+    def __init__(self, kinds: Kinds, default: Default | None, hint: str) -> None:
         self._kinds = kinds
         self._default = default
+        self._hint = hint and f"; {hint}"
 
     def encode(self, value: Any, where: str, depth: int) -> Any:
         if value is None or isinstance(value, str | bool):
@@ -119,7 +120,7 @@ class _Encoder:
             if self._default is not None and depth <= MAX_DEPTH:
                 return self._hashable(self._default(value), where, depth + 1)
             kind = type(value).__name__
-            raise MessageError(f"{where} is a {kind}, which would not come back as it is; {_HINT}") from None
+            raise MessageError(f"{where} is a {kind}, which would not come back as it is{self._hint}") from None
         return encoded
 
     def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
@@ -147,7 +148,7 @@ class _Encoder:
             return normalise(value, where)
         except MessageError as error:
             if self._default is None:
-                raise MessageError(f"{error}; {_HINT}") from None
+                raise MessageError(f"{error}{self._hint}") from None
         return self.encode(self._default(value), where, depth + 1)
 
 

@@ -48,7 +48,12 @@ def register_memory(name: str, memory: Memory) -> None:
     Args:
         name: The name; a memory that has it already makes way.
         memory: The memory.
+
+    Raises:
+        ConfigurationError: The name is no non-empty string, or the memory is none.
     """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"name must be a non-empty string, not {name!r}")
     if not isinstance(memory, Memory):
         raise ConfigurationError(f"memory must be a dynamiq_memory.Memory, not a {type(memory).__name__}")
     with _lock:

@@ -99,6 +99,8 @@ class SQLite(SQLBackend):
             raise ConfigurationError(f"db_path must be a path of text, not {db_path!r}")
         if not self.db_path or "\0" in self.db_path:
             raise ConfigurationError(f"db_path={self.db_path!r} names no file: give a path, or :memory:")
+        if self.db_path.startswith("sqlite:"):
+            raise ConfigurationError(f"db_path={self.db_path!r} is a URL: give a path, or use create_backend(url)")
         self.index_name = check_name(index_name)
         self.timeout = min(timeout, _LONGEST_TIMEOUT)
         self.synchronous = synchronous

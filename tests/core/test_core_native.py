@@ -93,8 +93,8 @@ def test_other_objects_come_back_as_plain_values() -> None:
 
 
 def test_what_cannot_be_stored_is_refused_or_left_to_the_caller() -> None:
-    with pytest.raises(MessageError, match=r"artifact\['a'\]\[1\].*builtins.object.*default=repr"):
-        encode({"a": [1, object()]}, "artifact", {})
+    with pytest.raises(MessageError, match=r"artifact\['a'\]\[1\].*builtins.object.*; try that"):
+        encode({"a": [1, object()]}, "artifact", {}, hint="try that")
     assert encode({"a": [object()]}, "artifact", {}, lambda _: (1,)) == {"a": [{TAG: "tuple", "value": [1]}]}
     endless: list[Any] = []
     endless.append(endless)
@@ -111,7 +111,7 @@ class Frozen:
 
 @pytest.mark.parametrize("value", [{Frozen(1)}, {Frozen(1): 2}, {(Frozen(1),)}, frozenset({Frozen(1)})])
 def test_what_would_come_back_unhashable_is_refused_where_it_must_be_hashable(value: Any) -> None:
-    with pytest.raises(MessageError, match=r"Frozen.*default=repr|tuple.*default=repr"):
+    with pytest.raises(MessageError, match=r"Frozen|tuple"):
         encode(value, "artifact", {})
     decode(encode(value, "artifact", {}, repr), {})
 

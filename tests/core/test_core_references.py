@@ -113,3 +113,9 @@ def test_a_closed_memory_is_opened_again(tmp_path: Path) -> None:
 def test_a_forged_reference_is_refused(forged: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         resolve(forged)
+
+
+@pytest.mark.parametrize("name", ["", None, 5])
+def test_a_name_is_a_text(name):
+    with pytest.raises(ConfigurationError, match="non-empty string"):
+        register_memory(name, Memory())

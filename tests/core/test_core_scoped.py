@@ -28,7 +28,6 @@ def test_scoping_keeps_the_default_filters(store: MemoryBackend) -> None:
     session.add("user", "hello")
     assert [message.metadata["tenant"] for message in memory.get_all()] == ["acme"]
     assert session.filters == {"user_id": "u", "session_id": "s", "tenant": "acme"}
-    assert memory.scoped("s", "v").count() == 0
     assert Memory(backend=store, filters={"session_id": "s"}).scoped(user_id="u").count() == 1
 
 
@@ -69,3 +68,20 @@ def test_what_replaces_messages_gets_the_default_filters_too(store: MemoryBacken
     assert [message.text for message in memory.get_all()] == ["newer"]
     memory.replace_messages({"user_id": "v"}, [Message(role=MessageRole.USER, content="for v")])
     assert [message.text for message in memory.get_all(filters={"user_id": "v"})] == ["for v"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "session_id", "user_id"),
+    [
+        ({"user_id": "u"}, "s", "v"),
+        ({"session_id": "s", "user_id": "u"}, "t", None),
+        ({"user_id": ["u", "w"]}, "s", "v"),
+    ],
+)
+def test_a_session_outside_of_the_default_filters_is_refused(filters, session_id, user_id):
+    with pytest.raises(ConfigurationError, match="leads out of the memory's default filter"):
+        Memory(filters=filters).scoped(session_id, user_id)
+
+
+def test_one_of_several_that_the_default_filters_allow():
+    assert Memory(filters={"user_id": ["u", "w"]}).scoped("s", "w").filters == {"session_id": "s", "user_id": "w"}

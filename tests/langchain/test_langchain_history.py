@@ -316,8 +316,10 @@ def test_the_memorys_default_filters_hold(store):
 def test_the_session_may_come_from_the_memory(store):
     memory = Memory(backend=store, filters={"session_id": "s1", "user_id": "ann"})
     assert DynamiqChatMessageHistory(memory).session_id == "s1"
-    assert DynamiqChatMessageHistory(memory, "s2", "bea").session_id == "s2"
-    assert DynamiqChatMessageHistory(memory, "s2", "bea").user_id == "bea"
+    assert DynamiqChatMessageHistory(memory, "s1", "ann").user_id == "ann"
+    for session_id, user_id in (("s2", "ann"), ("s1", "bea")):
+        with pytest.raises(ConfigurationError, match="leads out"):
+            DynamiqChatMessageHistory(memory, session_id, user_id)
     assert memory.filters == {"session_id": "s1", "user_id": "ann"}
 
 

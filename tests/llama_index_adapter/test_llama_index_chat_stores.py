@@ -389,6 +389,12 @@ def test_what_is_no_memory_is_refused(made, wrong):
         made(wrong)
 
 
+@pytest.mark.parametrize("made", [DynamiqChatStore, DynamiqAsyncChatStore])
+def test_an_unknown_argument_is_refused(memory, made):
+    with pytest.raises(TypeError, match="table_name"):
+        made(memory, table_name="chats")
+
+
 @pytest.mark.parametrize("wrong", ["x", None, {"role": "user"}, 5])
 def test_what_is_no_message_is_refused(do, chats, wrong):
     chats.add_message("s", user("a"))

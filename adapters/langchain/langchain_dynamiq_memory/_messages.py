@@ -105,7 +105,7 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
     if result.content == message.content:
         fields.pop("content", None)
     where = kind.__name__ + (f" of {message.name!r}" if message.name else "")
-    data = {"class": kind.__name__, "fields": encode(fields, where, _KINDS, default)}
+    data = {"class": kind.__name__, "fields": encode(fields, where, _KINDS, default, _HINT)}
     result.native = pack(FRAMEWORK, data, result)
     return result
 
@@ -216,6 +216,7 @@ def _plain_message(message: BaseMessage) -> dict[str, Any]:
 
 
 # What artifacts of retrievers and of sub-agents are made of.
+_HINT = "or pass default=repr, or a function of your own, to store what it returns"
 _KINDS: Kinds = {
     "Document": (Document, _plain_document, lambda plain: Document(**plain)),
     "BaseMessage": (BaseMessage, _plain_message, lambda plain: _restore(_BY_NAME[plain["class"]], plain["fields"])),
@@ -253,7 +254,7 @@ def _content(message: BaseMessage, default: Default | None) -> str | list[dict[s
         for part in map(_part, message.content)
         if not (isinstance(part.get("type"), str) and part["type"] in without)
     ]
-    plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, default)
+    plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, default, _HINT)
     return plain or ""  # OpenAI refuses an empty list
 
 
@@ -308,7 +309,7 @@ def _arguments(given: Any, default: Default | None) -> str:
     try:
         return json.dumps(given, default=default or str)
     except (TypeError, ValueError):  # keys that JSON does not know, or a value within itself
-        return json.dumps(encode(given, "args", _KINDS, default), default=str)
+        return json.dumps(encode(given, "args", _KINDS, default, _HINT), default=str)
 
 
 def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:

@@ -154,10 +154,12 @@ class DynamiqMemory(BaseMemory):
             llm: The model whose context window limits the tokens.
         """
         if token_limit is None and llm is not None:
+            if not hasattr(llm, "metadata"):
+                raise ConfigurationError(f"llm must be a model of LlamaIndex's, not {llm!r}")
             token_limit = int(llm.metadata.context_window * _SHARE_OF_CONTEXT)
         made = cls(memory, session_id, user_id, strategy, limit, token_limit, tokenizer_fn)
         if chat_history is not None:
-            made.set(list(chat_history))
+            made.set(chat_history)  # type: ignore[arg-type]
         return made
 
     @classmethod

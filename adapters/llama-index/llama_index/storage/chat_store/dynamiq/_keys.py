@@ -34,12 +34,8 @@ def session_of(memory: Memory, key: str) -> Memory:
         raise InvalidArgumentError(
             f"key {key!r} has no user before the slash: write {session!r} for a session of nobody"
         )
-    named = {"session_id": session if slash else key, "user_id": (_unescaped(user) or None) if slash else None}
-    for name, value in named.items():
-        fixed = memory.filters.get(name)
-        if value is not None and fixed is not None and value != fixed:
-            raise InvalidArgumentError(f"key {key!r} leads out of the memory's default filter {name}={fixed!r}")
-    return memory.scoped(**named)
+    user_id = (_unescaped(user) or None) if slash else None
+    return memory.scoped(session if slash else key, user_id)
 
 
 def key_of(session: Session, memory: Memory) -> str | None:

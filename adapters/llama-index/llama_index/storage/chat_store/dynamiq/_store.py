@@ -21,7 +21,12 @@ class MemoryByReference(BaseModel):
 
     _memory: Memory = PrivateAttr()
 
-    def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        memory: Memory | None = None,
+        store: Mapping[str, Any] | None = None,
+        class_name: str | None = None,  # noqa: ARG002 - what LlamaIndex writes into its JSON
+    ) -> None:
         """Take the memory; no I/O."""
         if memory is None and store is not None:
             memory = resolve(store)

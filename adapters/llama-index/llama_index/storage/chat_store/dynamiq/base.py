@@ -30,7 +30,12 @@ class DynamiqChatStore(MemoryByReference, BaseChatStore):
         ConfigurationError: Neither is given, or the store cannot be found in this process.
     """
 
-    def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        memory: Memory | None = None,
+        store: Mapping[str, Any] | None = None,
+        class_name: str | None = None,  # noqa: ARG002 - what LlamaIndex writes into its JSON
+    ) -> None:
         """Take the memory; no I/O."""
         super().__init__(memory, store)
 
