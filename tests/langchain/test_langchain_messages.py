@@ -877,14 +877,14 @@ REDACTED = "[redacted]"
 @pytest.mark.parametrize(
     "message",
     [
-        HumanMessage("my number is 4711"),
-        HumanMessage([{"type": "text", "text": "my number is 4711", "id": "b1"}]),
-        AIMessage([BLOCKS["reasoning"], {"type": "text", "text": "your number is 4711"}], response_metadata={"m": 1}),
-        SystemMessage("4711"),
-        ToolMessage("4711", tool_call_id="c", artifact={"raw": "4711"}),
-        HumanMessageChunk(content="4711"),
-        ChatMessage(content="4711", role="critic"),
-        FunctionMessage(content="4711", name="f"),
+        HumanMessage("my number is no-4711"),
+        HumanMessage([{"type": "text", "text": "my number is no-4711", "id": "b1"}]),
+        AIMessage([BLOCKS["reasoning"], {"type": "text", "text": "your number is no-4711"}], response_metadata={"m": 1}),
+        SystemMessage("no-4711"),
+        ToolMessage("no-4711", tool_call_id="c", artifact={"raw": "no-4711"}),
+        HumanMessageChunk(content="no-4711"),
+        ChatMessage(content="no-4711", role="critic"),
+        FunctionMessage(content="no-4711", name="f"),
     ],
     ids=lambda message: f"{type(message).__name__}-{message.text:.5}",
 )
@@ -902,7 +902,7 @@ def test_what_is_changed_in_the_store_is_changed_in_langchain(store, message, wa
         memory.replace_messages({"session_id": "s"}, [before, edited, after])
     restored = written(memory)
     assert [message.content for message in restored] == ["before", REDACTED, "after"]
-    assert "4711" not in repr(restored)
+    assert "no-4711" not in repr(restored)
     assert restored[1].type in {"human", "ai", "system", "tool"}
 
 
