@@ -113,8 +113,7 @@ class Memory(Closing):
             value = self.filters.get(key) if given is None else check_identifier(given, key)
             if value is not None and not isinstance(value, str):
                 raise ConfigurationError(f"no {key}: pass one, the memory's default filter {value!r} fixes none")
-            condition = parse({key: self.filters[key]}).conditions[0] if self.filters.get(key) is not None else None
-            if condition is not None and not condition.holds(value):
+            if key in self.filters and not parse({key: self.filters[key]}).conditions[0].holds(value):
                 raise ConfigurationError(
                     f"{key}={value!r} leads out of the memory's default filter {key}={self.filters[key]!r}: "
                     "use a memory without that filter"
@@ -573,5 +572,5 @@ def _check_found(message: Any, demanded: Mapping[str, Any]) -> None:
 def _with_scope(message: Any, scope: Mapping[str, Any]) -> Any:
     if not isinstance(message, Message) or not isinstance(message.metadata, dict):
         return message  # refused where it is stored
-    own = {key: value for key, value in message.metadata.items() if value is not None}
+    own = {key: value for key, value in message.metadata.items() if value is not None or key not in scope}
     return message.model_copy(update={"metadata": {**scope, **own}})

@@ -230,7 +230,7 @@ def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | N
         time_of = message.timestamp or 0.0
         if movable:
             time_of = message.timestamp = max(time_of, math.nextafter(last.get(session, -math.inf), math.inf))
-            last[session] = time_of
+        last[session] = max(time_of, last.get(session, -math.inf))
     # The latest of the given times before each message.
     given = list(
         accumulate(

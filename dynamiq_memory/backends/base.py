@@ -513,7 +513,7 @@ class MemoryBackend(Closing, ABC):
     def _prepare(
         self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
     ) -> list[Message]:
-        if isinstance(messages, Message | str | Mapping):
+        if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
             raise InvalidArgumentError("messages must be a list of Message")
         prepared = prepare(list(messages), scope, place)
         largest = self.capabilities.max_message_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import sys
 
 import pytest
@@ -62,7 +63,7 @@ def test_defaults():
         ({"recent_share": 1.1}, ConfigurationError, "recent_share"),
         ({"recent_share": float("nan")}, ConfigurationError, "recent_share"),
     ],
-    ids=lambda v: str(v) if isinstance(v, dict) else "",
+    ids=lambda v: re.sub(" at 0x.*?>", ">", str(v)) if isinstance(v, dict) else "",
 )
 def test_wrong_settings(options, error, said):
     with pytest.raises(error, match=said):
@@ -185,7 +186,7 @@ def test_an_unknown_role(store, role):
         ({"tool_calls": [{"id": "c", "function": {"arguments": {1, 2}}}]}, "tool_calls"),
         ({"content": [{"type": "image", "data": object()}]}, "content"),
     ],
-    ids=lambda v: repr(v) if isinstance(v, dict) else "",
+    ids=lambda v: re.sub(" at 0x.*?>", ">", repr(v)) if isinstance(v, dict) else "",
 )
 def test_a_message_that_cannot_be_stored(store, options, said):
     memory = Memory(backend=store)
@@ -350,6 +351,11 @@ def test_what_the_default_filters_let_through_is_stored(store, filters):
     memory = Memory(backend=store, filters=filters)
     memory.add("user", "x")
     assert contents(memory.get_all()) == ["x"]
+
+
+def test_a_null_of_the_authors_own_is_kept(store):
+    memory = Memory(backend=store, filters={"tenant": "A"})
+    assert memory.add("user", "x", {"note": None, "tenant": None}).metadata.items() >= {("note", None), ("tenant", "A")}
 
 
 def test_a_time_of_its_own_outside_of_the_default_filters(store):

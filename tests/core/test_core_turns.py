@@ -473,7 +473,7 @@ def test_more_messages_of_one_time_than_sqlite_takes_values(new_store, monkeypat
         (Message(role="user", content=[{"type": "text", "text": "x" * 8}, {"type": "image_url"}]), 1006),
         (Message(role="user", content=[]), 4),
     ],
-    ids=str,
+    ids=lambda value: str(getattr(value, "content", value)),
 )
 def test_token_estimates(message, tokens):
     assert count_tokens_approximately(message) == tokens

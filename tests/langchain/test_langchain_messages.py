@@ -879,7 +879,9 @@ REDACTED = "[redacted]"
     [
         HumanMessage("my number is no-4711"),
         HumanMessage([{"type": "text", "text": "my number is no-4711", "id": "b1"}]),
-        AIMessage([BLOCKS["reasoning"], {"type": "text", "text": "your number is no-4711"}], response_metadata={"m": 1}),
+        AIMessage(
+            [BLOCKS["reasoning"], {"type": "text", "text": "your number is no-4711"}], response_metadata={"m": 1}
+        ),
         SystemMessage("no-4711"),
         ToolMessage("no-4711", tool_call_id="c", artifact={"raw": "no-4711"}),
         HumanMessageChunk(content="no-4711"),

@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import pickle
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -337,6 +338,24 @@ def test_what_would_not_be_found_again_is_refused(do, store, filters):
     with pytest.raises(MessageError, match="found again"):
         DynamiqMemory(memory, "s").put(user("a"))
     assert store.is_empty()
+
+
+@pytest.mark.parametrize("filters", [{"user_id": None}, {"user_id": None, "session_id": "s"}], ids=str)
+def test_a_memory_of_nobody_leads_to_nobody_else(do, store, filters):
+    DynamiqChatStore(Memory(backend=store)).add_message("ann/s", user("secret"))
+    chats = DynamiqChatStore(Memory(backend=store, filters=filters))
+    for method in ("get_messages", "delete_messages"):
+        with pytest.raises(InvalidArgumentError, match="leads out"):
+            do(chats, method, "ann/s")
+    assert do(chats, "get_messages", "s") == []
+    assert store.count() == 1
+
+
+def test_what_is_set_stands_behind_a_message_of_another_clock(do, chats, memory):
+    memory.add("user", "ahead", {"session_id": "s", "timestamp": time.time() + 3600})
+    given = [*do(chats, "get_messages", "s"), assistant("b"), user("c")]
+    do(chats, "set_messages", "s", given)
+    assert texts(do(chats, "get_messages", "s")) == ["ahead", "b", "c"]
 
 
 # --- copies, wrong arguments -------------------------------------------------------------------------------------
@@ -684,6 +703,61 @@ def test_what_another_process_stored_before_an_archived_message_stays_active(mem
         assert await chats.count_messages("s", ARCHIVED) == 300
         assert texts(await chats.archive_oldest_messages("s", 1)) == ["late"]
         assert texts(await chats.get_messages("s"))[:1] == ["300"]
+
+    asyncio.run(script())
+
+
+class Meanwhile(InMemory):
+    """Lets others do something just before the next call of one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method = method
+        self.others: Callable[[], Awaitable[Any]] | None = None
+
+    async def _acall(self, name: str, *arguments: Any) -> Any:
+        others = self.others
+        if name == self.method and others is not None:
+            self.others = None
+            await others()
+        return await super()._acall(name, *arguments)
+
+
+def test_what_is_added_while_something_later_is_archived_stays_active():
+    async def script() -> None:
+        backend = Meanwhile("write")
+        chats = DynamiqAsyncChatStore(Memory(backend=backend))
+
+        async def others() -> None:
+            await chats.add_messages("s", [user("x1"), user("x2")])
+            assert texts(await chats.archive_oldest_messages("s", 1)) == ["x1"]
+
+        backend.others = others
+        await chats.add_messages("s", numbered(300))
+        assert texts(await chats.get_messages("s")) == ["x2", *map(str, range(300))]
+        assert await chats.count_messages("s", ARCHIVED) == 1
+        told = []
+        while part := await chats.archive_oldest_messages("s", 50):
+            told += texts(part)
+        assert told == ["x2", *map(str, range(300))]
+
+    asyncio.run(script())
+
+
+def test_what_is_added_before_something_that_is_being_archived_stays_active():
+    async def script() -> None:
+        backend = Meanwhile("update")
+        memory = Memory(backend=backend)
+        chats = DynamiqAsyncChatStore(memory)
+        batch = [Message(role="user", content=f"{n}", metadata={"session_id": "s"}) for n in range(300)]
+        await chats.add_messages("s", [user("x1"), user("x2")])
+        backend.others = lambda: memory.aadd_many(batch)
+        assert texts(await chats.archive_oldest_messages("s", 1)) == ["x1"]
+        assert texts(await chats.get_messages("s")) == [*map(str, range(300)), "x2"]
+        told = []
+        while part := await chats.archive_oldest_messages("s", 50):
+            told += texts(part)
+        assert told == [*map(str, range(300)), "x2"]
 
     asyncio.run(script())
 

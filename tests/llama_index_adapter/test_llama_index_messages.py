@@ -478,9 +478,15 @@ class OneWay(io.BytesIO):
         (changed(blocks=None), "blocks must be a list"),
         (changed(blocks=[TextBlock(text="x"), "y"]), r"blocks\[1\] is 'y', no block"),
         (changed(blocks=[{"block_type": "text", "text": "x"}]), r"blocks\[0\] is {"),
-        (changed(blocks=[textless(text=None)]), r"blocks\[0\].text must be a string"),
-        (changed(blocks=[textless()]), r"blocks\[0\].text must be a string"),
-        (changed(blocks=[Marked(text="x")]), "Marked with fields that would not be stored: color"),
+        (changed(blocks=[textless(text=None)]), "the text of a TextBlock must be a string, not None"),
+        (changed(blocks=[textless()]), "a TextBlock has no text"),
+        (changed(blocks=[CitableBlock(title="t", source="s", content=[Marked(text="x")])]), "not be stored: color"),
+        (changed(additional_kwargs={"block": Marked(text="x")}), "not be stored: color"),
+        (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=None)]), "none of LlamaIndex's"),  # type: ignore[arg-type]
+        (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=[textless()])]), "has no text"),
+        (changed(blocks=[CachePoint.model_construct()]), "a CachePoint has no cache_control"),  # type: ignore[call-arg]
+        (changed(blocks=[ToolCallBlock.model_construct()]), "a ToolCallBlock has no tool_name"),  # type: ignore[call-arg]
+        (changed(blocks=[Marked(text="x")]), "a Marked has fields that would not be stored: color"),
         (Rated(role="user", content="x"), "put stars into additional_kwargs"),
         (
             changed(blocks=[ImageBlock.model_construct(image=closed())]),

@@ -33,7 +33,9 @@ def terms(path):
 
 
 @pytest.mark.parametrize(
-    "other", [Tokenizer(None), Tokenizer("german"), Tokenizer(stop_words=["shoes"]), by_letter], ids=str
+    "other",
+    [Tokenizer(None), Tokenizer("german"), Tokenizer(stop_words=["shoes"]), by_letter],
+    ids=["no language", "german", "stop words", "function"],
 )
 def test_another_tokenizer_is_refused_until_the_terms_are_made_anew(path, tmp_path, other):
     with SQLite(path) as store:

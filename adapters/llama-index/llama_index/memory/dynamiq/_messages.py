@@ -73,19 +73,26 @@ def to_message(message: ChatMessage) -> Message:
     role = Role(message.role)
     answered = kwargs.get("tool_call_id") if _ROLES[role] is MessageRole.TOOL else None
     name = kwargs.get("name")
-    result = Message(
-        role=_ROLES[role],
-        content=_content(message),
-        tool_calls=_calls(message) or None,
-        tool_call_id=None if answered is None else str(answered),
-        name=name if isinstance(name, str) else None,
-    )
     data: dict[str, Any] = {"role": role.value}
     if _plain_text(message) is None:
         data["blocks"] = message.blocks
     if kwargs:
         data["additional_kwargs"] = kwargs
-    result.native = pack(FRAMEWORK, encode(data, "ChatMessage", _KINDS), result)
+    encoded = encode(data, "ChatMessage", _KINDS)
+    try:
+        content, calls = _content(message), _calls(message)
+    except MessageError:
+        raise
+    except _UNREADABLE as error:
+        raise MessageError(f"a block of the message holds what none of LlamaIndex's does ({error})") from error
+    result = Message(
+        role=_ROLES[role],
+        content=content,
+        tool_calls=calls or None,
+        tool_call_id=None if answered is None else str(answered),
+        name=name if isinstance(name, str) else None,
+    )
+    result.native = pack(FRAMEWORK, encoded, result)
     return result
 
 
@@ -152,20 +159,23 @@ def _check(message: ChatMessage) -> None:
     if not isinstance(message.blocks, list):
         raise MessageError(f"blocks must be a list, not {message.blocks!r:.100}")
     for place, block in enumerate(message.blocks):
-        _check_block(block, f"blocks[{place}]")
+        if _known(block) is None:
+            raise MessageError(f"blocks[{place}] is {block!r:.100}, no block of LlamaIndex's: give TextBlock(text=…)")
+        _check_fields(block)
 
 
-def _check_block(block: Any, where: str) -> None:
-    known = _known(block)
-    if known is None:
-        raise MessageError(f"{where} is {block!r:.100}, no block of LlamaIndex's: give TextBlock(text=…)")
+def _check_fields(block: BaseModel) -> type[BaseModel]:
+    """Refuse fields that would not come back; return which of LlamaIndex's blocks it is."""
+    kind, known = type(block).__qualname__, _known(block) or BaseModel
     more = block.__dict__.keys() - known.model_fields.keys()
     if more and known.model_config.get("extra") != "allow":
-        raise MessageError(
-            f"{where} is a {type(block).__qualname__} with fields that would not be stored: {', '.join(sorted(more))}"
-        )
-    if isinstance(block, TextBlock) and not isinstance(getattr(block, "text", None), str):
-        raise MessageError(f"{where}.text must be a string, not {getattr(block, 'text', None)!r}")
+        raise MessageError(f"a {kind} has fields that would not be stored: {', '.join(sorted(more))}")
+    required = {name for name, field in known.model_fields.items() if field.is_required()}
+    if not required <= block.__dict__.keys():
+        raise MessageError(f"a {kind} has no {', '.join(sorted(required - block.__dict__.keys()))}")
+    if isinstance(block, TextBlock) and not isinstance(block.text, str):
+        raise MessageError(f"the text of a {kind} must be a string, not {block.text!r}")
+    return known
 
 
 def _known(block: Any) -> type[BaseModel] | None:
@@ -188,8 +198,7 @@ def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dic
 
 
 def _plain_model(model: BaseModel) -> dict[str, Any]:
-    known = _known(model) or BaseModel
-    return {"class": known.__name__, "fields": {**model.__dict__, **(model.model_extra or {})}}
+    return {"class": _check_fields(model).__name__, "fields": {**model.__dict__, **(model.model_extra or {})}}
 
 
 def _block_from(plain: Mapping[str, Any]) -> BaseModel:

@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
+from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind, put_together
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
 from llama_index.storage.chat_store.dynamiq._keys import session_of
@@ -90,7 +90,9 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
         """Store messages at the end of a session, as one batch."""
         session, batch = session_of(self._memory, key), _of(status, to_messages(messages))
         put_behind(batch, await session.aget_all(1))
-        await session.aadd_many(batch)
+        stored = await session.aadd_many(batch)
+        if _status(status) is MessageStatus.ACTIVE:
+            await self._stay_active(session, stored)
 
     async def set_messages(
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
@@ -138,7 +140,9 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
         session = session_of(self._memory, key)
         oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in (await self._active(session))[: _count("n", n)]]
         # The same ids: they take their own places.
-        return _told(await session.backend.aupdate(oldest, {**session.filters, STATUS: None}))
+        archived = await session.backend.aupdate(oldest, {**session.filters, STATUS: None})
+        await self._leave_active(session, archived)
+        return _told(archived)
 
     async def get_keys(self) -> list[str]:
         """The keys of the sessions, the most recently used first."""
@@ -163,6 +167,27 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
             if len(page) < size or _settled(read):
                 return _active_of(read)
             size *= 2
+
+    # Who adds and who archives at the same time both look afterwards, so one of them sees what the other has done.
+
+    async def _stay_active(self, session: Memory, added: Sequence[Message]) -> None:
+        """Move what was added behind all that was archived meanwhile."""
+        while added:
+            behind = await session.backend.aget_all(None, session.filters, after=added[0])
+            if not any(message.metadata.get(STATUS) == _ARCHIVED_OLDEST for message in behind):
+                return
+            moved = [message.model_copy() for message in added]
+            put_together(moved, behind[-1])
+            added = await session.backend.aupdate(moved, {**session.filters, STATUS: None})
+
+    async def _leave_active(self, session: Memory, archived: Sequence[Message]) -> None:
+        """Mark what was archived otherwise if active messages stand before it, so that reading goes on to these."""
+        if not archived:
+            return
+        upto = await session.backend.aget_all(len(archived) + _UNSETTLED, session.filters, before=archived[-1])
+        if any(message.metadata.get(STATUS) is None for message in upto):
+            changed = [_with_status(message, MessageStatus.ARCHIVED.value) for message in archived]
+            await session.backend.aupdate(changed, {**session.filters, STATUS: _ARCHIVED_OLDEST})
 
 
 def _settled(messages: Sequence[Message]) -> int:

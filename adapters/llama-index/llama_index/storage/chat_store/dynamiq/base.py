@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 
-from dynamiq_memory import Memory, Message
+from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
 from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
 from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
@@ -136,6 +136,8 @@ class DynamiqChatStore(MemoryByReference, BaseChatStore):
 
 
 def _at(messages: list[Message], idx: int) -> Message | None:
+    if not isinstance(idx, int):
+        raise InvalidArgumentError(f"idx must be a whole number, not {idx!r}")
     return messages[idx] if -len(messages) <= idx < len(messages) else None
 
 
