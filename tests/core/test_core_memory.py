@@ -469,7 +469,7 @@ def test_a_batch_without_times_keeps_its_order_before_earlier_times(store):
 @pytest.mark.parametrize(
     "filters",
     [{}, {"user_id": "u", "k": [1, "a"], "r": {"gte": 1}, "n": None}, {"k": ("a", "b")}, {"k": {"a", "b"}}],
-    ids=str,
+    ids=["none", "some", "a tuple", "a set"],
 )
 def test_to_dict_is_json(store, filters):
     memory = Memory(backend=store, filters=filters, save_mode="input_output", message_limit=7)
