@@ -25,10 +25,10 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
 test: .venv/.dev ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
-	.venv-floor/bin/python -m pytest -W "ignore:The 'validate_default' attribute" tests/core tests/langchain \
+	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" tests/core tests/langchain \
 		tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
 
 lint: .venv/.dev ## Check style and types
