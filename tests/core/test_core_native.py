@@ -33,11 +33,11 @@ class Point:
 KINDS = {"Point": (Point, lambda point: {"x": point.x}, lambda plain: Point(**plain))}
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(st.characters(exclude_categories=["Cs"])),
-    st.binary(), st.decimals(allow_nan=False), st.uuids(), st.datetimes(), st.dates(),
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.binary(max_size=40), st.decimals(allow_nan=False), st.uuids(), st.datetimes(), st.dates(),
 )  # fmt: skip
 hashable = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3)
+    scalars, lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3), max_leaves=6
 )
 values = st.recursive(
     hashable | st.builds(Point, hashable),
