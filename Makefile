@@ -16,7 +16,14 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory \
 	--no-emit-package llama-index-memory-dynamiq --python-version 3.11
 
-.PHONY: help demo test floor lint format bench build lock clean
+# The dynamiq package pins older versions of what the rest uses: an environment of its own.
+AGENTS := .venv-dynamiq/bin
+AGENTS_TESTS := adapters/dynamiq/tests tests/conformance/test_conformance_in_memory.py \
+	tests/conformance/test_conformance_sqlite.py::TestSQLiteFile
+AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
+	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
+
+.PHONY: help demo test agents floor lint format bench build lock clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,12 +31,15 @@ help: ## Show this help
 demo: .venv/.demo ## What an agent would be given: a stored conversation, asked from new processes
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
-test: .venv/.dev ## Run all tests
+test: .venv/.dev agents ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
+agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
+	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_TESTS)
+
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
-	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" tests/core tests/langchain \
-		tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
+	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \
+		tests/core tests/langchain tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
 
 lint: .venv/.dev ## Check style and types
 	$(BIN)/ruff check .
@@ -46,13 +56,15 @@ bench: .venv/.dev ## Measure speed; LOCOMO=file also measures retrieval
 
 build: .venv/.dev ## Build the distributions into dist/
 	$(UV) build --python $(BIN)/python --all-packages
+	$(UV) build --python $(BIN)/python --out-dir dist adapters/dynamiq
 
 lock: .venv/.dev ## Write the newest and the lowest allowed versions into constraints/
 	$(LOCK) --upgrade --group dev --output-file constraints/dev.txt
 	$(LOCK) --upgrade --resolution lowest-direct --group floor --output-file constraints/floor.txt
+	$(AGENTS_LOCK) --upgrade --group adapters/dynamiq/pyproject.toml:dev --output-file constraints/dynamiq.txt
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .venv-floor .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-floor .venv-dynamiq .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -76,4 +88,10 @@ clean: ## Remove the environment and caches
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-floor
 	$(UV) pip install --quiet --python .venv-floor/bin/python --constraint constraints/floor.txt \
 		--editable . --group floor
+	@touch $@
+
+.venv-dynamiq/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-dynamiq
+	$(UV) pip install --quiet --compile-bytecode --python $(AGENTS)/python --constraint constraints/dynamiq.txt \
+		--editable . --editable adapters/dynamiq --group adapters/dynamiq/pyproject.toml:dev
 	@touch $@

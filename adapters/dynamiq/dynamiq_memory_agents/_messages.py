@@ -1,0 +1,263 @@
+"""Dynamiq's messages and ours, both ways.
+
+Dynamiq has two shapes of an agent's round. With function calling, it is an assistant's tool calls and their results,
+as in our messages. In its other modes it is text: the assistant writes which tool it wants, and the observation comes
+as a user's message. Stored, such a round is a tool call and its result too, so that a turn is one turn, to our
+retrieval and to other frameworks; `native` keeps what dynamiq has, and an agent reads back exactly that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from dynamiq.prompts import Message as DynamiqMessage
+from dynamiq.prompts import MessageRole as DynamiqRole
+
+from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory._ids import new_id
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, prepare
+from dynamiq_memory.native import pack, unpack
+
+FRAMEWORK = "dynamiq"
+
+logger = logging.getLogger(__name__)
+
+# By this pseudo tool, an agent that calls functions gives its answer.
+_ANSWER_TOOL = "provide_final_answer"
+_OBSERVATION = re.compile(r"\s*(Observation|Correction Instruction):")
+_XML_ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
+_XML_INPUT = re.compile(r"<action_input>(.*?)</action_input>", re.DOTALL)
+_TEXT_ACTION = re.compile(r"Action:[ \t]*(\S[^\n]*)")
+_TEXT_INPUT = re.compile(r"Action Input:(.*)", re.DOTALL)
+# The tool of a round in which the agent could not read what the model wrote.
+_UNREAD_ACTION = "unknown"
+
+
+def is_observation(message: DynamiqMessage) -> bool:
+    """Whether a user's message is what an agent tells its model about a round, by its wording."""
+    return message.role == DynamiqRole.USER and _OBSERVATION.match(message.content) is not None
+
+
+def is_question(message: DynamiqMessage) -> bool:
+    """Whether the user says it, by its wording."""
+    return message.role == DynamiqRole.USER and not is_observation(message)
+
+
+def to_messages(said: Sequence[DynamiqMessage], *, begun: bool = False) -> list[Message]:
+    """Make our messages of a part of a conversation.
+
+    What an agent tells its model as a user's message belongs to the turn: it is stored as a tool's result, or, where
+    no tool has returned it (a summary, say), as what the assistant said to itself.
+
+    Args:
+        said: Dynamiq's messages, in order; not changed.
+        begun: Whether they go on with a turn: the first is not the user's question whatever it looks like.
+
+    Returns:
+        One of ours for each, but for the agent's final answer: the call of its pseudo tool, and the acknowledgement,
+        become the answer as text.
+    """
+    return [ours for _, ours in _pairs(said, begun=begun)]
+
+
+def to_stored(said: Sequence[DynamiqMessage]) -> list[Message]:
+    """Make our messages of some that carry what a store keeps of them: scope, time and id, in their metadata."""
+    sessions: dict[tuple[Any, Any], list[DynamiqMessage]] = {}
+    for message in said:
+        metadata = message.metadata or {}
+        sessions.setdefault((metadata.get(USER_KEY), metadata.get(SESSION_KEY)), []).append(message)
+    pairs = (pair for session in sessions.values() for pair in _pairs(session))
+    return [_with_identity(ours, theirs.metadata or {}) for theirs, ours in pairs]
+
+
+def from_message(message: Message) -> DynamiqMessage:
+    """Make dynamiq's message of one of ours: as dynamiq wrote it, or by its canonical fields.
+
+    Dynamiq's messages of a conversation are text: of content parts, images and files are named in brackets.
+    """
+    fields = _fields(message)
+    native = unpack(FRAMEWORK, message)
+    content = _text(message)
+    if native is not None:
+        try:
+            return _message(content, message, {**fields, **{key: native[key] for key in fields}})
+        except (LookupError, ValueError) as error:  # somebody else has written it
+            logger.warning("message %s holds no dynamiq fields that can be read (%r)", message.id, error)
+    return _message(content, message, fields)
+
+
+def with_metadata(messages: Iterable[Message], metadata: Mapping[str, Any]) -> None:
+    """Give messages the metadata of an agent's run.
+
+    An agent only logs what its memory refuses, and the turn would be lost: what cannot be stored is kept as its
+    `repr`, and the names of our own views get a prefix.
+    """
+    plain = {_own_name(key): value for key, value in metadata.items() if value is not None}
+    try:
+        prepare([Message(role=MessageRole.USER, metadata=dict(plain))])
+    except MessageError as error:
+        logger.warning(
+            "metadata of a run of session %r cannot be stored as it is (%s)", metadata.get(SESSION_KEY), error
+        )
+        plain = {str(key): _storable(key, value) for key, value in plain.items()}
+    for message in messages:
+        message.metadata = dict(plain)
+
+
+def with_stable_ids(messages: Sequence[Message]) -> None:
+    """Give messages of a store without ids such that are the same each time."""
+    before: Counter[str] = Counter()
+    for message in messages:
+        metadata = message.metadata
+        parts = [metadata.get(key) for key in (USER_KEY, SESSION_KEY, TIMESTAMP_KEY)]
+        text = json.dumps([*parts, message.role.value, message.content, message.name], default=str)
+        message.id = str(uuid5(NAMESPACE_OID, f"{text} {before[text]}"))
+        before[text] += 1
+
+
+def _pairs(said: Sequence[DynamiqMessage], *, begun: bool = False) -> list[tuple[DynamiqMessage, Message]]:
+    pairs: list[tuple[DynamiqMessage, Message]] = []
+    answered: set[str] = set()
+    for message in said:
+        if message.role == DynamiqRole.TOOL and message.tool_call_id in answered:
+            continue
+        answer = _final_answer(message)
+        if answer is not None:
+            answered = {str(call.get("id")) for call in message.tool_calls or ()}
+            pairs.append((message, _plain(message.model_copy(update={"content": answer, "tool_calls": None}))))
+            continue
+        answered = set()
+        if not is_observation(message) or not (pairs or begun):
+            pairs.append((message, _plain(message)))
+        elif pairs and pairs[-1][0].role == DynamiqRole.ASSISTANT and not pairs[-1][1].tool_calls:
+            pairs.append((message, _plain(message)))
+            _join(pairs[-2][1], pairs[-1][1])
+        else:
+            pairs.append((message, _aside(message)))
+    return pairs
+
+
+def _with_identity(message: Message, metadata: Mapping[str, Any]) -> Message:
+    # The package stores None as the empty string.
+    rest = {key: v for key, v in metadata.items() if v is not None and (v or key not in (USER_KEY, SESSION_KEY))}
+    shown = rest.pop(MESSAGE_ID_KEY, None)
+    if isinstance(shown, str) and shown:
+        message.id = shown
+    message.metadata = rest
+    return message
+
+
+def _aside(message: DynamiqMessage) -> Message:
+    ours = _plain(message)
+    ours.role = MessageRole.ASSISTANT
+    ours.native = pack(FRAMEWORK, _fields(message), ours)
+    return ours
+
+
+def _plain(message: DynamiqMessage) -> Message:
+    return Message(
+        role=MessageRole(message.role.value),
+        content=message.content,
+        tool_calls=message.tool_calls or None,
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
+
+
+def _message(content: str, message: Message, fields: Mapping[str, Any]) -> DynamiqMessage:
+    # Static: what was said is no template.
+    return DynamiqMessage(content=content, metadata=dict(message.metadata), static=True, **fields)
+
+
+def _fields(message: DynamiqMessage | Message) -> dict[str, Any]:
+    return {
+        "role": message.role.value,
+        "tool_calls": message.tool_calls,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    parts = [part["text"] if isinstance(part.get("text"), str) else _named(part) for part in message.content]
+    return "\n".join(part for part in parts if part)
+
+
+def _named(part: Mapping[str, Any]) -> str:
+    kind = part.get("type")
+    return "" if kind in ("reasoning", "thinking") else f"[{kind or 'attachment'}]"
+
+
+def _join(said: Message, observation: Message) -> None:
+    """Make a tool call and its result of a round that is text."""
+    before, behind = _fields(said), _fields(observation)
+    name, arguments = _action_of(str(said.content))
+    id_ = f"call_{new_id().replace('-', '')}"
+    said.tool_calls = [{"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}]
+    said.native = pack(FRAMEWORK, before, said)
+    observation.role, observation.tool_call_id, observation.name = MessageRole.TOOL, id_, name
+    observation.native = pack(FRAMEWORK, behind, observation)
+
+
+def _action_of(text: str) -> tuple[str, str]:
+    """The tool and the arguments that a model asks for in its text, as JSON, XML or lines."""
+    try:
+        said = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict) and isinstance(said.get("action"), str):
+        return said["action"], _arguments(said.get("action_input"))
+    for action, given in ((_XML_ACTION, _XML_INPUT), (_TEXT_ACTION, _TEXT_INPUT)):
+        named = action.search(text)
+        if named is not None and named[1].strip():
+            wanted = given.search(text)
+            return named[1].strip(), _arguments(wanted[1] if wanted is not None else None)
+    return _UNREAD_ACTION, "{}"
+
+
+def _arguments(given: Any) -> str:
+    if isinstance(given, str):
+        text = re.sub(r"```(?:json)?", "", given, flags=re.IGNORECASE).strip()
+        try:
+            given, _ = json.JSONDecoder(strict=False).raw_decode(text)
+        except (ValueError, RecursionError):
+            given = text
+    if given is None or given == "":
+        return "{}"
+    return json.dumps(given if isinstance(given, dict) else {"input": given}, ensure_ascii=False)
+
+
+def _final_answer(message: DynamiqMessage) -> str | None:
+    calls = message.tool_calls or []
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    if len(functions) != 1 or not isinstance(functions[0], dict) or functions[0].get("name") != _ANSWER_TOOL:
+        return None
+    arguments = functions[0].get("arguments")
+    try:
+        arguments = json.loads(arguments, strict=False) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        return None
+    answer = arguments.get("answer") if isinstance(arguments, dict) else None
+    if answer is None or isinstance(answer, str):
+        return answer
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def _own_name(key: Any) -> Any:
+    return f"{FRAMEWORK}_{key}" if key in (TIMESTAMP_KEY, MESSAGE_ID_KEY) else key
+
+
+def _storable(key: Any, value: Any) -> Any:
+    try:
+        prepare([Message(role=MessageRole.USER, metadata={str(key): value})])
+    except MessageError:
+        return repr(value)
+    return value

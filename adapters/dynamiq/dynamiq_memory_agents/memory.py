@@ -1,0 +1,288 @@
+"""`AgentMemory`: what an agent of the `dynamiq` package takes as its memory."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+from dynamiq.memory import Memory as DynamiqMemory
+from dynamiq.memory import MemoryRetrievalStrategy
+from dynamiq.memory.memory import FormatType
+from dynamiq.nodes.agents.hooks.core import current_hook_ctx
+from dynamiq.prompts import Message as DynamiqMessage
+from dynamiq.prompts import MessageRole as DynamiqRole
+from pydantic import Field, SkipValidation
+
+from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgumentError, Memory
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, put_together
+from dynamiq_memory.references import memory_at, reference_to, resolve
+from dynamiq_memory_agents._loads import Load, Scope, forget, recall, remember
+from dynamiq_memory_agents._messages import from_message, to_stored, with_metadata, with_stable_ids
+from dynamiq_memory_agents._prompt import new_messages
+
+logger = logging.getLogger(__name__)
+
+# More than any store holds: for dynamiq's backends, of which some take no None.
+_ALL = 2**31 - 1
+
+
+def _as_memory(given: Any) -> Memory:
+    if isinstance(given, Memory):
+        return given
+    if isinstance(given, str):
+        return memory_at(given)
+    if isinstance(given, Mapping):
+        return resolve(given)
+    if isinstance(given, DynamiqMemory):
+        raise ConfigurationError(
+            "memory must be a dynamiq_memory.Memory, not dynamiq's own: give AgentMemory(memory=Memory(backend=…)), "
+            "and bring the old one's messages over by import_from(old)"
+        )
+    raise ConfigurationError(
+        f"memory must be a dynamiq_memory.Memory, a URL such as sqlite:///conversations.db, or what to_dict() wrote; "
+        f"not a {type(given).__name__}"
+    )
+
+
+class AgentMemory(DynamiqMemory):
+    """The memory of an agent, kept in a `dynamiq_memory.Memory`.
+
+    Goes wherever the package takes a `Memory`: `Agent(memory=AgentMemory(memory=Memory(backend=…)))`. An agent hands
+    over its whole prompt at the end of a run. What is new of it is added to the session; nothing that is stored is
+    changed or deleted, whatever the agent did not load, trimmed or summarised. One object, or several on one store,
+    may serve any number of agents and threads.
+
+    Attributes:
+        memory: Where the messages live. Also a URL, such as `sqlite:///conversations.db`, or what `to_dict` wrote of
+            one, as YAML workflows need it.
+        message_limit: The limit where a call gives none; by default that of `memory`.
+        filters: Default filters of every call; by default those of `memory`.
+        save_mode: What is kept of a turn; by default that of `memory`.
+        backend: The backend of `memory`.
+
+    Raises:
+        ConfigurationError: `memory` is none, or cannot be found again.
+    """
+
+    # Copies of an agent, as Map and parallel tool calls make them, share the memory.
+    _clone_shared: ClassVar[bool] = True
+
+    memory: SkipValidation[Memory]
+    backend: Any = Field(default=None, exclude=True)
+
+    def __init__(self, memory: Memory | str | Mapping[str, Any] | None = None, **settings: Any) -> None:
+        """Find the memory, and take its settings where none are given."""
+        found = Memory() if memory is None else _as_memory(memory)
+        if settings.pop("backend", None) not in (None, found.backend):
+            raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
+        given = {
+            "message_limit": found.message_limit,
+            "filters": copy.deepcopy(found.filters),
+            "save_mode": found.save_mode.value,
+        }
+        super().__init__(**{**given, **settings, "memory": found, "backend": found.backend})
+
+    def to_dict(self, include_secure_params: bool = False, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Describe the memory, as YAML workflows and traces need it: no message, and no secret.
+
+        `AgentMemory(**described)` finds the store again: the object itself in the same process, else the memory of the
+        name that `dynamiq_memory.register_memory` gave, else the store's URL.
+        """
+        store = self._store()
+        return {
+            "type": f"{__package__}.{type(self).__name__}",
+            "memory": reference_to(self.memory),
+            "message_limit": store.message_limit,
+            "filters": store.to_dict()["filters"],
+            "save_mode": store.save_mode.value,
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the settings; a copy has the same store."""
+        return copy.copy(self)
+
+    # --- what agents call ------------------------------------------------------------------------------------
+
+    def get_agent_conversation(
+        self,
+        query: str | None = None,
+        limit: int | None = None,
+        filters: dict[str, Any] | None = None,
+        strategy: MemoryRetrievalStrategy | None = MemoryRetrievalStrategy.ALL,
+    ) -> list[DynamiqMessage]:
+        """Pick the messages that an agent is given; see `dynamiq_memory.Memory.get_agent_conversation`.
+
+        Args:
+            query: What the agent is asked; RELEVANT and BOTH rank by it.
+            limit: At most so many messages, 1 or more; `message_limit` by default.
+            filters: Only messages that match, besides the default filters.
+            strategy: ALL, RELEVANT or BOTH; None, which agents allow, is ALL.
+
+        Raises:
+            InvalidArgumentError: The limit or strategy is wrong.
+            FilterError: The filter is not of the language.
+            BackendError: The store failed.
+        """
+        store = self._store()
+        chosen = (strategy or MemoryRetrievalStrategy.ALL).value
+        found = [from_message(m) for m in store.get_agent_conversation(query, limit, filters, chosen)]
+        scope = self._scope(filters)
+        if scope is not None:
+            hooks = current_hook_ctx.get()
+            # A hook may mask what the user says: then only the masked text may be stored.
+            asked = query if hooks is None or not hooks.hooks else None
+            given = tuple(message for message in found if message.role != DynamiqRole.SYSTEM)
+            remember(scope, Load(asked, given))
+        return found
+
+    def replace_messages(self, filters: dict[str, Any], messages: list[DynamiqMessage]) -> None:
+        """Save a run of an agent: add what is new of its prompt to the session, in one batch.
+
+        What is new is told by what `get_agent_conversation` has given for the same user and session within the same
+        context, as agents call it. Where it has given nothing, the messages take the place of those that match.
+
+        Args:
+            filters: The user_id, the session_id, or both.
+            messages: The whole prompt of the agent, without instructions.
+
+        Raises:
+            InvalidArgumentError: The filters fix no scope, or the prompt is that of another run.
+            MessageError: A message cannot be stored as it is.
+            BackendError: The store failed; nothing has been stored.
+        """
+        if not filters or not (filters.get(SESSION_KEY) or filters.get(USER_KEY)):
+            raise InvalidArgumentError("replace_messages needs a session_id or a user_id in its filters")
+        with _logged(filters):
+            store = self._store()
+            scope = self._scope(filters)
+            loads = recall(scope) if scope is not None else ()
+            if scope is None or not loads:
+                store.replace_messages(filters, to_stored(messages))
+                return
+            session = store.scoped(filters.get(SESSION_KEY), filters.get(USER_KEY))
+            new = new_messages(messages, loads, session)
+            if new:
+                with_metadata(new, messages[-1].metadata or {})
+                latest = session.get_all(limit=1)
+                put_together(new, latest[0] if latest else None)
+                session.add_many(new)
+            forget(scope)
+
+    def add(
+        self,
+        role: DynamiqRole,
+        content: str,
+        metadata: dict[str, Any] | None = None,
+        tool_calls: list[dict[str, Any]] | None = None,
+        tool_call_id: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Store one message; see `dynamiq_memory.Memory.add`.
+
+        Raises:
+            MessageError: The message cannot be stored as it is given.
+            BackendError: The store failed.
+        """
+        known = {key: value for key, value in (metadata or {}).items() if value is not None}
+        with _logged(known):
+            self._store().add(role.value, content, known, tool_calls, tool_call_id, name)
+
+    # --- what users call -------------------------------------------------------------------------------------
+
+    def get_all(self, limit: int | None = None) -> list[DynamiqMessage]:
+        """Read the most recent messages, oldest first.
+
+        Raises:
+            InvalidArgumentError: The limit is not 1 or more.
+            BackendError: The store failed.
+        """
+        return [from_message(message) for message in self._store().get_all(limit)]
+
+    def search(
+        self, query: str | None = None, filters: dict[str, Any] | None = None, limit: int | None = None
+    ) -> list[DynamiqMessage]:
+        """Rank messages by a query, best first; without one, the most recent, oldest first.
+
+        Raises:
+            InvalidArgumentError: The limit is not 1 or more.
+            FilterError: The filter is not of the language.
+            BackendError: The store failed.
+        """
+        return [from_message(message) for message in self._store().search(query, filters, limit)]
+
+    def get_all_messages_as_string(self, format_type: FormatType = FormatType.PLAIN) -> str:
+        """Write what `get_all` returns as text."""
+        return self._store().get_all_messages_as_string(format_type.value)
+
+    def get_search_results_as_string(
+        self, query: str, filters: dict[str, Any] | None = None, format_type: FormatType = FormatType.PLAIN
+    ) -> str:
+        """Write what `search` returns as text."""
+        return self._store().get_search_results_as_string(query, filters, format_type.value)
+
+    def is_empty(self) -> bool:
+        """Whether no message matches the default filters."""
+        return self._store().is_empty()
+
+    def clear(self) -> None:
+        """Delete every message that matches the default filters; without any, every message of the store."""
+        self._store().clear()
+
+    def delete(self, session_id: str | None = None, user_id: str | None = None) -> None:
+        """Delete a session, a user's messages, or a user's session.
+
+        Raises:
+            InvalidArgumentError: Neither is given.
+        """
+        self._store().delete(session_id, user_id)
+
+    def import_from(self, old: DynamiqMemory) -> int:
+        """Bring over what agents have stored in a memory of the package's own.
+
+        For a store that only that memory knows, such as `dynamiq.memory.backends.InMemory`. (A SQLite file of the
+        package's is opened by `dynamiq_memory.backends.SQLite` as it is.) Doing it again adds nothing twice.
+
+        Args:
+            old: The package's memory; only read.
+
+        Returns:
+            How many messages it has.
+
+        Raises:
+            MessageError: A message has a time or an id that is none; nothing has been stored.
+        """
+        said = old.get_all(limit=_ALL)
+        messages = to_stored(said)
+        with_stable_ids(messages)
+        self._store().add_many(messages)
+        return len(said)
+
+    # --- the rest --------------------------------------------------------------------------------------------
+
+    def _store(self) -> Memory:
+        """The memory with the settings of this object, which may have been changed meanwhile."""
+        store = copy.copy(self.memory)
+        store.filters = {**self.memory.filters, **self.filters}
+        store.message_limit = self.message_limit
+        store.save_mode = type(store.save_mode)(self.save_mode.value)
+        return store
+
+    def _scope(self, filters: Mapping[str, Any] | None) -> Scope | None:
+        named = {**self.filters, **(filters or {})}
+        user_id, session_id = named.get(USER_KEY), named.get(SESSION_KEY)
+        if not isinstance(session_id, str) or not isinstance(user_id, str | None):
+            return None
+        return (id(self.memory.backend), user_id, session_id)
+
+
+@contextmanager
+def _logged(scope: Mapping[str, Any]) -> Iterator[None]:
+    """Log what an agent would only log without naming the session, if it logs it at all."""
+    try:
+        yield
+    except DynamiqMemoryError:
+        logger.exception("session %r of user %r was not stored", scope.get(SESSION_KEY), scope.get(USER_KEY))
+        raise

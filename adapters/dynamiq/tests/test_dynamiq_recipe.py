@@ -1,0 +1,38 @@
+"""The recipe of the cookbook, and the examples of the docs, run as written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_recipe(tmp_path, monkeypatch, capsys):
+    # In this process: a new one would take most of the time of these tests to import dynamiq.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runpy.run_path(str(ROOT / "cookbook" / "dynamiq_agent.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "after 5 turns: 10 messages stored" in printed
+    assert "all: What is my dog called? You said before: ['My knee hurts.', 'I keep bees.']" in printed
+    assert "both: Is Rex a dog? You said before: ['My dog is called Rex.', 'What is my dog called?']" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("page", ["adapters/dynamiq/README.md", "docs/dynamiq.md"])
+def test_examples_print_what_they_say(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        output, namespace = io.StringIO(), {"__name__": "example"}
+        with contextlib.redirect_stdout(output):
+            exec(compile(block, page, "exec", dont_inherit=True), namespace)
+        assert output.getvalue().splitlines() == re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+        namespace["memory"].memory.close()
