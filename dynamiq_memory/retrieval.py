@@ -141,6 +141,8 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
 def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:
     budget = choice.budget
     recent = budget.share(recent_share)
+    if recent.messages == 1 and budget.messages > 2:
+        recent.messages = 2  # a question without its answer would seem to be asked once more
     whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
     _, turns = yield from _latest(filters, whole)
     taken, _ = latest_turns(turns, recent)

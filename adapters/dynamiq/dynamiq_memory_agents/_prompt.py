@@ -23,6 +23,8 @@ _EMPTY = re.compile(r"\s*(\[System: Empty message content .*)?", re.DOTALL)
 # What agents leave out of their prompt when only input and output are saved.
 _TRACE = re.compile(r'\s*(Observation:|Thought:|Function call:|\{.*"thought"|.*<thought)', re.DOTALL)
 
+_OBSERVED = re.compile(r"\s*Observation:")
+
 _Key = tuple[str, str, str, str | None]
 
 
@@ -85,14 +87,38 @@ def new_messages(said: Sequence[DynamiqMessage], loads: Sequence[Load], memory: 
     Raises:
         InvalidArgumentError: The prompt is that of another run.
     """
-    matches = [_match(load, said, memory.save_mode) for load in loads]
-    match = max(reversed(matches), key=lambda one: one.found)
+    mode = memory.save_mode
+    dropped = _dropped_question(said, loads[-1], mode)
+    if dropped is not None:
+        return select_to_save([dropped, *to_messages(said[-1:], begun=True)], mode)
+    matches = [_match(load, said, mode) for load in loads]
+    # A program may have read the memory before the run, a tool within it: the run's own load leaves its question over.
+    match = max(reversed(matches), key=lambda one: (_asks(said[one.start :], one.load), one.found))
     rest = list(said[match.start :])
-    if match.found or match.summary or not match.load.messages or len(list(filter(is_question, rest))) < 2:
-        new = _turn(rest, said[0] if match.summary else None, match.load)
-    else:
-        new = _by_content(rest, match.load, memory)
-    return select_to_save(new, memory.save_mode)
+    strange = match.load.messages and not (match.found or match.summary)
+    if not strange or len(list(filter(is_question, rest))) < 2:
+        return select_to_save(_turn(rest, said[0] if match.summary else None, match.load), mode)
+    if match.load.query and not _asks(said, match.load):
+        raise InvalidArgumentError(
+            "the prompt is that of another run, and is not stored in this session: an Agent object runs once at a "
+            "time, so give each thread its own"
+        )
+    return select_to_save(_by_content(rest, memory), mode)
+
+
+def _asks(said: Sequence[DynamiqMessage], load: Load) -> bool:
+    """Whether a part of a prompt holds what a load was for."""
+    return bool(load.query) and any(
+        load.query in message.content for message in said if message.role == DynamiqRole.USER
+    )
+
+
+def _dropped_question(said: Sequence[DynamiqMessage], load: Load, mode: MemorySaveMode) -> Message | None:
+    """The question, where the agent has taken it for a trace and left it out of its prompt, and of that alone."""
+    if mode is MemorySaveMode.FULL or not load.query or not _OBSERVED.match(load.query) or _asks(said, load):
+        return None
+    answered = said and said[-1].role == DynamiqRole.ASSISTANT
+    return Message(role=MessageRole.USER, content=load.query) if answered else None
 
 
 def _match(load: Load, said: Sequence[DynamiqMessage], mode: MemorySaveMode) -> _Match:
@@ -137,12 +163,7 @@ def _turn(rest: Sequence[DynamiqMessage], summary: DynamiqMessage | None, load: 
     return new
 
 
-def _by_content(said: Sequence[DynamiqMessage], load: Load, memory: Memory) -> list[Message]:
-    if load.query and not any(load.query in m.content for m in said if m.role == DynamiqRole.USER):
-        raise InvalidArgumentError(
-            "the prompt is that of another run, and is not stored in this session: an Agent object runs once at a "
-            "time, so give each thread its own"
-        )
+def _by_content(said: Sequence[DynamiqMessage], memory: Memory) -> list[Message]:
     held = HeldPrompt(to_messages(said))
     found = run(memory, align(held))
     new = [held.message(place) for place in range(found.stored, len(held))]

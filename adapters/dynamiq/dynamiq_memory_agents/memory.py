@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # More than any store holds: for dynamiq's backends, of which some take no None.
 _ALL = 2**31 - 1
+# What the package adds to a component that it makes of YAML.
+_OF_LOADERS = {"type", "is_postponed_component_init"}
 
 
 def _as_memory(given: Any) -> Memory:
@@ -36,6 +38,8 @@ def _as_memory(given: Any) -> Memory:
         return memory_at(given)
     if isinstance(given, Mapping):
         return resolve(given)
+    if isinstance(given, AgentMemory):
+        return given.memory
     if isinstance(given, DynamiqMemory):
         raise ConfigurationError(
             "memory must be a dynamiq_memory.Memory, not dynamiq's own: give AgentMemory(memory=Memory(backend=…)), "
@@ -75,7 +79,14 @@ class AgentMemory(DynamiqMemory):
 
     def __init__(self, memory: Memory | str | Mapping[str, Any] | None = None, **settings: Any) -> None:
         """Find the memory, and take its settings where none are given."""
-        found = Memory() if memory is None else _as_memory(memory)
+        if memory is None and "backend" in settings:
+            raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
+        found = _as_memory(memory)
+        unknown = settings.keys() - type(self).model_fields.keys() - _OF_LOADERS
+        if unknown:
+            raise ConfigurationError(
+                f"{min(unknown)!r} is unknown: give memory, and if you like message_limit, filters or save_mode"
+            )
         if settings.pop("backend", None) not in (None, found.backend):
             raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
         given = {
@@ -127,9 +138,11 @@ class AgentMemory(DynamiqMemory):
             BackendError: The store failed.
         """
         store = self._store()
+        scope = self._scope(filters)
+        if scope is not None:
+            store.scoped(scope[2], scope[1])  # refuses, before the run, what could not be saved behind it
         chosen = (strategy or MemoryRetrievalStrategy.ALL).value
         found = [from_message(m) for m in store.get_agent_conversation(query, limit, filters, chosen)]
-        scope = self._scope(filters)
         if scope is not None:
             hooks = current_hook_ctx.get()
             # A hook may mask what the user says: then only the masked text may be stored.
@@ -243,7 +256,8 @@ class AgentMemory(DynamiqMemory):
         """Bring over what agents have stored in a memory of the package's own.
 
         For a store that only that memory knows, such as `dynamiq.memory.backends.InMemory`. (A SQLite file of the
-        package's is opened by `dynamiq_memory.backends.SQLite` as it is.) Doing it again adds nothing twice.
+        package's is opened by `dynamiq_memory.backends.SQLite`, which upgrades it.) Doing it again adds nothing twice,
+        as long as no agent has run on the old memory since: the package writes a session anew at each run.
 
         Args:
             old: The package's memory; only read.
@@ -252,8 +266,11 @@ class AgentMemory(DynamiqMemory):
             How many messages it has.
 
         Raises:
+            ConfigurationError: It is no memory of the package's.
             MessageError: A message has a time or an id that is none; nothing has been stored.
         """
+        if not isinstance(old, DynamiqMemory):
+            raise ConfigurationError(f"old must be a dynamiq.memory.Memory, not a {type(old).__name__}")
         said = old.get_all(limit=_ALL)
         messages = to_stored(said)
         with_stable_ids(messages)
@@ -261,6 +278,18 @@ class AgentMemory(DynamiqMemory):
         return len(said)
 
     # --- the rest --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the store; see `dynamiq_memory.Memory.close`."""
+        self.memory.close()
+
+    def __enter__(self) -> Self:
+        """Return the object itself; leaving the block closes the store."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
 
     def _store(self) -> Memory:
         """The memory with the settings of this object, which may have been changed meanwhile."""

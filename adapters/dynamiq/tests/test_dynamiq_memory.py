@@ -56,7 +56,34 @@ def test_settings_are_the_memory_s_unless_given():
     assert (own.message_limit, own.filters, own.save_mode) == (3, {}, MemorySaveMode.FULL)
     assert core.message_limit == 7
     assert isinstance(memory, DynamiqMemory)
-    assert isinstance(AgentMemory().backend, InMemory)
+    assert AgentMemory(memory=memory).memory is core
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"memory": None}, {"memory": 5}, {"memory": DynamiqMemory()}, {"backend": InMemory()}],
+    ids=["none", "null", "number", "the package's", "backend"],
+)
+def test_a_memory_must_be_given(settings):
+    with pytest.raises(ConfigurationError, match=r"memory"):
+        AgentMemory(**settings)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ConfigurationError, match="'savemode' is unknown"):
+        AgentMemory(memory=Memory(), savemode="full")
+
+
+def test_closing_closes_the_store():
+    with AgentMemory(memory=Memory()) as memory:
+        memory.add(DynamiqRole.USER, "hello")
+    with pytest.raises(BackendError, match="closed"):
+        memory.get_all()
+
+
+def test_only_a_memory_of_the_package_s_is_imported():
+    with pytest.raises(ConfigurationError, match=r"dynamiq\.memory\.Memory, not a str"):
+        AgentMemory(memory=Memory()).import_from("old.db")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +133,7 @@ def test_working_with_the_memory_directly(core):
 
 
 def test_what_is_said_is_no_template():
-    memory = AgentMemory()
+    memory = AgentMemory(memory=Memory())
     memory.add(DynamiqRole.USER, "What is {{ secret }}?", IDS)
     assert memory.get_all()[0].static
     assert memory.get_agent_conversation(filters=IDS)[0].content == "What is {{ secret }}?"
@@ -187,7 +214,7 @@ def test_a_question_that_looks_like_a_trace(agent, talk, model, core, text, save
 
 
 def test_errors_are_ours():
-    memory = AgentMemory()
+    memory = AgentMemory(memory=Memory())
     with pytest.raises(InvalidArgumentError):
         memory.get_all(limit=0)
     with pytest.raises(FilterError):

@@ -295,3 +295,46 @@ def test_metadata_of_the_run(agent, talk, model, core):
         assert message.metadata["dynamiq_message_id"] == "m-1"
         assert "object object" in message.metadata["odd"]
         assert "none" not in message.metadata
+
+
+def said(core):
+    return [(message.role.value, message.text) for message in core.get_all()]
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["answered", "failed"])
+def test_a_question_that_looks_like_an_observation_is_kept_without_its_trace(agent, talk, model, failed):
+    core = Memory(save_mode="input_output")
+    asking = agent(AgentMemory(memory=core))
+    if failed:
+        model.play([400])
+        talk.fail(asking, "Q1")
+    else:
+        model.play([final(InferenceMode.DEFAULT, "A1")])
+        talk.ask(asking, "Q1")
+    model.play([final(InferenceMode.DEFAULT, "A2")])
+    talk.ask(asking, "Observation: it rains")
+    begun = [("user", "Q1")] if failed else [("user", "Q1"), ("assistant", "A1")]
+    assert said(core) == [*begun, ("user", "Observation: it rains"), ("assistant", "A2")]
+
+
+def test_a_program_that_reads_the_memory_before_a_run_changes_nothing(agent, talk, model):
+    core = Memory()
+    memory = AgentMemory(memory=core)
+    asking = agent(memory, memory_limit=1)
+    for _ in range(3):
+        model.play([400])
+        talk.fail(asking, "q?")
+    memory.get_agent_conversation(filters=IDS, limit=100)
+    model.play([final(InferenceMode.DEFAULT, "yes")])
+    talk.ask(asking, "q?")
+    assert said(core)[:4] == [("user", "q?")] * 4
+    memory.delete("monday", "ann")
+    model.play([final(InferenceMode.DEFAULT, "again")])
+    talk.ask(asking, "q?")
+    assert [role for role, _ in said(core)][-2:] == ["user", "assistant"]
+
+
+def test_a_run_outside_of_the_default_filters_fails_before_it_begins(agent, talk, model):
+    core = Memory(filters={"user_id": "zed"})
+    talk.fail(agent(AgentMemory(memory=core)), "q?")
+    assert model.requests == []

@@ -154,7 +154,11 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> No
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
     connection.execute(text(f"DROP TABLE {quote(aside)}".replace(":", "\\:")))
-    logger.info("upgraded %s, a table of the dynamiq package: %d messages", name, total)
+    logger.warning(
+        "upgraded %s, a table of the dynamiq package: %d messages. That package's own memory can no longer use it",
+        name,
+        total,
+    )
 
 
 def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
