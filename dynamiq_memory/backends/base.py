@@ -497,6 +497,10 @@ class MemoryBackend(Closing, ABC):
         """Turn one of `driver_errors` into an error of ours."""
         return BackendError(f"{self.name}: {error}")
 
+    def _may_repeat(self, name: str, error: Exception, attempt: int) -> bool:  # noqa: ARG002 - for those who can
+        """Whether an operation that failed so for the `attempt`-th time can be tried again, and nothing be doubled."""
+        return False
+
     def _before_fork(self) -> None:
         """Hold what must not change while the process forks."""
 
@@ -566,21 +570,33 @@ class MemoryBackend(Closing, ABC):
         return [messages[number] for number in ranked]
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        self._check_open()
-        try:
-            return getattr(self, f"_{name}")(*arguments)
-        except self.driver_errors as error:
-            raise self._translate(error) from error
+        attempt = 0
+        while True:
+            self._check_open()
+            attempt += 1
+            try:
+                return getattr(self, f"_{name}")(*arguments)
+            except self.driver_errors as error:
+                if not self._may_repeat(name, error, attempt):
+                    raise self._translate(error) from error
 
     async def _acall(self, name: str, *arguments: Any) -> Any:
-        self._check_open()
+        attempt = 0
+        while True:
+            self._check_open()
+            attempt += 1
+            try:
+                return await self._perform(name, *arguments)
+            except self.driver_errors as error:
+                if not self._may_repeat(name, error, attempt):
+                    raise self._translate(error) from error
+
+    async def _perform(self, name: str, *arguments: Any) -> Any:
+        """Do an operation asynchronously: by its native twin, or in the thread pool."""
         native = getattr(self, f"_a{name}", None)
-        try:
-            if native is not None:
-                return await native(*arguments)
-            return await self._in_thread(getattr(self, f"_{name}"), *arguments)
-        except self.driver_errors as error:
-            raise self._translate(error) from error
+        if native is not None:
+            return await native(*arguments)
+        return await self._in_thread(getattr(self, f"_{name}"), *arguments)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         run = partial(contextvars.copy_context().run, function, *arguments)

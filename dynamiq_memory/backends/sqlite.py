@@ -16,15 +16,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Engine, QueuePool, StaticPool, create_engine, func, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Engine,
+    QueuePool,
+    StaticPool,
+    Text,
+    column,
+    create_engine,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.types import TypeEngine
 
-from dynamiq_memory._json import dumps, loads
+from dynamiq_memory._json import dumps, is_clean, loads
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.sql.backend import SQLBackend
+from dynamiq_memory.backends.sql.opening import Legacy, open_tables
 from dynamiq_memory.backends.sql.schema import make_tables
-from dynamiq_memory.backends.sql.sqlite_schema import check_name, open_tables
 from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.filters import Absent, Condition, OneOf, Range
 from dynamiq_memory.messages import Message
@@ -39,6 +53,7 @@ _KEPT_CONNECTIONS = 8
 _LONGEST_TIMEOUT = 2_000_000.0
 _MATCHES = "dynamiq_memory_matches"
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+_LEGACY = Legacy(("id", "role", "content", "metadata", "timestamp"), column("metadata"), literal_column("rowid"))
 
 
 class SQLite(SQLBackend):
@@ -101,7 +116,7 @@ class SQLite(SQLBackend):
             raise ConfigurationError(f"db_path={self.db_path!r} names no file: give a path, or :memory:")
         if self.db_path.startswith("sqlite:"):
             raise ConfigurationError(f"db_path={self.db_path!r} is a URL: give a path, or use create_backend(url)")
-        self.index_name = check_name(index_name)
+        self.index_name = _check_name(index_name)
         self.timeout = min(timeout, _LONGEST_TIMEOUT)
         self.synchronous = synchronous
         self.max_message_bytes = max_message_bytes
@@ -195,7 +210,7 @@ class SQLite(SQLBackend):
     def _open(self, *, reindex: bool) -> None:
         try:
             with self._transaction(write=True) as connection:
-                open_tables(connection, self._tables, self.tokenizer, self._store, reindex=reindex)
+                open_tables(connection, self._tables, self.tokenizer, self._store, insert, _LEGACY, reindex=reindex)
         except self.driver_errors as error:
             raise self._translate(error) from error
 
@@ -203,7 +218,7 @@ class SQLite(SQLBackend):
         self._insert(connection, *self._rows(messages))
 
     @contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Connection]:
+    def _transaction(self, *, write: bool, snapshot: bool = True) -> Iterator[Connection]:  # noqa: ARG002 - always one
         lock = self._lock if write or self._in_memory else nullcontext()
         gate, visitor = self._gate, object()
         try:
@@ -227,6 +242,9 @@ class SQLite(SQLBackend):
 
     def _among(self, column: ColumnElement[Any], many: ColumnElement[Any]) -> ColumnElement[bool]:
         return column.in_(select(func.json_each(many).table_valued("value").c.value))
+
+    def _many_type(self, column: ColumnElement[Any]) -> TypeEngine[Any]:  # noqa: ARG002 - JSON, whatever they are
+        return Text()
 
     def _many(self, values: Sequence[Any]) -> str:
         return json.dumps(values)
@@ -336,6 +354,19 @@ class _Gate:
 
     def open(self) -> None:
         self._door.release()
+
+
+def _check_name(name: str) -> str:
+    """Check the name of a table; quotes, spaces and any letters are allowed.
+
+    Raises:
+        ConfigurationError: SQLite cannot have a table of that name.
+    """
+    if not isinstance(name, str) or not name or not is_clean(name) or name.lower().startswith("sqlite_"):
+        raise ConfigurationError(
+            f"index_name={name!r} cannot name a table: give a non-empty string that does not begin with sqlite_"
+        )
+    return name
 
 
 def _itself(database: _Unclosed) -> _Unclosed:

@@ -279,7 +279,7 @@ def test_a_table_of_another_kind(path):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE conversations (id INTEGER, price REAL)")
         connection.execute("INSERT INTO conversations VALUES (1, 2.5)")
-    with pytest.raises(ConfigurationError, match=r"'conversations'.*id, price.*another index_name"):
+    with pytest.raises(ConfigurationError, match=r"'conversations'.*id, price.*another name"):
         SQLite(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT * FROM conversations").fetchall() == [(1, 2.5)]

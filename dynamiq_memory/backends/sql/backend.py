@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlalchemy.sql import ClauseElement
+    from sqlalchemy.types import TypeEngine
 
+_T = TypeVar("_T")
+_Row = dict[str, Any]
 _NO_LIMIT = 2**62
 _BEFORE, _AFTER = "before", "after"
 
@@ -79,17 +82,22 @@ class SQLBackend(MemoryBackend):
         self._reads: dict[frozenset[str], tuple[Select[Any], Prepared]] = {}
         self._terms_reads: dict[frozenset[str], Prepared] = {}
         seq = tables.messages.c.seq
-        by_seq = select(seq, *self._columns).where(self._among(seq, bindparam("many", type_=self._many_type)))
+        by_seq = select(seq, *self._columns).where(self._among(seq, bindparam("many", type_=self._many_type(seq))))
         self._read_by_seq = Prepared(by_seq, dialect)
         meta = tables.meta.c
         self._read_meta = Prepared(select(meta.value).where(meta.key == bindparam("key", type_=Text)), dialect)
 
-    _many_type: ClassVar[Any] = Text
-    """The type of a parameter that holds many values."""
-
     @abstractmethod
-    def _transaction(self, *, write: bool) -> AbstractContextManager[Connection]:
-        """A connection in a transaction that commits at the end and rolls back on an error."""
+    def _transaction(self, *, write: bool, snapshot: bool) -> AbstractContextManager[Connection]:
+        """A connection in a transaction that commits at the end and rolls back on an error.
+
+        With `snapshot`, several statements that read see one state.
+        """
+
+    def _run(self, work: Callable[..., _T], *arguments: Any, write: bool = False, snapshot: bool = False) -> _T:
+        """Do work in a transaction."""
+        with self._transaction(write=write, snapshot=snapshot) as connection:
+            return work(connection, *arguments)
 
     @abstractmethod
     def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
@@ -100,37 +108,65 @@ class SQLBackend(MemoryBackend):
         """Whether a column is one of the values that a parameter holds."""
 
     @abstractmethod
+    def _many_type(self, column: ColumnElement[Any]) -> TypeEngine[Any]:
+        """The type of a parameter that holds many values of a column."""
+
+    @abstractmethod
     def _many(self, values: Sequence[Any]) -> Any:
         """Many values as one parameter."""
 
+    # --- the operations: what they need is prepared outside of the transaction, what they do is done within -----
+
     def _write(self, messages: Sequence[Message]) -> None:
-        rows, terms = self._rows(messages)
-        with self._transaction(write=True) as connection:
-            self._insert(connection, rows, terms)
+        self._run(self._insert, *self._rows(messages), write=True)
 
     def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        with self._transaction(write=False) as connection:
-            return self._messages(connection, where, limit, before, after)
+        return self._run(self._messages, where, limit, before, after)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
-        windows = []
-        with self._transaction(write=False) as connection:
-            for anchor in anchors:
-                within = session_filter(anchor, where)
-                earlier = self._messages(connection, within, before, anchor, None) if before else []
-                later = self._messages(connection, within, after, None, anchor) if after else []
-                windows.append([*earlier, anchor, *later])
-        return windows
+        return self._run(self._windows, anchors, before, after, where, snapshot=True)
 
     def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
-        terms = terms_of(self.tokenizer, query)
-        with self._transaction(write=False) as connection:
-            self._check_tokenizer(connection)
-            rows = self._terms_within(connection, where)
-            scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
-            # Of equal scores the latest first: by timestamp, then by arrival.
-            ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
-            found = self._by_seq(connection, [rows[number][0] for number in ranked])
+        return self._run(self._best, terms_of(self.tokenizer, query), where, limit, snapshot=True)
+
+    def _delete(self, where: Filter) -> int:
+        return self._run(self._delete_matching, where, write=True)
+
+    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
+        self._run(self._exchange, where, *self._rows(messages), write=True)
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        return self._run(self._overwrite, where, messages, *self._rows(messages), write=True)
+
+    def _take(self, where: Filter) -> list[Message]:
+        return self._run(self._withdraw, where, write=True)
+
+    def _count(self, where: Filter) -> int:
+        return self._run(self._number, where)
+
+    def _sessions(self, where: Filter) -> list[Session]:
+        return self._run(self._conversations, where)
+
+    # --- within a transaction ----------------------------------------------------------------------------------
+
+    def _windows(
+        self, connection: Connection, anchors: Sequence[Message], before: int, after: int, where: Filter
+    ) -> list[list[Message]]:
+        windows = []
+        for anchor in anchors:
+            within = session_filter(anchor, where)
+            earlier = self._messages(connection, within, before, anchor, None) if before else []
+            later = self._messages(connection, within, after, None, anchor) if after else []
+            windows.append([*earlier, anchor, *later])
+        return windows
+
+    def _best(self, connection: Connection, terms: Sequence[str], where: Filter, limit: int | None) -> list[Message]:
+        self._check_tokenizer(connection)
+        rows = self._terms_within(connection, where)
+        scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+        # Of equal scores the latest first: by timestamp, then by arrival.
+        ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
+        found = self._by_seq(connection, [rows[number][0] for number in ranked])
         results = []
         for number in ranked:
             # Terms without their message, or with another's, are what a change by other hands leaves behind.
@@ -140,42 +176,40 @@ class SQLBackend(MemoryBackend):
                 results.append(message)
         return results
 
-    def _delete(self, where: Filter) -> int:
-        with self._transaction(write=True) as connection:
-            return self._delete_matching(connection, where)
+    def _exchange(self, connection: Connection, where: Filter, rows: Sequence[_Row], terms: Sequence[_Row]) -> None:
+        self._delete_matching(connection, where)
+        if rows:
+            self._insert(connection, rows, terms)
 
-    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
-        rows, terms = self._rows(messages)
-        with self._transaction(write=True) as connection:
-            self._delete_matching(connection, where)
-            if rows:
-                self._insert(connection, rows, terms)
-
-    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
-        rows, terms = self._rows(messages)
-        with self._transaction(write=True) as connection:
-            held: list[Message] = []
-            for versions in versions_filters(messages, where):
-                held += self._messages(connection, versions, None, None, None)
-            present = those_among(messages, held)
-            if present:
-                chosen = set(map(id, present))
-                numbers = [number for number, message in enumerate(messages) if id(message) in chosen]
-                self._insert(connection, [rows[n] for n in numbers], [terms[n] for n in numbers])
+    def _overwrite(
+        self,
+        connection: Connection,
+        where: Filter,
+        messages: Sequence[Message],
+        rows: Sequence[_Row],
+        terms: Sequence[_Row],
+    ) -> list[Message]:
+        held: list[Message] = []
+        for versions in versions_filters(messages, where):
+            held += self._messages(connection, versions, None, None, None, lock=True)
+        present = those_among(messages, held)
+        if present:
+            chosen = set(map(id, present))
+            numbers = [number for number, message in enumerate(messages) if id(message) in chosen]
+            self._insert(connection, [rows[n] for n in numbers], [terms[n] for n in numbers])
         return present
 
-    def _take(self, where: Filter) -> list[Message]:
-        with self._transaction(write=True) as connection:
-            taken = self._messages(connection, where, None, None, None)
-            self._delete_matching(connection, where)
+    def _withdraw(self, connection: Connection, where: Filter) -> list[Message]:
+        taken = self._messages(connection, where, None, None, None, lock=True)
+        for versions in versions_filters(taken):
+            self._delete_matching(connection, versions)
         return taken
 
-    def _count(self, where: Filter) -> int:
+    def _number(self, connection: Connection, where: Filter) -> int:
         statement = select(func.count()).select_from(self._tables.messages).where(*self._clauses(where))
-        with self._transaction(write=False) as connection:
-            return int(connection.execute(statement).scalar_one())
+        return int(connection.execute(statement).scalar_one())
 
-    def _sessions(self, where: Filter) -> list[Session]:
+    def _conversations(self, connection: Connection, where: Filter) -> list[Session]:
         columns = self._tables.messages.c
         times = (func.min(columns.timestamp), func.max(columns.timestamp))
         statement = (
@@ -183,16 +217,15 @@ class SQLBackend(MemoryBackend):
             .where(*self._clauses(where))
             .group_by(columns.user_id, columns.session_id)
         )
-        with self._transaction(write=False) as connection:
-            rows = connection.execute(statement).fetchall()
+        rows = connection.execute(statement).fetchall()
         found = [Session(user or None, session or None, *numbers) for user, session, *numbers in rows]
         return sorted(found, key=latest_first)
 
-    def _rows(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _rows(self, messages: Sequence[Message]) -> tuple[list[_Row], list[_Row]]:
         """The rows of messages, and the parameters of `_upsert_terms` for each."""
         rows, parameters = [], []
         for message in messages:
-            row = to_row(message)
+            row = self._row(message)
             terms = terms_of(self.tokenizer, message.text)
             rows.append(row)
             parameters.append(
@@ -206,7 +239,11 @@ class SQLBackend(MemoryBackend):
             )
         return rows, parameters
 
-    def _insert(self, connection: Connection, rows: list[dict[str, Any]], terms: list[dict[str, Any]]) -> None:
+    def _row(self, message: Message) -> _Row:
+        """The values of a message's columns."""
+        return to_row(message)
+
+    def _insert(self, connection: Connection, rows: Sequence[_Row], terms: Sequence[_Row]) -> None:
         self._check_tokenizer(connection)
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, terms)
@@ -237,7 +274,7 @@ class SQLBackend(MemoryBackend):
         return clauses(where, self._tables.messages, self._metadata_clause, self._one_of_many)
 
     def _one_of_many(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
-        return self._among(column, literal(self._many(values)))
+        return self._among(column, literal(self._many(values), self._many_type(column)))
 
     def _terms_within(self, connection: Connection, where: Filter) -> Sequence[Sequence[Any]]:
         """Read the terms of all messages that match: seq, timestamp, length, packed terms."""
@@ -279,9 +316,19 @@ class SQLBackend(MemoryBackend):
         )
 
     def _messages(
-        self, connection: Connection, where: Filter, limit: int | None, before: Message | None, after: Message | None
+        self,
+        connection: Connection,
+        where: Filter,
+        limit: int | None,
+        before: Message | None,
+        after: Message | None,
+        *,
+        lock: bool = False,
     ) -> list[Message]:
-        """Read, oldest first; what the compiled statements do not tell of the filter is added as clauses."""
+        """Read, oldest first; what the compiled statements do not tell of the filter is added as clauses.
+
+        With `lock`, others who would change these messages wait for the end of the transaction.
+        """
         told: dict[str, Any] = self._told(where)
         whole = self._tells_all(told, where)
         sides = [side for side, anchor in ((_BEFORE, before), (_AFTER, after)) if anchor is not None]
@@ -294,10 +341,12 @@ class SQLBackend(MemoryBackend):
                 parameters[f"{side}_id"] = anchor.id
                 parameters[f"{side}_time"] = anchor.timestamp or 0.0
         rows: Sequence[Any]
-        if whole:
+        if whole and not lock:
             rows = prepared.fetch(connection, parameters)
         else:
-            rows = connection.execute(statement.where(*self._clauses(where)), parameters).fetchall()
+            statement = statement.where(*self._clauses(where))
+            # A store whose writers stand in line has no FOR UPDATE: its dialect leaves it out.
+            rows = connection.execute(statement.with_for_update() if lock else statement, parameters).fetchall()
         return from_rows(rows[::-1] if after is None else rows)
 
     def _reading(self, told: frozenset[str]) -> tuple[Select[Any], Prepared]:
@@ -351,10 +400,11 @@ def _upserts(tables: Tables, insert: Any) -> tuple[ClauseElement, ClauseElement]
     """INSERT … ON CONFLICT DO UPDATE for the messages, and for the terms of a message that is in its table."""
     messages, terms = tables.messages, tables.terms
     key = ("user_id", "session_id", "id")
-    into_messages = insert(messages).values({name: bindparam(name, type_=messages.c[name].type) for name in COLUMNS})
+    columns = [column for column in messages.c if column is not messages.c.seq]
+    into_messages = insert(messages).values({c.name: bindparam(c.name, type_=c.type) for c in columns})
     into_messages = into_messages.on_conflict_do_update(
         index_elements=list(key),
-        set_={column: into_messages.excluded[column] for column in COLUMNS if column not in key},
+        set_={c.name: into_messages.excluded[c.name] for c in columns if c.name not in key},
     )
     stored = select(
         messages.c.user_id,

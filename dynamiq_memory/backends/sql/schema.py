@@ -6,9 +6,11 @@ laid out so that those of one session lie together. `{name}_meta` says what made
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.schema import SchemaItem
 
 SCHEMA_VERSION = "1"
 VERSION_KEY = "schema_version"
@@ -25,12 +27,13 @@ class Tables:
     meta: Table
 
 
-def make_tables(name: str, schema: str | None = None) -> Tables:
+def make_tables(name: str, schema: str | None = None, more: Sequence[SchemaItem] = ()) -> Tables:
     """Describe the tables of a store.
 
     Args:
         name: The name of the table of messages; the others begin with it.
         schema: The database schema that they are in, or None for the default one.
+        more: Columns and indexes that a store adds to the table of messages.
     """
     metadata = MetaData(schema=schema)
     # SQLite numbers rows itself only where the type is exactly INTEGER.
@@ -56,6 +59,7 @@ def make_tables(name: str, schema: str | None = None) -> Tables:
         Index(f"{name}_by_user", "user_id", "timestamp", "seq"),
         Index(f"{name}_by_session", "session_id", "timestamp", "seq"),
         Index(f"{name}_by_time", "timestamp", "seq"),
+        *more,
     )
     terms = Table(
         f"{name}_terms",

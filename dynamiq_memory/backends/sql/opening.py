@@ -1,16 +1,16 @@
-"""Creating the tables of a SQLite file, and upgrading those that the dynamiq package wrote."""
+"""Creating the tables of a SQL store, and upgrading those that the dynamiq package wrote."""
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, column, inspect, select, table, text
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, Connection, Table, column, inspect, select, table, text
 
 from dynamiq_memory._ids import new_id
-from dynamiq_memory._json import MAX_INTEGER, is_clean
+from dynamiq_memory._json import MAX_INTEGER
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows
 from dynamiq_memory.backends.sql.schema import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
 from dynamiq_memory.exceptions import ConfigurationError, MessageError
@@ -34,24 +34,49 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DYNAMIQ_COLUMNS = {"id", "role", "content", "metadata", "timestamp"}
 _BATCH = 1_000
+# PostgreSQL's.
+_LONGEST_NAME = 63
 
 
-def check_name(name: str) -> str:
-    """Check the name of a table; quotes, spaces and any letters are allowed.
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """A table of the dynamiq package, as it wrote it to a store.
 
-    Raises:
-        ConfigurationError: SQLite cannot have a table of that name.
+    Attributes:
+        columns: Its columns: those of id, role, content, metadata and timestamp.
+        metadata: The metadata as JSON text, in the store's SQL.
+        order: What tells the order of arrival among equal times, in the store's SQL.
     """
-    if not isinstance(name, str) or not name or not is_clean(name) or name.lower().startswith("sqlite_"):
-        raise ConfigurationError(
-            f"index_name={name!r} cannot name a table: give a non-empty string that does not begin with sqlite_"
-        )
-    return name
+
+    columns: tuple[str, str, str, str, str]
+    metadata: ColumnElement[Any]
+    order: ColumnElement[Any]
 
 
-def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, store: Store, *, reindex: bool) -> None:
+def has_tables(connection: Connection, tables: Tables) -> bool:
+    """Whether there is a table of messages, of whatever kind."""
+    return bool(_columns(connection, tables.messages))
+
+
+def is_ready(connection: Connection, tables: Tables, tokenize: Tokenize) -> bool:
+    """Whether the tables are there as they should be, so that nothing must be written to open them."""
+    for each in (tables.messages, tables.terms, tables.meta):
+        if _columns(connection, each) != {c.name for c in each.columns}:
+            return False
+    return _meta(connection, tables) == {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: signature_of(tokenize)}
+
+
+def open_tables(
+    connection: Connection,
+    tables: Tables,
+    tokenize: Tokenize,
+    store: Store,
+    insert: Any,
+    legacy: Legacy,
+    *,
+    reindex: bool,
+) -> None:
     """Make the tables ready: create them, upgrade them, or check what is there.
 
     Args:
@@ -59,22 +84,23 @@ def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, stor
         tables: The tables as they should be.
         tokenize: The tokenizer that ranks.
         store: Writes prepared messages and their terms.
+        insert: The dialect's INSERT, which knows ON CONFLICT.
+        legacy: What a table of the dynamiq package looks like.
         reindex: Whether to write all terms anew where another tokenizer wrote them.
 
     Raises:
         ConfigurationError: The table is of another kind, of a newer version, or of another tokenizer.
     """
-    name = tables.messages.name
     signature = signature_of(tokenize)
-    present = _columns(connection, name)
+    present = _columns(connection, tables.messages)
     for beside in (tables.terms, tables.meta):
-        _check_columns(beside, _columns(connection, beside.name))
+        _check_columns(beside, _columns(connection, beside))
     if not present:
         tables.metadata.create_all(connection)
         # Terms that another's hands left behind when they dropped the messages.
         connection.execute(tables.terms.delete())
-    elif present == _DYNAMIQ_COLUMNS:
-        _upgrade_dynamiq(connection, tables, store)
+    elif present == set(legacy.columns):
+        _upgrade_dynamiq(connection, tables, store, legacy)
     else:
         _check_columns(tables.messages, present)
         _check_meta(connection, tables, signature, store, reindex=reindex)
@@ -85,22 +111,28 @@ def open_tables(connection: Connection, tables: Tables, tokenize: Tokenize, stor
     )
 
 
-def _columns(connection: Connection, name: str) -> set[str]:
+def _columns(connection: Connection, expected: Table) -> set[str]:
     inspector = inspect(connection)
-    return {c["name"] for c in inspector.get_columns(name)} if inspector.has_table(name) else set()
+    if not inspector.has_table(expected.name, expected.schema):
+        return set()
+    return {c["name"] for c in inspector.get_columns(expected.name, expected.schema)}
+
+
+def _meta(connection: Connection, tables: Tables) -> dict[str, str]:
+    return {key: value for key, value in connection.execute(select(tables.meta)).fetchall()}  # noqa: C416 - rows
 
 
 def _check_columns(expected: Table, present: set[str]) -> None:
     if present and present != {c.name for c in expected.columns}:
         raise ConfigurationError(
             f"the table {expected.name!r} exists and is not one of this package's (it has the columns "
-            f"{', '.join(sorted(present))}): choose another index_name"
+            f"{', '.join(sorted(present))}): choose another name"
         )
 
 
 def _check_meta(connection: Connection, tables: Tables, signature: str, store: Store, *, reindex: bool) -> None:
     tables.metadata.create_all(connection)
-    meta = {key: value for key, value in connection.execute(select(tables.meta)).fetchall()}  # noqa: C416 - rows
+    meta = _meta(connection, tables)
     version = meta.get(VERSION_KEY, SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ConfigurationError(
@@ -134,16 +166,18 @@ def _reindex(connection: Connection, tables: Tables, store: Store) -> None:
         logger.info("indexed %d messages of %s anew", done, messages.name)
 
 
-def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> None:
+def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store, legacy: Legacy) -> None:
     """Move the rows of a table of the dynamiq package into one of ours, in the order in which it read them."""
     name = tables.messages.name
-    quote = connection.dialect.identifier_preparer.quote
-    aside = f"{name}_of_dynamiq"
-    connection.execute(text(f"ALTER TABLE {quote(name)} RENAME TO {quote(aside)}".replace(":", "\\:")))
+    preparer = connection.dialect.identifier_preparer
+    aside = f"{name}_of_dynamiq"[-_LONGEST_NAME:]
+    quoted = preparer.format_table(tables.messages)
+    connection.execute(text(f"ALTER TABLE {quoted} RENAME TO {preparer.quote(aside)}".replace(":", "\\:")))
     tables.metadata.create_all(connection)
-    names = ("id", "role", "content", "metadata", "timestamp")
-    old = table(aside, *(column(part) for part in names))
-    statement = select(*(old.c[part] for part in names)).order_by(old.c.timestamp, text("rowid"))
+    old = table(aside, *(column(part) for part in legacy.columns), schema=tables.messages.schema)
+    message_id, role, content, _, timestamp = (old.c[part] for part in legacy.columns)
+    statement = select(message_id, role, content, legacy.metadata, timestamp).select_from(old)
+    statement = statement.order_by(timestamp, legacy.order)
     total, last = 0, 0.0
     for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
         messages = []
@@ -153,7 +187,7 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store) -> No
         store(connection, messages)
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
-    connection.execute(text(f"DROP TABLE {quote(aside)}".replace(":", "\\:")))
+    connection.execute(text(f"DROP TABLE {preparer.format_table(old)}".replace(":", "\\:")))
     logger.warning(
         "upgraded %s, a table of the dynamiq package: %d messages. That package's own memory can no longer use it",
         name,
@@ -200,7 +234,7 @@ def _from_dynamiq(
     if MESSAGE_ID_KEY in values:
         values["dynamiq_message_id"] = values.pop(MESSAGE_ID_KEY)
     return Message(
-        id=message_id or new_id(),
+        id=str(message_id) if message_id else new_id(),
         role=MessageRole(role),
         content=content if isinstance(content, str) else str(content),
         timestamp=when if when is not None else last,

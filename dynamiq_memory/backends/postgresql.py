@@ -1,0 +1,449 @@
+"""Messages in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Index,
+    Numeric,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    column,
+    create_engine,
+    delete,
+    false,
+    func,
+    literal,
+    literal_column,
+    make_url,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeEngine
+
+from dynamiq_memory._json import is_clean
+from dynamiq_memory.backends.base import Capabilities
+from dynamiq_memory.backends.sql.backend import SQLBackend
+from dynamiq_memory.backends.sql.filterable import filterable, json_literal
+from dynamiq_memory.backends.sql.loops import EnginesOfLoops
+from dynamiq_memory.backends.sql.opening import Legacy, has_tables, is_ready, open_tables
+from dynamiq_memory.backends.sql.postgresql_errors import AT_COMMIT, is_disconnect, must_run_again, translated
+from dynamiq_memory.backends.sql.schema import make_tables
+from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
+
+try:
+    import psycopg
+except ImportError as error:
+    raise MissingDependencyError(
+        "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"
+    ) from error
+
+_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+# PostgreSQL cuts longer names, and the longest suffix of ours is "_by_session".
+_LONGEST_NAME = 63 - len("_by_session")
+_MOST_ALTERNATIVES = 50
+_ATTEMPTS = 5
+# Preparing more rows than this would hold up an event loop for milliseconds.
+_BATCH_ON_THE_LOOP = 50
+_REPEATABLE = frozenset({"read", "search", "around", "rank", "count", "sessions", "write", "replace"})
+_OPTIONS = ("table_name", "schema", "create_if_not_exist", "pool_size", "pool_timeout", "statement_timeout")
+
+# The connection of an asynchronous operation, which the synchronous code within it uses.
+_given: ContextVar[Connection | None] = ContextVar("dynamiq_memory_postgresql_connection", default=None)
+# What a forked child has of its parent's connections: collecting it would tell the server to end them.
+_inherited: list[Any] = []
+
+
+class PostgreSQL(SQLBackend):
+    """Keeps messages in a PostgreSQL database, for any number of processes and machines.
+
+    An acknowledged message is committed. Reads of one session, appends and deletes touch only their own rows. Tables
+    that the `dynamiq` package wrote are upgraded in place when they are opened, in one transaction.
+
+    Args:
+        connection: Where the database is: a `dynamiq_memory.connections.PostgreSQL` (or an object with its
+            attributes), a URL `postgresql://user:password@host:port/database`, or a SQLAlchemy engine for psycopg,
+            which stays the caller's: asynchronous methods then use it in a thread pool. By default, what the
+            environment says.
+        table_name: The name of the table of messages. Tables with the suffixes `_terms` and `_meta` go with it.
+        create_if_not_exist: Whether to create the tables if there are none; else that is an error.
+        schema: The database schema of the tables; by default the first of the search path.
+        pool_size: At most so many connections, for synchronous methods and for each event loop.
+        pool_timeout: Seconds to wait for one of them to be free.
+        statement_timeout: Seconds that a statement may take; None for what the server allows.
+        max_message_bytes: The largest message taken, in bytes of its JSON; 256 MiB by default.
+        tokenizer: Turns a text into the terms of keyword ranking; English words by default. The tables remember which
+            one they were written with.
+        bm25: The parameters of keyword ranking.
+        reindex: Index the stored messages anew if they were written with another tokenizer.
+
+    Raises:
+        ConfigurationError: An argument is wrong, or the tables are of another kind.
+        BackendConnectionError: The server cannot be reached.
+        BackendAuthenticationError: It refuses the user or the password.
+    """
+
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, psycopg.Error)
+
+    def __init__(
+        self,
+        connection: Any = None,
+        table_name: str = "conversations",
+        create_if_not_exist: bool = True,
+        *,
+        schema: str | None = None,
+        pool_size: int = 10,
+        pool_timeout: float = 30.0,
+        statement_timeout: float | None = None,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+        reindex: bool = False,
+    ) -> None:
+        """Connect, and create or upgrade the tables."""
+        self.table_name = _checked_name("table_name", table_name)
+        self.schema = None if schema is None else _checked_name("schema", schema)
+        for name, number in (("pool_size", pool_size), ("max_message_bytes", max_message_bytes)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+        for name, seconds in (("pool_timeout", pool_timeout), ("statement_timeout", statement_timeout)):
+            if seconds is not None and (not isinstance(seconds, int | float) or not 0 < seconds < math.inf):
+                raise ConfigurationError(f"{name} must be more than 0 seconds, not {seconds!r}")
+        self.pool_size, self.pool_timeout, self.statement_timeout = pool_size, pool_timeout, statement_timeout
+        self.max_message_bytes = max_message_bytes
+        self._own = not isinstance(connection, Engine)
+        self._engine = self._make_engine(connection)
+        self._where = self._engine.url.set(password=None, query={}).render_as_string()
+        more = (
+            Column("filterable", JSONB, nullable=False),
+            Index(
+                f"{table_name}_by_filter",
+                "filterable",
+                postgresql_using="gin",
+                postgresql_ops={"filterable": "jsonb_path_ops"},
+            ),
+        )
+        tables = make_tables(table_name, schema, more)
+        self._loops = EnginesOfLoops(partial(_async_engine, self._engine.url, self._settings()), _finish)
+        weakref.finalize(self, self._loops.end)
+        if self._own:
+            weakref.finalize(self, self._engine.dispose)
+        super().__init__(tables, self._engine.dialect, insert, tokenizer=tokenizer, bm25=bm25)
+        try:
+            self._open(create=create_if_not_exist, reindex=reindex)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str) -> PostgreSQL:
+        """Make a backend for `postgresql://user:password@host:port/database`.
+
+        Args:
+            url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` ("true" or "false"),
+                `pool_size`, `pool_timeout` and `statement_timeout`; all else in it is for libpq
+                (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
+
+        Raises:
+            ConfigurationError: It is no such URL, or an option is wrong.
+        """
+        parsed = _url_of(url)
+        options: dict[str, Any] = {key: value for key, value in parsed.query.items() if key in _OPTIONS}
+        readers = {
+            "pool_size": int,
+            "pool_timeout": float,
+            "statement_timeout": float,
+            "create_if_not_exist": _yes_or_no,
+        }
+        for name, read in readers.items():
+            if name in options:
+                try:
+                    options[name] = read(options[name])
+                except (KeyError, TypeError, ValueError):
+                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
+        rest = parsed.difference_update_query(list(options))
+        return cls(rest.render_as_string(hide_password=False), **options)
+
+    def to_url(self) -> str | None:
+        """The URL of the tables; None if it would hold a password, the engine is the caller's, or so is the ranking."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        url = self._engine.url
+        if not self._own or not standard or url.password is not None or "password" in url.query:
+            return None
+        options = {"table_name": self.table_name, "create_if_not_exist": "false"}
+        if self.schema is not None:
+            options["schema"] = self.schema
+        return url.set(drivername="postgresql").update_query_dict(options).render_as_string()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do."""
+        return Capabilities(transactions=True, max_message_bytes=self.max_message_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its password and messages."""
+        return super().to_dict() | {"server": self._where, "table_name": self.table_name, "schema": self.schema}
+
+    def __repr__(self) -> str:
+        """Name the database and the table."""
+        return f"PostgreSQL({self._where!r}, table_name={self.table_name!r})"
+
+    # --- connections -----------------------------------------------------------------------------------------
+
+    def _make_engine(self, connection: Any) -> Engine:
+        if isinstance(connection, Engine):
+            if connection.dialect.name != "postgresql" or connection.dialect.driver != "psycopg":
+                raise ConfigurationError(
+                    f"the engine is for {connection.dialect.name}+{connection.dialect.driver}: make one for "
+                    "postgresql+psycopg"
+                )
+            return connection
+        return create_engine(_url_of(PostgreSQLConnection() if connection is None else connection), **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
+        if self.statement_timeout is not None:
+            arguments["options"] = f"-c statement_timeout={math.ceil(self.statement_timeout * 1000)}"
+        return {
+            "connect_args": arguments,
+            "hide_parameters": True,
+            "max_overflow": 0,
+            "pool_size": self.pool_size,
+            "pool_timeout": self.pool_timeout,
+            "pool_use_lifo": True,
+        }
+
+    def _open(self, *, create: bool, reindex: bool) -> None:
+        try:
+            if self._run(is_ready, self._tables, self.tokenizer, snapshot=True):
+                return  # nothing to write: it may be a replica, or a user who may not create tables
+            if not create and not self._run(has_tables, self._tables, snapshot=True):
+                raise BackendError(
+                    f"there is no table {self.table_name!r} in {self._where}: correct table_name or schema, or pass "
+                    "create_if_not_exist=True"
+                )
+            self._run(self._make_ready, reindex, write=True)
+        except self.driver_errors as error:
+            raise self._translate(error) from error
+
+    def _make_ready(self, connection: Connection, reindex: bool) -> None:
+        # Of several processes that open the tables for the first time, one makes them.
+        connection.execute(select(func.pg_advisory_xact_lock(_number("open", self.schema, self.table_name))))
+        open_tables(connection, self._tables, self.tokenizer, self._store, insert, _LEGACY, reindex=reindex)
+
+    def _store(self, connection: Connection, messages: Sequence[Message]) -> None:
+        self._insert(connection, *self._rows(messages))
+
+    @contextmanager
+    def _transaction(self, *, write: bool, snapshot: bool) -> Iterator[Connection]:
+        given = _given.get()
+        with self._engine.connect() if given is None else nullcontext(given) as plain:
+            if write:
+                connection = plain.execution_options(isolation_level="READ COMMITTED")
+            elif snapshot:
+                connection = plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            else:  # one statement sees one state anyway
+                connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            with connection.begin() as transaction:
+                yield connection
+                try:
+                    transaction.commit()
+                except self.driver_errors as error:
+                    setattr(error, AT_COMMIT, True)
+                    raise
+
+    async def _perform(self, name: str, *arguments: Any) -> Any:
+        large = name in {"write", "replace", "update"} and len(arguments[-1]) > _BATCH_ON_THE_LOOP
+        if not self._own or large:
+            return await super()._perform(name, *arguments)
+        engine = self._loops.of_this_loop()
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(self._within, name, arguments)
+        except self.driver_errors as error:
+            if is_disconnect(error):
+                await engine.dispose()
+            raise
+
+    def _within(self, connection: Connection, name: str, arguments: tuple[Any, ...]) -> Any:
+        token = _given.set(connection)
+        try:
+            return getattr(self, f"_{name}")(*arguments)
+        finally:
+            _given.reset(token)
+
+    def _may_repeat(self, name: str, error: Exception, attempt: int) -> bool:
+        if must_run_again(error):  # the server has rolled it back
+            return attempt < _ATTEMPTS
+        if not is_disconnect(error) or attempt > 1:
+            return False
+        self._engine.dispose()  # its other connections are as old as the one that broke
+        return name in _REPEATABLE or not getattr(error, AT_COMMIT, False)
+
+    def _close(self) -> None:
+        self._loops.end()
+        if self._own:
+            self._engine.dispose()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        _inherited.extend(self._loops.abandon())
+        _inherited.append(self._engine.pool)
+        self._engine.dispose(close=False)
+
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        if isinstance(error, PoolTimeoutError):
+            return BackendError(
+                f"all {self.pool_size} connections to {self._where} have been in use for {self.pool_timeout:g} s: "
+                "raise pool_size, or do less at once"
+            )
+        return translated(error.orig if isinstance(error, DBAPIError) and error.orig else error, self._where)
+
+    # --- SQL -------------------------------------------------------------------------------------------------
+
+    def _row(self, message: Message) -> dict[str, Any]:
+        scope = (USER_KEY, SESSION_KEY)
+        metadata = {key: value for key, value in message.metadata.items() if key not in scope}
+        return super()._row(message) | {"filterable": filterable(metadata)}
+
+    def _metadata_clause(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+        return and_(*(_clause(self._tables.messages.c.filterable, condition) for condition in conditions))
+
+    def _among(self, column: ColumnElement[Any], many: ColumnElement[Any]) -> ColumnElement[bool]:
+        return column == any_(many)
+
+    def _many_type(self, column: ColumnElement[Any]) -> TypeEngine[Any]:
+        return ARRAY(column.type)
+
+    def _many(self, values: Sequence[Any]) -> list[Any]:
+        return list(values)
+
+    def _exchange(self, connection: Connection, where: Filter, rows: Sequence[Any], terms: Sequence[Any]) -> None:
+        # Of two that replace the same at once, the second must see what the first has put there.
+        connection.execute(select(*self._locks(where)))
+        super()._exchange(connection, where, rows, terms)
+
+    def _locks(self, where: Filter) -> list[ColumnElement[Any]]:
+        """Locks, from the whole to the part: shared but for the smallest that holds all that is replaced."""
+        names: list[tuple[str | None, ...]] = [("replace", self.schema, self.table_name)]
+        for key in (USER_KEY, SESSION_KEY):
+            allowed = where.scope(key)
+            if allowed is None or len(allowed) != 1:
+                break
+            names.append((*names[-1], allowed[0] or ""))
+        shared = [func.pg_advisory_xact_lock_shared(_number(*name)) for name in names[:-1]]
+        return [*shared, func.pg_advisory_xact_lock(_number(*names[-1]))]
+
+    def _delete_matching(self, connection: Connection, where: Filter) -> int:
+        # In one statement, so that a message which comes in between does not lose its terms or leave them behind.
+        messages, terms = self._tables.messages, self._tables.terms
+        key = ("user_id", "session_id", "seq")
+        gone = delete(messages).where(*self._clauses(where)).returning(*(messages.c[name] for name in key)).cte("gone")
+        same = tuple_(*(terms.c[name] for name in key)).in_(select(*(gone.c[name] for name in key)))
+        erased = delete(terms).where(same).returning(terms.c.seq).cte("erased")
+        return int(connection.execute(select(func.count()).select_from(gone).add_cte(erased)).scalar_one())
+
+
+_LEGACY = Legacy(
+    ("message_id", "role", "content", "metadata", "timestamp"),
+    cast(column("metadata"), Text),
+    literal_column("ctid"),
+)
+
+
+def _clause(held: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
+    key = literal(condition.key, Text)
+    if isinstance(condition, Absent):
+        return not_(held.op("?", is_comparison=True)(key))
+    value = held.op("->")(key)
+    if isinstance(condition, OneOf):
+        if len(condition.values) > _MOST_ALTERNATIVES:
+            texts = [json_literal(each) for each in condition.values]
+            among: ColumnElement[bool] = cast(value, JSONB) == any_(cast(literal(texts, ARRAY(Text)), ARRAY(JSONB)))
+            return among
+        # Containment, which the index answers.
+        same = (cast(literal(filterable({condition.key: each}), Text), JSONB) for each in condition.values)
+        return or_(false(), *(held.op("@>", is_comparison=True)(each) for each in same))
+    number = cast(held.op("->>")(key), Numeric)
+    compare = {"gt": number.__gt__, "gte": number.__ge__, "lt": number.__lt__, "lte": number.__le__}
+    within = (
+        compare[operator](cast(literal(json_literal(bound), Text), Numeric)) for operator, bound in condition.bounds
+    )
+    # CASE keeps the cast from what is no number.
+    return case((func.jsonb_typeof(value) == "number", and_(*within)), else_=false())
+
+
+def _url_of(connection: Any) -> URL:
+    if isinstance(connection, str):
+        try:
+            url = make_url(connection)
+        except ArgumentError:
+            raise ConfigurationError(
+                "connection is no URL: write postgresql://user:password@host:port/database"
+            ) from None
+        if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+            raise ConfigurationError(f"a URL for {url.drivername}:// is none of PostgreSQL: write postgresql://…")
+        return url.set(drivername="postgresql+psycopg")
+    try:
+        password = connection.password
+        secret = password.get_secret_value() if hasattr(password, "get_secret_value") else password
+        named = {"host": connection.host, "port": int(connection.port), "database": connection.database}
+        return URL.create("postgresql+psycopg", username=connection.user, password=secret, **named)
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"connection must be a dynamiq_memory.connections.PostgreSQL, a URL or an engine, not a "
+            f"{type(connection).__name__}"
+        ) from None
+
+
+def _async_engine(url: URL, settings: Mapping[str, Any]) -> AsyncEngine:
+    return create_async_engine(url, **settings)
+
+
+def _finish(connection: Any) -> None:
+    connection.pgconn.finish()
+
+
+def _checked_name(what: str, name: str) -> str:
+    if not isinstance(name, str) or not name or not is_clean(name) or len(name.encode()) > _LONGEST_NAME:
+        raise ConfigurationError(f"{what}={name!r} cannot be used: give a string of 1 to {_LONGEST_NAME} bytes")
+    return name
+
+
+def _yes_or_no(text: str) -> bool:
+    return {"true": True, "false": False}[text]
+
+
+def _number(*names: str | None) -> Any:
+    """The number of an advisory lock."""
+    digest = hashlib.blake2b("\0".join(name or "" for name in names).encode(), digest_size=8).digest()
+    return literal(int.from_bytes(digest, "big", signed=True), BigInteger)

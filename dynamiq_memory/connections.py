@@ -1,0 +1,43 @@
+"""Where the servers of backends are, and how to sign in: settings, from the environment unless given.
+
+The environment variables are those of the `dynamiq` package. A backend also takes any other object with the same
+attributes, such as that package's own connections. Secrets never show in `repr` or an error.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+__all__ = ["PostgreSQL"]
+
+
+def _from_env(name: str, default: Any = None) -> Any:
+    return os.environ.get(name) or default
+
+
+class Connection(BaseModel):
+    """Settings of a connection; nothing is opened."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PostgreSQL(Connection):
+    """A PostgreSQL database.
+
+    Attributes:
+        host: The server's name or address, or the folder of its socket; `POSTGRESQL_HOST`, else "localhost".
+        port: Its port; `POSTGRESQL_PORT`, else 5432.
+        database: The database's name; `POSTGRESQL_DATABASE`, else "db".
+        user: Who signs in; `POSTGRESQL_USER`, else "postgres".
+        password: The password; `POSTGRESQL_PASSWORD`, else "password".
+    """
+
+    host: str = Field(default_factory=partial(_from_env, "POSTGRESQL_HOST", "localhost"))
+    port: int = Field(default_factory=partial(_from_env, "POSTGRESQL_PORT", 5432))
+    database: str = Field(default_factory=partial(_from_env, "POSTGRESQL_DATABASE", "db"))
+    user: str = Field(default_factory=partial(_from_env, "POSTGRESQL_USER", "postgres"))
+    password: SecretStr = Field(default_factory=partial(_from_env, "POSTGRESQL_PASSWORD", "password"))
