@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 import dynamiq_memory
 from dynamiq_memory.backends import InMemory, SQLite
+from tests.servers import postgresql
 
 if TYPE_CHECKING:
     from dynamiq_memory import MemoryBackend
@@ -88,3 +90,22 @@ def run_script(child_environment: dict[str, str]) -> RunScript:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The URL of a real PostgreSQL server."""
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_table(postgresql_url: str) -> Iterator[str]:
+    """A name for a table that no other test has; its tables are dropped at the end."""
+    import psycopg
+
+    name = f"t_{uuid.uuid4().hex}"
+    yield name
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        for suffix in ("", "_terms", "_meta"):
+            connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"')

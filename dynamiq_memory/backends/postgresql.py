@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -178,7 +178,7 @@ class PostgreSQL(SQLBackend):
         """
         parsed = _url_of(url)
         options: dict[str, Any] = {key: value for key, value in parsed.query.items() if key in _OPTIONS}
-        readers = {
+        readers: dict[str, Callable[[str], Any]] = {
             "pool_size": int,
             "pool_timeout": float,
             "statement_timeout": float,
@@ -383,7 +383,8 @@ _LEGACY = Legacy(
 def _clause(held: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
     key = literal(condition.key, Text)
     if isinstance(condition, Absent):
-        return not_(held.op("?", is_comparison=True)(key))
+        absent: ColumnElement[bool] = not_(held.op("?", is_comparison=True)(key))
+        return absent
     value = held.op("->")(key)
     if isinstance(condition, OneOf):
         if len(condition.values) > _MOST_ALTERNATIVES:

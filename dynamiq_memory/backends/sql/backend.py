@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Dialect,
@@ -376,7 +377,7 @@ def _select(tables: Tables, columns: Sequence[Any], told: frozenset[str]) -> Sel
             statement = statement.where(_beside(table, side))
     order = (table.c.timestamp, table.c.seq)
     statement = statement.order_by(*(order if _AFTER in told else [column.desc() for column in order]))
-    return statement.limit(bindparam("most", type_=Integer))
+    return statement.limit(bindparam("most", type_=BigInteger))
 
 
 def _beside(table: Table, side: str) -> ColumnElement[bool]:

@@ -1,0 +1,20 @@
+"""The contract, on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dynamiq_memory import MemoryBackend
+from dynamiq_memory.backends import PostgreSQL
+from dynamiq_memory.testing import MemoryBackendConformance
+
+
+class TestPostgreSQL(MemoryBackendConformance):
+    stateful_examples = 20
+
+    @pytest.fixture
+    def backend(self, postgresql_url: str, postgresql_table: str) -> Iterator[MemoryBackend]:
+        with PostgreSQL(postgresql_url, table_name=postgresql_table) as backend:
+            yield backend

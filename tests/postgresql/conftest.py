@@ -1,1 +1,0 @@
-"""A PostgreSQL server for the tests of a process: one of the wheel, on a socket in a folder of its own."""
