@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Index,
+    Integer,
     Numeric,
     Text,
     and_,
@@ -75,6 +76,7 @@ _MOST_ALTERNATIVES = 50
 _ATTEMPTS = 5
 # Preparing more rows than this would hold up an event loop for milliseconds.
 _BATCH_ON_THE_LOOP = 50
+_BATCH_LOCKS = 256
 _REPEATABLE = frozenset({"read", "search", "around", "rank", "count", "sessions", "write", "replace"})
 _OPTIONS = ("table_name", "schema", "create_if_not_exist", "pool_size", "pool_timeout", "statement_timeout")
 
@@ -201,12 +203,12 @@ class PostgreSQL(SQLBackend):
         """The URL of the tables; None if it would hold a password, the engine is the caller's, or so is the ranking."""
         standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
         url = self._engine.url
-        if not self._own or not standard or url.password is not None or "password" in url.query:
+        if not self._own or not standard or url.password or "password" in url.query:
             return None
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
             options["schema"] = self.schema
-        return url.set(drivername="postgresql").update_query_dict(options).render_as_string()
+        return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -357,6 +359,32 @@ class PostgreSQL(SQLBackend):
     def _many(self, values: Sequence[Any]) -> list[Any]:
         return list(values)
 
+    def _insert(self, connection: Connection, rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> None:
+        self._lock_batch(connection, rows)
+        super()._insert(connection, rows, terms)
+
+    def _overwrite(
+        self,
+        connection: Connection,
+        where: Filter,
+        messages: Sequence[Message],
+        rows: Sequence[dict[str, Any]],
+        terms: Sequence[dict[str, Any]],
+    ) -> list[Message]:
+        self._lock_batch(connection, rows)
+        return super()._overwrite(connection, where, messages, rows, terms)
+
+    def _lock_batch(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Let the batches of a session stand in line: two that change the same messages would meet in a deadlock."""
+        if len(rows) < 2:
+            return
+        sessions = {(row["user_id"], row["session_id"]) for row in rows}
+        # The server has room for some thousands of locks.
+        numbers = sorted({_hash("batch", self.schema, self.table_name, *each) % _BATCH_LOCKS for each in sessions})
+        table = _hash("batches", self.schema, self.table_name) % 2**31
+        each = func.unnest(literal(numbers, ARRAY(Integer))).column_valued("number")
+        connection.execute(select(func.pg_advisory_xact_lock(literal(table, Integer), each)))
+
     def _exchange(self, connection: Connection, where: Filter, rows: Sequence[Any], terms: Sequence[Any]) -> None:
         # Of two that replace the same at once, the second must see what the first has put there.
         connection.execute(select(*self._locks(where)))
@@ -458,5 +486,9 @@ def _yes_or_no(text: str) -> bool:
 
 def _number(*names: str | None) -> Any:
     """The number of an advisory lock."""
+    return literal(_hash(*names) - 2**63, BigInteger)
+
+
+def _hash(*names: str | None) -> int:
     digest = hashlib.blake2b("\0".join(name or "" for name in names).encode(), digest_size=8).digest()
-    return literal(int.from_bytes(digest, "big", signed=True), BigInteger)
+    return int.from_bytes(digest, "big")

@@ -7,7 +7,6 @@ number or boolean. Numbers are exact there, as in Python.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,14 +35,6 @@ def json_literal(value: Any) -> str:
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):
-        if math.isnan(value):
-            return _PRESENT
-        if math.isinf(value):
-            return _infinite(value)
         # The shortest text of a large float is another number.
         return str(int(value)) if value.is_integer() else repr(value)
     return _PRESENT
-
-
-def _infinite(value: float) -> str:
-    return "1e400" if value > 0 else "-1e400"

@@ -179,7 +179,7 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store, legac
     statement = select(message_id, role, content, legacy.metadata, timestamp).select_from(old)
     statement = statement.order_by(timestamp, legacy.order)
     total, last = 0, 0.0
-    for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
+    for rows in connection.execute(statement.execution_options(yield_per=_BATCH)).partitions():
         messages = []
         for row in rows:
             messages.append(_upgraded(name, row, last))
