@@ -12,11 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["PostgreSQL"]
+__all__ = ["AWS", "PostgreSQL"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
     return os.environ.get(name) or default
+
+
+def _region() -> str | None:
+    return _from_env("AWS_DEFAULT_REGION") or _from_env("AWS_REGION")
 
 
 class Connection(BaseModel):
@@ -41,3 +45,22 @@ class PostgreSQL(Connection):
     database: str = Field(default_factory=partial(_from_env, "POSTGRESQL_DATABASE", "db"))
     user: str = Field(default_factory=partial(_from_env, "POSTGRESQL_USER", "postgres"))
     password: SecretStr = Field(default_factory=partial(_from_env, "POSTGRESQL_PASSWORD", "password"))
+
+
+class AWS(Connection):
+    """An AWS account and region. What is not set, boto3 looks for in its usual places: shared files, roles.
+
+    Attributes:
+        access_key_id: `AWS_ACCESS_KEY_ID`.
+        secret_access_key: `AWS_SECRET_ACCESS_KEY`.
+        session_token: `AWS_SESSION_TOKEN`; temporary credentials have one.
+        region: `AWS_DEFAULT_REGION`, else `AWS_REGION`.
+        profile: A profile of the shared files, which then gives the credentials; `AWS_DEFAULT_PROFILE`. Keys that are
+            given here go before a profile that only the environment names.
+    """
+
+    access_key_id: str | None = Field(default_factory=partial(_from_env, "AWS_ACCESS_KEY_ID"))
+    secret_access_key: SecretStr | None = Field(default_factory=partial(_from_env, "AWS_SECRET_ACCESS_KEY"), repr=False)
+    session_token: SecretStr | None = Field(default_factory=partial(_from_env, "AWS_SESSION_TOKEN"), repr=False)
+    region: str | None = Field(default_factory=_region)
+    profile: str | None = Field(default_factory=partial(_from_env, "AWS_DEFAULT_PROFILE"))

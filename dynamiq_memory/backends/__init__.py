@@ -10,17 +10,27 @@ from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from dynamiq_memory.backends.dynamodb import DynamoDB
     from dynamiq_memory.backends.in_memory import InMemory
     from dynamiq_memory.backends.postgresql import PostgreSQL
     from dynamiq_memory.backends.sqlite import SQLite
 
-__all__ = ["Capabilities", "InMemory", "MemoryBackend", "PostgreSQL", "SQLite", "Session", "create_backend"]
+__all__ = [
+    "Capabilities",
+    "DynamoDB",
+    "InMemory",
+    "MemoryBackend",
+    "PostgreSQL",
+    "SQLite",
+    "Session",
+    "create_backend",
+]
 
 ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 
 # Imported when first used: a store's client costs time and may not be installed.
-_MODULES = {"InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
-_SCHEMES = {"memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
+_MODULES = {"DynamoDB": "dynamodb", "InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
+_SCHEMES = {"dynamodb": "DynamoDB", "memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
 
 def __getattr__(name: str) -> Any:

@@ -111,6 +111,8 @@ class MemoryBackend(Closing, ABC):
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The driver's exceptions that `_translate` turns into ours."""
+    most_ranked: int | None = None
+    """How many messages, the most recent that match, are ranked in this process; None for all."""
 
     def __init__(self, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
         """Set up what all backends share."""
@@ -560,7 +562,7 @@ class MemoryBackend(Closing, ABC):
     def _rank(self, tokenizer: Tokenize, query: str, where: Filter, limit: int | None) -> list[Message]:
         """Rank in this process all that matches the filter."""
         index = InvertedIndex()
-        messages = self._read(where, None, None, None)
+        messages = self._read(where, self.most_ranked, None, None)
         for number, message in enumerate(messages):
             index.add(number, terms_of(tokenizer, message.text))
         scores = index.scores(self.bm25, terms_of(tokenizer, query))

@@ -1,0 +1,1 @@
+"""What the DynamoDB backend is made of."""

@@ -1,0 +1,137 @@
+"""What the errors of DynamoDB and its SDK mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from botocore import exceptions as sdk
+from botocore.exceptions import ClientError
+
+from dynamiq_memory.exceptions import (
+    BackendAuthenticationError,
+    BackendConnectionError,
+    BackendError,
+    ConfigurationError,
+    DynamiqMemoryError,
+    MessageTooLargeError,
+)
+
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with temporary ones AWS_SESSION_TOKEN too), or a profile, or run "
+    "it with a role"
+)
+_REFUSED = frozenset(
+    {
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "AuthFailure",
+        "OptInRequired",
+    }
+)
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_THROTTLED = frozenset(
+    {
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_BUSY = frozenset({"InternalServerError", "InternalFailure", "ServiceUnavailable", "ServiceUnavailableException"})
+_UNREACHABLE = (
+    sdk.ConnectionError,
+    sdk.HTTPClientError,
+    sdk.InvalidEndpointDiscoveryConfigurationError,
+    sdk.UnknownEndpointError,
+)
+_UNSIGNED = (
+    sdk.NoCredentialsError,
+    sdk.CredentialRetrievalError,
+    sdk.TokenRetrievalError,
+    sdk.SSOError,
+)
+# An error of the service may show the id of the access key, which is no secret but nobody's business.
+_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
+
+
+def code_of(error: BaseException) -> str:
+    """The service's name for an error; empty for one of another kind."""
+    if not isinstance(error, ClientError):
+        return ""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def reasons_of(error: ClientError) -> list[dict[str, Any]]:
+    """Why a transaction was cancelled, for each of its operations."""
+    reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
+    return reasons
+
+
+def translated(error: Exception, where: str) -> DynamiqMemoryError:
+    """Turn an error of the SDK's into one of ours.
+
+    Args:
+        error: The SDK's.
+        where: The table, without secrets.
+    """
+    if not isinstance(error, ClientError):
+        return _of_the_sdk(error, where)
+    code = code_of(error)
+    said = _KEY_ID.sub("…", str(error.response.get("Error", {}).get("Message") or error.response.get("message") or ""))
+    said = f"{code}: {said}" if said else code
+    if code in _REFUSED:
+        return BackendAuthenticationError(f"{where} refuses the credentials ({said}): {_CREDENTIALS}")
+    if code in _EXPIRED:
+        return BackendAuthenticationError(f"{where}: the credentials have expired ({said}): renew them")
+    if code in _DENIED:
+        return BackendAuthenticationError(
+            f"{where}: the credentials lack a permission ({said}): allow this action on the table and its indexes in "
+            "their IAM policy"
+        )
+    if code in _THROTTLED:
+        return BackendError(
+            f"{where} is throttled, also after all retries ({said}): raise its capacity, use "
+            'billing_mode="PAY_PER_REQUEST", or spread the load over more users'
+        )
+    if code == "ResourceNotFoundException":
+        return BackendError(
+            f"{where} is not there ({said}): correct table_name or the region, or open it with "
+            "create_if_not_exist=True"
+        )
+    if code == "ItemCollectionSizeLimitExceededException":
+        return BackendError(f"{where}: one user has 10 GB of messages, all that a partition takes: delete old ones")
+    if code == "ValidationException" and "size" in said and "exceeded" in said:
+        return MessageTooLargeError(f"{where}: a message is too large ({said})")
+    if code in _BUSY:
+        return BackendConnectionError(f"{where} is not available ({said}): try again")
+    return BackendError(f"{where}: {said}")
+
+
+def _of_the_sdk(error: Exception, where: str) -> DynamiqMemoryError:
+    if isinstance(error, sdk.NoRegionError):
+        return ConfigurationError("no AWS region is known: set AWS_DEFAULT_REGION, or give AWS(region=…)")
+    if isinstance(error, sdk.ProfileNotFound):
+        return ConfigurationError(f"{error}: correct AWS_DEFAULT_PROFILE or AWS(profile=…), or create the profile")
+    if isinstance(error, sdk.PartialCredentialsError):
+        return ConfigurationError(f"the AWS credentials are incomplete ({error}): {_CREDENTIALS}")
+    if isinstance(error, sdk.InvalidRegionError):
+        return ConfigurationError(f"{error}: write a region such as eu-west-1")
+    if isinstance(error, _UNSIGNED):
+        return BackendAuthenticationError(f"{where}: there are no AWS credentials ({error}): {_CREDENTIALS}")
+    if isinstance(error, _UNREACHABLE):
+        return BackendConnectionError(
+            f"{where} cannot be reached ({error}): check the region, endpoint_url and the network"
+        )
+    if isinstance(error, sdk.WaiterError):
+        return BackendError(f"{where} was created but is not ready ({error}): try again in a while")
+    return BackendError(f"{where}: {error}")

@@ -1,0 +1,158 @@
+"""A message as items of a table.
+
+The message itself is one JSON text of our own in the attribute `body`, so that its numbers, bytes and empty strings come
+back as they went in. A large one is split over items of another partition, which its version names.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dynamiq_memory.backends.dynamo.conditions import EXPIRES, filterable
+from dynamiq_memory.backends.dynamo.keys import (
+    AT_SESSION,
+    AT_USER,
+    ARRIVAL_DIGITS,
+    PLACE_DIGITS,
+    Key,
+    chunk_key,
+    message_key,
+    part,
+    time_digits,
+)
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+
+BODY = "body"
+CHUNKS = "chunks"
+VERSION = "version"
+# On what is no message: when it was written.
+SINCE = "since"
+
+# An item takes 400 KB together with its copies in local indexes, of which there are two
+# (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
+MOST_INLINE = 100 * 1024
+# A transaction takes 4 MB; its items have two copies each.
+_MOST_INLINE_AT_ONCE = 1_200_000
+_CHUNK_BYTES = 350 * 1024
+# Parts of a message go after it, not before.
+_CHUNKS_OUTLIVE = 24 * 3600
+
+Item = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A version of a message that is to be stored.
+
+    Attributes:
+        message: The message.
+        key: Where it stands.
+        arrival: Its place in the order of arrival, unless it replaces one.
+        body: Its JSON.
+        version: A random name of this version.
+        expires: When it expires, POSIX seconds, or None.
+        chunks: The parts of its body, if that does not fit in one item.
+    """
+
+    message: Message
+    key: Key
+    arrival: str
+    body: str
+    expires: int | None
+    version: str = field(default_factory=lambda: secrets.token_hex(12))
+    chunks: Sequence[str] = ()
+
+    def item(self, replaced: Item | None, now: int) -> Item:
+        """The item that stands for the message.
+
+        Args:
+            replaced: The item in whose place it comes, if that one has not expired.
+            now: POSIX seconds.
+        """
+        message = self.message
+        arrival = self.arrival if replaced is None or has_expired(replaced, now) else arrival_of(replaced)
+        place = time_digits(message.timestamp or 0.0) + arrival
+        item: Item = {
+            **self.key,
+            AT_USER: {"S": place},
+            AT_SESSION: {"S": f"{part(message.session_id)}/{place}"},
+            VERSION: {"S": self.version},
+        }
+        for key in (USER_KEY, SESSION_KEY):
+            if key in message.metadata:
+                item[key] = {"S": message.metadata[key]}
+        item |= {CHUNKS: {"N": str(len(self.chunks))}} if self.chunks else {BODY: {"S": self.body}}
+        if self.expires is not None:
+            item[EXPIRES] = {"N": str(self.expires)}
+        scope = (USER_KEY, SESSION_KEY)
+        return item | filterable({key: value for key, value in message.metadata.items() if key not in scope})
+
+    def chunk_items(self, now: int) -> list[Item]:
+        """The items of its parts.
+
+        Args:
+            now: POSIX seconds.
+        """
+        last = {} if self.expires is None else {EXPIRES: {"N": str(self.expires + _CHUNKS_OUTLIVE)}}
+        return [
+            {**chunk_key(self.version, number), BODY: {"S": text}, SINCE: {"N": str(now)}, **last}
+            for number, text in enumerate(self.chunks)
+        ]
+
+
+def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Draft]:
+    """Make drafts of prepared messages, split so that all of them fit into one transaction."""
+    drafts = [
+        Draft(m, message_key(m.user_id, m.session_id, m.id), arrival, m.to_json(), expires)
+        for m, arrival in zip(messages, arrivals, strict=True)
+    ]
+    sizes = {id(draft): len(draft.body.encode()) for draft in drafts}
+    inline = sum(sizes.values())
+    for draft in sorted(drafts, key=lambda draft: -sizes[id(draft)]):
+        size = sizes[id(draft)]
+        if size <= MOST_INLINE and (inline <= _MOST_INLINE_AT_ONCE or len(drafts) > 100):
+            break
+        draft.chunks = _split(draft.body)
+        inline -= size
+    return drafts
+
+
+def _split(text: str) -> list[str]:
+    data = text.encode()
+    chunks, start = [], 0
+    while start < len(data):
+        end = min(start + _CHUNK_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1  # within a character
+        chunks.append(data[start:end].decode())
+        start = end
+    return chunks
+
+
+def place_of(item: Item) -> str:
+    """A message's place in order: its time and its arrival."""
+    return str(item[AT_USER]["S"])
+
+
+def arrival_of(item: Item) -> str:
+    """A message's place in the order of arrival."""
+    return place_of(item)[PLACE_DIGITS - ARRIVAL_DIGITS :]
+
+
+def version_of(item: Item) -> str:
+    """The name of the version that an item holds."""
+    return str(item[VERSION]["S"])
+
+
+def chunks_of(item: Item) -> list[Key]:
+    """The keys of the parts of a message."""
+    count = int(item[CHUNKS]["N"]) if CHUNKS in item else 0
+    return [chunk_key(version_of(item), number) for number in range(count)]
+
+
+def has_expired(item: Mapping[str, Any], now: int) -> bool:
+    """Whether an item is only still there because the service has not yet deleted it."""
+    return EXPIRES in item and int(item[EXPIRES]["N"]) <= now

@@ -1,0 +1,137 @@
+"""Where things stand in a table: its key attributes, and the order that they give.
+
+    pk                  sk                    what
+    user/<user>         <session>/<id>        a message
+    session/<session>   <session>/<id>        a message of no user
+    session/<session>   @<user>               says that this user has (had) such a session
+    chunks/<version>    <number>              a part of a large message
+
+A message also has a place in two local secondary indexes, `by_session` and `by_user`. All of it is plain ASCII.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+import threading
+import time
+from typing import Any
+from urllib.parse import quote
+
+PK = "pk"
+SK = "sk"
+# Sort keys of the indexes.
+AT_SESSION = "at_session"
+AT_USER = "at_user"
+BY_SESSION = "by_session"
+BY_USER = "by_user"
+
+# A sort key takes 1,024 bytes (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html);
+# it is made of two such parts. A longer one is hashed.
+_LONGEST_PART = 400
+_TIME_DIGITS = 16
+_NANOSECOND_DIGITS = 16
+_PROCESS_DIGITS = 6
+ARRIVAL_DIGITS = _NANOSECOND_DIGITS + _PROCESS_DIGITS
+PLACE_DIGITS = _TIME_DIGITS + ARRIVAL_DIGITS
+_SIGN = 1 << 63
+_ALL = (1 << 64) - 1
+
+Key = dict[str, Any]
+
+
+def part(text: str | None) -> str:
+    """An identifier as a part of a key: percent-encoded, or its hash if it is long; empty for None.
+
+    Neither can be mistaken for the other, nor for another identifier.
+    """
+    if text is None:
+        return ""
+    quoted = quote(text, safe="")
+    return quoted if len(quoted) <= _LONGEST_PART else "%%" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def partition(user_id: str | None, session_id: str | None) -> str:
+    """The partition of a user's messages; of messages of no user, that of their session."""
+    return f"user/{part(user_id)}" if user_id is not None else f"session/{part(session_id)}"
+
+
+def message_key(user_id: str | None, session_id: str | None, message_id: str) -> Key:
+    """The key of a message."""
+    return key(partition(user_id, session_id), f"{part(session_id)}/{part(message_id)}")
+
+
+def user_key(session_id: str | None, user_id: str) -> Key:
+    """The key of the item that says that a user has a session of this name."""
+    return key(partition(None, session_id), f"@{part(user_id)}")
+
+
+def chunk_key(version: str, number: int) -> Key:
+    """The key of a part of a large message."""
+    return key(f"chunks/{version}", f"{number:05d}")
+
+
+def key(pk: str, sk: str) -> Key:
+    """A key as the API takes it."""
+    return {PK: {"S": pk}, SK: {"S": sk}}
+
+
+def key_of(item: dict[str, Any]) -> Key:
+    """The key of an item."""
+    return {PK: item[PK], SK: item[SK]}
+
+
+def time_digits(timestamp: float) -> str:
+    """A time as 16 hexadecimal digits that sort as the numbers do, negative ones too.
+
+    The bits of a double sort like its value when the sign is turned over, and all bits of a negative one.
+    """
+    bits = struct.unpack(">Q", struct.pack(">d", timestamp + 0.0))[0]
+    return f"{bits ^ _ALL if bits & _SIGN else bits | _SIGN:0{_TIME_DIGITS}x}"
+
+
+def time_of(place: str) -> float:
+    """The time that a place begins with."""
+    bits = int(place[:_TIME_DIGITS], 16)
+    value: float = struct.unpack(">d", struct.pack(">Q", bits ^ _SIGN if bits & _SIGN else bits ^ _ALL))[0]
+    return value
+
+
+def lowest(timestamp: float) -> str:
+    """The place before all messages of a time."""
+    return time_digits(timestamp) + "0" * ARRIVAL_DIGITS
+
+
+def highest(timestamp: float) -> str:
+    """The place behind all messages of a time."""
+    return time_digits(timestamp) + "f" * ARRIVAL_DIGITS
+
+
+def next_to(place: str, step: int) -> str:
+    """The place one before (-1) or behind (1) another."""
+    return f"{int(place, 16) + step:0{PLACE_DIGITS}x}"
+
+
+class Arrivals:
+    """Numbers messages in the order in which they arrive.
+
+    Within a process the numbers strictly increase. Between processes their clocks decide, to the nanosecond, and
+    where these agree a random number of the process.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the present time."""
+        self._lock = threading.Lock()
+        self._last = 0
+        self._process = secrets.randbits(4 * _PROCESS_DIGITS)
+
+    def next(self, count: int) -> list[str]:
+        """Give that many, each 22 hexadecimal digits."""
+        with self._lock:
+            first = max(time.time_ns(), self._last + 1)
+            self._last = first + count - 1
+        return [
+            f"{number:0{_NANOSECOND_DIGITS}x}{self._process:0{_PROCESS_DIGITS}x}"
+            for number in range(first, first + count)
+        ]

@@ -1,0 +1,325 @@
+"""Reading: which partitions and indexes a filter needs, in which order, and what of it matches."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from dynamiq_memory.backends.base import Session
+from dynamiq_memory.backends.dynamo.conditions import Expression
+from dynamiq_memory.backends.dynamo.items import BODY, CHUNKS, Item, chunks_of, has_expired, place_of, version_of
+from dynamiq_memory.backends.dynamo.keys import (
+    AT_SESSION,
+    AT_USER,
+    BY_SESSION,
+    BY_USER,
+    PLACE_DIGITS,
+    SK,
+    Key,
+    key_of,
+    lowest,
+    highest,
+    message_key,
+    next_to,
+    part,
+    partition,
+    time_of,
+)
+from dynamiq_memory.backends.dynamo.requests import Table
+from dynamiq_memory.exceptions import BackendError
+from dynamiq_memory.filters import Filter, OneOf, Range
+from dynamiq_memory.messages import LATEST, MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
+
+_FIRST = "0" * PLACE_DIGITS
+_LAST = "f" * PLACE_DIGITS
+# What a filter leaves of a page is unknown: look at this many at least.
+_LEAST_PAGE_TO_FILTER = 200
+# More sessions than this of one user are read as all of that user's, less more than this many ids are looked for.
+_MOST_SESSIONS = 20
+_MOST_IDS = 1000
+
+Found = tuple[Item, Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Messages that stand together: those of a session, or of a user over sessions.
+
+    Attributes:
+        user_id: Whose.
+        session_id: Of which session, where `index` is `BY_SESSION`.
+        index: The index that has them in order.
+    """
+
+    user_id: str | None
+    session_id: str | None
+    index: str
+
+    def between(self, low: str, high: str) -> tuple[str, str, str]:
+        """The sort key from one place to another."""
+        if self.index == BY_USER:
+            return AT_USER, low, high
+        prefix = f"{part(self.session_id)}/"
+        return AT_SESSION, prefix + low, prefix + high
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the order of messages.
+
+    Attributes:
+        low: The first place in it.
+        high: The last place in it.
+        newest_first: Which end is read first.
+    """
+
+    low: str = _FIRST
+    high: str = _LAST
+    newest_first: bool = True
+
+
+class Reader:
+    """Reads messages from a table.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        """Keep the table."""
+        self._table = table
+
+    # --- what matches, in order ------------------------------------------------------------------------------
+
+    def read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        """Read messages as `get_all` promises, but not yet as views."""
+        high = next_to(self._place(before), -1) if before is not None else _LAST
+        low = next_to(self._place(after), 1) if after is not None else _FIRST
+        chosen = [
+            message for _, message in islice(self.matching(where, Part(low, high, after is None), limit), limit)
+        ]
+        if after is None:
+            chosen.reverse()
+        return chosen
+
+    def matching(self, where: Filter, of: Part = Part(), limit: int | None = None) -> Iterator[Found]:
+        """The messages that match, in order.
+
+        Args:
+            where: What to read.
+            of: The part of the order, and its direction.
+            limit: How many will be read at most, or None.
+        """
+        if any(isinstance(each, OneOf) and not each.values for each in where.conditions):
+            return
+        of = _within_times(where, of)
+        if of.low > of.high:
+            return
+        spans = self.spans(where)
+        if spans is None:
+            yield from self._in_order(self._scanned(where), where, of, limit)
+            return
+        keys = _keys_of_ids(where, spans)
+        if keys is not None:
+            yield from self._in_order(self._table.get_many(keys, consistent=self._table.consistent), where, of, limit)
+            return
+        items = [self._items(span, where, of, limit) for span in spans]
+        merged = heapq.merge(*items, key=place_of, reverse=of.newest_first) if len(items) > 1 else iter(*items or [()])
+        for item in merged:
+            found = self.found(item, where)
+            if found is not None:
+                yield found
+
+    def found(self, item: Item | None, where: Filter) -> Found | None:
+        """The item and its message, if it matches and has not expired."""
+        if item is None or has_expired(item, int(time.time())):
+            return None
+        loaded = self._loaded(item)
+        return loaded if loaded is not None and where.matches(loaded[1]) else None
+
+    def _in_order(self, items: Iterable[Item], where: Filter, of: Part, limit: int | None) -> list[Found]:
+        """Put items that come in no order into one."""
+        within = (item for item in items if of.low <= place_of(item) <= of.high)
+        matching = (found for found in (self.found(item, where) for item in within) if found is not None)
+        if limit is None:
+            return sorted(matching, key=_place_of_found, reverse=of.newest_first)
+        choose = heapq.nlargest if of.newest_first else heapq.nsmallest
+        return choose(limit, matching, key=_place_of_found)
+
+    def _items(self, span: Span, where: Filter, of: Part, limit: int | None) -> Iterator[Item]:
+        expression = Expression()
+        expression.add(where.beyond_scope)
+        filtered = bool(where.beyond_scope)
+        pages = self._table.query(
+            partition(span.user_id, span.session_id),
+            span.between(of.low, of.high),
+            index=span.index,
+            expression=expression,
+            newest_first=of.newest_first,
+            page=max(limit, _LEAST_PAGE_TO_FILTER) if filtered and limit is not None else limit,
+        )
+        return (item for page in pages for item in page["Items"])
+
+    def _scanned(self, where: Filter) -> Iterator[Item]:
+        expression = Expression()
+        expression.add(where.beyond_scope)
+        return (item for page in self._table.scan(expression, index=BY_USER) for item in page["Items"])
+
+    def _loaded(self, item: Item) -> Found | None:
+        """The message of an item; of a large one, put together. None if it is gone meanwhile."""
+        while CHUNKS in item:
+            keys = chunks_of(item)
+            pages = self._table.query(keys[0]["pk"]["S"], ConsistentRead=True)
+            texts = [chunk[BODY]["S"] for page in pages for chunk in page["Items"]]
+            if len(texts) == len(keys):
+                return item, Message.from_json("".join(texts))
+            # Parts go after the message: it has been replaced or deleted since.
+            now = self._table.get(key_of(item))
+            if now is None:
+                return None
+            if version_of(now) == version_of(item):
+                raise BackendError(f"{self._table.where}: parts of the message with the key {key_of(item)} are missing")
+            item = now
+        return item, Message.from_json(item[BODY]["S"])
+
+    # --- where to look ---------------------------------------------------------------------------------------
+
+    def spans(self, where: Filter) -> list[Span] | None:
+        """The spans that a filter allows, or None where only the whole table has them all."""
+        users, sessions = where.scope(USER_KEY), where.scope(SESSION_KEY)
+        users = None if users is None else tuple(dict.fromkeys(users))
+        sessions = None if sessions is None else tuple(dict.fromkeys(sessions))
+        if users is None and sessions is not None:
+            return [span for session in sessions for span in self._of_all_users(session)]
+        if users is None or (sessions is None and None in users):
+            return None  # what nobody wrote lies in a partition for each session
+        if sessions is None:
+            return [Span(user, None, BY_USER) for user in users]
+        spans = []
+        for user in users:
+            if user is not None and len(sessions) > _MOST_SESSIONS:
+                spans.append(Span(user, None, BY_USER))
+            else:
+                spans += [Span(user, session, BY_SESSION) for session in sessions]
+        return spans
+
+    def _of_all_users(self, session: str | None) -> list[Span]:
+        """A session's name: that of nobody, and those of the users who have one of this name."""
+        pages = self._table.query(partition(None, session), (SK, "@", "A"))
+        users = [item[USER_KEY]["S"] for page in pages for item in page["Items"]]
+        return [Span(user, session, BY_SESSION) for user in (None, *users)]
+
+    def _place(self, anchor: Message) -> str:
+        item = self._table.get(message_key(anchor.user_id, anchor.session_id, anchor.id))
+        return lowest(anchor.timestamp or 0.0) if item is None else place_of(item)
+
+    # --- without the messages themselves ---------------------------------------------------------------------
+
+    def keys(self, where: Filter) -> Iterator[Item]:
+        """What matches a filter on user_id and session_id alone, and where its parts are: no messages."""
+        return self._projected(where, (AT_USER, "pk", SK, "version", CHUNKS, USER_KEY, SESSION_KEY))
+
+    def count(self, where: Filter) -> int:
+        """Count as `count` promises."""
+        spans = self.spans(where)
+        exact = spans is not None and not where.beyond_scope and _says_all(where, spans)
+        if spans is None and not where.conditions:
+            pages = self._table.scan(_unexpired(), index=BY_USER, Select="COUNT")
+            return sum(page["Count"] for page in pages)
+        if spans is None or not exact:
+            return sum(1 for _ in self.matching(where))
+        return sum(page["Count"] for span in spans for page in self._span_pages(span, _unexpired(), Select="COUNT"))
+
+    def sessions(self, where: Filter) -> list[Session]:
+        """The sessions of what matches, in no order."""
+        groups: dict[tuple[str | None, str | None], list[float]] = {}
+        if where.beyond_scope:
+            for _, message in self.matching(where):
+                groups.setdefault((message.user_id, message.session_id), []).append(message.timestamp or 0.0)
+        else:
+            for item in self._projected(where, (AT_USER, USER_KEY, SESSION_KEY)):
+                groups.setdefault(scope_of(item), []).append(time_of(place_of(item)))
+        return [Session(*scope, len(times), min(times), max(times)) for scope, times in groups.items()]
+
+    def _projected(self, where: Filter, attributes: Sequence[str]) -> Iterator[Item]:
+        users, sessions = where.scope(USER_KEY), where.scope(SESSION_KEY)
+        spans = self.spans(where)
+        for span in spans if spans is not None else (None,):
+            expression = _unexpired()
+            projection = {"ProjectionExpression": ", ".join(expression.name(each) for each in attributes)}
+            if span is None:
+                pages = self._table.scan(expression, index=BY_USER, **projection)
+            else:
+                pages = self._span_pages(span, expression, **projection)
+            for page in pages:
+                for item in page["Items"]:
+                    user, session = scope_of(item)
+                    if (users is None or user in users) and (sessions is None or session in sessions):
+                        yield item
+
+    def _span_pages(self, span: Span, expression: Expression, **more: Any) -> Iterator[dict[str, Any]]:
+        pk, between = partition(span.user_id, span.session_id), span.between(_FIRST, _LAST)
+        return self._table.query(pk, between, index=span.index, expression=expression, **more)
+
+
+def scope_of(item: Item) -> tuple[str | None, str | None]:
+    """Whose message an item is, and of which session."""
+    return item.get(USER_KEY, {}).get("S"), item.get(SESSION_KEY, {}).get("S")
+
+
+def _place_of_found(found: Found) -> str:
+    return place_of(found[0])
+
+
+def _unexpired() -> Expression:
+    expression = Expression()
+    expression.unexpired(int(time.time()))
+    return expression
+
+
+def _says_all(where: Filter, spans: Sequence[Span]) -> bool:
+    """Whether all that is in the spans matches a filter without other conditions."""
+    return where.scope(SESSION_KEY) is None or all(span.index == BY_SESSION for span in spans)
+
+
+def _within_times(where: Filter, of: Part) -> Part:
+    """Narrow a part to the times that a filter allows; the filter itself decides at the bounds."""
+    low, high = of.low, of.high
+    for condition in where.conditions:
+        if condition.key != TIMESTAMP_KEY:
+            continue
+        times: list[tuple[str, float]] = []
+        if isinstance(condition, Range):
+            times = [(operator, _time(bound)) for operator, bound in condition.bounds]
+        elif isinstance(condition, OneOf):
+            numbers = [_time(v) for v in condition.values if isinstance(v, int | float) and not isinstance(v, bool)]
+            if not numbers:
+                return Part(_LAST, _FIRST, of.newest_first)
+            times = [("gte", min(numbers)), ("lte", max(numbers))]
+        for operator, bound in times:
+            if operator in ("gt", "gte"):
+                low = max(low, lowest(bound))
+            else:
+                high = min(high, highest(bound))
+    return Part(low, high, of.newest_first)
+
+
+def _time(number: float) -> float:
+    return float(max(-LATEST - 1, min(LATEST + 1, number)))
+
+
+def _keys_of_ids(where: Filter, spans: Sequence[Span]) -> list[Key] | None:
+    """The keys of the messages whose ids a filter gives; None if it gives none, or too many."""
+    given = [c for c in where.conditions if c.key == MESSAGE_ID_KEY and isinstance(c, OneOf)]
+    if not given or not all(span.index == BY_SESSION for span in spans):
+        return None
+    ids = [value for value in dict.fromkeys(given[0].values) if isinstance(value, str)]
+    if len(ids) * len(spans) > _MOST_IDS:
+        return None
+    return [message_key(span.user_id, span.session_id, each) for span in spans for each in ids]
+
+

@@ -1,0 +1,285 @@
+"""Requests to one table: paged, in batches, in transactions, each within the service's limits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from dynamiq_memory.backends.dynamo.groups import batched
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from dynamiq_memory.backends.dynamo.conditions import Expression
+from dynamiq_memory.backends.dynamo.errors import code_of, reasons_of
+from dynamiq_memory.backends.dynamo.items import VERSION, Draft, Item, version_of
+from dynamiq_memory.backends.dynamo.keys import PK, SK, Key, key_of
+from dynamiq_memory.exceptions import BackendError
+
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+MOST_IN_TRANSACTION = 100
+_MOST_IN_BATCH_WRITE = 25
+_MOST_IN_BATCH_GET = 100
+# Beyond this a page ends by its size, 1 MB.
+_LARGEST_PAGE = 1000
+# How often in a row nothing of a batch is taken, or a transaction meets another, before it is an error: with the
+# waits below about 20 s.
+_ATTEMPTS = 15
+_FIRST_WAIT = 0.02
+_LONGEST_WAIT = 2.0
+_PASSING = frozenset({"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+
+
+@dataclass(slots=True)
+class Change:
+    """One write, which is made only if what stands there is as expected.
+
+    Attributes:
+        key: Where.
+        draft: The new version of the message, or None to delete it.
+        expected: The item that stands there, in this version; None for none.
+    """
+
+    key: Key
+    draft: Draft | None
+    expected: Item | None
+
+
+def wait(attempt: int) -> None:
+    """Wait a random while, longer with each attempt."""
+    time.sleep(random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)))  # noqa: S311 - not for a secret
+
+
+class Table:
+    """A table, and how to ask it.
+
+    Args:
+        name: Its name.
+        where: What to call it in an error.
+        client: Gives the client.
+        consistent: Whether reads see all writes that were acknowledged before.
+    """
+
+    def __init__(self, name: str, where: str, client: Callable[[], Any], *, consistent: bool) -> None:
+        """Keep the settings."""
+        self.name = name
+        self.where = where
+        self.consistent = consistent
+        self._client = client
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, key: Key) -> Item | None:
+        """Read one item as it is now."""
+        item: Item | None = self._client().get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        return item
+
+    def get_many(self, keys: Sequence[Key], *, consistent: bool = True) -> list[Item]:
+        """Read the items that are there of many keys, in no order."""
+        found: list[Item] = []
+        for group in batched(_unique(keys), _MOST_IN_BATCH_GET):
+            left: list[Key] = list(group)
+            attempt = 0
+            while left:
+                answer = self._client().batch_get_item(
+                    RequestItems={self.name: {"Keys": left, "ConsistentRead": consistent}}
+                )
+                got = answer["Responses"].get(self.name, [])
+                found += got
+                left = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+                attempt = self._next_attempt(attempt, progressed=bool(got), left=bool(left))
+        return found
+
+    def query(
+        self,
+        pk: str,
+        between: tuple[str, str, str] | None = None,
+        *,
+        index: str | None = None,
+        expression: Expression | None = None,
+        newest_first: bool = False,
+        page: int | None = None,
+        **more: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Read the pages of a partition.
+
+        Args:
+            pk: The partition.
+            between: The sort key's attribute, its lowest and its highest value.
+            index: The index to read.
+            expression: What to filter by.
+            newest_first: Whether to read from the end.
+            page: How many items to look at in each request, or None for 1 MB.
+            more: Other arguments of the request.
+        """
+        expression = Expression() if expression is None else expression
+        condition = f"{expression.name(PK)} = {expression.value({'S': pk})}"
+        if between is not None:
+            name, low, high = between
+            low_value, high_value = expression.value({"S": low}), expression.value({"S": high})
+            condition += f" AND {expression.name(name)} BETWEEN {low_value} AND {high_value}"
+        if index is not None:
+            more["IndexName"] = index
+        if page is not None and page <= _LARGEST_PAGE:
+            more["Limit"] = page
+        return self._pages(
+            self._client().query,
+            KeyConditionExpression=condition,
+            ScanIndexForward=not newest_first,
+            **expression.arguments("FilterExpression"),
+            **more,
+        )
+
+    def scan(self, expression: Expression, *, index: str | None = None, **more: Any) -> Iterator[dict[str, Any]]:
+        """Read the pages of the whole table, or of an index."""
+        if index is not None:
+            more["IndexName"] = index
+        return self._pages(self._client().scan, **expression.arguments("FilterExpression"), **more)
+
+    def _pages(self, request: Callable[..., Any], **arguments: Any) -> Iterator[dict[str, Any]]:
+        arguments.setdefault("ConsistentRead", self.consistent)
+        while True:
+            page: dict[str, Any] = request(TableName=self.name, **arguments)
+            yield page
+            if not page.get("LastEvaluatedKey"):
+                return
+            arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def write_many(
+        self, put: Sequence[Item] = (), delete: Sequence[Key] = (), *, done: list[Key] | None = None
+    ) -> None:
+        """Put and delete items in batches, without conditions; what the service did not take is sent again.
+
+        Args:
+            put: Items to put.
+            delete: Keys to delete, none of which is put.
+            done: Gets the keys of what is done, as it is done.
+
+        Raises:
+            BackendError: The service took nothing for long.
+        """
+        requests: list[dict[str, Any]] = [{"PutRequest": {"Item": item}} for item in put]
+        requests += [{"DeleteRequest": {"Key": each}} for each in _unique(delete)]
+        for group in batched(requests, _MOST_IN_BATCH_WRITE):
+            left = list(group)
+            attempt = 0
+            while left:
+                sent = left
+                answer = self._client().batch_write_item(RequestItems={self.name: sent})
+                left = answer.get("UnprocessedItems", {}).get(self.name, [])
+                if done is not None:
+                    open_ = {_name(_requested(request)) for request in left}
+                    done += [key for key in map(_requested, sent) if _name(key) not in open_]
+                attempt = self._next_attempt(attempt, progressed=len(left) < len(sent), left=bool(left))
+
+    def put(self, key: Key, **attributes: Any) -> None:
+        """Put an item, whatever stands there."""
+        self._client().put_item(TableName=self.name, Item={**key, **attributes})
+
+    def delete_before(self, key: Key, attribute: str, moment: int) -> None:
+        """Delete an item of which an attribute is less than a number; else leave it."""
+        expression = Expression()
+        condition = f"{expression.name(attribute)} < {expression.value({'N': str(moment)})}"
+        arguments = expression.arguments("") | {"ConditionExpression": condition}
+        try:
+            self._client().delete_item(TableName=self.name, Key=key, **arguments)
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise
+
+    def apply(self, changes: Sequence[Change]) -> dict[int, Item | None]:
+        """Make changes, all of them or none.
+
+        Args:
+            changes: At most 100, each of another item.
+
+        Returns:
+            Empty if they were made. Else, for those whose expectation failed, by their number, what stands there.
+        """
+        now = int(time.time())
+        if len(changes) == 1 and changes[0].draft is not None:
+            conflicts = self._put_one(changes[0], now)
+        else:
+            conflicts = self._transact(changes, now)
+        for number, current in conflicts.items():
+            draft = changes[number].draft
+            if draft is not None and current is not None and version_of(current) == draft.version:
+                return {}  # the answer to our own request was lost, and the SDK has sent it again
+        return conflicts
+
+    def _put_one(self, change: Change, now: int) -> dict[int, Item | None]:
+        try:
+            self._client().put_item(TableName=self.name, **_operation(change, now))
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise
+            return {0: error.response.get("Item")}
+        return {}
+
+    def _transact(self, changes: Sequence[Change], now: int) -> dict[int, Item | None]:
+        operations = [
+            {"Delete" if each.draft is None else "Put": {"TableName": self.name, **_operation(each, now)}}
+            for each in changes
+        ]
+        attempt = 0
+        while True:
+            try:
+                self._client().transact_write_items(TransactItems=operations)
+            except ClientError as error:
+                code = code_of(error)
+                reasons = reasons_of(error) if code == "TransactionCanceledException" else []
+                codes = {reason.get("Code") or "None" for reason in reasons}
+                if "ConditionalCheckFailed" in codes:
+                    return {
+                        number: reason.get("Item") or None
+                        for number, reason in enumerate(reasons)
+                        if reason.get("Code") == "ConditionalCheckFailed"
+                    }
+                passing = (bool(codes) and codes <= _PASSING) or code == "TransactionConflictException"
+                attempt += 1
+                if not passing or attempt == _ATTEMPTS:
+                    raise
+                wait(attempt)
+            else:
+                return {}
+
+    def _next_attempt(self, attempt: int, *, progressed: bool, left: bool) -> int:
+        if not left or progressed:
+            return 0
+        if attempt + 1 == _ATTEMPTS:
+            raise BackendError(
+                f'{self.where} is throttled, also after all retries: raise its capacity, use billing_mode="PAY_PER_REQUEST", '
+                "or spread the load over more users"
+            )
+        wait(attempt)
+        return attempt + 1
+
+
+def _operation(change: Change, now: int) -> dict[str, Any]:
+    expression = Expression()
+    if change.expected is None:
+        condition = f"attribute_not_exists({expression.name(SK)})"
+    else:
+        condition = f"{expression.name(VERSION)} = {expression.value({'S': version_of(change.expected)})}"
+    expression.parts.append(condition)
+    what = {"Key": change.key} if change.draft is None else {"Item": change.draft.item(change.expected, now)}
+    return {
+        **what,
+        **expression.arguments("ConditionExpression"),
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def _requested(request: dict[str, Any]) -> Key:
+    return key_of(request["PutRequest"]["Item"]) if "PutRequest" in request else request["DeleteRequest"]["Key"]
+
+
+def _name(key: Key) -> tuple[str, str]:
+    return key[PK]["S"], key[SK]["S"]
+
+
+def _unique(keys: Sequence[Key]) -> list[Key]:
+    return list({_name(key): key for key in keys}.values())

@@ -1,0 +1,274 @@
+"""Writing: each message exactly once, at its place, and no part of a large one before it is whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dynamiq_memory.backends.dynamo.conditions import EXPIRES, Expression
+from dynamiq_memory.backends.dynamo.errors import translated
+from dynamiq_memory.backends.dynamo.groups import batched
+from dynamiq_memory.backends.dynamo.items import (
+    SINCE,
+    VERSION,
+    Draft,
+    Item,
+    chunks_of,
+    drafts_of,
+    has_expired,
+    place_of,
+)
+from dynamiq_memory.backends.dynamo.keys import PK, SK, Arrivals, Key, key_of, user_key
+from dynamiq_memory.backends.dynamo.reader import Found, Reader, scope_of
+from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Change, Table, wait
+from dynamiq_memory.exceptions import BackendError, PartialWriteError
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import USER_KEY, Message
+
+# When a process wrote that a user has a session it need not do so again for a while. A deletion leaves such an item
+# alone until it is much older, so that it never takes away what a writer relies on.
+_REMEMBERED = 15 * 60
+_FORGOTTEN = 24 * 3600
+_MOST_REMEMBERED = 10_000
+# How often others may change the same messages while one operation tries to.
+_ATTEMPTS = 40
+
+_Identity = tuple[str, str]
+
+
+class Writer:
+    """Writes messages to a table.
+
+    Args:
+        table: The table.
+        reader: Reads it.
+        ttl: Seconds after which what is written expires, or None.
+    """
+
+    def __init__(self, table: Table, reader: Reader, ttl: int | None) -> None:
+        """Start with nothing known of the table."""
+        self._table = table
+        self._reader = reader
+        self._ttl = ttl
+        self._arrivals = Arrivals()
+        self._known: dict[tuple[str | None, str], float] = {}
+        self._known_lock = threading.Lock()
+
+    # --- adding ----------------------------------------------------------------------------------------------
+
+    def write(self, messages: Sequence[Message]) -> None:
+        """Store messages: up to 100 all or none."""
+        drafts = self._drafts(messages)
+        if len(drafts) > MOST_IN_TRANSACTION:
+            self._write_many(drafts)
+            return
+        self._write_chunks(drafts)
+        expected: list[Item | None] = [None] * len(drafts)
+        for attempt in range(_ATTEMPTS):
+            changes = [Change(d.key, d, item) for d, item in zip(drafts, expected, strict=True)]
+            conflicts = self._table.apply(changes)
+            if not conflicts:
+                self._discard([item for item in expected if item is not None])
+                return
+            for number, current in conflicts.items():
+                # A store that does not say what stands there is asked.
+                expected[number] = current if current is not None else self._table.get(drafts[number].key)
+            if attempt:
+                wait(attempt)
+        raise self._contended()
+
+    def _write_many(self, drafts: Sequence[Draft]) -> None:
+        """Store more than a transaction takes, in batches."""
+        done: list[Key] = []
+        try:
+            self._write_chunks(drafts)
+            held = {_identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+            now = int(time.time())
+            self._table.write_many([d.item(held.get(_identity(d.key)), now) for d in drafts], done=done)
+        except (BotoCoreError, ClientError, BackendError) as error:
+            if not done:
+                raise
+            stored = {_identity(key) for key in done}
+            ids = [draft.message.id for draft in drafts if _identity(draft.key) in stored]
+            cause = error if isinstance(error, BackendError) else translated(error, self._table.where)
+            raise PartialWriteError(
+                f"{cause}. {len(ids)} of {len(drafts)} messages are stored, and up to 25 more may be: add the same "
+                "messages again, which doubles nothing",
+                ids,
+            ) from error
+        self._discard(list(held.values()))
+
+    def _drafts(self, messages: Sequence[Message]) -> list[Draft]:
+        self._register(messages)
+        expires = None if self._ttl is None else int(time.time()) + self._ttl
+        return drafts_of(messages, self._arrivals.next(len(messages)), expires)
+
+    def _write_chunks(self, drafts: Sequence[Draft]) -> None:
+        for draft in drafts:
+            if draft.chunks:
+                self._table.write_many(draft.chunk_items(int(time.time())))
+
+    def _discard(self, replaced: Sequence[Item]) -> None:
+        """Delete the parts of messages that are no longer there."""
+        self._table.write_many(delete=[key for item in replaced for key in chunks_of(item)])
+
+    def _register(self, messages: Sequence[Message]) -> None:
+        """Write down which users have which sessions, so that a session's name alone finds them.
+
+        This comes first: that a user has a session is known before a message of it can be read.
+        """
+        pairs = dict.fromkeys((m.session_id, m.user_id) for m in messages if m.user_id is not None)
+        for session, user in pairs:
+            now = time.time()
+            if self._known.get((session, user), 0.0) > now - _REMEMBERED:
+                continue
+            more = {} if self._ttl is None else {EXPIRES: {"N": str(int(now) + self._ttl + _FORGOTTEN)}}
+            self._table.put(
+                user_key(session, user), **{USER_KEY: {"S": user}, SINCE: {"N": str(int(now))}}, **more
+            )
+            with self._known_lock:
+                if len(self._known) >= _MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[session, user] = now
+
+    # --- changing --------------------------------------------------------------------------------------------
+
+    def update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        """Store new versions of messages that are there and match: up to 100 all or none."""
+        drafts = self._drafts(messages)
+        stored: list[Draft] = []
+        for group in batched(drafts, MOST_IN_TRANSACTION):
+            try:
+                stored += self._update_group(where, group)
+            except (BotoCoreError, ClientError, BackendError) as error:
+                if not stored:
+                    raise
+                cause = error if isinstance(error, BackendError) else translated(error, self._table.where)
+                ids = [draft.message.id for draft in stored]
+                raise PartialWriteError(f"{cause}. {len(ids)} messages are stored: update again", ids) from error
+        return [draft.message for draft in stored]
+
+    def _update_group(self, where: Filter, group: Sequence[Draft]) -> list[Draft]:
+        held = {_identity(item): item for item in self._table.get_many([draft.key for draft in group])}
+        wanted = self._still(where, [(draft, held.get(_identity(draft.key))) for draft in group])
+        written: set[int] = set()
+        for attempt in range(_ATTEMPTS):
+            if not wanted:
+                return []
+            self._write_chunks([draft for draft, _ in wanted if id(draft) not in written])
+            written.update(id(draft) for draft, _ in wanted)
+            conflicts = self._table.apply([Change(draft.key, draft, item) for draft, item in wanted])
+            if not conflicts:
+                self._discard([item for _, item in wanted])
+                return [draft for draft, _ in wanted]
+            now = [(d, conflicts[n] if n in conflicts else item) for n, (d, item) in enumerate(wanted)]
+            wanted = self._still(where, now)
+            wait(attempt)
+        raise self._contended()
+
+    def _still(self, where: Filter, pairs: Sequence[tuple[Draft, Item | None]]) -> list[tuple[Draft, Item]]:
+        found = ((draft, self._reader.found(item, where)) for draft, item in pairs)
+        return [(draft, each[0]) for draft, each in found if each is not None]
+
+    def replace(self, where: Filter, messages: Sequence[Message]) -> None:
+        """Replace what matches: in one transaction if old and new together are at most 100."""
+        drafts = self._drafts(messages)
+        self._write_chunks(drafts)
+        new = {_identity(draft.key): draft for draft in drafts}
+        # What stands at a new message's key and does not match the filter.
+        others: dict[_Identity, Item | None] = {}
+        for attempt in range(_ATTEMPTS):
+            old = {_identity(item): item for item, _ in self._reader.matching(where)}
+            held = others | old
+            changes = [Change(draft.key, draft, held.get(name)) for name, draft in new.items()]
+            changes += [Change(key_of(item), None, item) for name, item in old.items() if name not in new]
+            if len(changes) > MOST_IN_TRANSACTION:
+                self._replace_many(drafts, [item for name, item in old.items() if name not in new])
+                return
+            if not changes:
+                return
+            conflicts = self._table.apply(changes)
+            if not conflicts:
+                self._discard([change.expected for change in changes if change.expected is not None])
+                return
+            others |= {_identity(changes[number].key): current for number, current in conflicts.items()}
+            wait(attempt)
+        raise self._contended()
+
+    def _replace_many(self, drafts: Sequence[Draft], old: Sequence[Item]) -> None:
+        """Replace more than a transaction takes: the new first, so that a crash can double and never lose."""
+        if drafts:
+            held = {_identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+            now = int(time.time())
+            self._table.write_many([d.item(held.get(_identity(d.key)), now) for d in drafts])
+            self._discard(list(held.values()))
+        self._table.write_many(delete=[key_of(item) for item in old])
+        self._discard(old)
+
+    # --- deleting --------------------------------------------------------------------------------------------
+
+    def take(self, where: Filter) -> list[Message]:
+        """Delete what matches and return it; of several at once, one gets each message."""
+        taken: list[Found] = []
+        for group in batched(self._reader.matching(where), MOST_IN_TRANSACTION):
+            taken += self._take_group(where, group)
+        taken.sort(key=lambda found: place_of(found[0]))
+        return [message for _, message in taken]
+
+    def _take_group(self, where: Filter, group: Sequence[Found]) -> list[Found]:
+        wanted = list(group)
+        for attempt in range(_ATTEMPTS):
+            if not wanted:
+                return []
+            # A transaction also for one: the SDK may send it again, and is then told the same.
+            conflicts = self._table.apply([Change(key_of(item), None, item) for item, _ in wanted])
+            if not conflicts:
+                self._discard([item for item, _ in wanted])
+                return wanted
+            now = [self._reader.found(conflicts[n], where) if n in conflicts else f for n, f in enumerate(wanted)]
+            wanted = [found for found in now if found is not None]
+            wait(attempt)
+        raise self._contended()
+
+    def delete(self, where: Filter) -> int:
+        """Delete what matches and return the count."""
+        if where.beyond_scope:
+            return len(self.take(where))
+        count = 0
+        scopes: set[tuple[str | None, str | None]] = set()
+        for group in batched(self._reader.keys(where), 500):
+            self._table.write_many(delete=[key_of(item) for item in group])
+            self._discard(group)
+            count += len(group)
+            scopes.update(scope_of(item) for item in group)
+        if where.conditions:
+            self._forget(scopes)
+        else:
+            self._sweep()
+        return count
+
+    def _forget(self, scopes: set[tuple[str | None, str | None]]) -> None:
+        """Delete what says that users have sessions, where nobody has said so for long."""
+        for user, session in scopes:
+            if user is not None:
+                self._table.delete_before(user_key(session, user), SINCE, int(time.time()) - _FORGOTTEN)
+
+    def _sweep(self) -> None:
+        """Delete, of what is no message, what is old: left by a process that died."""
+        expression = Expression()
+        expression.parts.append(f"attribute_not_exists({expression.name(VERSION)})")
+        before = expression.value({"N": str(int(time.time()) - _FORGOTTEN)})
+        expression.parts.append(f"{expression.name(SINCE)} < {before}")
+        projection = ", ".join(expression.name(each) for each in (PK, SK))
+        for page in self._table.scan(expression, ProjectionExpression=projection):
+            self._table.write_many(delete=[key_of(item) for item in page["Items"]])
+
+    def _contended(self) -> BackendError:
+        return BackendError(f"{self._table.where}: others keep changing the same messages; try again")
+
+
+def _identity(key: Key) -> _Identity:
+    return key[PK]["S"], key[SK]["S"]

@@ -1,0 +1,325 @@
+"""Messages in an Amazon DynamoDB table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import Message, views
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
+
+try:
+    from botocore.client import BaseClient
+    from botocore.exceptions import BotoCoreError, ClientError
+except ImportError as error:
+    raise MissingDependencyError("the DynamoDB backend needs boto3: pip install 'dynamiq-memory[dynamodb]'") from error
+
+from dynamiq_memory.backends.dynamo.client import Settings, check_connection, make_client
+from dynamiq_memory.backends.dynamo.errors import translated
+from dynamiq_memory.backends.dynamo.reader import Reader
+from dynamiq_memory.backends.dynamo.requests import Table
+from dynamiq_memory.backends.dynamo.table import open_table
+from dynamiq_memory.backends.dynamo.writer import Writer
+
+BillingMode = Literal["PAY_PER_REQUEST", "PROVISIONED"]
+
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_MOST_RANKED = 100_000
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_YES_OR_NO = {"true": True, "false": False}
+
+# What a forked child has of its parent's clients: collecting them would take connections apart that the parent uses.
+_inherited: list[Any] = []
+
+
+class DynamoDB(MemoryBackend):
+    """Keeps messages in a DynamoDB table, an item each, for any number of processes and machines.
+
+    The newest messages of a session, or of a user over sessions, are one request whose cost does not depend on what
+    else is stored. Up to 100 messages of a batch are stored all or none. Asynchronous methods run in a thread pool,
+    because the SDK is synchronous.
+
+    Args:
+        connection: A `dynamiq_memory.connections.AWS` (or an object with its attributes), a boto3 session, or a boto3
+            client, which stays the caller's. By default, what the environment says.
+        table_name: The table.
+        create_if_not_exist: Whether to create the table if there is none; else that is an error.
+        billing_mode: How a table that is created is paid for: "PAY_PER_REQUEST", or "PROVISIONED" with
+            `read_capacity` and `write_capacity`.
+        ttl: Seconds, or a timedelta, after which a message expires, from when it was last written; None for never.
+            Needs 1 second at least; the service deletes expired items within some days, they are not shown meanwhile.
+        consistent_reads: Whether a read sees every write that was acknowledged before it. Without, reading costs half.
+        region: The region; by default the connection's.
+        endpoint_url: Where the service is; by default what the region and `AWS_ENDPOINT_URL_DYNAMODB` say.
+        read_capacity: Units for a table that is created as "PROVISIONED".
+        write_capacity: Units for a table that is created as "PROVISIONED".
+        max_attempts: How often the SDK tries a request, with growing waits.
+        connect_timeout: Seconds to wait for a connection.
+        read_timeout: Seconds to wait for an answer.
+        max_connections: At most so many connections.
+        max_message_bytes: The largest message taken, in bytes of its JSON; 16 MiB by default. More than 100 KB are
+            split over several items.
+        most_ranked: How many messages, the most recent that match, a search reads and ranks.
+        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+        bm25: The parameters of keyword ranking.
+
+    Raises:
+        ConfigurationError: An argument is wrong, no region is known, or the table is of another kind.
+        BackendConnectionError: The service cannot be reached.
+        BackendAuthenticationError: It refuses the credentials or lacks a permission, or there are none.
+        BackendError: The table is not there, and is not to be created.
+    """
+
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = (BotoCoreError, ClientError)
+
+    def __init__(
+        self,
+        connection: Any = None,
+        table_name: str = "conversations",
+        create_if_not_exist: bool = True,
+        *,
+        billing_mode: BillingMode = "PAY_PER_REQUEST",
+        ttl: float | dt.timedelta | None = None,
+        consistent_reads: bool = True,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        read_capacity: int = 5,
+        write_capacity: int = 5,
+        max_attempts: int = 5,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 30.0,
+        max_connections: int = 32,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        most_ranked: int = _MOST_RANKED,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+    ) -> None:
+        """Connect, and create the table."""
+        if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
+            raise ConfigurationError(
+                f"table_name={table_name!r} cannot be used: give 3 to 255 letters, digits and the characters _ - ."
+            )
+        if billing_mode not in ("PAY_PER_REQUEST", "PROVISIONED"):
+            raise ConfigurationError(f'billing_mode must be "PAY_PER_REQUEST" or "PROVISIONED", not {billing_mode!r}')
+        for name, number in (
+            ("read_capacity", read_capacity),
+            ("write_capacity", write_capacity),
+            ("max_attempts", max_attempts),
+            ("max_connections", max_connections),
+            ("max_message_bytes", max_message_bytes),
+            ("most_ranked", most_ranked),
+        ):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+        for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
+            if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ConfigurationError(f"{name} must be more than 0 seconds, not {seconds!r}")
+        super().__init__(tokenizer=tokenizer, bm25=bm25)
+        self.table_name = table_name
+        self.billing_mode = billing_mode
+        self.consistent_reads = bool(consistent_reads)
+        self.ttl = _seconds(ttl)
+        self.max_message_bytes = max_message_bytes
+        self.most_ranked = most_ranked
+        self._settings = Settings(
+            region, endpoint_url, max_attempts, connect_timeout, read_timeout, max_connections
+        )
+        self._connection = check_connection(connection)
+        self._own = not isinstance(self._connection, BaseClient)
+        self._made: Any = None if self._own else self._connection
+        self._making = threading.Lock()
+        self._where = f"DynamoDB table {table_name!r}"
+        self._set_up()
+        billing: dict[str, Any] = {"BillingMode": billing_mode}
+        if billing_mode == "PROVISIONED":
+            units = {"ReadCapacityUnits": read_capacity, "WriteCapacityUnits": write_capacity}
+            billing["ProvisionedThroughput"] = units
+        try:
+            meta = self._client().meta
+            self.region, self.endpoint_url = meta.region_name, _without_secrets(meta.endpoint_url)
+            self._where += f" in {self.region} ({self.endpoint_url})"
+            self._set_up()
+            open_table(
+                self._client(),
+                table_name,
+                self._where,
+                create=create_if_not_exist,
+                billing=billing,
+                expiring=self.ttl is not None,
+            )
+        except self.driver_errors as error:
+            self.close()
+            raise self._translate(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str) -> DynamoDB:
+        """Make a backend for `dynamodb://table?region=eu-west-1`.
+
+        Args:
+            url: The URL. Its query may set `region`, `endpoint_url`, `create_if_not_exist` and `consistent_reads`
+                ("true" or "false"), `billing_mode`, and `ttl` (seconds). Credentials do not belong in it: the
+                environment gives them.
+
+        Raises:
+            ConfigurationError: It is no such URL, or an option is wrong.
+        """
+        parsed = urlsplit(url)
+        options: dict[str, Any] = dict(parse_qsl(parsed.query, keep_blank_values=True))
+        if parsed.scheme != "dynamodb" or not parsed.netloc or parsed.path.strip("/") or "@" in parsed.netloc:
+            raise ConfigurationError(
+                "the URL is none of DynamoDB: write dynamodb://table?region=eu-west-1, without credentials, which the "
+                "environment gives"
+            )
+        unknown = sorted(set(options) - {*_READERS, "region", "endpoint_url", "billing_mode"})
+        if unknown:
+            raise ConfigurationError(f"a dynamodb:// URL has no option {unknown[0]!r}")
+        for name, read in _READERS.items():
+            if name in options:
+                try:
+                    options[name] = read(options[name])
+                except (KeyError, ValueError):
+                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
+        return cls(None, unquote(parsed.netloc), **options)
+
+    def to_url(self) -> str | None:
+        """The URL of the table; None if the client or the ranking is the caller's."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        if not self._own or not standard:
+            return None
+        options = {"region": self.region, "endpoint_url": self.endpoint_url, "create_if_not_exist": "false"}
+        if self.ttl is not None:
+            options["ttl"] = str(self.ttl)
+        if not self.consistent_reads:
+            options["consistent_reads"] = "false"
+        return f"dynamodb://{self.table_name}?{urlencode(options)}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do.
+
+        It does not claim transactions: a batch of more than 100 messages has none, and a read may fall into the
+        moment in which one becomes visible.
+        """
+        return Capabilities(ttl=self.ttl is not None, max_message_bytes=self.max_message_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its secrets and messages."""
+        return super().to_dict() | {
+            "table_name": self.table_name,
+            "region": self.region,
+            "endpoint_url": self.endpoint_url,
+            "ttl": self.ttl,
+            "consistent_reads": self.consistent_reads,
+        }
+
+    def __repr__(self) -> str:
+        """Name the table and the region."""
+        return f"DynamoDB(table_name={self.table_name!r}, region={self.region!r})"
+
+    def is_empty(self) -> bool:
+        """Whether the store holds no message at all."""
+        return bool(self._call("empty"))
+
+    async def ais_empty(self) -> bool:
+        """Whether the store holds no message at all."""
+        return bool(await self._acall("empty"))
+
+    # --- what the base class asks for ------------------------------------------------------------------------
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        self._writer.write(messages)
+
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        return views(self._reader.read(where, limit, before, after))
+
+    def _delete(self, where: Filter) -> int:
+        return self._writer.delete(where)
+
+    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
+        self._writer.replace(where, messages)
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        return self._writer.update(where, messages)
+
+    def _take(self, where: Filter) -> list[Message]:
+        return views(self._writer.take(where))
+
+    def _count(self, where: Filter) -> int:
+        return self._reader.count(where)
+
+    def _sessions(self, where: Filter) -> list[Session]:
+        return sorted(self._reader.sessions(where), key=latest_first)
+
+    def _empty(self) -> bool:
+        return next(self._reader.keys(Filter()), None) is None
+
+    def _close(self) -> None:
+        if self._own and self._made is not None:
+            self._made.close()
+
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        return translated(error, self._where)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._making = threading.Lock()
+        if self._made is not None:
+            _inherited.append(self._made)
+            self._made = None
+        self._set_up()
+
+    # --- the client ------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        table = Table(self.table_name, self._where, self._client, consistent=self.consistent_reads)
+        self._reader = Reader(table)
+        self._writer = Writer(table, self._reader, self.ttl)
+
+    def _client(self) -> Any:
+        if self._made is not None:
+            return self._made
+        if not self._own:
+            raise BackendError(
+                f"{self._where}: the client was made before this process was forked, and shares its connections with "
+                "the parent. Make a new one in this process, or give AWS(…) instead of a client"
+            )
+        with self._making:
+            if self._made is None:
+                self._made = made = make_client(self._connection, self._settings)
+                weakref.finalize(self, made.close)
+        return self._made
+
+
+_READERS: dict[str, Any] = {
+    "create_if_not_exist": _YES_OR_NO.__getitem__,
+    "consistent_reads": _YES_OR_NO.__getitem__,
+    "ttl": float,
+}
+
+
+def _seconds(ttl: float | dt.timedelta | None) -> int | None:
+    if ttl is None:
+        return None
+    seconds = ttl.total_seconds() if isinstance(ttl, dt.timedelta) else ttl
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 1 <= seconds < math.inf:
+        raise ConfigurationError(f"ttl must be 1 second or more, or None; not {ttl!r}")
+    return math.ceil(seconds)
+
+
+def _without_secrets(url: str) -> str:
+    parsed = urlsplit(url)
+    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
