@@ -20,7 +20,7 @@ def _from_env(name: str, default: Any = None) -> Any:
 
 
 def _region() -> str | None:
-    return _from_env("AWS_DEFAULT_REGION") or _from_env("AWS_REGION")
+    return os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or None
 
 
 class Connection(BaseModel):

@@ -132,9 +132,7 @@ class DynamoDB(MemoryBackend):
         self.ttl = _seconds(ttl)
         self.max_message_bytes = max_message_bytes
         self.most_ranked = most_ranked
-        self._settings = Settings(
-            region, endpoint_url, max_attempts, connect_timeout, read_timeout, max_connections
-        )
+        self._settings = Settings(region, endpoint_url, max_attempts, connect_timeout, read_timeout, max_connections)
         self._connection = check_connection(connection)
         self._own = not isinstance(self._connection, BaseClient)
         self._made: Any = None if self._own else self._connection

@@ -38,9 +38,7 @@ class TestWithinATransaction:
     """The tests of the suite that are for stores with transactions."""
 
     @pytest.fixture
-    def backend(
-        self, watched: object, endpoint: str, table_name: str
-    ) -> Iterator[MemoryBackend]:
+    def backend(self, watched: object, endpoint: str, table_name: str) -> Iterator[MemoryBackend]:
         with WithinATransaction(watched.session, table_name, endpoint_url=endpoint) as backend:  # type: ignore[attr-defined]
             yield backend
 

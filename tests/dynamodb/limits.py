@@ -59,7 +59,9 @@ def check_value(value: dict[str, Any]) -> None:
     if kind == "N":
         number = Decimal(content)
         require(len(number.normalize().as_tuple().digits) <= 38, f"more than 38 digits: {content}")
-        small = number == 0 or Decimal("1e-130") <= abs(number) <= Decimal("9.9999999999999999999999999999999999999e125")
+        small = number == 0 or Decimal("1e-130") <= abs(number) <= Decimal(
+            "9.9999999999999999999999999999999999999e125"
+        )
         require(small, f"a number out of range: {content}")
     if kind == "S":
         content.encode()  # a lone surrogate
@@ -126,41 +128,49 @@ def check(operation: str, arguments: dict[str, Any]) -> None:
     Raises:
         LimitError: A limit is passed.
     """
-    if operation == "PutItem":
-        check_item(arguments["Item"])
-    if operation in ("GetItem", "DeleteItem"):
-        check_key(arguments["Key"])
-    if operation == "BatchWriteItem":
-        ((_, requests),) = arguments["RequestItems"].items()
-        require(0 < len(requests) <= 25, f"{len(requests)} in a batch")
-        items = [each["PutRequest"]["Item"] for each in requests if "PutRequest" in each]
-        keys = [each["DeleteRequest"]["Key"] for each in requests if "DeleteRequest" in each]
-        for item in items:
-            check_item(item)
-        for key in keys:
-            check_key(key)
-        check_no_doubles([*items, *keys], "a batch")
-        require(sum(map(size_of_item, items)) <= 16 * KB * KB, "more than 16 MB in a batch")
-    if operation == "BatchGetItem":
-        ((_, request),) = arguments["RequestItems"].items()
-        require(0 < len(request["Keys"]) <= 100, f"{len(request['Keys'])} keys in a batch")
-        for key in request["Keys"]:
-            check_key(key)
-        check_no_doubles(request["Keys"], "a batch")
-    if operation == "TransactWriteItems":
-        operations = arguments["TransactItems"]
-        require(0 < len(operations) <= 100, f"{len(operations)} in a transaction")
-        targets, size = [], 0
-        for each in operations:
-            ((_, write),) = each.items()
-            check_expressions(write)
-            if "Item" in write:
-                check_item(write["Item"])
-                size += size_of_item(write["Item"]) * 3  # with its copies in the indexes
-            targets.append(write.get("Key") or write["Item"])
-        check_no_doubles(targets, "a transaction")
-        require(size <= 4 * KB * KB, f"{size} bytes in a transaction")
+    checks = {
+        "PutItem": lambda: check_item(arguments["Item"]),
+        "GetItem": lambda: check_key(arguments["Key"]),
+        "DeleteItem": lambda: check_key(arguments["Key"]),
+        "BatchWriteItem": lambda: check_batch_write(*arguments["RequestItems"].values()),
+        "BatchGetItem": lambda: check_batch_get(*arguments["RequestItems"].values()),
+        "TransactWriteItems": lambda: check_transaction(arguments["TransactItems"]),
+    }
+    checks.get(operation, lambda: None)()
     check_expressions(arguments)
+
+
+def check_batch_write(requests: list[dict[str, Any]]) -> None:
+    require(0 < len(requests) <= 25, f"{len(requests)} in a batch")
+    items = [each["PutRequest"]["Item"] for each in requests if "PutRequest" in each]
+    keys = [each["DeleteRequest"]["Key"] for each in requests if "DeleteRequest" in each]
+    for item in items:
+        check_item(item)
+    for key in keys:
+        check_key(key)
+    check_no_doubles([*items, *keys], "a batch")
+    require(sum(map(size_of_item, items)) <= 16 * KB * KB, "more than 16 MB in a batch")
+
+
+def check_batch_get(request: dict[str, Any]) -> None:
+    require(0 < len(request["Keys"]) <= 100, f"{len(request['Keys'])} keys in a batch")
+    for key in request["Keys"]:
+        check_key(key)
+    check_no_doubles(request["Keys"], "a batch")
+
+
+def check_transaction(operations: list[dict[str, Any]]) -> None:
+    require(0 < len(operations) <= 100, f"{len(operations)} in a transaction")
+    targets, size = [], 0
+    for each in operations:
+        ((_, write),) = each.items()
+        check_expressions(write)
+        if "Item" in write:
+            check_item(write["Item"])
+            size += size_of_item(write["Item"]) * 3  # with its copies in the indexes
+        targets.append(write.get("Key") or write["Item"])
+    check_no_doubles(targets, "a transaction")
+    require(size <= 4 * KB * KB, f"{size} bytes in a transaction")
 
 
 class Watched:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
 
 
@@ -23,6 +26,15 @@ class OneAtATime:
             return list(self._app(environ, start_response))
 
 
+class Quiet(WSGIRequestHandler):
+    """Keeps connections, as the service does, and writes no log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def running() -> Iterator[str]:
     """The URL of a server; one of our own ends with the block."""
@@ -30,16 +42,6 @@ def running() -> Iterator[str]:
     if given:
         yield given
         return
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        # Connections are kept, as the service keeps them.
-        protocol_version = "HTTP/1.1"
-
-        def log_request(self, *_: object) -> None:
-            """Say nothing."""
-
     app = OneAtATime(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     server.daemon_threads = True

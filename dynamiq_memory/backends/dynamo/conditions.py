@@ -147,7 +147,10 @@ class Expression:
             if not comparable:
                 return None
             path = self._path(condition)
-            test = " AND ".join(f"{path} {operator} {self.value(bound)}" for operator, bound in comparable)
+            # Stand-ins for the service fail where it finds that a text is not less than a number.
+            tests = [f"attribute_type({path}, {self.value({'S': 'N'})})"]
+            tests += [f"{path} {operator} {self.value(bound)}" for operator, bound in comparable]
+            test = " AND ".join(tests)
         return f"({test} OR attribute_exists({self.name(PARTLY)}))"
 
     def _path(self, condition: OneOf | Range | Absent) -> str:

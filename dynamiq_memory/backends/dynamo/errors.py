@@ -21,8 +21,8 @@ _CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with temporary ones AWS_SESSION_TOKEN too), or a profile, or run "
     "it with a role"
 )
-_REFUSED = frozenset(
-    {
+_KINDS: dict[str, tuple[str, ...]] = {
+    "refused": (
         "UnrecognizedClientException",
         "InvalidClientTokenId",
         "InvalidSignatureException",
@@ -33,28 +33,49 @@ _REFUSED = frozenset(
         "IncompleteSignatureException",
         "AuthFailure",
         "OptInRequired",
-    }
-)
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
-_THROTTLED = frozenset(
-    {
+    ),
+    "expired": ("ExpiredToken", "ExpiredTokenException", "RequestExpired"),
+    "denied": ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"),
+    "throttled": (
         "LimitExceededException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
-    }
+    ),
+    "busy": ("InternalServerError", "InternalFailure", "ServiceUnavailable", "ServiceUnavailableException"),
+    "missing": ("ResourceNotFoundException",),
+    "full": ("ItemCollectionSizeLimitExceededException",),
+}
+_KIND_OF = {code: kind for kind, codes in _KINDS.items() for code in codes}
+_THROTTLED = (
+    'is throttled, also after all retries ({said}): raise its capacity, use billing_mode="PAY_PER_REQUEST", or spread '
+    "the load over more users"
 )
-_BUSY = frozenset({"InternalServerError", "InternalFailure", "ServiceUnavailable", "ServiceUnavailableException"})
+_MEANINGS: dict[str, tuple[type[BackendError], str]] = {
+    "refused": (BackendAuthenticationError, f"refuses the credentials ({{said}}): {_CREDENTIALS}"),
+    "expired": (BackendAuthenticationError, "takes the credentials no longer, they have expired ({said}): renew them"),
+    "denied": (
+        BackendAuthenticationError,
+        "denies a permission ({said}): allow this action on the table and its indexes in the IAM policy of these "
+        "credentials",
+    ),
+    "throttled": (BackendError, _THROTTLED),
+    "busy": (BackendConnectionError, "is not available ({said}): try again"),
+    "missing": (
+        BackendError,
+        "is not there ({said}): correct table_name or the region, or open it with create_if_not_exist=True",
+    ),
+    "full": (BackendError, "has 10 GB of one user, all that a partition takes ({said}): delete old messages"),
+}
 _UNREACHABLE = (
     sdk.ConnectionError,
     sdk.HTTPClientError,
     sdk.InvalidEndpointDiscoveryConfigurationError,
     sdk.UnknownEndpointError,
 )
-_UNSIGNED = (
+_WITHOUT_CREDENTIALS = (
     sdk.NoCredentialsError,
     sdk.CredentialRetrievalError,
     sdk.TokenRetrievalError,
@@ -89,32 +110,17 @@ def translated(error: Exception, where: str) -> DynamiqMemoryError:
     code = code_of(error)
     said = _KEY_ID.sub("…", str(error.response.get("Error", {}).get("Message") or error.response.get("message") or ""))
     said = f"{code}: {said}" if said else code
-    if code in _REFUSED:
-        return BackendAuthenticationError(f"{where} refuses the credentials ({said}): {_CREDENTIALS}")
-    if code in _EXPIRED:
-        return BackendAuthenticationError(f"{where}: the credentials have expired ({said}): renew them")
-    if code in _DENIED:
-        return BackendAuthenticationError(
-            f"{where}: the credentials lack a permission ({said}): allow this action on the table and its indexes in "
-            "their IAM policy"
-        )
-    if code in _THROTTLED:
-        return BackendError(
-            f"{where} is throttled, also after all retries ({said}): raise its capacity, use "
-            'billing_mode="PAY_PER_REQUEST", or spread the load over more users'
-        )
-    if code == "ResourceNotFoundException":
-        return BackendError(
-            f"{where} is not there ({said}): correct table_name or the region, or open it with "
-            "create_if_not_exist=True"
-        )
-    if code == "ItemCollectionSizeLimitExceededException":
-        return BackendError(f"{where}: one user has 10 GB of messages, all that a partition takes: delete old ones")
+    if code in _KIND_OF:
+        error_type, meaning = _MEANINGS[_KIND_OF[code]]
+        return error_type(f"{where} {meaning.format(said=said)}")
     if code == "ValidationException" and "size" in said and "exceeded" in said:
         return MessageTooLargeError(f"{where}: a message is too large ({said})")
-    if code in _BUSY:
-        return BackendConnectionError(f"{where} is not available ({said}): try again")
     return BackendError(f"{where}: {said}")
+
+
+def throttled(where: str) -> BackendError:
+    """The error for what the service keeps leaving undone."""
+    return BackendError(f"{where} {_THROTTLED.format(said='parts of a batch were never taken')}")
 
 
 def _of_the_sdk(error: Exception, where: str) -> DynamiqMemoryError:
@@ -126,7 +132,7 @@ def _of_the_sdk(error: Exception, where: str) -> DynamiqMemoryError:
         return ConfigurationError(f"the AWS credentials are incomplete ({error}): {_CREDENTIALS}")
     if isinstance(error, sdk.InvalidRegionError):
         return ConfigurationError(f"{error}: write a region such as eu-west-1")
-    if isinstance(error, _UNSIGNED):
+    if isinstance(error, _WITHOUT_CREDENTIALS):
         return BackendAuthenticationError(f"{where}: there are no AWS credentials ({error}): {_CREDENTIALS}")
     if isinstance(error, _UNREACHABLE):
         return BackendConnectionError(

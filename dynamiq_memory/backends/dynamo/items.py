@@ -1,7 +1,7 @@
 """A message as items of a table.
 
-The message itself is one JSON text of our own in the attribute `body`, so that its numbers, bytes and empty strings come
-back as they went in. A large one is split over items of another partition, which its version names.
+The message itself is one JSON text of our own in the attribute `body`, so that its numbers, bytes and empty strings
+come back as they went in. A large one is split over items of another partition, which its version names.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from dynamiq_memory.backends.dynamo.conditions import EXPIRES, filterable
 from dynamiq_memory.backends.dynamo.keys import (
+    ARRIVAL_DIGITS,
     AT_SESSION,
     AT_USER,
-    ARRIVAL_DIGITS,
     PLACE_DIGITS,
     Key,
     chunk_key,

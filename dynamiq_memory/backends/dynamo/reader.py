@@ -20,9 +20,9 @@ from dynamiq_memory.backends.dynamo.keys import (
     PLACE_DIGITS,
     SK,
     Key,
+    highest,
     key_of,
     lowest,
-    highest,
     message_key,
     next_to,
     part,
@@ -99,9 +99,7 @@ class Reader:
         """Read messages as `get_all` promises, but not yet as views."""
         high = next_to(self._place(before), -1) if before is not None else _LAST
         low = next_to(self._place(after), 1) if after is not None else _FIRST
-        chosen = [
-            message for _, message in islice(self.matching(where, Part(low, high, after is None), limit), limit)
-        ]
+        chosen = [message for _, message in islice(self.matching(where, Part(low, high, after is None), limit), limit)]
         if after is None:
             chosen.reverse()
         return chosen
@@ -128,8 +126,7 @@ class Reader:
             yield from self._in_order(self._table.get_many(keys, consistent=self._table.consistent), where, of, limit)
             return
         items = [self._items(span, where, of, limit) for span in spans]
-        merged = heapq.merge(*items, key=place_of, reverse=of.newest_first) if len(items) > 1 else iter(*items or [()])
-        for item in merged:
+        for item in heapq.merge(*items, key=place_of, reverse=of.newest_first):
             found = self.found(item, where)
             if found is not None:
                 yield found
@@ -321,5 +318,3 @@ def _keys_of_ids(where: Filter, spans: Sequence[Span]) -> list[Key] | None:
     if len(ids) * len(spans) > _MOST_IDS:
         return None
     return [message_key(span.user_id, span.session_id, each) for span in spans for each in ids]
-
-

@@ -6,16 +6,15 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from dynamiq_memory.backends.dynamo.groups import batched
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from dynamiq_memory.backends.dynamo.conditions import Expression
-from dynamiq_memory.backends.dynamo.errors import code_of, reasons_of
+from dynamiq_memory.backends.dynamo.errors import code_of, reasons_of, throttled
+from dynamiq_memory.backends.dynamo.groups import batched
 from dynamiq_memory.backends.dynamo.items import VERSION, Draft, Item, version_of
 from dynamiq_memory.backends.dynamo.keys import PK, SK, Key, key_of
-from dynamiq_memory.exceptions import BackendError
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 MOST_IN_TRANSACTION = 100
@@ -250,10 +249,7 @@ class Table:
         if not left or progressed:
             return 0
         if attempt + 1 == _ATTEMPTS:
-            raise BackendError(
-                f'{self.where} is throttled, also after all retries: raise its capacity, use billing_mode="PAY_PER_REQUEST", '
-                "or spread the load over more users"
-            )
+            raise throttled(self.where)
         wait(attempt)
         return attempt + 1
 

@@ -23,9 +23,7 @@ def _schema(sort_key: str) -> list[dict[str, str]]:
 _INDEXES = {BY_SESSION: AT_SESSION, BY_USER: AT_USER}
 
 
-def open_table(
-    client: Any, table: str, where: str, *, create: bool, billing: dict[str, Any], expiring: bool
-) -> None:
+def open_table(client: Any, table: str, where: str, *, create: bool, billing: dict[str, Any], expiring: bool) -> None:
     """Make sure that the table is there and ready, and that time to live is on if messages expire.
 
     Several processes may do so at once.
@@ -51,9 +49,7 @@ def open_table(
         described = _create(client, table, billing)
     _check(described, where)
     if described["TableStatus"] not in ("ACTIVE", "UPDATING"):
-        client.get_waiter("table_exists").wait(
-            TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS}
-        )
+        client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS})
     if expiring:
         _expire(client, table, where, enable=create)
 

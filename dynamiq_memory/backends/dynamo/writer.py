@@ -18,7 +18,6 @@ from dynamiq_memory.backends.dynamo.items import (
     Item,
     chunks_of,
     drafts_of,
-    has_expired,
     place_of,
 )
 from dynamiq_memory.backends.dynamo.keys import PK, SK, Arrivals, Key, key_of, user_key
@@ -126,9 +125,7 @@ class Writer:
             if self._known.get((session, user), 0.0) > now - _REMEMBERED:
                 continue
             more = {} if self._ttl is None else {EXPIRES: {"N": str(int(now) + self._ttl + _FORGOTTEN)}}
-            self._table.put(
-                user_key(session, user), **{USER_KEY: {"S": user}, SINCE: {"N": str(int(now))}}, **more
-            )
+            self._table.put(user_key(session, user), **{USER_KEY: {"S": user}, SINCE: {"N": str(int(now))}}, **more)
             with self._known_lock:
                 if len(self._known) >= _MOST_REMEMBERED:
                     self._known.clear()
@@ -164,7 +161,7 @@ class Writer:
             if not conflicts:
                 self._discard([item for _, item in wanted])
                 return [draft for draft, _ in wanted]
-            now = [(d, conflicts[n] if n in conflicts else item) for n, (d, item) in enumerate(wanted)]
+            now = [(d, conflicts.get(n, item)) for n, (d, item) in enumerate(wanted)]
             wanted = self._still(where, now)
             wait(attempt)
         raise self._contended()
