@@ -244,6 +244,14 @@ class DynamoDB(MemoryBackend):
     def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         return views(self._reader.read(where, limit, before, after))
 
+    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        windows = self._reader.around(anchors, before, after, where)
+        # Windows may overlap; each has copies of its own, but for the anchor.
+        return [
+            [own if own is given else copy for own, copy in zip(window, views(window), strict=True)]
+            for window, given in zip(windows, anchors, strict=True)
+        ]
+
     def _delete(self, where: Filter) -> int:
         return self._writer.delete(where)
 

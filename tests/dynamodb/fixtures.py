@@ -14,6 +14,8 @@ from tests.dynamodb.server import ENDPOINT, running
 
 NewStore = Callable[..., DynamoDB]
 
+_watched: list[Watched] = []
+
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
@@ -39,7 +41,10 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def watched(credentials: None) -> Watched:
     """A session whose requests are checked against the service's limits, and counted."""
-    return Watched()
+    if not _watched:  # reading the service's description takes longer than most tests
+        _watched.append(Watched())
+    _watched[0].reset()
+    return _watched[0]
 
 
 @pytest.fixture

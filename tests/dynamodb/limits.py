@@ -182,8 +182,8 @@ class Watched:
         looked_at: How many items queries and scans looked at.
     """
 
-    def __init__(self, **arguments: Any) -> None:
-        self.session = boto3.Session(**arguments)
+    def __init__(self) -> None:
+        self.session = boto3.Session()
         events = self.session.events
         events.register("provide-client-params.dynamodb", self._before)
         events.register("after-call.dynamodb", self._after)

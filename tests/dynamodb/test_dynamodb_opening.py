@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,7 +211,7 @@ def test_secrets_do_not_show(
 
 @only_moto
 def test_what_signs_the_requests(
-    credentials: None, endpoint: str, table_name: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    credentials: None, endpoint: str, table_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also an object of dynamiq's, whose keys are plain strings."""
 
@@ -227,9 +229,14 @@ def test_what_signs_the_requests(
     )
     assert signed_by(theirs) == ("theirs", "t", "us-east-2")
     assert signed_by(AWS()) == ("test", None, "eu-west-1")
-    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "nobody")
+    file = tmp_path / "credentials"
+    file.write_text("[named]\naws_access_key_id = named\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "named")
+    assert signed_by(AWS()) == ("named", None, "eu-west-1")
     given = AWS(access_key_id="given", secret_access_key="s", region="us-west-2")
     assert signed_by(given) == ("given", None, "us-west-2")
+    assert signed_by(AWS(access_key_id="given", secret_access_key="s", profile="named"))[0] == "named"
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
     assert connections.AWS().region == "eu-north-1"
@@ -329,11 +336,9 @@ def test_what_says_that_a_user_has_a_session_goes_when_it_is_old(
     def left() -> int:
         return int(store._made.scan(TableName=store.table_name, Select="COUNT")["Count"])
 
-    now = store._writer.__class__.__module__
-    clock = sys.modules[now].time  # type: ignore[attr-defined]
     store.add(say("one", user="u", session="s"))
     assert left() == 2
-    real = clock.time
-    monkeypatch.setattr(clock, "time", lambda: real() + 25 * 3600)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 25 * 3600)
     assert store.delete(user_id="u") == 1
     assert left() == 0

@@ -176,8 +176,8 @@ def test_a_lost_answer_doubles_nothing(store: Any, count: int) -> None:
         original(**arguments)
         return original(**arguments)
 
-    messages = [say(f"{n}") for n in range(count)]
     store.add(say("registers the user"))
+    messages = [say(f"{n}") for n in range(count)]
     Fault(store, "put_item" if count == 1 else "transact_write_items", twice)
     store.add_many(messages)
     assert contents(store.get_all())[1:] == [f"{n}" for n in range(count)]
@@ -232,7 +232,7 @@ def test_too_large_a_message_is_refused_before_anything_is_written(new_store: Ne
 
 
 def test_a_retry_keeps_place_and_parts(store: Any) -> None:
-    first, second = store.add_many([say("first", timestamp=5.0), say("second", timestamp=5.0)])
+    first, _ = store.add_many([say("first", timestamp=5.0), say("second", timestamp=5.0)])
     store.add(first.model_copy(update={"content": "x" * 500_000}))
     store.add(first.model_copy(update={"content": "first again"}))
     assert contents(store.get_all()) == ["first again", "second"]
@@ -282,7 +282,7 @@ def test_expired_messages_are_not_shown(new_store: NewStore, monkeypatch: pytest
     client = store._made
     described = client.describe_time_to_live(TableName=store.table_name)["TimeToLiveDescription"]
     assert described == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
-    old, large = store.add_many([say("old", timestamp=5.0), say("x" * 300_000, timestamp=5.0)])
+    old, _ = store.add_many([say("old", timestamp=5.0), say("x" * 300_000, timestamp=5.0)])
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 61)
     assert store.get_all() == store.search("old") == []

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import heapq
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from dynamiq_memory.backends.base import Session
+from dynamiq_memory.backends.base import Session, session_filter
 from dynamiq_memory.backends.dynamo.conditions import Expression
-from dynamiq_memory.backends.dynamo.items import BODY, CHUNKS, Item, chunks_of, has_expired, place_of, version_of
+from dynamiq_memory.backends.dynamo.items import (
+    BODY,
+    CHUNKS,
+    VERSION,
+    Item,
+    chunks_of,
+    has_expired,
+    place_of,
+    version_of,
+)
 from dynamiq_memory.backends.dynamo.keys import (
     AT_SESSION,
     AT_USER,
     BY_SESSION,
     BY_USER,
+    PK,
     PLACE_DIGITS,
     SK,
     Key,
@@ -41,6 +52,7 @@ _LEAST_PAGE_TO_FILTER = 200
 # More sessions than this of one user are read as all of that user's, less more than this many ids are looked for.
 _MOST_SESSIONS = 20
 _MOST_IDS = 1000
+_MANY_ANCHORS = 4
 
 Found = tuple[Item, Message]
 
@@ -103,6 +115,45 @@ class Reader:
         if after is None:
             chosen.reverse()
         return chosen
+
+    def around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        """Read neighbours as `around` promises, but not yet as views."""
+        keys = [message_key(anchor.user_id, anchor.session_id, anchor.id) for anchor in anchors]
+        held = {(item[PK]["S"], item[SK]["S"]): place_of(item) for item in self._table.get_many(keys)}
+        places = [
+            held.get((key[PK]["S"], key[SK]["S"]), lowest(anchor.timestamp or 0.0))
+            for key, anchor in zip(keys, anchors, strict=True)
+        ]
+        sessions: dict[tuple[str | None, str | None], list[int]] = {}
+        for number, anchor in enumerate(anchors):
+            sessions.setdefault((anchor.user_id, anchor.session_id), []).append(number)
+        windows: list[list[Message]] = [[] for _ in anchors]
+        for numbers in sessions.values():
+            within = session_filter(anchors[numbers[0]], where)
+            # Reading from the first to the last of many is one request for each megabyte, not two for each anchor.
+            groups = [numbers] if len(numbers) >= _MANY_ANCHORS else [[number] for number in numbers]
+            for group in groups:
+                own = [places[number] for number in group]
+                line = self._line(within, min(own), max(own), before, after)
+                line_places = [place for place, _ in line]
+                for number in group:
+                    start = bisect_left(line_places, places[number])
+                    stop = bisect_right(line_places, places[number])
+                    earlier = line[max(0, start - before) : start]
+                    later = line[stop : stop + after]
+                    windows[number] = [m for _, m in earlier] + [anchors[number]] + [m for _, m in later]
+        return windows
+
+    def _line(self, where: Filter, low: str, high: str, before: int, after: int) -> list[tuple[str, Message]]:
+        """What matches from one place to another, with some before and behind, in order."""
+        found: list[Found] = []
+        if before:
+            found = list(islice(self.matching(where, Part(high=next_to(low, -1)), before), before))[::-1]
+        if low < high:
+            found += self.matching(where, Part(low, high, newest_first=False))
+        if after:
+            found += islice(self.matching(where, Part(next_to(high, 1), newest_first=False), after), after)
+        return [(place_of(item), message) for item, message in found]
 
     def matching(self, where: Filter, of: Part = Part(), limit: int | None = None) -> Iterator[Found]:
         """The messages that match, in order.
@@ -170,7 +221,7 @@ class Reader:
         """The message of an item; of a large one, put together. None if it is gone meanwhile."""
         while CHUNKS in item:
             keys = chunks_of(item)
-            pages = self._table.query(keys[0]["pk"]["S"], ConsistentRead=True)
+            pages = self._table.query(keys[0][PK]["S"], ConsistentRead=True)
             texts = [chunk[BODY]["S"] for page in pages for chunk in page["Items"]]
             if len(texts) == len(keys):
                 return item, Message.from_json("".join(texts))
@@ -218,7 +269,7 @@ class Reader:
 
     def keys(self, where: Filter) -> Iterator[Item]:
         """What matches a filter on user_id and session_id alone, and where its parts are: no messages."""
-        return self._projected(where, (AT_USER, "pk", SK, "version", CHUNKS, USER_KEY, SESSION_KEY))
+        return self._projected(where, (AT_USER, PK, SK, VERSION, CHUNKS, USER_KEY, SESSION_KEY))
 
     def count(self, where: Filter) -> int:
         """Count as `count` promises."""
