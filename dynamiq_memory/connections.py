@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["AWS", "PostgreSQL"]
+__all__ = ["AWS", "OpenAI", "PostgreSQL", "Qdrant"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
@@ -21,6 +21,11 @@ def _from_env(name: str, default: Any = None) -> Any:
 
 def _region() -> str | None:
     return os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or None
+
+
+def plain(secret: SecretStr | str | None) -> str | None:
+    """The text of a secret: of ours, or of another package's connection, which may keep a plain string."""
+    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
 
 
 class Connection(BaseModel):
@@ -64,3 +69,27 @@ class AWS(Connection):
     session_token: SecretStr | None = Field(default_factory=partial(_from_env, "AWS_SESSION_TOKEN"), repr=False)
     region: str | None = Field(default_factory=_region)
     profile: str | None = Field(default_factory=partial(_from_env, "AWS_DEFAULT_PROFILE"))
+
+
+class OpenAI(Connection):
+    """A server with OpenAI's API.
+
+    Attributes:
+        api_key: `OPENAI_API_KEY`; None for a server that asks for none.
+        url: Its base URL; `OPENAI_URL`, else "https://api.openai.com/v1".
+    """
+
+    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "OPENAI_API_KEY"), repr=False)
+    url: str = Field(default_factory=partial(_from_env, "OPENAI_URL", "https://api.openai.com/v1"))
+
+
+class Qdrant(Connection):
+    """A Qdrant server.
+
+    Attributes:
+        url: `QDRANT_URL`, else "http://localhost:6333".
+        api_key: `QDRANT_API_KEY`; None for a server that asks for none.
+    """
+
+    url: str = Field(default_factory=partial(_from_env, "QDRANT_URL", "http://localhost:6333"))
+    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "QDRANT_API_KEY"), repr=False)

@@ -60,3 +60,7 @@ class PartialWriteError(BackendError):
         """Keep the text and the ids."""
         super().__init__(message)
         self.stored_ids = tuple(stored_ids)
+
+
+class EmbedderError(BackendError):
+    """The embedder failed, or gave what is no vector for each text; nothing was written."""

@@ -1,4 +1,4 @@
-"""Real servers for the tests, started when first needed, one for each process of the tests."""
+"""A real PostgreSQL server for each process of the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-REQUIRED = os.environ.get("DYNAMIQ_MEMORY_REQUIRE_SERVERS") == "1"
+from tests.servers.base import REQUIRED
 
 
 @dataclass

@@ -1,0 +1,177 @@
+"""From messages and queries to checked vectors."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from dynamiq_memory.embedders import as_embedder
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
+from dynamiq_memory.messages import Message
+
+_QUERIES_KEPT = 256
+# JSON in UTF-8, as embedders send it, has no place for these.
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+Vector = list[float]
+
+
+class MessageEmbedder:
+    """Embeds the texts of messages, and queries, for one store.
+
+    Nothing that it returns is unchecked: each vector has the store's dimension and finite numbers. A text that is blank
+    gets no vector, nor does one whose vector is all zeros, which has no direction.
+
+    Args:
+        embedder: What `dynamiq_memory.embedders.as_embedder` takes.
+        dimension: How many numbers the store's vectors have; None until that is known (see `expect`).
+        where: The store, for errors.
+
+    Attributes:
+        dimension: How many numbers a vector has: the store's, or else those of the first vector.
+
+    Raises:
+        ConfigurationError: It is no embedder.
+    """
+
+    def __init__(self, embedder: Any, dimension: int | None = None, where: str = "the store") -> None:
+        """Keep the embedder."""
+        self.embedder = as_embedder(embedder)
+        self.dimension = dimension
+        self._where = where
+        self._queries: OrderedDict[str, Vector | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def expect(self, dimension: int) -> None:
+        """Set the dimension of the store's vectors."""
+        self.dimension = dimension
+
+    def renew_lock(self) -> None:
+        """In a forked child: the parent's lock may be held by a thread that the child does not have."""
+        self._lock = threading.Lock()
+
+    def embed(self, messages: Sequence[Message]) -> list[Vector | None]:
+        """Embed the texts of messages; call it before anything is written.
+
+        Returns:
+            For each message its vector, or None for one without text.
+
+        Raises:
+            EmbedderError: The embedder failed, or what it gave is no finite vector for each text.
+            ConfigurationError: Its vectors have another dimension than the store's.
+        """
+        texts = _texts(messages)
+        present = [text for text in texts if text]
+        if not present:
+            return [None] * len(texts)
+        try:
+            given = self.embedder.embed_documents(present)
+        except Exception as error:
+            raise _translated(error) from error
+        return self._placed(texts, given, len(present))
+
+    async def aembed(self, messages: Sequence[Message]) -> list[Vector | None]:
+        """Embed the texts of messages; see `embed`."""
+        texts = _texts(messages)
+        present = [text for text in texts if text]
+        if not present:
+            return [None] * len(texts)
+        try:
+            given = await self.embedder.aembed_documents(present)
+        except Exception as error:
+            raise _translated(error) from error
+        return self._placed(texts, given, len(present))
+
+    def embed_query(self, query: str) -> Vector | None:
+        """Embed a query, or remember its vector; None if it has none.
+
+        Raises:
+            EmbedderError: The embedder failed, or what it gave is no finite vector.
+            ConfigurationError: Its vector has another dimension than the store's.
+        """
+        text = _clean(query)
+        if not text:
+            return None
+        known, vector = self._remembered(text)
+        if known:
+            return vector
+        try:
+            given = self.embedder.embed_query(text)
+        except Exception as error:
+            raise _translated(error) from error
+        return self._remember(text, given)
+
+    async def aembed_query(self, query: str) -> Vector | None:
+        """Embed a query, or remember its vector; see `embed_query`."""
+        text = _clean(query)
+        if not text:
+            return None
+        known, vector = self._remembered(text)
+        if known:
+            return vector
+        try:
+            given = await self.embedder.aembed_query(text)
+        except Exception as error:
+            raise _translated(error) from error
+        return self._remember(text, given)
+
+    def _placed(self, texts: Sequence[str], given: Any, count: int) -> list[Vector | None]:
+        try:
+            found = list(given)
+        except TypeError:
+            raise EmbedderError(f"the embedder gave a {type(given).__name__}, not a list of vectors") from None
+        if len(found) != count:
+            raise EmbedderError(f"the embedder gave {len(found)} vectors for {count} texts; nothing was written")
+        vectors = iter([self._checked(vector) for vector in found])
+        return [next(vectors) if text else None for text in texts]
+
+    def _remembered(self, text: str) -> tuple[bool, Vector | None]:
+        with self._lock:
+            if text not in self._queries:
+                return False, None
+            self._queries.move_to_end(text)
+            return True, self._queries[text]
+
+    def _remember(self, text: str, given: Any) -> Vector | None:
+        vector = self._checked(given)
+        with self._lock:
+            self._queries[text] = vector
+            if len(self._queries) > _QUERIES_KEPT:
+                self._queries.popitem(last=False)
+        return vector
+
+    def _checked(self, given: Any) -> Vector | None:
+        try:
+            vector = [float(number) for number in (given.tolist() if hasattr(given, "tolist") else given)]
+        except (TypeError, ValueError):
+            raise EmbedderError(f"the embedder gave {given!r:.100}, which is no vector of numbers") from None
+        if not vector:
+            raise EmbedderError("the embedder gave an empty vector")
+        if not all(map(math.isfinite, vector)):
+            raise EmbedderError("the embedder gave a vector with NaN or infinity; nothing was written")
+        if self.dimension is None:
+            self.dimension = len(vector)
+        elif len(vector) != self.dimension:
+            raise ConfigurationError(
+                f"the embedder's vectors have {len(vector)} numbers, those of {self._where} have {self.dimension}: use "
+                "the embedder that the messages were stored with, or another collection for this one"
+            )
+        return vector if any(vector) else None
+
+
+def _clean(text: str) -> str:
+    return _LONE_SURROGATES.sub("\ufffd", text).strip()
+
+
+def _texts(messages: Sequence[Message]) -> list[str]:
+    return [_clean(message.text) for message in messages]
+
+
+def _translated(error: Exception) -> DynamiqMemoryError:
+    if isinstance(error, DynamiqMemoryError):
+        return error
+    return EmbedderError(f"the embedder failed, nothing was written: {type(error).__name__}: {error}")
