@@ -302,7 +302,7 @@ def test_deleting_while_others_add_leaves_no_terms_behind(store, sql, postgresql
 
 def sessions_of(sql) -> int:
     sql_count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dynamiq-memory'"
-    return sql.execute(sql_count).fetchone()[0]
+    return int(sql.execute(sql_count).fetchone()[0])
 
 
 def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql):
