@@ -158,7 +158,7 @@ class PostgreSQL(SQLBackend):
         tables = make_tables(table_name, schema, more)
         self._stale = StaleConnections()
         self._stale.watch(self._engine)
-        make = partial(_async_engine, self._engine.url, self._settings(), self._stale)
+        make = partial(_async_engine, self._engine.url, self._settings(self._engine.url), self._stale)
         self._loops = EnginesOfLoops(make, _finish)
         weakref.finalize(self, self._loops.end)
         if self._own:
@@ -233,12 +233,18 @@ class PostgreSQL(SQLBackend):
                     "postgresql+psycopg"
                 )
             return connection
-        return create_engine(_url_of(PostgreSQLConnection() if connection is None else connection), **self._settings())
+        url = _url_of(PostgreSQLConnection() if connection is None else connection)
+        return create_engine(url, **self._settings(url))
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, url: URL) -> dict[str, Any]:
         arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
+        arguments = {name: value for name, value in arguments.items() if name not in url.query}
         if self.statement_timeout is not None:
-            arguments["options"] = f"-c statement_timeout={math.ceil(self.statement_timeout * 1000)}"
+            given = url.query.get("options", "")
+            options = [given] if isinstance(given, str) else list(given)
+            arguments["options"] = " ".join(
+                [*options, f"-c statement_timeout={math.ceil(self.statement_timeout * 1000)}"]
+            )
         return {
             "connect_args": arguments,
             "hide_parameters": True,

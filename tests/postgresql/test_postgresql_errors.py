@@ -37,26 +37,24 @@ def role(sql, postgresql_server, postgresql_table):
     sql.execute(f"DROP ROLE {name}")
 
 
-def as_role(url: str, role: str, password: str) -> str:
-    return url.replace("//postgres:@", f"//{role}:{password}@")
-
-
-def test_a_wrong_password(open_store, postgresql_url, role):
+def test_a_wrong_password(open_store, postgresql_server, role):
     with pytest.raises(BackendAuthenticationError, match="refuses the user or the password") as caught:
-        open_store(as_role(postgresql_url, role, "wrong-" + SECRET))
+        open_store(postgresql_server.url_with(role=(role, "wrong-" + SECRET)))
     assert SECRET not in str(caught.value)
 
 
-def test_no_right_to_create_tables(open_store, postgresql_url, role):
+def test_no_right_to_create_tables(open_store, postgresql_server, role):
     with pytest.raises(BackendAuthenticationError, match="lacks a right"):
-        open_store(as_role(postgresql_url, role, SECRET))
+        open_store(postgresql_server.url_with(role=(role, SECRET)))
 
 
-def test_tables_that_are_there_need_no_right_to_create(open_store, store, sql, postgresql_url, postgresql_table, role):
+def test_tables_that_are_there_need_no_right_to_create(
+    open_store, store, sql, postgresql_server, postgresql_table, role
+):
     store.add(say("hello"))
     for suffix in ("", "_terms", "_meta"):
         sql.execute(f"GRANT SELECT ON {postgresql_table}{suffix} TO {role}")
-    reader = open_store(as_role(postgresql_url, role, SECRET))
+    reader = open_store(postgresql_server.url_with(role=(role, SECRET)))
     assert [message.content for message in reader.search("hello")] == ["hello"]
     with pytest.raises(BackendAuthenticationError, match="lacks a right"):
         reader.add(say("more"))
@@ -70,9 +68,9 @@ def test_a_server_that_is_not_there(open_store):
         open_store("postgresql://postgres@no.such.host.invalid/postgres")
 
 
-def test_a_database_that_is_not_there(open_store, postgresql_url):
+def test_a_database_that_is_not_there(open_store, postgresql_server):
     with pytest.raises(BackendConnectionError, match='database "nothing" does not exist'):
-        open_store(postgresql_url.replace("/postgres?", "/nothing?"))
+        open_store(postgresql_server.url_with(database="nothing"))
 
 
 def test_a_table_that_is_not_there(open_store, postgresql_table):
@@ -94,9 +92,9 @@ def test_a_table_of_another_kind(open_store, sql, postgresql_table):
         open_store()
 
 
-def test_a_replica_is_read_and_says_that_it_cannot_be_written(open_store, store, postgresql_url):
+def test_a_replica_is_read_and_says_that_it_cannot_be_written(open_store, store, postgresql_server):
     store.add(say("hello"))
-    replica = open_store(f"{postgresql_url}&options=-c%20default_transaction_read_only%3Don")
+    replica = open_store(postgresql_server.url_with(options="-c default_transaction_read_only=on"))
     assert [message.content for message in replica.search("hello")] == ["hello"]
     assert [message.content for message in asyncio.run(replica.aget_all())] == ["hello"]
     with pytest.raises(BackendError, match="read-only, such as a replica"):
@@ -157,9 +155,9 @@ def test_wrong_options_of_a_url(options):
         create_backend(f"postgresql://localhost/x?{options}")
 
 
-def test_no_secret_shows(open_store, sql, postgresql_url, role, postgresql_table):
+def test_no_secret_shows(open_store, sql, postgresql_server, role, postgresql_table):
     sql.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
-    store = open_store(as_role(postgresql_url, role, SECRET))
+    store = open_store(postgresql_server.url_with(role=(role, SECRET)))
     memory = Memory(backend=store)
     for shown in (repr(store), str(store.to_dict()), repr(memory), str(memory.to_dict()), str(store.to_url())):
         assert SECRET not in shown

@@ -107,12 +107,15 @@ def test_an_engine_of_the_callers_stays_open(open_store, postgresql_url):
 
 
 def test_a_connection_by_its_settings(open_store, postgresql_url):
-    host = make_url(postgresql_url).query["host"]
-    named = PostgreSQLConnection(host=host, database="postgres", user="postgres", password="unused")
+    url = make_url(postgresql_url)
+    host, port, secret = url.host or url.query["host"], url.port or 5432, url.password or "unused"
+    named = PostgreSQLConnection(host=host, port=port, database=url.database, user=url.username, password=secret)
     open_store(named).add(say("hello"))
 
     class OfAnotherPackage:
-        host, port, database, user, password = named.host, 5432, "postgres", "postgres", "unused"
+        def __init__(self):
+            self.host, self.port, self.database = named.host, named.port, named.database
+            self.user, self.password = named.user, secret
 
     assert open_store(OfAnotherPackage()).count() == 1
 
@@ -128,7 +131,7 @@ def test_settings_come_from_the_environment(monkeypatch):
     assert PostgreSQLConnection().port == 5432
 
 
-def test_a_url_opens_the_same_store(open_store, postgresql_url, postgresql_table):
+def test_a_url_opens_the_same_store(open_store, postgresql_server, postgresql_table):
     store = open_store()
     store.add(say("hello"))
     url = store.to_url()
@@ -140,7 +143,9 @@ def test_a_url_opens_the_same_store(open_store, postgresql_url, postgresql_table
     found = resolve(described)
     assert contents(found.get_all()) == ["hello"]
     memory_at(described["url"]).close()
-    with create_backend(f"{postgresql_url}&table_name={postgresql_table}&pool_size=2&pool_timeout=5") as small:
+    with create_backend(
+        postgresql_server.url_with(table_name=postgresql_table, pool_size="2", pool_timeout="5")
+    ) as small:
         assert (small.pool_size, small.pool_timeout, small.count()) == (2, 5.0, 1)
 
 
@@ -300,14 +305,22 @@ def test_deleting_while_others_add_leaves_no_terms_behind(store, sql, postgresql
 # --- event loops -------------------------------------------------------------------------------------------------
 
 
-def sessions_of(sql) -> int:
-    sql_count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dynamiq-memory'"
-    return int(sql.execute(sql_count).fetchone()[0])
+def sessions_of(sql, name: str) -> int:
+    counting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    return int(sql.execute(counting, (name,)).fetchone()[0])
 
 
-def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql):
-    before = sessions_of(sql)
-    store = open_store()
+def test_what_the_url_sets_goes_before_what_we_set(open_store, sql, postgresql_server):
+    url = postgresql_server.url_with(application_name="billing", options="-c work_mem=1234kB")
+    store = open_store(url, statement_timeout=5)
+    assert sessions_of(sql, "billing") == 1
+    with store._engine.connect() as connection:
+        shown = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("work_mem", "statement_timeout")]
+    assert shown == ["1234kB", "5s"]
+
+
+def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql, postgresql_server, postgresql_table):
+    store = open_store(postgresql_server.url_with(application_name=postgresql_table))
 
     async def talk(name):
         await asyncio.gather(*(store.aadd(say(f"{name} {n}")) for n in range(5)))
@@ -321,10 +334,10 @@ def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql):
     store.close()
     gc.collect()
     for _ in range(200):
-        if sessions_of(sql) == before:
+        if sessions_of(sql, postgresql_table) == 0:
             break
         sql.execute("SELECT pg_sleep(0.01)")
-    assert sessions_of(sql) == before
+    assert sessions_of(sql, postgresql_table) == 0
 
 
 def test_asynchronous_calls_wait_for_the_server_and_not_for_each_other(store, sql, postgresql_table):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.servers.base import REQUIRED
 
@@ -22,6 +23,15 @@ class PostgreSQLServer:
 
     url: str
     own: Any = None
+
+    def url_with(self, *, role: tuple[str, str] | None = None, database: str | None = None, **options: str) -> str:
+        """Its URL for another role (name and password) or database, or with more options."""
+        url = make_url(self.url)
+        if role is not None:
+            url = url.set(username=role[0], password=role[1])
+        if database is not None:
+            url = url.set(database=database)
+        return url.update_query_dict(options).render_as_string(hide_password=False)
 
     def restart(self) -> None:
         """Stop it, at which its connections break, and start it again."""
