@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Double,
+    FromClause,
     Integer,
     LargeBinary,
     Select,
@@ -38,7 +39,7 @@ from dynamiq_memory.backends.base import (
 from dynamiq_memory.backends.sql.filters import clauses, scope_clauses
 from dynamiq_memory.backends.sql.prepared import Prepared
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows, to_row
-from dynamiq_memory.backends.sql.schema import TOKENIZER_KEY, Tables
+from dynamiq_memory.backends.sql.schema import DIMENSION_KEY, TOKENIZER_KEY, Tables
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.filters import Condition, Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
@@ -86,7 +87,8 @@ class SQLBackend(MemoryBackend):
         by_seq = select(seq, *self._columns).where(self._among(seq, bindparam("many", type_=self._many_type(seq))))
         self._read_by_seq = Prepared(by_seq, dialect)
         meta = tables.meta.c
-        self._read_meta = Prepared(select(meta.value).where(meta.key == bindparam("key", type_=Text)), dialect)
+        checked = (meta.key == TOKENIZER_KEY) | (meta.key == DIMENSION_KEY)
+        self._read_meta = Prepared(select(meta.key, meta.value).where(checked), dialect)
 
     @abstractmethod
     def _transaction(self, *, write: bool, snapshot: bool) -> AbstractContextManager[Connection]:
@@ -162,9 +164,24 @@ class SQLBackend(MemoryBackend):
         return windows
 
     def _best(self, connection: Connection, terms: Sequence[str], where: Filter, limit: int | None) -> list[Message]:
-        self._check_tokenizer(connection)
+        self._check_meta(connection)
         rows = self._terms_within(connection, where)
-        scores = forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+        scores = self._by_words(terms, rows)
+        return self._ranked(connection, rows, scores, where, limit)
+
+    def _by_words(self, terms: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[int, float]:
+        """Score rows of terms, by their numbers."""
+        return forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+
+    def _ranked(
+        self,
+        connection: Connection,
+        rows: Sequence[Sequence[Any]],
+        scores: Mapping[int, float],
+        where: Filter,
+        limit: int | None,
+    ) -> list[Message]:
+        """Read the messages of the best of some rows of terms."""
         # Of equal scores the latest first: by timestamp, then by arrival.
         ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
         found = self._by_seq(connection, [rows[number][0] for number in ranked])
@@ -244,20 +261,24 @@ class SQLBackend(MemoryBackend):
         """The values of a message's columns."""
         return to_row(message)
 
-    def _insert(self, connection: Connection, rows: Sequence[_Row], terms: Sequence[_Row]) -> None:
-        self._check_tokenizer(connection)
+    def _insert(self, connection: Connection, rows: Sequence[_Row], terms: Sequence[_Row]) -> Mapping[str, str]:
+        """Write messages and their terms; tell what the table of meta says."""
+        meta = self._check_meta(connection)
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, terms)
+        return meta
 
-    def _check_tokenizer(self, connection: Connection) -> None:
+    def _check_meta(self, connection: Connection) -> Mapping[str, str]:
         """Refuse to go on when another process has indexed the messages anew with another tokenizer."""
         signature = signature_of(self.tokenizer)
-        stored = self._read_meta.fetch(connection, {"key": TOKENIZER_KEY})
-        if stored and stored[0][0] != signature:
+        meta = dict(self._read_meta.fetch(connection, {}))
+        stored = meta.get(TOKENIZER_KEY, signature)
+        if stored != signature:
             raise ConfigurationError(
                 f"the messages in {self._tables.messages.name!r} have been indexed anew by the tokenizer "
-                f"{stored[0][0]!r} meanwhile, this object has {signature!r}: make a new one with that tokenizer"
+                f"{stored!r} meanwhile, this object has {signature!r}: make a new one with that tokenizer"
             )
+        return meta
 
     def _delete_matching(self, connection: Connection, where: Filter) -> int:
         messages, terms = self._tables.messages, self._tables.terms
@@ -277,23 +298,38 @@ class SQLBackend(MemoryBackend):
     def _one_of_many(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
         return self._among(column, literal(self._many(values), self._many_type(column)))
 
-    def _terms_within(self, connection: Connection, where: Filter) -> Sequence[Sequence[Any]]:
-        """Read the terms of all messages that match: seq, timestamp, length, packed terms."""
+    def _terms_within(
+        self, connection: Connection, where: Filter, near: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Read the terms of all messages that match: seq, timestamp, length, packed terms.
+
+        With `near`, the parameters of a query's vector, what `_with_nearness` adds, too.
+        """
         told = self._told(where)
+        parameters = told if near is None else {**told, **near}
         if USER_KEY in told and self._tells_all(told, where):
-            prepared = self._terms_reads.get(frozenset(told))
+            known = frozenset(parameters)
+            prepared = self._terms_reads.get(known)
             if prepared is None:
-                prepared = Prepared(_select_terms(self._tables, told), self._dialect)
-                self._terms_reads[frozenset(told)] = prepared
-            return prepared.fetch(connection, told)
+                statement = _select_terms(self._tables, told)
+                statement = statement if near is None else self._with_nearness(statement)
+                prepared = self._terms_reads[known] = Prepared(statement, self._dialect)
+            return prepared.fetch(connection, parameters)
         messages, terms = self._tables.messages, self._tables.terms
-        statement = _select_terms(self._tables, ())
         if not where.beyond_scope and where.scope(USER_KEY) is not None:
-            statement = statement.where(*scope_clauses(where, terms, self._one_of_many))
+            clauses_of_scope = scope_clauses(where, terms, self._one_of_many)
+            statement = _select_terms(self._tables, ()).where(*clauses_of_scope)
         else:
             same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
-            statement = statement.join_from(messages, terms, and_(*same)).where(*self._clauses(where))
+            both = messages.join(terms, and_(*same))
+            statement = _select_terms(self._tables, (), both).where(*self._clauses(where))
+        if near is not None:
+            return connection.execute(self._with_nearness(statement), near).fetchall()
         return connection.execute(statement).fetchall()
+
+    def _with_nearness(self, statement: Select[Any]) -> Select[Any]:
+        """Add to a SELECT of terms how near each message's vector is, where a store has vectors."""
+        raise NotImplementedError
 
     def _by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
         rows = self._read_by_seq.fetch(connection, {"many": self._many(numbers)})
@@ -358,10 +394,11 @@ class SQLBackend(MemoryBackend):
         return found
 
 
-def _select_terms(tables: Tables, told: Collection[str]) -> Select[Any]:
-    """A SELECT of terms by those of user_id and session_id that are told."""
+def _select_terms(tables: Tables, told: Collection[str], source: FromClause | None = None) -> Select[Any]:
+    """A SELECT of terms by those of user_id and session_id that are told, from their table or a join with it."""
     columns = tables.terms.c
     statement = select(columns.seq, columns.timestamp, columns.length, columns.terms)
+    statement = statement.select_from(tables.terms if source is None else source)
     return statement.where(*(columns[key] == bindparam(key, type_=Text) for key in told))
 
 

@@ -15,6 +15,8 @@ from sqlalchemy.schema import SchemaItem
 SCHEMA_VERSION = "1"
 VERSION_KEY = "schema_version"
 TOKENIZER_KEY = "tokenizer"
+# How many numbers the vectors of the messages have, where a store has vectors.
+DIMENSION_KEY = "dimension"
 
 
 @dataclass(frozen=True, slots=True)
