@@ -113,5 +113,5 @@ def postgresql_table(postgresql_url: str) -> Iterator[str]:
     name = f"t_{uuid.uuid4().hex}"
     yield name
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        for suffix in ("", "_terms", "_meta"):
+        for suffix in ("_vectors", "", "_terms", "_meta"):
             connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"'.encode())

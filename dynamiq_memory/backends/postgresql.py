@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Numeric,
+    Select,
     Text,
     and_,
     any_,
@@ -51,16 +53,20 @@ from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.sql.backend import SQLBackend
 from dynamiq_memory.backends.sql.filterable import filterable, json_literal
 from dynamiq_memory.backends.sql.loops import EnginesOfLoops
-from dynamiq_memory.backends.sql.opening import Legacy, has_tables, is_ready, open_tables
+from dynamiq_memory.backends.sql.opening import Legacy, has_table, is_ready, open_tables
+from dynamiq_memory.backends.sql.pgvector import NEAR, VectorTable, as_text, require_pgvector
 from dynamiq_memory.backends.sql.postgresql_errors import AT_COMMIT, is_disconnect, must_run_again, translated
-from dynamiq_memory.backends.sql.schema import make_tables
+from dynamiq_memory.backends.sql.rows import from_rows
+from dynamiq_memory.backends.sql.schema import DIMENSION_KEY, make_tables
 from dynamiq_memory.backends.sql.stale import StaleConnections
+from dynamiq_memory.backends.vectors.embedding import MessageEmbedder
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
-from dynamiq_memory.ranking.tokenizer import signature_of
+from dynamiq_memory.ranking.fusion import Ranking, min_max
+from dynamiq_memory.ranking.tokenizer import signature_of, terms_of
 
 try:
     import psycopg
@@ -68,6 +74,8 @@ except ImportError as error:
     raise MissingDependencyError(
         "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"
     ) from error
+
+logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 # PostgreSQL cuts longer names, and the longest suffix of ours is "_by_session".
@@ -77,11 +85,14 @@ _ATTEMPTS = 5
 # Preparing more rows than this would hold up an event loop for milliseconds.
 _BATCH_ON_THE_LOOP = 50
 _BATCH_LOCKS = 256
+_EMBEDDED_AT_ONCE = 500
 _REPEATABLE = frozenset({"read", "search", "around", "rank", "count", "sessions", "write", "replace"})
 _OPTIONS = ("table_name", "schema", "create_if_not_exist", "pool_size", "pool_timeout", "statement_timeout")
 
 # The connection of an asynchronous operation, which the synchronous code within it uses.
 _given: ContextVar[Connection | None] = ContextVar("dynamiq_memory_postgresql_connection", default=None)
+# The vectors of its messages, or a tuple with that of its query.
+_embedded: ContextVar[Any] = ContextVar("dynamiq_memory_postgresql_vectors", default=None)
 # What a forked child has of its parent's connections: collecting it would tell the server to end them.
 _inherited: list[Any] = []
 
@@ -99,6 +110,9 @@ class PostgreSQL(SQLBackend):
             environment says.
         table_name: The name of the table of messages. Tables with the suffixes `_terms` and `_meta` go with it.
         create_if_not_exist: Whether to create the tables if there are none; else that is an error.
+        embedder: What `dynamiq_memory.embedders.as_embedder` takes. With one, messages are ranked by words and by
+            meaning together, for which the database needs the extension pgvector. Their vectors are in a table with
+            the suffix `_vectors`. Without one, messages are ranked by words.
         schema: The database schema of the tables; by default the first of the search path.
         pool_size: At most so many connections, for synchronous methods and for each event loop.
         pool_timeout: Seconds to wait for one of them to be free.
@@ -107,10 +121,11 @@ class PostgreSQL(SQLBackend):
         tokenizer: Turns a text into the terms of keyword ranking; English words by default. The tables remember which
             one they were written with.
         bm25: The parameters of keyword ranking.
-        reindex: Index the stored messages anew if they were written with another tokenizer.
+        reindex: Index the stored messages anew if they were written with another tokenizer; with an embedder, embed
+            those that have no vector, or all if theirs have another dimension.
 
     Raises:
-        ConfigurationError: An argument is wrong, or the tables are of another kind.
+        ConfigurationError: An argument is wrong, the tables are of another kind, or pgvector is missing.
         BackendConnectionError: The server cannot be reached.
         BackendAuthenticationError: It refuses the user or the password.
     """
@@ -122,6 +137,7 @@ class PostgreSQL(SQLBackend):
         connection: Any = None,
         table_name: str = "conversations",
         create_if_not_exist: bool = True,
+        embedder: Any = None,
         *,
         schema: str | None = None,
         pool_size: int = 10,
@@ -156,6 +172,10 @@ class PostgreSQL(SQLBackend):
             ),
         )
         tables = make_tables(table_name, schema, more)
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=f"the table {table_name!r}")
+        # Only a store with an embedder creates the table of vectors; any other deletes from one that is there.
+        aside = tables if self._embedder is not None else make_tables(table_name, schema)
+        self._vectors = VectorTable(aside, self._engine.dialect)
         self._stale = StaleConnections()
         self._stale.watch(self._engine)
         make = partial(_async_engine, self._engine.url, self._settings(self._engine.url), self._stale)
@@ -202,6 +222,7 @@ class PostgreSQL(SQLBackend):
     def to_url(self) -> str | None:
         """The URL of the tables; None if it would hold a password, the engine is the caller's, or so is the ranking."""
         standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        standard = standard and self._embedder is None
         url = self._engine.url
         if not self._own or not standard or url.password or "password" in url.query:
             return None
@@ -213,7 +234,8 @@ class PostgreSQL(SQLBackend):
     @property
     def capabilities(self) -> Capabilities:
         """What this instance can do."""
-        return Capabilities(transactions=True, max_message_bytes=self.max_message_bytes)
+        vector = self._embedder is not None
+        return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its password and messages."""
@@ -256,24 +278,65 @@ class PostgreSQL(SQLBackend):
 
     def _open(self, *, create: bool, reindex: bool) -> None:
         try:
-            if self._run(is_ready, self._tables, self.tokenizer, snapshot=True):
+            if self._run(self._is_ready, snapshot=True) and not (reindex and self._embedder):
                 return  # nothing to write: it may be a replica, or a user who may not create tables
-            if not create and not self._run(has_tables, self._tables, snapshot=True):
+            if not create and not self._run(has_table, self._tables.messages, snapshot=True):
                 raise BackendError(
                     f"there is no table {self.table_name!r} in {self._where}: correct table_name or schema, or pass "
                     "create_if_not_exist=True"
                 )
             self._run(self._make_ready, reindex, write=True)
+            if self._embedder is not None:
+                self._embed_missing(self._embedder, reindex=reindex)
         except self.driver_errors as error:
             raise self._translate(error) from error
 
+    def _is_ready(self, connection: Connection) -> bool:
+        if not is_ready(connection, self._tables, self.tokenizer):
+            return False
+        self._check_meta(connection)
+        return self._embedder is None or has_table(connection, self._vectors.table)
+
     def _make_ready(self, connection: Connection, reindex: bool) -> None:
+        if self._embedder is not None:
+            require_pgvector(connection)
         # Of several processes that open the tables for the first time, one makes them.
         connection.execute(select(func.pg_advisory_xact_lock(_number("open", self.schema, self.table_name))))
         open_tables(connection, self._tables, self.tokenizer, self._store, insert, _LEGACY, reindex=reindex)
+        self._check_meta(connection)
 
     def _store(self, connection: Connection, messages: Sequence[Message]) -> None:
-        self._insert(connection, *self._rows(messages))
+        # Their texts are as they were, and so are their vectors.
+        super()._insert(connection, *super()._rows(messages))
+
+    def _embed_missing(self, embedder: MessageEmbedder, *, reindex: bool) -> None:
+        """Embed messages that were stored without an embedder, or say that they are there."""
+        name = self.table_name
+        if not reindex:
+            if self._run(self._vectors.missing, self._columns, -1, 1):
+                logger.warning(
+                    "messages in %s were stored without an embedder: they are ranked by words alone, until it is "
+                    "opened with reindex=True",
+                    name,
+                )
+            return
+        known, embedder.dimension = embedder.dimension, None
+        embedder.embed_query("dimension")
+        if known not in (None, embedder.dimension):
+            self._run(self._vectors.forget_all, write=True)
+        last, done = -1, 0
+        while rows := self._run(self._vectors.missing, self._columns, last, _EMBEDDED_AT_ONCE):
+            vectors = embedder.embed(from_rows([row[1:] for row in rows]))
+            found = {row[0]: as_text(each) for row, each in zip(rows, vectors, strict=True) if each is not None}
+            self._run(self._add_missing, found, write=True)
+            last = rows[-1][0]
+            done += len(rows)
+            logger.info("embedded %d messages of %s", done, name)
+
+    def _add_missing(self, connection: Connection, vectors: Mapping[int, str]) -> None:
+        if vectors:
+            self._settle_dimension(connection, self._check_meta(connection))
+            self._vectors.add_missing(connection, vectors)
 
     @contextmanager
     def _transaction(self, *, write: bool, snapshot: bool) -> Iterator[Connection]:
@@ -306,6 +369,21 @@ class PostgreSQL(SQLBackend):
             raise
 
     async def _perform(self, name: str, *arguments: Any) -> Any:
+        if self._embedder is None:
+            return await self._perform_embedded(name, *arguments)
+        # Embedding must neither hold up the event loop nor a connection.
+        found: Any = None
+        if name in {"write", "replace", "update"}:
+            found = await self._embedder.aembed(arguments[-1])
+        elif name == "search":
+            found = (await self._embedder.aembed_query(arguments[0]),)
+        token = _embedded.set(found)
+        try:
+            return await self._perform_embedded(name, *arguments)
+        finally:
+            _embedded.reset(token)
+
+    async def _perform_embedded(self, name: str, *arguments: Any) -> Any:
         large = name in {"write", "replace", "update"} and len(arguments[-1]) > _BATCH_ON_THE_LOOP
         if not self._own or large:
             return await super()._perform(name, *arguments)
@@ -334,6 +412,8 @@ class PostgreSQL(SQLBackend):
 
     def _after_fork(self) -> None:
         super()._after_fork()
+        if self._embedder is not None:
+            self._embedder.renew_lock()
         _inherited.extend(self._loops.abandon())
         _inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
@@ -365,9 +445,72 @@ class PostgreSQL(SQLBackend):
     def _many(self, values: Sequence[Any]) -> list[Any]:
         return list(values)
 
-    def _insert(self, connection: Connection, rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]) -> None:
+    def _rows(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        rows, terms = super()._rows(messages)
+        if self._embedder is not None:
+            vectors = _embedded.get() or self._embedder.embed(messages)
+            for each, vector in zip(terms, vectors, strict=True):
+                each["vector"] = None if vector is None else as_text(vector)
+        return rows, terms
+
+    def _insert(
+        self, connection: Connection, rows: Sequence[dict[str, Any]], terms: Sequence[dict[str, Any]]
+    ) -> Mapping[str, str]:
         self._lock_batch(connection, rows)
-        super()._insert(connection, rows, terms)
+        meta = super()._insert(connection, rows, terms)
+        if self._embedder is None:
+            if DIMENSION_KEY in meta:
+                self._vectors.drop(connection, terms)
+        else:
+            if any(each["vector"] is not None for each in terms):
+                self._settle_dimension(connection, meta)
+            self._vectors.write(connection, terms)
+        return meta
+
+    def _settle_dimension(self, connection: Connection, meta: Mapping[str, str]) -> None:
+        if self._embedder is not None and self._embedder.dimension is not None and DIMENSION_KEY not in meta:
+            self._check_dimension(self._vectors.remember_dimension(connection, self._embedder.dimension))
+
+    def _check_meta(self, connection: Connection) -> Mapping[str, str]:
+        meta = super()._check_meta(connection)
+        if DIMENSION_KEY in meta:
+            self._check_dimension(int(meta[DIMENSION_KEY]))
+        return meta
+
+    def _check_dimension(self, dimension: int) -> None:
+        """Refuse to go on when the vectors of the store have another dimension than the embedder's."""
+        if self._embedder is None or self._embedder.dimension == dimension:
+            return
+        if self._embedder.dimension is None:
+            self._embedder.expect(dimension)
+            return
+        raise ConfigurationError(
+            f"the embedder's vectors have {self._embedder.dimension} numbers, those of the table {self.table_name!r} "
+            f"have {dimension}: use the embedder that the messages were stored with, another table_name, or "
+            "reindex=True to embed all messages anew"
+        )
+
+    def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
+        if self._embedder is None:
+            return super()._search(query, where, limit)
+        (vector,) = _embedded.get() or (self._embedder.embed_query(query),)
+        if vector is None:
+            return super()._search(query, where, limit)
+        terms = terms_of(self.tokenizer, query)
+        return self._run(self._best_of_both, terms, as_text(vector), where, limit, snapshot=True)
+
+    def _best_of_both(
+        self, connection: Connection, terms: Sequence[str], vector: str, where: Filter, limit: int | None
+    ) -> list[Message]:
+        self._check_meta(connection)
+        rows = self._terms_within(connection, where, {NEAR: vector})
+        # A vector that points away from the query's has nothing to do with it.
+        by_meaning = {number: row[4] for number, row in enumerate(rows) if row[4] is not None and row[4] > 0}
+        scores = min_max([Ranking(self._by_words(terms, rows), zero=0.0), Ranking(by_meaning)])
+        return self._ranked(connection, rows, scores, where, limit)
+
+    def _with_nearness(self, statement: Select[Any]) -> Select[Any]:
+        return self._vectors.with_nearness(statement, self._tables.terms)
 
     def _overwrite(
         self,

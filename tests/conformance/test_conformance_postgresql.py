@@ -9,6 +9,8 @@ import pytest
 from dynamiq_memory import MemoryBackend
 from dynamiq_memory.backends import PostgreSQL
 from dynamiq_memory.testing import MemoryBackendConformance
+from tests.embedders import NGrams
+from tests.servers import PostgreSQLServer
 
 
 class TestPostgreSQL(MemoryBackendConformance):
@@ -17,4 +19,15 @@ class TestPostgreSQL(MemoryBackendConformance):
     @pytest.fixture
     def backend(self, postgresql_url: str, postgresql_table: str) -> Iterator[MemoryBackend]:
         with PostgreSQL(postgresql_url, table_name=postgresql_table) as backend:
+            yield backend
+
+
+class TestPostgreSQLWithVectors(MemoryBackendConformance):
+    stateful_examples = 20
+
+    @pytest.fixture
+    def backend(self, postgresql_server: PostgreSQLServer, postgresql_table: str) -> Iterator[MemoryBackend]:
+        if not postgresql_server.has_pgvector:
+            pytest.skip("the server has no pgvector")
+        with PostgreSQL(postgresql_server.url, table_name=postgresql_table, embedder=NGrams()) as backend:
             yield backend

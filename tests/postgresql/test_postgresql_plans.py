@@ -13,6 +13,7 @@ import pytest
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import PostgreSQL
+from tests.embedders import NGrams
 from tests.servers import PostgreSQLServer
 
 MESSAGES = 200_000
@@ -23,7 +24,8 @@ SCOPE = {"user_id": "u-7", "session_id": "s-7"}
 @pytest.fixture(scope="module")
 def large(postgresql_server: PostgreSQLServer) -> Iterator[PostgreSQL]:
     name = f"t_large_{uuid.uuid4().hex[:8]}"
-    with PostgreSQL(postgresql_server.url, table_name=name) as store:
+    embedder = NGrams(8) if postgresql_server.has_pgvector else None
+    with PostgreSQL(postgresql_server.url, table_name=name, embedder=embedder) as store:
         with psycopg.connect(postgresql_server.url, autocommit=True) as sql:
             sql.execute(
                 f"""INSERT INTO {name} (user_id, session_id, id, timestamp, role, content, metadata, extra, filterable)
@@ -35,10 +37,13 @@ def large(postgresql_server: PostgreSQLServer) -> Iterator[PostgreSQL]:
                 f"""INSERT INTO {name}_terms (user_id, session_id, seq, timestamp, length, terms)
                 SELECT user_id, session_id, seq, timestamp, 1, '\\x000000000001' FROM {name}"""
             )
+            if embedder is not None:
+                sql.execute(f"INSERT INTO {name}_vectors SELECT seq, '[1,2,3,4,5,6,7,8]' FROM {name}")
+                sql.execute(f"VACUUM ANALYZE {name}_vectors")
             sql.execute(f"VACUUM ANALYZE {name}, {name}_terms")
         yield store
         with psycopg.connect(postgresql_server.url, autocommit=True) as sql:
-            sql.execute(f"DROP TABLE {name}, {name}_terms, {name}_meta")
+            sql.execute(f"DROP TABLE IF EXISTS {name}, {name}_terms, {name}_meta, {name}_vectors")
 
 
 @pytest.fixture
@@ -89,6 +94,7 @@ CALLS: dict[str, Callable[[PostgreSQL], Any]] = {
     "around a message": lambda store: store.around([anchor()], 3, 3),
     "searching a session": lambda store: store.search("word", SCOPE, 5),
     "searching a user": lambda store: store.search("word", {"user_id": "u-7"}, 5),
+    "searching a user by a key": lambda store: store.search("word", {"user_id": "u-7", "n": 7}, 5),
     "counting a session": lambda store: store.count(SCOPE),
     "appending": lambda store: store.add(Message(role="user", content="new", metadata=SCOPE)),
     "updating": lambda store: store.update([anchor()], {"n": 7}),

@@ -33,6 +33,15 @@ class PostgreSQLServer:
             url = url.set(database=database)
         return url.update_query_dict(options).render_as_string(hide_password=False)
 
+    @property
+    def has_pgvector(self) -> bool:
+        """Whether the extension is installed on it."""
+        import psycopg  # noqa: PLC0415 - not where only the lowest versions are tested
+
+        with psycopg.connect(self.url) as connection:
+            found = connection.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+        return found is not None and found[0] == 1
+
     def restart(self) -> None:
         """Stop it, at which its connections break, and start it again."""
         if self.own is None:

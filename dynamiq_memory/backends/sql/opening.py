@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, column, inspect, select
 from dynamiq_memory._ids import new_id
 from dynamiq_memory._json import MAX_INTEGER
 from dynamiq_memory.backends.sql.rows import COLUMNS, from_rows
-from dynamiq_memory.backends.sql.schema import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
+from dynamiq_memory.backends.sql.schema import DIMENSION_KEY, SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
 from dynamiq_memory.exceptions import ConfigurationError, MessageError
 from dynamiq_memory.messages import (
     LATEST,
@@ -54,9 +54,9 @@ class Legacy:
     order: ColumnElement[Any]
 
 
-def has_tables(connection: Connection, tables: Tables) -> bool:
-    """Whether there is a table of messages, of whatever kind."""
-    return bool(_columns(connection, tables.messages))
+def has_table(connection: Connection, table: Table) -> bool:
+    """Whether there is a table of a name, of whatever kind."""
+    return inspect(connection).has_table(table.name, table.schema)
 
 
 def is_ready(connection: Connection, tables: Tables, tokenize: Tokenize) -> bool:
@@ -64,7 +64,9 @@ def is_ready(connection: Connection, tables: Tables, tokenize: Tokenize) -> bool
     for each in (tables.messages, tables.terms, tables.meta):
         if _columns(connection, each) != {c.name for c in each.columns}:
             return False
-    return _meta(connection, tables) == {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: signature_of(tokenize)}
+    meta = _meta(connection, tables)
+    meta.pop(DIMENSION_KEY, None)
+    return meta == {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: signature_of(tokenize)}
 
 
 def open_tables(
