@@ -27,6 +27,7 @@ except ImportError as error:
 from dynamiq_memory.backends.dynamo.client import Settings, check_connection, make_client
 from dynamiq_memory.backends.dynamo.errors import translated
 from dynamiq_memory.backends.dynamo.reader import Reader
+from dynamiq_memory.backends.dynamo.replacements import Replacements
 from dynamiq_memory.backends.dynamo.requests import Table
 from dynamiq_memory.backends.dynamo.table import open_table
 from dynamiq_memory.backends.dynamo.writer import Writer
@@ -271,7 +272,7 @@ class DynamoDB(MemoryBackend):
         return sorted(self._reader.sessions(where), key=latest_first)
 
     def _empty(self) -> bool:
-        return next(self._reader.keys(Filter()), None) is None
+        return self._reader.empty()
 
     def _close(self) -> None:
         if self._own and self._made is not None:
@@ -292,8 +293,9 @@ class DynamoDB(MemoryBackend):
 
     def _set_up(self) -> None:
         table = Table(self.table_name, self._where, self._client, consistent=self.consistent_reads)
-        self._reader = Reader(table)
-        self._writer = Writer(table, self._reader, self.ttl)
+        replacements = Replacements(table)
+        self._reader = Reader(table, replacements)
+        self._writer = Writer(table, self._reader, replacements, self.ttl)
 
     def _client(self) -> Any:
         if self._made is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -180,6 +181,7 @@ class Watched:
         requests: The requests since the last `reset`, by their operation.
         units: The capacity that they consumed, as the server says.
         looked_at: How many items queries and scans looked at.
+        before: Called with each request's operation and arguments before it is sent; it may raise.
     """
 
     def __init__(self) -> None:
@@ -193,9 +195,11 @@ class Watched:
         self.requests: Counter[str] = Counter()
         self.units = 0.0
         self.looked_at = 0
+        self.before: Callable[[str, dict[str, Any]], None] = lambda *_: None
 
     def _before(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
         check(model.name, params)
+        self.before(model.name, params)
         self.requests[model.name] += 1
         if model.name in ("Query", "Scan", "GetItem", "BatchGetItem", "PutItem"):
             return params | {"ReturnConsumedCapacity": "TOTAL"}

@@ -34,7 +34,7 @@ from tests.dynamodb.fixtures import NewStore
 from tests.dynamodb.limits import Watched
 from tests.dynamodb.server import ENDPOINT
 
-QUICK = {"max_attempts": 1, "connect_timeout": 1.0}
+QUICK: dict[str, Any] = {"max_attempts": 1, "connect_timeout": 1.0}
 only_moto = pytest.mark.skipif(bool(os.environ.get(ENDPOINT)), reason="the test uses names that only moto takes")
 
 
@@ -125,7 +125,7 @@ def test_unknown_profile_half_a_pair_and_no_credentials(
 
 def test_an_endpoint_that_is_not_there(credentials: None) -> None:
     for url in ("http://127.0.0.1:1", "http://no-such-host.invalid"):
-        with pytest.raises(BackendConnectionError, match="cannot be reached.*endpoint_url") as caught:
+        with pytest.raises(BackendConnectionError, match=r"cannot be reached.*endpoint_url") as caught:
             DynamoDB(AWS(), endpoint_url=url, **QUICK)
         assert caught.value.__cause__ is not None
         assert "very-secret" not in str(caught.value)

@@ -122,6 +122,12 @@ class Expression:
         expires = self.name(EXPIRES)
         self.parts.append(f"(attribute_not_exists({expires}) OR {expires} > {self.value({'N': str(now)})})")
 
+    def or_with(self, attribute_name: str) -> None:
+        """Let everything through that has an attribute, whatever the parts so far say; no more may come."""
+        if self.parts:
+            # AND goes before OR, and the service refuses parentheses that change nothing.
+            self.parts = [f"{' AND '.join(self.parts)} OR attribute_exists({self.name(attribute_name)})"]
+
     def arguments(self, argument: str) -> dict[str, Any]:
         """The arguments of a call, with the expression under the name of one."""
         arguments: dict[str, Any] = {argument: " AND ".join(self.parts)} if self.parts else {}

@@ -58,8 +58,7 @@ _MEANINGS: dict[str, tuple[type[BackendError], str]] = {
     "expired": (BackendAuthenticationError, "takes the credentials no longer, they have expired ({said}): renew them"),
     "denied": (
         BackendAuthenticationError,
-        "denies a permission ({said}): allow this action on the table and its indexes in the IAM policy of these "
-        "credentials",
+        "denies a permission ({said}): allow this action on the table and its indexes in these credentials' IAM policy",
     ),
     "throttled": (BackendError, _THROTTLED),
     "busy": (BackendConnectionError, "is not available ({said}): try again"),

@@ -14,3 +14,23 @@ def batched(values: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     iterator = iter(values)
     while group := tuple(islice(iterator, size)):
         yield group
+
+
+def limited(values: Iterable[tuple[T, int]], most: int, most_in_all: int) -> Iterator[list[T]]:
+    """Cut values into groups of at most so many, and of at most such a size in all.
+
+    Args:
+        values: Each with its size; one that is larger than the limit makes a group of its own.
+        most: How many.
+        most_in_all: How large.
+    """
+    group: list[T] = []
+    total = 0
+    for value, size in values:
+        if group and (len(group) == most or total + size > most_in_all):
+            yield group
+            group, total = [], 0
+        group.append(value)
+        total += size
+    if group:
+        yield group

@@ -16,7 +16,9 @@ from dynamiq_memory.backends.dynamo.keys import (
     ARRIVAL_DIGITS,
     AT_SESSION,
     AT_USER,
+    PK,
     PLACE_DIGITS,
+    SK,
     Key,
     chunk_key,
     message_key,
@@ -35,12 +37,18 @@ SINCE = "since"
 # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
 MOST_INLINE = 100 * 1024
 # A transaction takes 4 MB; its items have two copies each.
-_MOST_INLINE_AT_ONCE = 1_200_000
+MOST_AT_ONCE = 1_200_000
 _CHUNK_BYTES = 350 * 1024
 # Parts of a message go after it, not before.
 _CHUNKS_OUTLIVE = 24 * 3600
 
 Item = dict[str, Any]
+# Where a version of a message stands: its key, the version's name, and how many parts it has.
+Trace = tuple[str, str, str, int]
+
+
+def _new_version() -> str:
+    return secrets.token_hex(12)
 
 
 @dataclass(slots=True)
@@ -62,8 +70,12 @@ class Draft:
     arrival: str
     body: str
     expires: int | None
-    version: str = field(default_factory=lambda: secrets.token_hex(12))
+    version: str = field(default_factory=_new_version)
     chunks: Sequence[str] = ()
+
+    def renew(self) -> None:
+        """Become another version of the same message."""
+        self.version = _new_version()
 
     def item(self, replaced: Item | None, now: int) -> Item:
         """The item that stands for the message.
@@ -113,7 +125,7 @@ def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int
     inline = sum(sizes.values())
     for draft in sorted(drafts, key=lambda draft: -sizes[id(draft)]):
         size = sizes[id(draft)]
-        if size <= MOST_INLINE and (inline <= _MOST_INLINE_AT_ONCE or len(drafts) > 100):
+        if size <= MOST_INLINE and (inline <= MOST_AT_ONCE or len(drafts) > 100):
             break
         draft.chunks = _split(draft.body)
         inline -= size
@@ -149,8 +161,23 @@ def version_of(item: Item) -> str:
 
 def chunks_of(item: Item) -> list[Key]:
     """The keys of the parts of a message."""
-    count = int(item[CHUNKS]["N"]) if CHUNKS in item else 0
-    return [chunk_key(version_of(item), number) for number in range(count)]
+    return chunks_of_trace(trace_of(item))
+
+
+def trace_of(item: Item) -> Trace:
+    """Where a version of a message stands."""
+    return item[PK]["S"], item[SK]["S"], version_of(item), int(item[CHUNKS]["N"]) if CHUNKS in item else 0
+
+
+def chunks_of_trace(trace: Trace) -> list[Key]:
+    """The keys of the parts of a version of a message."""
+    _, _, version, count = trace
+    return [chunk_key(version, number) for number in range(count)]
+
+
+def weight_of(draft: Draft) -> int:
+    """About how many bytes of a transaction a message takes, without its copies."""
+    return 0 if draft.chunks else len(draft.body.encode())
 
 
 def has_expired(item: Mapping[str, Any], now: int) -> bool:

@@ -6,7 +6,8 @@
     session/<session>   @<user>               says that this user has (had) such a session
     chunks/<version>    <number>              a part of a large message
 
-A message also has a place in two local secondary indexes, `by_session` and `by_user`. All of it is plain ASCII.
+A message also has a place in two local secondary indexes, `by_session` and `by_user`. What large replacements need
+besides is told in `replacements`. All of it is plain ASCII.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _NANOSECOND_DIGITS = 16
 _PROCESS_DIGITS = 6
 ARRIVAL_DIGITS = _NANOSECOND_DIGITS + _PROCESS_DIGITS
 PLACE_DIGITS = _TIME_DIGITS + ARRIVAL_DIGITS
+# Behind the places of all messages, and of what stands behind these.
+HIGHEST = "g~"
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
 

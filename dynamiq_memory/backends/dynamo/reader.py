@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from dynamiq_memory.backends.base import Session, session_filter
 from dynamiq_memory.backends.dynamo.conditions import Expression
@@ -27,6 +28,7 @@ from dynamiq_memory.backends.dynamo.keys import (
     AT_USER,
     BY_SESSION,
     BY_USER,
+    HIGHEST,
     PK,
     PLACE_DIGITS,
     SK,
@@ -40,21 +42,25 @@ from dynamiq_memory.backends.dynamo.keys import (
     partition,
     time_of,
 )
+from dynamiq_memory.backends.dynamo.replacements import REPLACEMENT, Replacements, Settled
 from dynamiq_memory.backends.dynamo.requests import Table
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf, Range
 from dynamiq_memory.messages import LATEST, MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
 
 _FIRST = "0" * PLACE_DIGITS
-_LAST = "f" * PLACE_DIGITS
 # What a filter leaves of a page is unknown: look at this many at least.
 _LEAST_PAGE_TO_FILTER = 200
 # More sessions than this of one user are read as all of that user's, less more than this many ids are looked for.
 _MOST_SESSIONS = 20
 _MOST_IDS = 1000
 _MANY_ANCHORS = 4
+# How often a reading may find what must be settled before it goes on.
+_MOST_SETTLED = 1000
 
 Found = tuple[Item, Message]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,23 @@ class Part:
     """
 
     low: str = _FIRST
-    high: str = _LAST
+    high: str = HIGHEST
     newest_first: bool = True
+
+
+def again_when_settled(operation: Callable[P, T]) -> Callable[P, T]:
+    """Do an operation that only reads anew when what it reads has been settled meanwhile."""
+
+    @wraps(operation)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_MOST_SETTLED):
+            try:
+                return operation(*args, **kwargs)
+            except Settled:
+                continue
+        raise BackendError("others keep replacing the same messages; try again")
+
+    return repeated
 
 
 class Reader:
@@ -99,23 +120,27 @@ class Reader:
 
     Args:
         table: The table.
+        replacements: Settles what a replacement left behind.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, replacements: Replacements) -> None:
         """Keep the table."""
         self._table = table
+        self._replacements = replacements
 
     # --- what matches, in order ------------------------------------------------------------------------------
 
+    @again_when_settled
     def read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         """Read messages as `get_all` promises, but not yet as views."""
-        high = next_to(self._place(before), -1) if before is not None else _LAST
+        high = next_to(self._place(before), -1) if before is not None else HIGHEST
         low = next_to(self._place(after), 1) if after is not None else _FIRST
         chosen = [message for _, message in islice(self.matching(where, Part(low, high, after is None), limit), limit)]
         if after is None:
             chosen.reverse()
         return chosen
 
+    @again_when_settled
     def around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
         """Read neighbours as `around` promises, but not yet as views."""
         keys = [message_key(anchor.user_id, anchor.session_id, anchor.id) for anchor in anchors]
@@ -155,13 +180,29 @@ class Reader:
             found += islice(self.matching(where, Part(next_to(high, 1), newest_first=False), after), after)
         return [(place_of(item), message) for item, message in found]
 
-    def matching(self, where: Filter, of: Part = Part(), limit: int | None = None) -> Iterator[Found]:
+    @again_when_settled
+    def all_matching(self, where: Filter, replacing: str | None = None) -> list[Found]:
+        """The messages that match, newest first.
+
+        Args:
+            where: What to read.
+            replacing: The name of the replacement that reads; see `Replacements.settle`.
+        """
+        return list(self.matching(where, replacing=replacing))
+
+    def matching(
+        self, where: Filter, of: Part = Part(), limit: int | None = None, replacing: str | None = None
+    ) -> Iterator[Found]:
         """The messages that match, in order.
 
         Args:
             where: What to read.
             of: The part of the order, and its direction.
             limit: How many will be read at most, or None.
+            replacing: The name of the replacement that reads.
+
+        Raises:
+            Settled: What it reads has changed.
         """
         if any(isinstance(each, OneOf) and not each.values for each in where.conditions):
             return
@@ -172,11 +213,11 @@ class Reader:
         if spans is None:
             yield from self._in_order(self._scanned(where), where, of, limit)
             return
-        keys = _keys_of_ids(where, spans)
+        keys = _keys_of_ids(where, spans) if replacing is None else None
         if keys is not None:
             yield from self._in_order(self._table.get_many(keys, consistent=self._table.consistent), where, of, limit)
             return
-        items = [self._items(span, where, of, limit) for span in spans]
+        items = [self._items(span, where, of, limit, replacing) for span in spans]
         for item in heapq.merge(*items, key=place_of, reverse=of.newest_first):
             found = self.found(item, where)
             if found is not None:
@@ -198,9 +239,19 @@ class Reader:
         choose = heapq.nlargest if of.newest_first else heapq.nsmallest
         return choose(limit, matching, key=_place_of_found)
 
-    def _items(self, span: Span, where: Filter, of: Part, limit: int | None) -> Iterator[Item]:
+    def _messages(self, pages: Iterable[dict[str, Any]], replacing: str | None = None) -> Iterator[Item]:
+        """The items of pages, but for signs of replacements, which are settled."""
+        for page in pages:
+            for item in page["Items"]:
+                if REPLACEMENT in item:
+                    self._replacements.settle(item, replacing)
+                else:
+                    yield item
+
+    def _items(self, span: Span, where: Filter, of: Part, limit: int | None, replacing: str | None) -> Iterator[Item]:
         expression = Expression()
         expression.add(where.beyond_scope)
+        expression.or_with(REPLACEMENT)
         filtered = bool(where.beyond_scope)
         pages = self._table.query(
             partition(span.user_id, span.session_id),
@@ -210,12 +261,13 @@ class Reader:
             newest_first=of.newest_first,
             page=max(limit, _LEAST_PAGE_TO_FILTER) if filtered and limit is not None else limit,
         )
-        return (item for page in pages for item in page["Items"])
+        return self._messages(pages, replacing)
 
     def _scanned(self, where: Filter) -> Iterator[Item]:
         expression = Expression()
         expression.add(where.beyond_scope)
-        return (item for page in self._table.scan(expression, index=BY_USER) for item in page["Items"])
+        expression.or_with(REPLACEMENT)
+        return self._messages(self._table.scan(expression, index=BY_USER))
 
     def _loaded(self, item: Item) -> Found | None:
         """The message of an item; of a large one, put together. None if it is gone meanwhile."""
@@ -267,21 +319,27 @@ class Reader:
 
     # --- without the messages themselves ---------------------------------------------------------------------
 
+    @again_when_settled
+    def empty(self) -> bool:
+        """Whether there is no message."""
+        return next(self.keys(Filter()), None) is None
+
     def keys(self, where: Filter) -> Iterator[Item]:
-        """What matches a filter on user_id and session_id alone, and where its parts are: no messages."""
+        """What matches a filter on user_id and session_id alone, and where its parts are: no messages.
+
+        Raises:
+            Settled: What it reads has changed.
+        """
         return self._projected(where, (AT_USER, PK, SK, VERSION, CHUNKS, USER_KEY, SESSION_KEY))
 
+    @again_when_settled
     def count(self, where: Filter) -> int:
         """Count as `count` promises."""
-        spans = self.spans(where)
-        exact = spans is not None and not where.beyond_scope and _says_all(where, spans)
-        if spans is None and not where.conditions:
-            pages = self._table.scan(_unexpired(), index=BY_USER, Select="COUNT")
-            return sum(page["Count"] for page in pages)
-        if spans is None or not exact:
+        if where.beyond_scope:
             return sum(1 for _ in self.matching(where))
-        return sum(page["Count"] for span in spans for page in self._span_pages(span, _unexpired(), Select="COUNT"))
+        return sum(1 for _ in self._projected(where, (USER_KEY, SESSION_KEY)))
 
+    @again_when_settled
     def sessions(self, where: Filter) -> list[Session]:
         """The sessions of what matches, in no order."""
         groups: dict[tuple[str | None, str | None], list[float]] = {}
@@ -298,20 +356,20 @@ class Reader:
         spans = self.spans(where)
         for span in spans if spans is not None else (None,):
             expression = _unexpired()
-            projection = {"ProjectionExpression": ", ".join(expression.name(each) for each in attributes)}
+            names = (*attributes, REPLACEMENT, PK, SK)
+            projection = {"ProjectionExpression": ", ".join(dict.fromkeys(expression.name(each) for each in names))}
             if span is None:
                 pages = self._table.scan(expression, index=BY_USER, **projection)
             else:
                 pages = self._span_pages(span, expression, **projection)
-            for page in pages:
-                for item in page["Items"]:
-                    user, session = scope_of(item)
-                    if (users is None or user in users) and (sessions is None or session in sessions):
-                        yield item
+            for item in self._messages(pages):
+                user, session = scope_of(item)
+                if (users is None or user in users) and (sessions is None or session in sessions):
+                    yield item
 
     def _span_pages(self, span: Span, expression: Expression, **more: Any) -> Iterator[dict[str, Any]]:
-        pk, between = partition(span.user_id, span.session_id), span.between(_FIRST, _LAST)
-        return self._table.query(pk, between, index=span.index, expression=expression, **more)
+        pk, between = partition(span.user_id, span.session_id), span.between(_FIRST, HIGHEST)
+        return self._table.query(pk, between, index=span.index, expression=expression, newest_first=True, **more)
 
 
 def scope_of(item: Item) -> tuple[str | None, str | None]:
@@ -329,11 +387,6 @@ def _unexpired() -> Expression:
     return expression
 
 
-def _says_all(where: Filter, spans: Sequence[Span]) -> bool:
-    """Whether all that is in the spans matches a filter without other conditions."""
-    return where.scope(SESSION_KEY) is None or all(span.index == BY_SESSION for span in spans)
-
-
 def _within_times(where: Filter, of: Part) -> Part:
     """Narrow a part to the times that a filter allows; the filter itself decides at the bounds."""
     low, high = of.low, of.high
@@ -346,7 +399,7 @@ def _within_times(where: Filter, of: Part) -> Part:
         elif isinstance(condition, OneOf):
             numbers = [_time(v) for v in condition.values if isinstance(v, int | float) and not isinstance(v, bool)]
             if not numbers:
-                return Part(_LAST, _FIRST, of.newest_first)
+                return Part(HIGHEST, _FIRST, of.newest_first)
             times = [("gte", min(numbers)), ("lte", max(numbers))]
         for operator, bound in times:
             if operator in ("gt", "gte"):

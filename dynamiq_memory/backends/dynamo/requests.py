@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,24 +170,37 @@ class Table:
                 answer = self._client().batch_write_item(RequestItems={self.name: sent})
                 left = answer.get("UnprocessedItems", {}).get(self.name, [])
                 if done is not None:
-                    open_ = {_name(_requested(request)) for request in left}
-                    done += [key for key in map(_requested, sent) if _name(key) not in open_]
+                    open_ = {identity(_requested(request)) for request in left}
+                    done += [key for key in map(_requested, sent) if identity(key) not in open_]
                 attempt = self._next_attempt(attempt, progressed=len(left) < len(sent), left=bool(left))
 
-    def put(self, key: Key, **attributes: Any) -> None:
-        """Put an item, whatever stands there."""
-        self._client().put_item(TableName=self.name, Item={**key, **attributes})
+    def put(self, item: Item, condition: Expression | None = None) -> bool:
+        """Put an item where a condition holds of what stands there; return whether it did."""
+        arguments = {} if condition is None else condition.arguments("ConditionExpression")
+        return self._try(self._client().put_item, Item=item, **arguments)
+
+    def set(self, key: Key, attribute: str, value: Mapping[str, Any]) -> bool:
+        """Set an attribute of an item that is there; return whether it is."""
+        expression = Expression()
+        expression.parts.append(f"attribute_exists({expression.name(SK)})")
+        update = f"SET {expression.name(attribute)} = {expression.value(value)}"
+        arguments = expression.arguments("ConditionExpression")
+        return self._try(self._client().update_item, Key=key, UpdateExpression=update, **arguments)
 
     def delete_before(self, key: Key, attribute: str, moment: int) -> None:
         """Delete an item of which an attribute is less than a number; else leave it."""
         expression = Expression()
-        condition = f"{expression.name(attribute)} < {expression.value({'N': str(moment)})}"
-        arguments = expression.arguments("") | {"ConditionExpression": condition}
+        expression.parts.append(f"{expression.name(attribute)} < {expression.value({'N': str(moment)})}")
+        self._try(self._client().delete_item, Key=key, **expression.arguments("ConditionExpression"))
+
+    def _try(self, request: Callable[..., Any], **arguments: Any) -> bool:
         try:
-            self._client().delete_item(TableName=self.name, Key=key, **arguments)
+            request(TableName=self.name, **arguments)
         except ClientError as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise
+            return False
+        return True
 
     def apply(self, changes: Sequence[Change]) -> dict[int, Item | None]:
         """Make changes, all of them or none.
@@ -202,7 +215,7 @@ class Table:
         if len(changes) == 1 and changes[0].draft is not None:
             conflicts = self._put_one(changes[0], now)
         else:
-            conflicts = self._transact(changes, now)
+            conflicts = self.transact([self._operation(each, now) for each in changes])
         for number, current in conflicts.items():
             draft = changes[number].draft
             if draft is not None and current is not None and version_of(current) == draft.version:
@@ -210,19 +223,24 @@ class Table:
         return conflicts
 
     def _put_one(self, change: Change, now: int) -> dict[int, Item | None]:
+        (request,) = self._operation(change, now).values()
         try:
-            self._client().put_item(TableName=self.name, **_operation(change, now))
+            self._client().put_item(**request)
         except ClientError as error:
             if code_of(error) != "ConditionalCheckFailedException":
                 raise
             return {0: error.response.get("Item")}
         return {}
 
-    def _transact(self, changes: Sequence[Change], now: int) -> dict[int, Item | None]:
-        operations = [
-            {"Delete" if each.draft is None else "Put": {"TableName": self.name, **_operation(each, now)}}
-            for each in changes
-        ]
+    def transact(self, operations: Sequence[Mapping[str, Any]]) -> dict[int, Item | None]:
+        """Do several operations, all of them or none.
+
+        Args:
+            operations: At most 100, made by `operation`, each of another item.
+
+        Returns:
+            As for `apply`.
+        """
         attempt = 0
         while True:
             try:
@@ -245,6 +263,12 @@ class Table:
             else:
                 return {}
 
+    def _operation(self, change: Change, now: int) -> dict[str, Any]:
+        version = None if change.expected is None else version_of(change.expected)
+        if change.draft is None:
+            return operation(self.name, change.key, version, put=False)
+        return operation(self.name, change.draft.item(change.expected, now), version, put=True)
+
     def _next_attempt(self, attempt: int, *, progressed: bool, left: bool) -> int:
         if not left or progressed:
             return 0
@@ -254,28 +278,38 @@ class Table:
         return attempt + 1
 
 
-def _operation(change: Change, now: int) -> dict[str, Any]:
+def operation(table: str, target: Item, version: str | None, *, put: bool) -> dict[str, Any]:
+    """An operation of a transaction.
+
+    Args:
+        table: The table's name.
+        target: The item to put, or the key of that to delete.
+        version: What stands there must be of this version. None: there must be nothing where an item is put, something
+            where one is deleted.
+        put: Whether to put.
+    """
     expression = Expression()
-    if change.expected is None:
-        condition = f"attribute_not_exists({expression.name(SK)})"
+    if version is not None:
+        expression.parts.append(f"{expression.name(VERSION)} = {expression.value({'S': version})}")
     else:
-        condition = f"{expression.name(VERSION)} = {expression.value({'S': version_of(change.expected)})}"
-    expression.parts.append(condition)
-    what = {"Key": change.key} if change.draft is None else {"Item": change.draft.item(change.expected, now)}
-    return {
-        **what,
+        expression.parts.append(f"attribute_{'not_' if put else ''}exists({expression.name(SK)})")
+    request = {
+        "TableName": table,
+        "Item" if put else "Key": target,
         **expression.arguments("ConditionExpression"),
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
+    return {"Put" if put else "Delete": request}
 
 
 def _requested(request: dict[str, Any]) -> Key:
     return key_of(request["PutRequest"]["Item"]) if "PutRequest" in request else request["DeleteRequest"]["Key"]
 
 
-def _name(key: Key) -> tuple[str, str]:
+def identity(key: Key) -> tuple[str, str]:
+    """What of a key, or an item, tells it from others."""
     return key[PK]["S"], key[SK]["S"]
 
 
 def _unique(keys: Sequence[Key]) -> list[Key]:
-    return list({_name(key): key for key in keys}.values())
+    return list({identity(key): key for key in keys}.values())

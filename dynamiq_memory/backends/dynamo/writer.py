@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dynamiq_memory.backends.dynamo.conditions import EXPIRES, Expression
 from dynamiq_memory.backends.dynamo.errors import translated
-from dynamiq_memory.backends.dynamo.groups import batched
+from dynamiq_memory.backends.dynamo.groups import batched, limited
 from dynamiq_memory.backends.dynamo.items import (
+    MOST_AT_ONCE,
     SINCE,
     VERSION,
     Draft,
@@ -19,10 +21,12 @@ from dynamiq_memory.backends.dynamo.items import (
     chunks_of,
     drafts_of,
     place_of,
+    weight_of,
 )
 from dynamiq_memory.backends.dynamo.keys import PK, SK, Arrivals, Key, key_of, user_key
 from dynamiq_memory.backends.dynamo.reader import Found, Reader, scope_of
-from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Change, Table, wait
+from dynamiq_memory.backends.dynamo.replacements import Replacements, Settled
+from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Change, Table, identity, wait
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
@@ -34,8 +38,10 @@ _FORGOTTEN = 24 * 3600
 _MOST_REMEMBERED = 10_000
 # How often others may change the same messages while one operation tries to.
 _ATTEMPTS = 40
+_DELETED_AT_ONCE = 500
 
 _Identity = tuple[str, str]
+_Scope = tuple[str | None, str | None]
 
 
 class Writer:
@@ -44,13 +50,15 @@ class Writer:
     Args:
         table: The table.
         reader: Reads it.
+        replacements: Replaces what is too much for a transaction.
         ttl: Seconds after which what is written expires, or None.
     """
 
-    def __init__(self, table: Table, reader: Reader, ttl: int | None) -> None:
+    def __init__(self, table: Table, reader: Reader, replacements: Replacements, ttl: int | None) -> None:
         """Start with nothing known of the table."""
         self._table = table
         self._reader = reader
+        self._replacements = replacements
         self._ttl = ttl
         self._arrivals = Arrivals()
         self._known: dict[tuple[str | None, str], float] = {}
@@ -84,14 +92,14 @@ class Writer:
         done: list[Key] = []
         try:
             self._write_chunks(drafts)
-            held = {_identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+            held = {identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
             now = int(time.time())
-            self._table.write_many([d.item(held.get(_identity(d.key)), now) for d in drafts], done=done)
+            self._table.write_many([d.item(held.get(identity(d.key)), now) for d in drafts], done=done)
         except (BotoCoreError, ClientError, BackendError) as error:
             if not done:
                 raise
-            stored = {_identity(key) for key in done}
-            ids = [draft.message.id for draft in drafts if _identity(draft.key) in stored]
+            stored = {identity(key) for key in done}
+            ids = [draft.message.id for draft in drafts if identity(draft.key) in stored]
             cause = error if isinstance(error, BackendError) else translated(error, self._table.where)
             raise PartialWriteError(
                 f"{cause}. {len(ids)} of {len(drafts)} messages are stored, and up to 25 more may be: add the same "
@@ -124,12 +132,26 @@ class Writer:
             now = time.time()
             if self._known.get((session, user), 0.0) > now - _REMEMBERED:
                 continue
-            more = {} if self._ttl is None else {EXPIRES: {"N": str(int(now) + self._ttl + _FORGOTTEN)}}
-            self._table.put(user_key(session, user), **{USER_KEY: {"S": user}, SINCE: {"N": str(int(now))}}, **more)
+            self._say_that(user, session, int(now))
             with self._known_lock:
                 if len(self._known) >= _MOST_REMEMBERED:
                     self._known.clear()
                 self._known[session, user] = now
+
+    def _say_that(self, user: str, session: str | None, now: int) -> None:
+        """Write down that a user has a session, at least until the last message that is written now expires."""
+        key, since = user_key(session, user), {"N": str(now)}
+        item = {**key, USER_KEY: {"S": user}, SINCE: since}
+        if self._ttl is None:
+            self._table.put(item)
+            return
+        expires = {"N": str(now + self._ttl + _FORGOTTEN)}
+        # Another may have written that it lasts longer, or for good.
+        shorter = Expression()
+        name = shorter.name(EXPIRES)
+        shorter.parts.append(f"attribute_not_exists({shorter.name(SK)}) OR {name} <= {shorter.value(expires)}")
+        while not (self._table.put({**item, EXPIRES: expires}, shorter) or self._table.set(key, SINCE, since)):
+            wait(0)
 
     # --- changing --------------------------------------------------------------------------------------------
 
@@ -137,7 +159,7 @@ class Writer:
         """Store new versions of messages that are there and match: up to 100 all or none."""
         drafts = self._drafts(messages)
         stored: list[Draft] = []
-        for group in batched(drafts, MOST_IN_TRANSACTION):
+        for group in limited(((draft, weight_of(draft)) for draft in drafts), MOST_IN_TRANSACTION, MOST_AT_ONCE):
             try:
                 stored += self._update_group(where, group)
             except (BotoCoreError, ClientError, BackendError) as error:
@@ -149,8 +171,8 @@ class Writer:
         return [draft.message for draft in stored]
 
     def _update_group(self, where: Filter, group: Sequence[Draft]) -> list[Draft]:
-        held = {_identity(item): item for item in self._table.get_many([draft.key for draft in group])}
-        wanted = self._still(where, [(draft, held.get(_identity(draft.key))) for draft in group])
+        held = {identity(item): item for item in self._table.get_many([draft.key for draft in group])}
+        wanted = self._still(where, [(draft, held.get(identity(draft.key))) for draft in group])
         written: set[int] = set()
         for attempt in range(_ATTEMPTS):
             if not wanted:
@@ -174,16 +196,16 @@ class Writer:
         """Replace what matches: in one transaction if old and new together are at most 100."""
         drafts = self._drafts(messages)
         self._write_chunks(drafts)
-        new = {_identity(draft.key): draft for draft in drafts}
+        new = {identity(draft.key): draft for draft in drafts}
         # What stands at a new message's key and does not match the filter.
         others: dict[_Identity, Item | None] = {}
         for attempt in range(_ATTEMPTS):
-            old = {_identity(item): item for item, _ in self._reader.matching(where)}
+            old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing="")}
             held = others | old
             changes = [Change(draft.key, draft, held.get(name)) for name, draft in new.items()]
             changes += [Change(key_of(item), None, item) for name, item in old.items() if name not in new]
             if len(changes) > MOST_IN_TRANSACTION:
-                self._replace_many(drafts, [item for name, item in old.items() if name not in new])
+                self._replace_many(where, drafts, [scope_of(item) for item in old.values()])
                 return
             if not changes:
                 return
@@ -191,26 +213,41 @@ class Writer:
             if not conflicts:
                 self._discard([change.expected for change in changes if change.expected is not None])
                 return
-            others |= {_identity(changes[number].key): current for number, current in conflicts.items()}
+            others |= {identity(changes[number].key): current for number, current in conflicts.items()}
             wait(attempt)
         raise self._contended()
 
-    def _replace_many(self, drafts: Sequence[Draft], old: Sequence[Item]) -> None:
-        """Replace more than a transaction takes: the new first, so that a crash can double and never lose."""
-        if drafts:
-            held = {_identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+    def _replace_many(self, where: Filter, drafts: Sequence[Draft], known: Sequence[_Scope]) -> None:
+        """Replace more than a transaction takes."""
+        scopes = {(draft.message.user_id, draft.message.session_id) for draft in drafts} | set(known)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                wait(attempt)
+                for draft in drafts:
+                    draft.renew()  # who gave the last attempt up may still be deleting its parts
+                self._write_chunks(drafts)
+            name = self._replacements.begin(scopes)
+            old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing=name)}
+            beyond = {scope_of(item) for item in old.values()} - scopes
+            if beyond:
+                scopes |= beyond
+                self._replacements.abandon(name)
+                continue
+            held = {identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
             now = int(time.time())
-            self._table.write_many([d.item(held.get(_identity(d.key)), now) for d in drafts])
-            self._discard(list(held.values()))
-        self._table.write_many(delete=[key_of(item) for item in old])
-        self._discard(old)
+            replaced = [held.get(identity(draft.key)) for draft in drafts]
+            new = [(draft.item(item, now), item) for draft, item in zip(drafts, replaced, strict=True)]
+            coming = {identity(draft.key) for draft in drafts}
+            if self._replacements.replace(name, new, [item for each, item in old.items() if each not in coming]):
+                return
+        raise self._contended()
 
     # --- deleting --------------------------------------------------------------------------------------------
 
     def take(self, where: Filter) -> list[Message]:
         """Delete what matches and return it; of several at once, one gets each message."""
         taken: list[Found] = []
-        for group in batched(self._reader.matching(where), MOST_IN_TRANSACTION):
+        for group in batched(self._reader.all_matching(where), MOST_IN_TRANSACTION):
             taken += self._take_group(where, group)
         taken.sort(key=lambda found: place_of(found[0]))
         return [message for _, message in taken]
@@ -235,8 +272,16 @@ class Writer:
         if where.beyond_scope:
             return len(self.take(where))
         count = 0
-        scopes: set[tuple[str | None, str | None]] = set()
-        for group in batched(self._reader.keys(where), 500):
+        scopes: set[_Scope] = set()
+        keys = self._reader.keys(where)
+        while True:
+            try:
+                group = list(islice(keys, _DELETED_AT_ONCE))
+            except Settled:
+                keys = self._reader.keys(where)
+                continue
+            if not group:
+                break
             self._table.write_many(delete=[key_of(item) for item in group])
             self._discard(group)
             count += len(group)
@@ -247,7 +292,7 @@ class Writer:
             self._sweep()
         return count
 
-    def _forget(self, scopes: set[tuple[str | None, str | None]]) -> None:
+    def _forget(self, scopes: set[_Scope]) -> None:
         """Delete what says that users have sessions, where nobody has said so for long."""
         for user, session in scopes:
             if user is not None:
@@ -265,7 +310,3 @@ class Writer:
 
     def _contended(self) -> BackendError:
         return BackendError(f"{self._table.where}: others keep changing the same messages; try again")
-
-
-def _identity(key: Key) -> _Identity:
-    return key[PK]["S"], key[SK]["S"]
