@@ -66,7 +66,7 @@ def _described(client: Any, table: str) -> dict[str, Any] | None:
 
 def _create(client: Any, table: str, billing: dict[str, Any]) -> dict[str, Any]:
     try:
-        client.create_table(
+        created: dict[str, Any] | None = client.create_table(
             TableName=table,
             AttributeDefinitions=[
                 {"AttributeName": name, "AttributeType": "S"} for name in (PK, SK, *_INDEXES.values())
@@ -77,13 +77,13 @@ def _create(client: Any, table: str, billing: dict[str, Any]) -> dict[str, Any]:
                 for name, sort_key in _INDEXES.items()
             ],
             **billing,
-        )
+        )["TableDescription"]
     except ClientError as error:
         if code_of(error) != "ResourceInUseException":  # another process was first
             raise
+        created = None
     client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS})
-    described: dict[str, Any] = client.describe_table(TableName=table)["Table"]
-    return described
+    return {**created, "TableStatus": "ACTIVE"} if created else client.describe_table(TableName=table)["Table"]
 
 
 def _check(described: dict[str, Any], where: str) -> None:
