@@ -8,11 +8,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 
 class NGrams:
-    """Hashed n-grams of characters: texts are near each other when they share parts of words.
+    """Hashed n-grams of letters: texts are near each other when they share parts of words.
 
     A number of a vector counts the trigrams of words that fall on it. A text without any has a vector of zeros.
 
@@ -40,12 +41,16 @@ class NGrams:
     def _vector(self, text: str) -> list[float]:
         folded = unicodedata.normalize("NFKD", text).casefold()
         counts = [0.0] * self.dimension
-        for word in re.findall(r"[a-z0-9]+", folded):
+        for word in re.findall(r"[a-z]+", folded):
             for start in range(len(word) - 2):
-                digest = hashlib.blake2b(word[start : start + 3].encode(), digest_size=8).digest()
-                counts[int.from_bytes(digest) % self.dimension] += 1.0
+                counts[_hash(word[start : start + 3]) % self.dimension] += 1.0
         length = math.hypot(*counts)
         return [count / length for count in counts] if length else counts
+
+
+@cache
+def _hash(gram: str) -> int:
+    return int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest())
 
 
 class Scripted(NGrams):
