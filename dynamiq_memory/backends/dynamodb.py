@@ -25,11 +25,12 @@ except ImportError as error:
     raise MissingDependencyError("the DynamoDB backend needs boto3: pip install 'dynamiq-memory[dynamodb]'") from error
 
 from dynamiq_memory.backends.dynamo.client import Settings, check_connection, make_client
+from dynamiq_memory.backends.dynamo.dynamiq_table import pages_of_messages
 from dynamiq_memory.backends.dynamo.errors import translated
 from dynamiq_memory.backends.dynamo.reader import Reader
 from dynamiq_memory.backends.dynamo.replacements import Replacements
 from dynamiq_memory.backends.dynamo.requests import Table
-from dynamiq_memory.backends.dynamo.table import open_table
+from dynamiq_memory.backends.dynamo.table import check_is_of_dynamiq, open_table
 from dynamiq_memory.backends.dynamo.writer import Writer
 
 BillingMode = Literal["PAY_PER_REQUEST", "PROVISIONED"]
@@ -52,8 +53,8 @@ class DynamoDB(MemoryBackend):
     because the SDK is synchronous.
 
     Args:
-        connection: A `dynamiq_memory.connections.AWS` (or an object with its attributes), a boto3 session, or a boto3
-            client, which stays the caller's. By default, what the environment says.
+        connection: A `dynamiq_memory.connections.AWS` (or an object with its attributes, or the dynamiq package's own),
+            a boto3 session, or a boto3 client, which stays the caller's. By default, what the environment says.
         table_name: The table.
         create_if_not_exist: Whether to create the table if there is none; else that is an error.
         billing_mode: How a table that is created is paid for: "PAY_PER_REQUEST", or "PROVISIONED" with
@@ -237,6 +238,26 @@ class DynamoDB(MemoryBackend):
         """Whether the store holds no message at all."""
         return bool(await self._acall("empty"))
 
+    def copy_from_dynamiq(self, table_name: str) -> int:
+        """Copy the messages of a table that the dynamiq package wrote into this one; that one is only read.
+
+        Doing so again doubles nothing. The whole table is read, at that cost.
+
+        Args:
+            table_name: The table, in the same region and account.
+
+        Returns:
+            How many messages were copied.
+
+        Raises:
+            ConfigurationError: It is no such table, or an item of it cannot be read.
+        """
+        return int(self._call("copy_from_dynamiq", table_name))
+
+    async def acopy_from_dynamiq(self, table_name: str) -> int:
+        """Copy the messages of a table that the dynamiq package wrote into this one; see `copy_from_dynamiq`."""
+        return int(await self._acall("copy_from_dynamiq", table_name))
+
     # --- what the base class asks for ------------------------------------------------------------------------
 
     def _write(self, messages: Sequence[Message]) -> None:
@@ -270,6 +291,17 @@ class DynamoDB(MemoryBackend):
 
     def _sessions(self, where: Filter) -> list[Session]:
         return sorted(self._reader.sessions(where), key=latest_first)
+
+    def _copy_from_dynamiq(self, table_name: str) -> int:
+        client = self._client()
+        check_is_of_dynamiq(client, table_name)
+        copied = 0
+        for messages in pages_of_messages(client, table_name):
+            prepared = self._prepare(messages)
+            if prepared:
+                self._write(prepared)
+            copied += len(prepared)
+        return copied
 
     def _empty(self) -> bool:
         return self._reader.empty()

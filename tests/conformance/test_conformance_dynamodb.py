@@ -17,7 +17,7 @@ __all__ = ["credentials", "endpoint", "new_store", "table_name", "watched"]
 
 class TestDynamoDB(MemoryBackendConformance):
     messages_per_writer = 6
-    stateful_examples = 12
+    stateful_examples = 6
     stateful_steps = 20
 
     @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -28,16 +29,26 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body of an answer in one packet
     app: Callable[..., Any]
     lock: ClassVar[threading.Lock]
+    # Given an operation's name, the code of the error to answer with; None for none.
+    fault: Callable[[str], str | None] = staticmethod(lambda _: None)
 
     def do_POST(self) -> None:
         """Answer a request; the service has no others."""
         data = self.rfile.read(int(self.headers["Content-Length"]))
+        code = self.fault(self.headers["X-Amz-Target"].rpartition(".")[2])
+        if code is not None:
+            said = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "it is said AKIAIOSFODNN7EXAMPLE"}
+            self.answer(500 if code == "InternalServerError" else 400, [], json.dumps(said).encode())
+            return
         with self.lock:
             request = EnvironBuilder(method="POST", path=self.path, headers=list(self.headers.items()), data=data)
             response = run_wsgi_app(type(self).app, request.get_environ(), buffered=True)
-        body = b"".join(response[0])
-        self.send_response(int(response[1].split()[0]))
-        for name, value in response[2]:
+        self.answer(int(response[1].split()[0]), response[2], b"".join(response[0]))
+
+    def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+        """Send an answer."""
+        self.send_response(status)
+        for name, value in headers:
             if name.lower() not in ("content-length", "server", "date"):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))

@@ -32,7 +32,7 @@ from dynamiq_memory.testing import contents, say
 from dynamiq_memory.testing.concurrency import _run_in_fork
 from tests.dynamodb.fixtures import NewStore
 from tests.dynamodb.limits import Watched
-from tests.dynamodb.server import ENDPOINT
+from tests.dynamodb.server import ENDPOINT, Handler
 
 QUICK: dict[str, Any] = {"max_attempts": 1, "connect_timeout": 1.0}
 only_moto = pytest.mark.skipif(bool(os.environ.get(ENDPOINT)), reason="the test uses names that only moto takes")
@@ -171,10 +171,12 @@ def test_provisioned_capacity(new_store: NewStore) -> None:
     assert (described["ReadCapacityUnits"], described["WriteCapacityUnits"]) == (7, 3)
 
 
+@only_moto
 @pytest.mark.parametrize(
     ("code", "kind", "named"),
     [
         ("UnrecognizedClientException", BackendAuthenticationError, "AWS_SECRET_ACCESS_KEY"),
+        ("InvalidSignatureException", BackendAuthenticationError, "AWS_SECRET_ACCESS_KEY"),
         ("ExpiredTokenException", BackendAuthenticationError, "renew"),
         ("AccessDeniedException", BackendAuthenticationError, "IAM"),
         ("ProvisionedThroughputExceededException", BackendError, "PAY_PER_REQUEST"),
@@ -184,17 +186,61 @@ def test_provisioned_capacity(new_store: NewStore) -> None:
     ],
 )
 def test_errors_of_the_service(
-    store: DynamoDB, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[BackendError], named: str
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[BackendError], named: str
 ) -> None:
-    def fail(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": code, "Message": "for AKIAIOSFODNN7EXAMPLE"}}, "Query")
-
-    monkeypatch.setattr(store._made, "query", fail)
+    store = new_store(max_attempts=1)
+    monkeypatch.setattr(Handler, "fault", staticmethod(lambda operation: code if operation == "Query" else None))
     with pytest.raises(kind, match=named) as caught:
         store.get_all(filters={"user_id": "u"})
     assert type(caught.value) is kind
     assert isinstance(caught.value.__cause__, ClientError)
     assert "AKIA" not in str(caught.value)
+    monkeypatch.setattr(Handler, "fault", staticmethod(lambda _: code))
+    with pytest.raises(kind, match=named):
+        new_store(max_attempts=1)
+
+
+@only_moto
+def test_throttling_is_tried_again_and_then_an_error(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(max_attempts=3)
+    store.add(say("registers the user"))
+    waits: list[float] = []
+    asked: list[str] = []
+    throttled = 2
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=waits.append))
+
+    def fault(operation: str) -> str | None:
+        asked.append(operation)
+        return "ThrottlingException" if len(asked) <= throttled else None
+
+    monkeypatch.setattr(Handler, "fault", staticmethod(fault))
+    store.add(say("after all"))
+    assert asked == ["PutItem"] * 3
+    assert len(waits) == 2
+    asked.clear()
+    throttled = 10
+    with pytest.raises(BackendError, match="throttled, also after all retries"):
+        store.add(say("never"))
+    assert asked == ["PutItem"] * 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "named"), [("ThrottlingError", "throttled"), ("TransactionConflict", "same messages")]
+)
+def test_reasons_of_a_cancelled_transaction(
+    store: DynamoDB, monkeypatch: pytest.MonkeyPatch, reason: str, named: str
+) -> None:
+    def fail(**_: Any) -> None:
+        response: Any = {
+            "Error": {"Code": "TransactionCanceledException", "Message": "cancelled"},
+            "CancellationReasons": [{"Code": "None"}, {"Code": reason}],
+        }
+        raise ClientError(response, "TransactWriteItems")
+
+    monkeypatch.setattr("dynamiq_memory.backends.dynamo.requests.wait", lambda _: None)
+    monkeypatch.setattr(store._made, "transact_write_items", fail)
+    with pytest.raises(BackendError, match=named):
+        store.add_many([say("1"), say("2")])
 
 
 def test_secrets_do_not_show(
@@ -213,7 +259,7 @@ def test_secrets_do_not_show(
 def test_what_signs_the_requests(
     credentials: None, endpoint: str, table_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also an object of dynamiq's, whose keys are plain strings."""
+    """Also objects of dynamiq's, whose keys are plain strings, and which make sessions."""
 
     def signed_by(connection: Any) -> tuple[str, str | None, str]:
         with DynamoDB(connection, table_name, endpoint_url=endpoint) as store:
@@ -222,12 +268,11 @@ def test_what_signs_the_requests(
 
     class LikeDynamiq(SimpleNamespace):
         def get_boto3_session(self) -> boto3.Session:
-            raise AssertionError("its attributes are enough")
+            return boto3.Session(self.access_key_id, "s", "t of its own", region_name=self.region)
 
-    theirs = LikeDynamiq(
-        access_key_id="theirs", secret_access_key="s", session_token="t", region="us-east-2", profile=None
-    )
-    assert signed_by(theirs) == ("theirs", "t", "us-east-2")
+    plain = {"access_key_id": "theirs", "secret_access_key": "s", "region": "us-east-2", "profile": None}
+    assert signed_by(SimpleNamespace(**plain, session_token="t")) == ("theirs", "t", "us-east-2")
+    assert signed_by(LikeDynamiq(**plain)) == ("theirs", "t of its own", "us-east-2")
     assert signed_by(AWS()) == ("test", None, "eu-west-1")
     file = tmp_path / "credentials"
     file.write_text("[named]\naws_access_key_id = named\naws_secret_access_key = s\n")
@@ -342,3 +387,23 @@ def test_what_says_that_a_user_has_a_session_goes_when_it_is_old(
     monkeypatch.setattr(time, "time", lambda: real() + 25 * 3600)
     assert store.delete(user_id="u") == 1
     assert left() == 0
+
+
+def test_a_session_is_found_by_its_name_as_long_as_any_message_of_it_lasts(new_store: NewStore) -> None:
+    """One process lets messages expire, and another does not."""
+
+    def expires(user: str) -> str | None:
+        key = {"pk": {"S": "session/s"}, "sk": {"S": f"@{user}"}}
+        item = lasting._made.get_item(TableName=lasting.table_name, Key=key)["Item"]
+        return item["expires"]["N"] if "expires" in item else None
+
+    lasting, short, shorter = new_store(), new_store(ttl=1000), new_store(ttl=10)
+    lasting.add(say("1", user="u", session="s"))
+    short.add(say("2", user="u", session="s"))
+    assert expires("u") is None
+    short.add(say("3", user="v", session="s"))
+    until = expires("v")
+    shorter.add(say("4", user="v", session="s"))
+    assert expires("v") == until is not None
+    lasting.add(say("5", user="v", session="s"))
+    assert expires("v") is None

@@ -70,7 +70,7 @@ def test_a_crash_at_any_request_leaves_the_old_or_the_new(
 ) -> None:
     store, other = new_store(), new_store()
     outcomes = []
-    old, new = ["0", LARGE, "2", "3", "4"], ["0 again", "new 1", LARGE + "new", "new 3", "new 4"]
+    old, new = ["0", LARGE, "2"], ["0 again", LARGE + "new", "new 2"]
     for crash_at in itertools.count(1):
         name = f"session-{crash_at}"
         stored = store.add_many(session(name, *old))
@@ -91,7 +91,7 @@ def test_a_crash_at_any_request_leaves_the_old_or_the_new(
         seen = read(other, name)
         assert seen in (old, new)
         outcomes.append(seen == new)
-        assert other.count({"user_id": "user-1", "session_id": name}) == 5
+        assert other.count({"user_id": "user-1", "session_id": name}) == 3
         if crash_at % 2:  # a late addition goes behind what is there
             other.add(say("late", session=name))
             seen.append("late")
@@ -177,7 +177,12 @@ def test_a_message_that_was_changed_meanwhile_stays_so(new_store: NewStore, watc
     stored = store.add_many(session("s", *(f"old {n}" for n in range(5))))
     again = stored[0].model_copy(update={"content": "again"})
     changed = [stored[n].model_copy(update={"content": f"changed {n}"}) for n in (0, 1)]
-    during(watched, "TransactWriteItems", lambda: [other.update([each]) for each in changed] and None)
+
+    def change() -> None:
+        for each in changed:
+            assert other.update([each])
+
+    during(watched, "TransactWriteItems", change)
     store.replace({"user_id": "user-1", "session_id": "s"}, [again, *session("s", *(f"new {n}" for n in range(5)))])
     assert sorted(read(other, "s")) == ["changed 0", "changed 1", *(f"new {n}" for n in range(5))]
     assert left_behind(store) == []

@@ -208,6 +208,14 @@ def test_many_medium_messages_are_one_transaction(store: Any, watched: Watched) 
     assert contents(store.get_all()) == texts
 
 
+def test_many_medium_messages_are_updated_within_the_limits(store: Any, watched: Watched) -> None:
+    stored = store.add_many([say("x" * 90_000) for _ in range(102)])
+    watched.reset()
+    assert len(store.update([m.model_copy(update={"content": "y" * 90_000}) for m in stored])) == 102
+    assert watched.requests["TransactWriteItems"] > 2
+    assert set(contents(store.get_all())) == {"y" * 90_000}
+
+
 def test_a_half_written_large_message_is_never_seen(store: Any) -> None:
     def broken(call: int, original: Any, arguments: dict[str, Any]) -> Any:
         raise store._made.exceptions.InternalServerError({"Error": {"Code": "InternalServerError"}}, "PutItem")

@@ -40,7 +40,8 @@ def check_connection(connection: Any) -> Any:
     """Check what was given as a connection.
 
     Returns:
-        A session of boto3's, an object with the attributes of `dynamiq_memory.connections.AWS`, or a client.
+        A session of boto3's, an object that makes one or has the attributes of `dynamiq_memory.connections.AWS`, or a
+        client.
 
     Raises:
         ConfigurationError: It is none of these.
@@ -55,7 +56,11 @@ def check_connection(connection: Any) -> Any:
     client = getattr(getattr(connection, "meta", None), "client", None)
     if isinstance(client, BaseClient):  # boto3.resource("dynamodb")
         return check_connection(client)
-    if isinstance(connection, boto3.Session) or all(hasattr(connection, name) for name in _ATTRIBUTES):
+    if (
+        isinstance(connection, boto3.Session)
+        or _makes_sessions(connection)
+        or all(hasattr(connection, name) for name in _ATTRIBUTES)
+    ):
         return connection
     raise ConfigurationError(
         "connection must be a dynamiq_memory.connections.AWS, a boto3 client or a boto3 session, not a "
@@ -70,7 +75,10 @@ def make_client(connection: Any, settings: Settings) -> Any:
         ConfigurationError: A key of a pair is missing.
         botocore.exceptions.BotoCoreError: The region or the profile is missing.
     """
-    session = connection if isinstance(connection, boto3.Session) else _session(connection)
+    if _makes_sessions(connection):
+        session = connection.get_boto3_session()
+    else:
+        session = connection if isinstance(connection, boto3.Session) else _session(connection)
     return session.client(
         "dynamodb",
         region_name=settings.region,
@@ -84,6 +92,11 @@ def make_client(connection: Any, settings: Settings) -> Any:
             user_agent_extra="dynamiq-memory",
         ),
     )
+
+
+def _makes_sessions(connection: Any) -> bool:
+    """Whether it is a connection of the dynamiq package's, which knows how its own credentials are found."""
+    return callable(getattr(connection, "get_boto3_session", None))
 
 
 def _session(connection: Any) -> boto3.Session:

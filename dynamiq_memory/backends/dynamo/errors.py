@@ -38,15 +38,18 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "denied": ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"),
     "throttled": (
         "LimitExceededException",
+        "ProvisionedThroughputExceeded",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "Throttling",
+        "ThrottlingError",
         "ThrottlingException",
         "TooManyRequestsException",
     ),
     "busy": ("InternalServerError", "InternalFailure", "ServiceUnavailable", "ServiceUnavailableException"),
     "missing": ("ResourceNotFoundException",),
-    "full": ("ItemCollectionSizeLimitExceededException",),
+    "full": ("ItemCollectionSizeLimitExceeded", "ItemCollectionSizeLimitExceededException"),
+    "contended": ("TransactionConflict", "TransactionConflictException", "TransactionInProgressException"),
 }
 _KIND_OF = {code: kind for kind, codes in _KINDS.items() for code in codes}
 _THROTTLED = (
@@ -67,6 +70,7 @@ _MEANINGS: dict[str, tuple[type[BackendError], str]] = {
         "is not there ({said}): correct table_name or the region, or open it with create_if_not_exist=True",
     ),
     "full": (BackendError, "has 10 GB of one user, all that a partition takes ({said}): delete old messages"),
+    "contended": (BackendError, "has others who keep changing the same messages ({said}): try again"),
 }
 _UNREACHABLE = (
     sdk.ConnectionError,
@@ -109,6 +113,8 @@ def translated(error: Exception, where: str) -> DynamiqMemoryError:
     code = code_of(error)
     said = _KEY_ID.sub("…", str(error.response.get("Error", {}).get("Message") or error.response.get("message") or ""))
     said = f"{code}: {said}" if said else code
+    # Of a transaction that was cancelled, the first reason that means something to us.
+    code = next((reason["Code"] for reason in reasons_of(error) if reason.get("Code") in _KIND_OF), code)
     if code in _KIND_OF:
         error_type, meaning = _MEANINGS[_KIND_OF[code]]
         return error_type(f"{where} {meaning.format(said=said)}")

@@ -20,6 +20,8 @@ def _schema(sort_key: str) -> list[dict[str, str]]:
     return [{"AttributeName": PK, "KeyType": "HASH"}, {"AttributeName": sort_key, "KeyType": "RANGE"}]
 
 
+# The keys of a table of the dynamiq package.
+_OF_DYNAMIQ = [("HASH", "message_id"), ("RANGE", "timestamp")]
 _INDEXES = {BY_SESSION: AT_SESSION, BY_USER: AT_USER}
 
 
@@ -52,6 +54,23 @@ def open_table(client: Any, table: str, where: str, *, create: bool, billing: di
         client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS})
     if expiring:
         _expire(client, table, where, enable=create)
+
+
+def check_is_of_dynamiq(client: Any, table: str) -> None:
+    """Check that a table is one of the dynamiq package's.
+
+    Raises:
+        ConfigurationError: It is of another kind.
+        BackendError: It is not there.
+    """
+    described = _described(client, table)
+    if described is None:
+        raise BackendError(f"the table {table!r} of the dynamiq package is not there: correct its name or the region")
+    keys = _sorted(described["KeySchema"])
+    if keys != _OF_DYNAMIQ:
+        raise ConfigurationError(
+            f"{table!r} is no table of the dynamiq package: its keys are {keys}, not {_OF_DYNAMIQ}"
+        )
 
 
 def _described(client: Any, table: str) -> dict[str, Any] | None:
@@ -93,6 +112,11 @@ def _check(described: dict[str, Any], where: str) -> None:
         for each in described.get("LocalSecondaryIndexes", ())
     }
     wanted = {name: (_sorted(_schema(sort_key)), "ALL") for name, sort_key in _INDEXES.items()}
+    if _sorted(described["KeySchema"]) == _OF_DYNAMIQ:
+        raise ConfigurationError(
+            f"{where} is one of the dynamiq package, whose keys find no user's or session's messages, and cannot be "
+            "changed: open another table_name, and call copy_from_dynamiq with this table's name on it"
+        )
     ours = _sorted(described["KeySchema"]) == _sorted(_schema(SK))
     if not ours or any(indexes.get(name) != each for name, each in wanted.items()) or set(types.values()) != {"S"}:
         raise ConfigurationError(

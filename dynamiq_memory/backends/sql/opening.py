@@ -200,7 +200,7 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store, legac
 def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
     """Read a row; a time that cannot be read becomes that of the row before it."""
     try:
-        return prepare([_from_dynamiq(*row, last=last)])[0]
+        return prepare([from_dynamiq(*row, last=last)])[0]
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"the message {row[0]!r} in the table {name!r} of the dynamiq package cannot be read ({error}): mend or "
@@ -208,9 +208,22 @@ def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
         ) from error
 
 
-def _from_dynamiq(
+def from_dynamiq(
     message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, *, last: float
 ) -> Message:
+    """Read what the dynamiq package wrote of a message.
+
+    Args:
+        message_id: Its id.
+        role: Its role.
+        content: Its content.
+        metadata: Its metadata as JSON text.
+        timestamp: Its time.
+        last: The time of the message before it, for one without a time that can be read.
+
+    Raises:
+        ValueError: It is no message.
+    """
     values = json.loads(metadata or "{}", parse_constant=str, parse_int=_integer)
     if not isinstance(values, dict):
         values = {} if values is None else {"metadata": values}
