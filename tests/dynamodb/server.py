@@ -13,10 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-from moto.core.serialize import JSONSerializer
-from moto.dynamodb.models.table import Table
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.test import EnvironBuilder, run_wsgi_app
+import pytest
+
+from tests.servers import REQUIRED
 
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
 
@@ -34,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a request; the service has no others."""
+        from werkzeug.test import EnvironBuilder, run_wsgi_app  # noqa: PLC0415 - only where moto is
+
         data = self.rfile.read(int(self.headers["Content-Length"]))
         code = self.fault(self.headers["X-Amz-Target"].rpartition(".")[2])
         if code is not None:
@@ -67,6 +68,9 @@ def quick_moto() -> Iterator[None]:
     it copies the whole table for each operation of a transaction, where new dicts of the same items are enough,
     which it never changes.
     """
+    from moto.core.serialize import JSONSerializer  # noqa: PLC0415
+    from moto.dynamodb.models.table import Table  # noqa: PLC0415
+
     structure = JSONSerializer._serialize_type_structure
 
     def serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
@@ -75,7 +79,7 @@ def quick_moto() -> Iterator[None]:
         else:
             structure(self, serialized, value, shape, key)
 
-    def copied(self: Table, _: Any) -> Table:
+    def copied(self: Any, _: Any) -> Any:
         new = copy.copy(self)
         new.items = defaultdict(dict, {key: dict(items) for key, items in self.items.items()})
         return new
@@ -94,6 +98,15 @@ def running() -> Iterator[str]:
     if given:
         yield given
         return
+    try:
+        from moto.moto_server.werkzeug_app import (  # noqa: PLC0415
+            DomainDispatcherApplication,
+            create_backend_app,
+        )
+    except ImportError as error:
+        if REQUIRED:
+            raise
+        pytest.skip(f"no DynamoDB server can be started: {error!r}")
     app = staticmethod(DomainDispatcherApplication(create_backend_app))
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Moto", (Handler,), {"app": app, "lock": threading.Lock()}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -43,7 +43,7 @@ from dynamiq_memory.backends.dynamo.keys import (
     time_of,
 )
 from dynamiq_memory.backends.dynamo.replacements import REPLACEMENT, Replacements, Settled
-from dynamiq_memory.backends.dynamo.requests import Table
+from dynamiq_memory.backends.dynamo.requests import Table, wait
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf, Range
 from dynamiq_memory.messages import LATEST, MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
@@ -56,7 +56,8 @@ _MOST_SESSIONS = 20
 _MOST_IDS = 1000
 _MANY_ANCHORS = 4
 # How often a reading may find what must be settled before it goes on.
-_MOST_SETTLED = 1000
+_MOST_SETTLED = 50
+_SETTLED_AT_ONCE = 10
 
 Found = tuple[Item, Message]
 P = ParamSpec("P")
@@ -105,11 +106,12 @@ def again_when_settled(operation: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(operation)
     def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
-        for _ in range(_MOST_SETTLED):
+        for attempt in range(_MOST_SETTLED):
             try:
                 return operation(*args, **kwargs)
             except Settled:
-                continue
+                if attempt > _SETTLED_AT_ONCE:
+                    wait(attempt)  # without consistent reads, what is settled may be seen for a while yet
         raise BackendError("others keep replacing the same messages; try again")
 
     return repeated
