@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory.backends.dynamo.conditions import attribute, value_of
@@ -44,6 +44,7 @@ def test_neighbouring_times_differ() -> None:
         assert len(lowest(moment)) == PLACE_DIGITS
 
 
+@settings(max_examples=40)  # long texts take time to make
 @given(st.none() | IDS, st.none() | IDS, IDS, st.none() | IDS, st.none() | IDS, IDS)
 def test_keys_are_valid_and_of_one_message_each(
     user: str | None, session: str | None, id_: str, user2: str | None, session2: str | None, id2: str
