@@ -46,8 +46,9 @@ def __dir__() -> list[str]:
 def create_backend(url: str) -> MemoryBackend:
     """Make a backend from a URL.
 
-    `memory://` and `sqlite:///path.db` are known. A package adds a scheme by an entry point of that name in the
-    group `dynamiq_memory.backends`; it is called with the URL and returns the backend.
+    The stores of this package are known, each by what its `from_url` reads: `memory://`, `sqlite:///path.db`,
+    `postgresql://user:password@host/database`, `dynamodb://table?region=…`. A package adds a scheme by an entry point of
+    that name in the group `dynamiq_memory.backends`; it is called with the URL and returns the backend.
 
     Args:
         url: Where the messages live.
