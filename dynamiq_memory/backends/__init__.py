@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dynamiq_memory.backends.dynamodb import DynamoDB
     from dynamiq_memory.backends.in_memory import InMemory
     from dynamiq_memory.backends.postgresql import PostgreSQL
+    from dynamiq_memory.backends.qdrant import Qdrant
     from dynamiq_memory.backends.sqlite import SQLite
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "InMemory",
     "MemoryBackend",
     "PostgreSQL",
+    "Qdrant",
     "SQLite",
     "Session",
     "create_backend",
@@ -29,8 +31,20 @@ __all__ = [
 ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 
 # Imported when first used: a store's client costs time and may not be installed.
-_MODULES = {"DynamoDB": "dynamodb", "InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
-_SCHEMES = {"dynamodb": "DynamoDB", "memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
+_MODULES = {
+    "DynamoDB": "dynamodb",
+    "InMemory": "in_memory",
+    "PostgreSQL": "postgresql",
+    "Qdrant": "qdrant",
+    "SQLite": "sqlite",
+}
+_SCHEMES = {
+    "dynamodb": "DynamoDB",
+    "memory": "InMemory",
+    "postgresql": "PostgreSQL",
+    "qdrant": "Qdrant",
+    "sqlite": "SQLite",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,489 @@
+"""Messages in Qdrant: on a server, in a folder, or in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.vectors import MessageEmbedder
+from dynamiq_memory.connections import Qdrant as QdrantConnection
+from dynamiq_memory.connections import plain
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import Message, views
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
+
+try:
+    from qdrant_client import AsyncQdrantClient, QdrantClient
+except ImportError as error:
+    raise MissingDependencyError(
+        "the Qdrant backend needs qdrant-client: pip install 'dynamiq-memory[qdrant]'"
+    ) from error
+
+from dynamiq_memory.backends.qdrant_store import collection, errors, reader, search
+from dynamiq_memory.backends.qdrant_store.clients import Address, Clients
+from dynamiq_memory.backends.qdrant_store.points import Stored
+from dynamiq_memory.backends.qdrant_store.steps import Ask, EmbedMessages, Operation, Step
+from dynamiq_memory.backends.qdrant_store.writer import Writer
+
+Metric = Literal["cosine", "dot_product", "l2"]
+
+T = TypeVar("T")
+
+_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_MOST_RANKED = 10_000
+_CANDIDATES = 100
+_PROBE = "dimension"
+_YES_OR_NO = {"true": True, "false": False}
+
+
+class Qdrant(MemoryBackend):
+    """Keeps messages in a Qdrant collection, ranked by words and, with an embedder, by meaning.
+
+    The newest messages of a session are one request; so is the ranking of a search, by both. Every filter is the
+    store's own. Asynchronous methods use the asynchronous client, but for local mode (`path`, ":memory:"), which runs
+    in this process under a lock.
+
+    Args:
+        connection: A `dynamiq_memory.connections.Qdrant` (or an object with `url` and `api_key`), the URL of a server,
+            ":memory:", or a `QdrantClient`, which stays the caller's. By default, what the environment says.
+        embedder: What turns texts into vectors: one of `dynamiq_memory.embedders`, or what `as_embedder` takes. None
+            ranks by words alone.
+        index_name: The collection.
+        dimension: How many numbers a vector has. By default that of the collection; one that is created asks the
+            embedder, by embedding a word.
+        create_if_not_exist: Whether to create the collection if there is none; else that is an error.
+        path: A folder to keep the collection in, without a server, for one process at a time.
+        metric: How vectors are compared, in a collection that is created: "cosine", "dot_product" or "l2".
+        on_disk: Whether vectors and payloads of a collection that is created stay on disk rather than in memory.
+        vector_weight: How much meaning counts in a search, from 0 to 1; words count the rest.
+        candidates: How many messages of each kind a search ranks, at least.
+        most_ranked: How many at most; a search without a limit ranks all that match, up to that.
+        prefer_grpc: Whether to talk gRPC rather than HTTP.
+        grpc_port: The port for that.
+        timeout: Seconds to wait for an answer.
+        max_message_bytes: The largest message taken, in bytes of its JSON; 8 MiB by default.
+        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+        bm25: The parameters of keyword ranking.
+
+    Raises:
+        ConfigurationError: An argument is wrong, or the collection is of another kind.
+        BackendConnectionError: The server cannot be reached.
+        BackendAuthenticationError: It refuses the key.
+        BackendError: The collection is not there, and is not to be created.
+    """
+
+    def __init__(
+        self,
+        connection: Any = None,
+        embedder: Any = None,
+        index_name: str = "conversations",
+        dimension: int | None = None,
+        *,
+        create_if_not_exist: bool = True,
+        path: str | Path | None = None,
+        metric: Metric = "cosine",
+        on_disk: bool = False,
+        vector_weight: float = 0.5,
+        candidates: int = _CANDIDATES,
+        most_ranked: int = _MOST_RANKED,
+        prefer_grpc: bool = False,
+        grpc_port: int = 6334,
+        timeout: int = 30,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+    ) -> None:
+        """Connect, and create or check the collection."""
+        if not isinstance(index_name, str) or not index_name or "/" in index_name or "\0" in index_name:
+            raise ConfigurationError(f"index_name={index_name!r} cannot be used: give a name without slashes")
+        if metric not in collection.DISTANCES:
+            raise ConfigurationError(f"metric must be one of {', '.join(collection.DISTANCES)}, not {metric!r}")
+        if not isinstance(vector_weight, int | float) or not 0 <= vector_weight <= 1:
+            raise ConfigurationError(f"vector_weight must be from 0 to 1, not {vector_weight!r}")
+        for name, number in (
+            ("dimension", 1 if dimension is None else dimension),
+            ("candidates", candidates),
+            ("most_ranked", most_ranked),
+            ("grpc_port", grpc_port),
+            ("timeout", timeout),
+            ("max_message_bytes", max_message_bytes),
+        ):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+        super().__init__(tokenizer=tokenizer, bm25=bm25)
+        self._model: str | None = None
+        self.index_name = index_name
+        self.metric = metric
+        self.most_ranked = most_ranked
+        self.max_message_bytes = max_message_bytes
+        address, given = _address(connection, path, prefer_grpc=prefer_grpc, grpc_port=grpc_port, timeout=timeout)
+        self._address = address
+        place = address.path or _without_secrets(address.url) or "the given client"
+        self._where = f"Qdrant collection {index_name!r} ({place})"
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._where)
+        self._clients = Clients(address, given, self._where)
+        self._ranking = search.Settings(
+            tokenizer=self.tokenizer,
+            bm25=self.bm25,
+            embeds=embedder is not None,
+            vector_weight=float(vector_weight),
+            candidates=candidates,
+            most_ranked=most_ranked,
+            similarity=metric != "l2",
+        )
+        self._writer = Writer(self.tokenizer, embeds=embedder is not None)
+        try:
+            self._open(create_if_not_exist, on_disk)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_url(cls, url: str) -> Qdrant:
+        """Make a backend for `qdrant://localhost:6333/collection`, or `qdrant:///folder?collection=conversations`.
+
+        Args:
+            url: The URL. Its query may set `https` ("true" for a server with TLS), `prefer_grpc`, `grpc_port`,
+                `create_if_not_exist`, and `embedder`: a model of OpenAI's, whose key and URL the environment gives.
+                Qdrant's key does not belong in it: the environment gives it.
+
+        Raises:
+            ConfigurationError: It is no such URL, or an option is wrong.
+        """
+        parsed = urlsplit(url)
+        options: dict[str, Any] = dict(parse_qsl(parsed.query, keep_blank_values=True))
+        if parsed.scheme != "qdrant" or "@" in parsed.netloc or parsed.path in ("", "/"):
+            raise ConfigurationError(
+                "the URL is none of Qdrant: write qdrant://localhost:6333/collection for a server, without its key, "
+                "which QDRANT_API_KEY gives, or qdrant:///folder?collection=name for a folder"
+            )
+        known = {*_READERS, "embedder"} | (set() if parsed.netloc else {"collection"})
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigurationError(f"this qdrant:// URL has no option {unknown[0]!r}")
+        for name, read in _READERS.items():
+            if name in options:
+                try:
+                    options[name] = read(options[name])
+                except (KeyError, ValueError):
+                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
+        model = options.pop("embedder", None)
+        if model is not None:
+            from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
+
+            options["embedder"] = OpenAIDocumentEmbedder(model)
+        secure = options.pop("https", False)
+        if not parsed.netloc:
+            name = options.pop("collection", "conversations")
+            backend = cls(path=unquote(parsed.path).removeprefix("/"), index_name=name, **options)
+        else:
+            server = f"{'https' if secure else 'http'}://{parsed.netloc}"
+            connection = QdrantConnection(url=server)
+            backend = cls(connection, index_name=unquote(parsed.path).strip("/"), **options)
+        backend._model = model
+        return backend
+
+    def to_url(self) -> str | None:
+        """The URL of the collection; None if the client, the embedder or the ranking is the caller's."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        path, url = self._address.path, self._address.url
+        own_embedder = self._embedder is None or self._model is not None
+        if not standard or not own_embedder or path == ":memory:" or (path is None and url is None):
+            return None
+        options = {"create_if_not_exist": "false"}
+        if self._model is not None:
+            options["embedder"] = self._model
+        if path is not None:
+            folder = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
+            return f"qdrant:///{folder}?{urlencode({'collection': self.index_name, **options})}"
+        parsed = urlsplit(url or "")
+        if parsed.path.strip("/"):
+            return None  # a server behind a prefix
+        if self._address.prefer_grpc:
+            options |= {"prefer_grpc": "true", "grpc_port": str(self._address.grpc_port)}
+        if parsed.scheme == "https":
+            options["https"] = "true"
+        return f"qdrant://{parsed.netloc.rpartition('@')[2]}/{self.index_name}?{urlencode(options)}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do. A batch is stored request by request, a replacement may be seen half done."""
+        return Capabilities(vector=self._embedder is not None, max_message_bytes=self.max_message_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its secrets and messages."""
+        return super().to_dict() | {
+            "index_name": self.index_name,
+            "url": _without_secrets(self._address.url),
+            "path": self._address.path,
+            "metric": self.metric,
+            "dimension": self._embedder.dimension if self._embedder is not None else None,
+        }
+
+    def __repr__(self) -> str:
+        """Name the collection."""
+        return (
+            f"Qdrant(index_name={self.index_name!r}, at={self._address.path or _without_secrets(self._address.url)!r})"
+        )
+
+    async def aclose(self) -> None:
+        """Release what the backend opened; see `close`."""
+        await self._clients.aclose()
+        await super().aclose()
+
+    # --- what the base class asks for ------------------------------------------------------------------------
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        self._run(self._writer.write(messages))
+
+    async def _awrite(self, messages: Sequence[Message]) -> None:
+        await self._arun(self._writer.write(messages))
+
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        return _views(self._run(reader.read(where, limit, before, after)))
+
+    async def _aread(
+        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
+    ) -> list[Message]:
+        return _views(await self._arun(reader.read(where, limit, before, after)))
+
+    def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
+        return _ranked(self._run(search.search(self._ranking, query, where, limit)))
+
+    async def _asearch(self, query: str, where: Filter, limit: int | None) -> list[Message]:
+        return _ranked(await self._arun(search.search(self._ranking, query, where, limit)))
+
+    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        return _windows(anchors, self._run(reader.around(anchors, before, after, where)))
+
+    async def _aaround(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        return _windows(anchors, await self._arun(reader.around(anchors, before, after, where)))
+
+    def _delete(self, where: Filter) -> int:
+        return self._run(self._writer.delete(where))
+
+    async def _adelete(self, where: Filter) -> int:
+        return await self._arun(self._writer.delete(where))
+
+    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
+        self._run(self._writer.replace(where, messages))
+
+    async def _areplace(self, where: Filter, messages: Sequence[Message]) -> None:
+        await self._arun(self._writer.replace(where, messages))
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        return self._run(self._writer.update(where, messages))
+
+    async def _aupdate(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        return await self._arun(self._writer.update(where, messages))
+
+    def _take(self, where: Filter) -> list[Message]:
+        return _views(self._run(self._writer.take(where)))
+
+    async def _atake(self, where: Filter) -> list[Message]:
+        return _views(await self._arun(self._writer.take(where)))
+
+    def _count(self, where: Filter) -> int:
+        return self._run(reader.count(where))
+
+    async def _acount(self, where: Filter) -> int:
+        return await self._arun(reader.count(where))
+
+    def _sessions(self, where: Filter) -> list[Session]:
+        return self._run(reader.sessions(where))
+
+    async def _asessions(self, where: Filter) -> list[Session]:
+        return await self._arun(reader.sessions(where))
+
+    def _close(self) -> None:
+        self._clients.close()
+
+    def _before_fork(self) -> None:
+        self._clients.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        self._clients.after_fork_in_parent()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._clients.after_fork()
+        self._writer = Writer(self.tokenizer, embeds=self._embedder is not None)
+        if self._embedder is not None:
+            self._embedder.renew_lock()
+
+    # --- opening ---------------------------------------------------------------------------------------------
+
+    def _open(self, create_if_not_exist: bool, on_disk: bool) -> None:
+        there = self._ask("collection_exists")
+        if not there and not create_if_not_exist:
+            raise ConfigurationError(
+                f"{self._where} is not there: correct index_name, or give create_if_not_exist=True"
+            )
+        embedder = self._embedder
+        if not there and embedder is not None and embedder.dimension is None:
+            embedder.embed_query(_PROBE)
+        wanted = collection.Wanted(
+            where=self._where,
+            embeds=embedder is not None,
+            dimension=embedder.dimension if embedder is not None else None,
+            metric=self.metric,
+            on_disk=on_disk,
+            tokenizer=signature_of(self.tokenizer),
+        )
+        if not there:
+            try:
+                collection.create(self._ask, wanted)
+            except BackendError:
+                if not self._ask("collection_exists"):  # else another process was faster
+                    raise
+        dimension = collection.dimension_of(self._ask, wanted)
+        collection.complete(self._ask, wanted, local=self._clients.local)
+        if embedder is not None and dimension is not None:
+            embedder.expect(dimension)
+
+    # --- carrying out ----------------------------------------------------------------------------------------
+
+    def _run(self, operation: Operation[T]) -> T:
+        """Carry out an operation with the synchronous client and embedder."""
+        result: Any = None
+        failed: DynamiqMemoryError | None = None
+        while True:
+            try:
+                step = operation.throw(failed) if failed is not None else operation.send(result)
+            except StopIteration as done:
+                return cast("T", done.value)
+            failed = None
+            try:
+                result = self._step(step)
+            except DynamiqMemoryError as error:
+                failed = error
+
+    async def _arun(self, operation: Operation[T]) -> T:
+        """Carry out an operation with the asynchronous client and embedder; the client of local mode has a thread."""
+        result: Any = None
+        failed: DynamiqMemoryError | None = None
+        while True:
+            try:
+                step = operation.throw(failed) if failed is not None else operation.send(result)
+            except StopIteration as done:
+                return cast("T", done.value)
+            failed = None
+            try:
+                result = await self._astep(step)
+            except DynamiqMemoryError as error:
+                failed = error
+
+    def _step(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            return self._ask(step.method, **step.arguments)
+        embedder = cast("MessageEmbedder", self._embedder)
+        return embedder.embed(step.messages) if isinstance(step, EmbedMessages) else embedder.embed_query(step.query)
+
+    async def _astep(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            if self._clients.is_asynchronous:
+                return await self._aask(step.method, **step.arguments)
+            return await self._in_thread(partial(self._ask, step.method, **step.arguments))
+        embedder = cast("MessageEmbedder", self._embedder)
+        if isinstance(step, EmbedMessages):
+            return await embedder.aembed(step.messages)
+        return await embedder.aembed_query(step.query)
+
+    def _ask(self, method: str, **arguments: Any) -> Any:
+        """Call the client's method for the collection, again where a failure may pass."""
+        local, tries = self._clients.local, 0
+        kinds = errors.LOCAL if local else errors.REMOTE
+        while True:
+            tries += 1
+            try:
+                client = self._clients.client()
+                with self._clients.exclusive():
+                    return getattr(client, method)(self.index_name, **arguments)
+            except kinds as error:
+                wait = None if local else errors.wait_before(error, tries)
+                if wait is None:
+                    raise errors.translated(error, self._where, self._address.api_key) from error
+                time.sleep(wait)
+
+    async def _aask(self, method: str, **arguments: Any) -> Any:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                client = await self._clients.async_client()
+                return await getattr(client, method)(self.index_name, **arguments)
+            except errors.REMOTE as error:
+                wait = errors.wait_before(error, tries)
+                if wait is None:
+                    raise errors.translated(error, self._where, self._address.api_key) from error
+                await asyncio.sleep(wait)
+
+
+_READERS: dict[str, Any] = {
+    "https": _YES_OR_NO.__getitem__,
+    "prefer_grpc": _YES_OR_NO.__getitem__,
+    "create_if_not_exist": _YES_OR_NO.__getitem__,
+    "grpc_port": int,
+}
+
+
+def _address(connection: Any, path: str | Path | None, **settings: Any) -> tuple[Address, QdrantClient | None]:
+    """What was given as a connection: where that is, or the caller's client."""
+    if path is not None:
+        if connection is not None:
+            raise ConfigurationError("give either connection or path: a folder needs no server")
+        return Address(path=str(path)), None
+    if isinstance(connection, QdrantClient):
+        return Address(), connection
+    if isinstance(connection, AsyncQdrantClient):
+        raise ConfigurationError(
+            "connection must be a QdrantClient or a Qdrant(url=…), which serve both, not an async one"
+        )
+    if connection == ":memory:":
+        return Address(path=":memory:"), None
+    if connection is None:
+        connection = QdrantConnection()
+    elif isinstance(connection, str):
+        connection = QdrantConnection(url=connection)
+    if not hasattr(connection, "url") or not hasattr(connection, "api_key"):
+        raise ConfigurationError(
+            'connection must be a dynamiq_memory.connections.Qdrant, a URL, ":memory:" or a QdrantClient, not a '
+            f"{type(connection).__name__}"
+        )
+    url = connection.url
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            "Qdrant's url must begin with http:// or https://: correct QDRANT_URL or Qdrant(url=…)"
+        )
+    return Address(url=url, api_key=plain(connection.api_key), **settings), None
+
+
+def _without_secrets(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parsed = urlsplit(url)
+    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _views(found: Sequence[Stored]) -> list[Message]:
+    return views(stored.message for stored in found)
+
+
+def _ranked(found: Sequence[Message]) -> list[Message]:
+    results = views(found)
+    for result, message in zip(results, found, strict=True):
+        result.score = message.score
+    return results
+
+
+def _windows(anchors: Sequence[Message], sides: Sequence[tuple[list[Stored], list[Stored]]]) -> list[list[Message]]:
+    return [[*_views(earlier), anchor, *_views(later)] for anchor, (earlier, later) in zip(anchors, sides, strict=True)]
