@@ -202,7 +202,22 @@ def sqlite(folder: Path, _: KeptVectors) -> Iterator[MemoryBackend]:
         yield backend
 
 
-BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {"InMemory": in_memory, "SQLite": sqlite}
+@contextmanager
+def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
+    """Qdrant's own engine behind a server of the tests; or the server that QDRANT_URL names."""
+    from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - for those who measure it
+    from tests.servers.qdrant import qdrant as server  # noqa: PLC0415
+
+    with server() as (url, _server), Qdrant(url, embedder, "retrieval-benchmark") as backend:
+        backend.clear()
+        yield backend
+
+
+BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
+    "InMemory": in_memory,
+    "SQLite": sqlite,
+    "Qdrant": qdrant,
+}
 """How to open an empty one, with a folder that is deleted at the end and what embeds."""
 
 

@@ -1,15 +1,31 @@
-"""The contract, kept by Qdrant in this process."""
+"""The contract, kept by Qdrant: in this process, and over the wire."""
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 import pytest
+from qdrant_client import QdrantClient
 
 from dynamiq_memory.backends import MemoryBackend, Qdrant
+from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.testing import MemoryBackendConformance
 from tests.embedders import NGrams
+from tests.servers.qdrant import qdrant
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, str]]:
+    """A server's URL, and a collection there for the tests of this module."""
+    name = f"test-{uuid.uuid4()}"
+    with qdrant() as (url, _):
+        yield url, name
+        key = os.environ.get("QDRANT_API_KEY")
+        with closing(QdrantClient(url=url, api_key=key, check_compatibility=False)) as client:
+            client.delete_collection(name)
 
 
 class TestQdrantInMemory(MemoryBackendConformance):
@@ -20,4 +36,19 @@ class TestQdrantInMemory(MemoryBackendConformance):
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with Qdrant(":memory:", NGrams()) as backend:
+            yield backend
+
+
+class TestQdrantOverTheWire(MemoryBackendConformance):
+    """The real client, synchronous and asynchronous, and Qdrant's own engine behind the API; or any `QDRANT_URL`."""
+
+    messages_per_writer = 8
+    stateful_examples = 6
+    stateful_steps = 20
+
+    @pytest.fixture
+    def backend(self, served: tuple[str, str]) -> Iterator[MemoryBackend]:
+        url, name = served
+        with Qdrant(QdrantConnection(url=url), NGrams(), name) as backend:
+            backend.clear()
             yield backend

@@ -129,6 +129,15 @@ def test_async_and_threads(shell: Shell) -> None:
     assert "search for 'task 42': task 42\n" in printed
 
 
+def test_qdrant_hybrid(shell: Shell) -> None:
+    pytest.importorskip("qdrant_client")
+    printed = shell.run("qdrant_hybrid.py")
+    assert "Who is Minka? My kitten is called Minka.\n" in printed
+    assert "What pets are there? My kitten is called Minka.\n" in printed
+    assert "Which car was it? I sold my old automobile last week.\n" in printed
+    assert "stored for Ann: 4, newest: On Sundays I cook for my neighbours.\ndeleted: 4, left of Ann: 0\n" in printed
+
+
 def test_langchain_chain(shell: Shell) -> None:
     pytest.importorskip("langchain")
     printed = shell.run("langchain_chain.py")

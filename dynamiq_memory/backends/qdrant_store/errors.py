@@ -76,7 +76,7 @@ def translated(error: Exception, where: str, api_key: str | None) -> DynamiqMemo
         return BackendConnectionError(f"{where} is too busy, also after {_MOST_TRIES} tries ({said}): try again later")
     if status == 404 or _code(error) is grpc.StatusCode.NOT_FOUND:
         return BackendError(f"{where} is not there ({said}): was it deleted meanwhile? Correct index_name or the URL")
-    if status == 413:
+    if status == 413 or "larger than allowed" in said:
         return MessageTooLargeError(f"{where} takes no request of this size ({said}): raise its max_request_size_mb")
     wrong = _DIMENSION.search(said)
     if wrong is not None:
