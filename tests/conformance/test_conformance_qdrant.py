@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from qdrant_client import QdrantClient
 
 from dynamiq_memory.backends import MemoryBackend, Qdrant
+from dynamiq_memory.backends.qdrant_store.clients import Address
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.testing import MemoryBackendConformance
 from tests.embedders import NGrams
@@ -24,7 +24,7 @@ def served() -> Iterator[tuple[str, str]]:
     with qdrant() as (url, _):
         yield url, name
         key = os.environ.get("QDRANT_API_KEY")
-        with closing(QdrantClient(url=url, api_key=key, check_compatibility=False)) as client:
+        with closing(Address(url=url, api_key=key).client()) as client:
             client.delete_collection(name)
 
 

@@ -13,6 +13,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from dynamiq_memory.backends import Qdrant, create_backend
+from dynamiq_memory.backends.qdrant_store.clients import Address
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
@@ -98,7 +99,7 @@ def test_another_dimension_is_told_on_first_use(new_store: NewStore) -> None:
 
 
 def test_a_collection_of_the_dynamiq_package_is_left_alone(server: QdrantServer, new_store: NewStore) -> None:
-    client = QdrantClient(url=server.url, check_compatibility=False)
+    client = Address(url=server.url).client()
     client.create_collection("c", vectors_config=models.VectorParams(size=64, distance=models.Distance.COSINE))
     with pytest.raises(ConfigurationError, match=r"not made by this package.*index_name.*add_many"):
         new_store()
@@ -108,7 +109,7 @@ def test_a_collection_of_the_dynamiq_package_is_left_alone(server: QdrantServer,
 
 def test_a_later_version_is_refused(server: QdrantServer, new_store: NewStore) -> None:
     with_note = new_store()
-    client = QdrantClient(url=server.url, check_compatibility=False)
+    client = Address(url=server.url).client()
     client.set_payload("c", {"version": 2}, models.Filter(must_not=[models.IsEmptyCondition(is_empty={"key": "gone"})]))
     with pytest.raises(BackendError, match="update dynamiq-memory"):
         new_store()
@@ -155,7 +156,7 @@ def test_an_unreachable_server_is_told() -> None:
 
 
 def test_a_client_of_the_callers_stays_open(server: QdrantServer) -> None:
-    for client in (QdrantClient(":memory:"), QdrantClient(url=server.url, check_compatibility=False)):
+    for client in (QdrantClient(":memory:"), Address(url=server.url).client()):
         with Qdrant(client, NGrams(), "given") as store:
             store.add(say("kept"))
             assert store.to_url() is None

@@ -151,8 +151,9 @@ def test_what_fails_for_a_while_is_repeated(
         (Answer({"status": {"error": "busy"}}, 503), BackendConnectionError, "too busy"),
         (Answer({"status": {"error": "disk full"}}, 500), BackendError, "500: disk full"),
         (Answer("<html>a proxy</html>", 418), BackendError, "a proxy"),
+        (Answer({"result": "unknown"}), BackendError, "update qdrant-client"),
     ],
-    ids=["broken", "unavailable", "failed", "proxy"],
+    ids=["broken", "unavailable", "failed", "proxy", "unknown"],
 )
 def test_what_keeps_failing_is_an_error_of_ours(
     server: QdrantServer, store: Qdrant, twin: Callable[[Qdrant], Twin], fault: Any, error: type[Exception], says: str

@@ -183,7 +183,7 @@ def _edge_vectors(given: Any) -> Any:
 
 def _edge_order(given: Any) -> Any:
     direction = edge.Direction.Desc if given.direction == models.Direction.DESC else edge.Direction.Asc
-    return edge.OrderBy(given.key, direction)
+    return edge.OrderBy(given.key, direction, given.start_from)
 
 
 def _edge_schema(schema: Any) -> Any:
@@ -247,6 +247,7 @@ class Collection:
             "config": {
                 "params": parameters,
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "optimizer_config": {
                     "deleted_threshold": 0.2,
                     "vacuum_min_vector_number": 1000,

@@ -14,6 +14,8 @@ from dynamiq_memory.filters import Absent, Condition, Filter, Number, OneOf, Ran
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
 _LARGEST = 1.7976931348623157e308
+# Seconds that no message has; in microseconds they fit in 64 bits.
+_FAR = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ def within(key: str, **bounds: float) -> models.FieldCondition:
     return models.FieldCondition(key=key, range=models.Range(**bounds))
 
 
+def near(first: int, last: int) -> models.FieldCondition:
+    """What is from one microsecond to another, and perhaps the one before or after: bounds are doubles to the store."""
+    return within(points.ORDER, gte=float(first - 1), lte=float(last + 1))
+
+
 def is_deleted_by(token: str) -> models.Filter:
     """What one deletion has taken."""
     return models.Filter(must=[matches(points.GONE, token)])
@@ -105,23 +112,17 @@ def _one_of(field: str, condition: Condition) -> Native | None:
 
 def _of_time(condition: Condition) -> Native | None:
     if isinstance(condition, Range):
-        orders = {operator: _order(bound) for operator, bound in condition.bounds}
-        # Several times fall on one microsecond: the edges of the range are looked at again.
-        bounds = {{"gt": "gte", "lt": "lte"}.get(operator, operator): order for operator, order in orders.items()}
-        for strict, wide in (("gt", "gte"), ("lt", "lte")):
-            if strict in orders and wide in orders:
-                choose = max if strict == "gt" else min
-                bounds[wide] = choose(orders[strict], orders[wide])
-        return Native((within(points.ORDER, **bounds),), exact=False)
+        lower = [_order(bound) for operator, bound in condition.bounds if operator in ("gt", "gte")]
+        upper = [_order(bound) for operator, bound in condition.bounds if operator in ("lt", "lte")]
+        return Native((near(max(lower, default=_order(-_FAR)), min(upper, default=_order(_FAR))),), exact=False)
     numbers = [v for v in getattr(condition, "values", ()) if isinstance(v, Number) and not isinstance(v, bool)]
     if not numbers:
         return None
-    bounds = {"gte": _order(min(numbers)), "lte": _order(max(numbers))}
-    return Native((within(points.ORDER, **bounds),), exact=False)
+    return Native((near(_order(min(numbers)), _order(max(numbers))),), exact=False)
 
 
-def _order(time: Number) -> float:
-    return float(points.order_of(max(-1e12, min(1e12, float(time)))))
+def _order(time: Number) -> int:
+    return points.order_of(max(-_FAR, min(_FAR, float(time))))
 
 
 def _widened(condition: Range) -> dict[str, float]:

@@ -45,7 +45,7 @@ def wait_before(error: Exception, tries: int) -> float | None:
     """How many seconds to wait before a call is repeated that failed so for the `tries`-th time; None for never."""
     if tries >= _MOST_TRIES:
         return None
-    if isinstance(error, ResponseHandlingException) or _code(error) in _UNREACHABLE:
+    if isinstance(error, httpx.HTTPError) or _code(error) in _UNREACHABLE or _is_broken(error):
         return 0.0 if tries == 1 else None
     asked = getattr(error, "retry_after_s", None)
     if isinstance(error, UnexpectedResponse) and error.status_code in _BUSY:
@@ -62,16 +62,28 @@ def translated(error: Exception, where: str, api_key: str | None) -> DynamiqMemo
         where: The collection and its server, without secrets.
         api_key: What must not show.
     """
-    status, said = _status(error), _said(error)
+    said = _said(error)
     if api_key:
         said = said.replace(api_key, "…")
+    if isinstance(error, RuntimeError) and "already accessed" in said:
+        return BackendConnectionError(
+            f"{where} is open elsewhere: a folder serves one client at a time. Share one backend, or run a Qdrant server"
+        )
+    if isinstance(error, httpx.HTTPError) or _code(error) in _UNREACHABLE or _is_broken(error):
+        return BackendConnectionError(f"{where} cannot be reached ({said}): check QDRANT_URL and the network")
+    if isinstance(error, ResponseHandlingException):
+        return BackendError(f"{where} answers what this client does not know: update qdrant-client ({said})")
+    return _answered(error, said, where)
+
+
+def _answered(error: Exception, said: str, where: str) -> DynamiqMemoryError:
+    """What a server's answer means."""
+    status = _status(error)
     if status in (401, 403) or _code(error) in _REFUSED:
         return BackendAuthenticationError(
             f"{where} refuses the key ({said}): set QDRANT_API_KEY, or give Qdrant(api_key=…); writing needs a key "
             "that may write"
         )
-    if isinstance(error, ResponseHandlingException | httpx.HTTPError) or _code(error) in _UNREACHABLE:
-        return BackendConnectionError(f"{where} cannot be reached ({said}): check QDRANT_URL and the network")
     if status in _BUSY or getattr(error, "retry_after_s", None) is not None:
         return BackendConnectionError(f"{where} is too busy, also after {_MOST_TRIES} tries ({said}): try again later")
     if status == 404 or _code(error) is grpc.StatusCode.NOT_FOUND:
@@ -84,12 +96,12 @@ def translated(error: Exception, where: str, api_key: str | None) -> DynamiqMemo
             f"the embedder's vectors have {wrong[2]} numbers, those of {where} have {wrong[1]}: use the embedder that "
             "the messages were stored with, or another collection for this one"
         )
-    if isinstance(error, RuntimeError) and "already accessed" in said:
-        return BackendConnectionError(
-            f"{where} is open elsewhere: a folder serves one client at a time. Share one backend, or run a Qdrant "
-            "server"
-        )
     return BackendError(f"{where}: {said}")
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether the connection failed; the client wraps an answer that it cannot read in the same error."""
+    return isinstance(error, ResponseHandlingException) and not isinstance(error.source, ValueError)
 
 
 def _status(error: Exception) -> int | None:

@@ -10,7 +10,7 @@ from qdrant_client import models
 
 from dynamiq_memory.backends.base import Session, latest_first, session_filter
 from dynamiq_memory.backends.qdrant_store import points
-from dynamiq_memory.backends.qdrant_store.conditions import Native, matches, native, within
+from dynamiq_memory.backends.qdrant_store.conditions import Native, matches, native, near
 from dynamiq_memory.backends.qdrant_store.points import Stored
 from dynamiq_memory.backends.qdrant_store.steps import Ask, Operation
 from dynamiq_memory.filters import Filter
@@ -40,31 +40,26 @@ def read(
     lower = places[points.point_id(after)] if after is not None else _FIRST
     upper = places[points.point_id(before)] if before is not None else _LAST
     forward = after is not None
-    edge: dict[str, float] = {}
-    if after is not None:
-        translated = translated.and_(within(points.ORDER, gte=float(points.order_of(lower[0]))))
-    if before is not None:
-        translated = translated.and_(within(points.ORDER, lte=float(points.order_of(upper[0]))))
+    start = points.order_of((lower if forward else upper)[0]) if before is not None or forward else None
+    end = points.order_of(upper[0]) if forward and before is not None else None
     found: list[Stored] = []
     while limit is None or len(found) < limit:
         size = PAGE if limit is None or not translated.exact else min(PAGE, limit - len(found) + 1)
-        narrowed = translated.and_(within(points.ORDER, **edge)) if edge else translated
-        page = yield from _page(narrowed, forward, size)
+        page = yield from _page(translated, forward, size, start)
         complete = page
         if len(page) == size:
-            last = page[-1].order
-            complete = [stored for stored in page if stored.order != last]
-            edge = {"gte" if forward else "lte": float(last)}
+            start = page[-1].order
+            complete = [stored for stored in page if stored.order != start]
             if not complete:
-                complete = yield from _all_at(translated, last)
-                edge = {"gt" if forward else "lt": float(last)}
+                complete = yield from _all_at(translated, start)
+                start += 1 if forward else -1
         complete.sort(key=lambda stored: stored.position, reverse=not forward)
         found += [
             stored
             for stored in complete
             if lower < stored.position < upper and (translated.exact or where.matches(stored.message))
         ]
-        if len(page) < size:
+        if len(page) < size or (end is not None and page[-1].order > end):
             break
     found = found[:limit]
     return found if forward else found[::-1]
@@ -81,13 +76,12 @@ def around(
         translated = native(session_filter(anchor, where))
         if translated is None or not translated.exact:
             continue
-        order = float(points.order_of(places[points.point_id(anchor)][0]))
+        start = points.order_of(places[points.point_id(anchor)][0])
         for forward, count in ((False, before), (True, after)):
             if count:
                 asked.append((number, forward))
-                bound = within(points.ORDER, **{"gte" if forward else "lte": order})
                 # Besides those wanted: the anchor itself, and one that shows whether the last microsecond is whole.
-                requests.append(_ordered(translated.and_(bound), forward, min(count + 2, PAGE)))
+                requests.append(_ordered(translated, forward, min(count + 2, PAGE), start))
     pages: list[Any] = []
     for start in range(0, len(requests), _REQUESTS_AT_ONCE):
         some = requests[start : start + _REQUESTS_AT_ONCE]
@@ -113,11 +107,11 @@ def _beside(page: list[Stored], place: Place, count: int, forward: bool, asked: 
     """Of a page from a message on, those beside it, in order; None if the page does not hold enough of them."""
     full = len(page) == asked
     whole = [stored for stored in page if not (full and stored.order == page[-1].order)]
-    near = [s for s in whole if (s.position > place if forward else s.position < place)]
-    near.sort(key=lambda stored: stored.position)
-    if full and len(near) < count:
+    beside = [s for s in whole if (s.position > place if forward else s.position < place)]
+    beside.sort(key=lambda stored: stored.position)
+    if full and len(beside) < count:
         return None
-    return near[:count] if forward else near[-count:]
+    return beside[:count] if forward else beside[-count:]
 
 
 def places_of(anchors: Sequence[Message]) -> Operation[dict[str, Place]]:
@@ -174,14 +168,13 @@ def scroll(chosen: models.Filter, fields: list[str], size: int = PAGE) -> Operat
             return found
 
 
-def _page(translated: Native, forward: bool, size: int) -> Operation[list[Stored]]:
-    order = models.OrderBy(key=points.ORDER, direction=_direction(forward))
+def _page(translated: Native, forward: bool, size: int, start: int | None) -> Operation[list[Stored]]:
     page, _ = yield Ask(
         "scroll",
         {
             "scroll_filter": translated.filter,
             "limit": size,
-            "order_by": order,
+            "order_by": _order(forward, start),
             "with_payload": points.WHOLE,
             "with_vectors": False,
         },
@@ -189,21 +182,20 @@ def _page(translated: Native, forward: bool, size: int) -> Operation[list[Stored
     return [points.stored_of(point) for point in page]
 
 
-def _ordered(translated: Native, forward: bool, size: int) -> models.QueryRequest:
-    order = models.OrderBy(key=points.ORDER, direction=_direction(forward))
-    return models.QueryRequest(
-        query=models.OrderByQuery(order_by=order), filter=translated.filter, limit=size, with_payload=points.WHOLE
-    )
+def _ordered(translated: Native, forward: bool, size: int, start: int) -> models.QueryRequest:
+    query = models.OrderByQuery(order_by=_order(forward, start))
+    return models.QueryRequest(query=query, filter=translated.filter, limit=size, with_payload=points.WHOLE)
 
 
 def _all_at(translated: Native, order: int) -> Operation[list[Stored]]:
-    at = within(points.ORDER, gte=float(order), lte=float(order))
-    found = yield from scroll(translated.and_(at).filter, points.WHOLE)
-    return [points.stored_of(point) for point in found]
+    found = yield from scroll(translated.and_(near(order, order)).filter, points.WHOLE)
+    return [stored for stored in map(points.stored_of, found) if stored.order == order]
 
 
-def _direction(forward: bool) -> models.Direction:
-    return models.Direction.ASC if forward else models.Direction.DESC
+def _order(forward: bool, start: int | None) -> models.OrderBy:
+    """From a microsecond on, which is a whole number and so is exact on its way."""
+    direction = models.Direction.ASC if forward else models.Direction.DESC
+    return models.OrderBy(key=points.ORDER, direction=direction, start_from=start)
 
 
 def deleted_by(token: str) -> Operation[list[Stored]]:
