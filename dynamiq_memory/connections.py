@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["AWS", "OpenAI", "PostgreSQL", "Qdrant"]
+__all__ = ["AWS", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
@@ -81,6 +81,18 @@ class OpenAI(Connection):
 
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "OPENAI_API_KEY"), repr=False)
     url: str = Field(default_factory=partial(_from_env, "OPENAI_URL", "https://api.openai.com/v1"))
+
+
+class Pinecone(Connection):
+    """An account of Pinecone.
+
+    Attributes:
+        api_key: `PINECONE_API_KEY`.
+        host: Where indexes are managed; `PINECONE_CONTROLLER_HOST`, else Pinecone's own service.
+    """
+
+    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "PINECONE_API_KEY"), repr=False)
+    host: str | None = Field(default_factory=partial(_from_env, "PINECONE_CONTROLLER_HOST"))
 
 
 class Qdrant(Connection):

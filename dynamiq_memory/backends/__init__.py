@@ -12,6 +12,7 @@ from dynamiq_memory.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from dynamiq_memory.backends.dynamodb import DynamoDB
     from dynamiq_memory.backends.in_memory import InMemory
+    from dynamiq_memory.backends.pinecone import Pinecone
     from dynamiq_memory.backends.postgresql import PostgreSQL
     from dynamiq_memory.backends.qdrant import Qdrant
     from dynamiq_memory.backends.sqlite import SQLite
@@ -21,6 +22,7 @@ __all__ = [
     "DynamoDB",
     "InMemory",
     "MemoryBackend",
+    "Pinecone",
     "PostgreSQL",
     "Qdrant",
     "SQLite",
@@ -34,6 +36,7 @@ ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 _MODULES = {
     "DynamoDB": "dynamodb",
     "InMemory": "in_memory",
+    "Pinecone": "pinecone",
     "PostgreSQL": "postgresql",
     "Qdrant": "qdrant",
     "SQLite": "sqlite",
@@ -41,6 +44,7 @@ _MODULES = {
 _SCHEMES = {
     "dynamodb": "DynamoDB",
     "memory": "InMemory",
+    "pinecone": "Pinecone",
     "postgresql": "PostgreSQL",
     "qdrant": "Qdrant",
     "sqlite": "SQLite",

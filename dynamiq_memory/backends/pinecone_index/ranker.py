@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from operator import mul
 
 from dynamiq_memory.backends.pinecone_index import filters, records
@@ -16,6 +17,23 @@ from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.tokenizer import terms_of
+
+_LEAST_LOOKED_AT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The messages nearest to a query.
+
+    Attributes:
+        scores: Their similarities, by the ids of their records, all above 0.
+        cut: Whether there are more.
+        unrelated: Whether there are messages with a similarity of 0 or less.
+    """
+
+    scores: Mapping[str, float]
+    cut: bool = False
+    unrelated: bool = False
 
 
 class Ranker:
@@ -40,24 +58,22 @@ class Ranker:
         vector: Vector | None = yield EmbedQuery(query)
         found = yield from self.reader.read(where, self.most_ranked, None, None)
         documents = {stored.id: stored for stored in found}
-        nearest: dict[str, float] = {}
-        cut = False
+        nearest = Nearest({})
         if vector is not None:
-            nearest, cut = yield from self._nearest(vector, where)
+            nearest = yield from self._nearest(vector, where)
             if len(found) >= self.most_ranked:
-                # There are older messages, of which the index may know better ones.
-                others = [each for each in sorted(nearest, key=nearest.__getitem__, reverse=True) if each not in documents]
-                for stored in (yield from self.reader.load(others[: limit or self.most_ranked])):
+                # There are older messages, of which the index may know better ones: their words count too.
+                best = sorted(nearest.scores, key=nearest.scores.__getitem__, reverse=True)
+                others = [each for each in best if each not in documents]
+                most = self.most_ranked if limit is None else max(limit, _LEAST_LOOKED_AT)
+                for stored in (yield from self.reader.load(others[:most])):
                     if stored.message is not None and where.matches(stored.message):
                         documents[stored.id] = stored
-        near = {each: score for each, score in nearest.items() if each in documents}
-        ranked: list[Message] = yield Compute(
-            lambda: self._fused(tokenizer, query, list(documents.values()), near, limit, cut=cut)
-        )
+        ranked: list[Message] = yield Compute(lambda: self._fused(tokenizer, query, documents, nearest, limit))
         return ranked
 
-    def _nearest(self, vector: Vector, where: Filter) -> Plan[tuple[dict[str, float], bool]]:
-        """The similarities of the messages nearest to a vector, and whether there are more."""
+    def _nearest(self, vector: Vector, where: Filter) -> Plan[Nearest]:
+        """The messages nearest to a vector."""
         probe = vector if self.metric != "euclidean" else _unit(vector)
         condition = filters.all_of(
             {records.KIND: {"$eq": records.MESSAGE}},
@@ -72,7 +88,8 @@ class Ranker:
             scores.pop(entry.id, None)
             if entry.vector is not None:
                 scores[entry.id] = self._compared(probe, entry.vector)
-        return {each: score for each, score in scores.items() if score > 0}, len(found) >= top_k
+        near = {each: score for each, score in scores.items() if score > 0}
+        return Nearest(near, cut=len(found) >= top_k, unrelated=len(near) < len(scores))
 
     def _similarity(self, score: float) -> float:
         """The service's score as one that is higher for nearer vectors, and 0 for unrelated ones."""
@@ -89,22 +106,21 @@ class Ranker:
         self,
         tokenizer: Tokenize,
         query: str,
-        documents: Sequence[Stored],
-        near: Mapping[str, float],
+        documents: Mapping[str, Stored],
+        nearest: Nearest,
         limit: int | None,
-        *,
-        cut: bool,
     ) -> list[Message]:
-        messages = {stored.id: stored.message for stored in documents if stored.message is not None}
+        messages = {each: stored.message for each, stored in documents.items() if stored.message is not None}
         index = InvertedIndex()
         ids = list(messages)
         for number, each in enumerate(ids):
             index.add(number, terms_of(tokenizer, messages[each].text))
         scores = index.scores(self.formula, terms_of(tokenizer, query))
         words = Ranking({ids[number]: score for number, score in scores.items()}, zero=0.0)
-        fused = min_max([words, Ranking(near, cut=cut)])
-        places = {stored.id: stored.place for stored in documents}
-        best = sorted(fused, key=lambda each: (fused[each], places[each]), reverse=True)[:limit]
+        near = {each: score for each, score in nearest.scores.items() if each in messages}
+        meaning = Ranking(near, cut=nearest.cut, zero=0.0 if nearest.unrelated else None)
+        fused = min_max([words, meaning])
+        best = sorted(fused, key=lambda each: (fused[each], documents[each].place), reverse=True)[:limit]
         ranked = views(messages[each] for each in best)
         for message, each in zip(ranked, best, strict=True):
             message.score = fused[each]

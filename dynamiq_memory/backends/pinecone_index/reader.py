@@ -67,10 +67,12 @@ class Reader:
         upper = (yield from self._place(before)) if before is not None else None
         lower = (yield from self._place(after)) if after is not None else None
         source = _Source(self, where, lower, upper, ascending=after is not None)
-        size = _PAGE if limit is None or where.beyond_scope else min(limit, _PAGE)
+        size = _MOST_LOADED
+        if limit is not None:
+            size = min(max(limit, _PAGE) if where.beyond_scope else limit, _MOST_LOADED)
         found: list[Stored] = []
         while limit is None or len(found) < limit:
-            ids = yield from source.take(_MOST_LOADED if limit is None else size)
+            ids = yield from source.take(size)
             if not ids:
                 break
             loaded = yield from self.load(ids)

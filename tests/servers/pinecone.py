@@ -266,6 +266,15 @@ class PineconeServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def reset(self) -> None:
+        """Forget all indexes, and what a test asked for."""
+        with self.lock:
+            self.indexes.clear()
+            self.faults.clear()
+            self.requests.clear()
+            self._pending.clear()
+            self.lag, self.ready_after, self._held = 0.0, 0, False
+
     def hold(self) -> None:
         """Show nothing of what is written from now on, until `release`."""
         self._held = True

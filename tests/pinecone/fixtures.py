@@ -1,0 +1,75 @@
+"""Stores for the tests, each in a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dynamiq_memory.backends import Pinecone
+from dynamiq_memory.connections import Pinecone as PineconeConnection
+from tests.embedders import NGrams
+from tests.servers.pinecone import API_KEY, PineconeServer, running
+
+NewStore = Callable[..., Pinecone]
+DIMENSION = 512
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[PineconeServer]:
+    """A server for the tests of a module."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(module_server: PineconeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PineconeServer]:
+    """An empty server without lag or faults."""
+    for name in ("PINECONE_API_KEY", "PINECONE_CONTROLLER_HOST", "PINECONE_ADDITIONAL_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    module_server.reset()
+    yield module_server
+    module_server.reset()
+
+
+@pytest.fixture
+def connection(server: PineconeServer) -> PineconeConnection:
+    """How to reach the server."""
+    return PineconeConnection(api_key=API_KEY, host=server.url)
+
+
+@pytest.fixture
+def new_store(connection: PineconeConnection) -> Iterator[NewStore]:
+    """Opens an index, and closes what it opened."""
+    made: list[Pinecone] = []
+
+    def make(given: object = None, embedder: object = None, **options: object) -> Pinecone:
+        given = connection if given is None else given
+        made.append(Pinecone(given, NGrams(DIMENSION) if embedder is None else embedder, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(new_store: NewStore) -> Pinecone:
+    """An empty store."""
+    return new_store()
+
+
+@pytest.fixture(scope="session")
+def real_store() -> Iterator[Pinecone]:
+    """A namespace of its own of a real index: the one that PINECONE_INDEX names, of vectors of 512 numbers."""
+    name = os.environ.get("PINECONE_INDEX")
+    if not name or not os.environ.get("PINECONE_API_KEY"):
+        pytest.skip("PINECONE_API_KEY and PINECONE_INDEX name no index")
+    namespace = f"test-{uuid.uuid4()}"
+    with Pinecone(None, NGrams(DIMENSION), name, namespace=namespace) as store:
+        try:
+            yield store
+        finally:
+            store.clear()
