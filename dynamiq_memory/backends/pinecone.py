@@ -7,10 +7,10 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
 from dynamiq_memory.backends.pinecone_index.installed import check_installation
@@ -18,8 +18,7 @@ from dynamiq_memory.backends.vectors import MessageEmbedder
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
-from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
-from dynamiq_memory.ranking.tokenizer import signature_of
+from dynamiq_memory.ranking import BM25, Tokenize
 
 check_installation()
 
@@ -59,7 +58,20 @@ _MOST_RANKED = 1_000
 _INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,43}[a-z0-9])?")
 _MOST_DIMENSIONS = 20_000
 # What operations are planned, and so have a natively asynchronous twin.
-_PLANNED = ("write", "read", "search", "rank", "around", "delete", "replace", "update", "take", "count", "sessions", "empty")
+_PLANNED = (
+    "write",
+    "read",
+    "search",
+    "rank",
+    "around",
+    "delete",
+    "replace",
+    "update",
+    "take",
+    "count",
+    "sessions",
+    "empty",
+)
 _PROBE = "dimension"
 _YES_OR_NO = {"true": True, "false": False}
 
@@ -150,8 +162,8 @@ class Pinecone(MemoryBackend):
         """Connect, and create the index."""
         if not isinstance(index_name, str) or not _INDEX_NAME.fullmatch(index_name):
             raise ConfigurationError(
-                f"index_name={index_name!r} cannot be used: give 1 to 45 lower-case letters, digits and hyphens, none of "
-                "these at the ends"
+                f"index_name={index_name!r} cannot be used: give 1 to 45 lower-case letters, digits and hyphens, "
+                "none of these at the ends"
             )
         if not isinstance(namespace, str) or not namespace.isascii() or "\0" in namespace:
             raise ConfigurationError(f"namespace={namespace!r} cannot be used: give ASCII text")
@@ -167,8 +179,8 @@ class Pinecone(MemoryBackend):
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
         if embedder is None:
             raise ConfigurationError(
-                "Pinecone needs an embedder: give embedder=dynamiq_memory.embedders.OpenAIDocumentEmbedder(), or one of "
-                "LangChain or LlamaIndex"
+                "Pinecone needs an embedder: give embedder=dynamiq_memory.embedders.OpenAIDocumentEmbedder(), or one "
+                "of LangChain or LlamaIndex"
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
@@ -176,7 +188,7 @@ class Pinecone(MemoryBackend):
         self.metric = _member(PineconeSimilarityMetric, metric, "metric")
         self.namespace = namespace
         self.max_message_bytes = max_message_bytes
-        self.most_ranked = most_ranked
+        self.most_ranked: int = most_ranked
         self._where = f"Pinecone index {index_name!r}"
         self._embedder = MessageEmbedder(embedder, where=self._where)
         self._given = check_connection(connection)
@@ -195,12 +207,7 @@ class Pinecone(MemoryBackend):
         try:
             self._opened = self._open(dimension, create=create_if_not_exist)
             self.dimension = self._opened.dimension
-            if dimension is not None and dimension != self.dimension:
-                raise ConfigurationError(
-                    f"{self._where} has vectors of {self.dimension} numbers, not of dimension={dimension}: give another "
-                    "index_name, and copy the messages there (get_all, then add_many) to embed them anew"
-                )
-            self._embedder.expect(self.dimension)
+            self._check_dimension(dimension)
         except BaseException:
             self.close()
             raise
@@ -333,7 +340,7 @@ class Pinecone(MemoryBackend):
             "around": lambda *given: _viewed_windows(self._reader.around(*given)),
             "delete": self._writer.delete,
             "replace": self._writer.replace,
-            "update": lambda where, messages: self._writer.update(where, messages),
+            "update": self._writer.update,
             "take": lambda where: _viewed(self._writer.take(where)),
             "count": self._reader.count,
             "sessions": lambda where: _sorted(self._reader.sessions(where)),
@@ -412,6 +419,14 @@ class Pinecone(MemoryBackend):
             self._indexes = AsyncIndexes(lambda: self._client.IndexAsyncio(host=opened.host))
         return opened
 
+    def _check_dimension(self, given: int | None) -> None:
+        if given is not None and given != self.dimension:
+            raise ConfigurationError(
+                f"{self._where} has vectors of {self.dimension} numbers, not of dimension={given}: give another "
+                "index_name, and copy the messages there (get_all, then add_many) to embed them anew"
+            )
+        self._embedder.expect(self.dimension)
+
     def _dimension(self, given: int | None) -> int:
         """How many numbers the vectors of a new index have: those of the embedder's."""
         vector = self._embedder.embed_query(_PROBE)
@@ -428,8 +443,8 @@ class Pinecone(MemoryBackend):
             return index
         if self._is_index:
             raise BackendError(
-                f"{self._where}: the index was made before this process was forked, and shares its connections with the "
-                "parent. Make a new one in this process, or give a connection or a client instead"
+                f"{self._where}: the index was made before this process was forked, and shares its connections with "
+                "the parent. Make a new one in this process, or give a connection or a client instead"
             )
         with self._making:
             if self._index is None:
@@ -523,7 +538,11 @@ def _viewed_windows(plan: Plan[list[list[Stored | Message]]]) -> Plan[list[list[
     windows = yield from plan
     # Windows may overlap; each has copies of its own, but for the anchor.
     return [
-        [m for each in window for m in ([each] if isinstance(each, Message) else views([each.message] if each.message else []))]
+        [
+            m
+            for each in window
+            for m in ([each] if isinstance(each, Message) else views([each.message] if each.message else []))
+        ]
         for window in windows
     ]
 

@@ -9,7 +9,6 @@ import pytest
 from dynamiq_memory.backends import MemoryBackend
 from dynamiq_memory.testing import MemoryBackendConformance
 from tests.pinecone.fixtures import NewStore, connection, module_server, new_store, server
-from tests.servers.pinecone import PineconeServer
 
 __all__ = ["connection", "module_server", "new_store", "server"]
 

@@ -67,8 +67,11 @@ def check_id(value: Any) -> None:
 
 def check_values(values: Any, dimension: int) -> None:
     require(isinstance(values, list), "Vector values are missing")
-    require(len(values) == dimension, f"Vector dimension {len(values)} does not match the dimension of the index {dimension}")
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values)
+    require(
+        len(values) == dimension,
+        f"Vector dimension {len(values)} does not match the dimension of the index {dimension}",
+    )
+    numbers = set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
     require(numbers, "Vector values must be finite numbers")
     require(any(values), "Dense vectors must contain at least one non-zero value")
 
@@ -84,7 +87,10 @@ def check_metadata(metadata: Any) -> None:
             f"Metadata value must be a string, number, boolean or list of strings, got {value!r:.50} for field {key!r:.50}",
         )
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "strict"))
-    require(size <= MOST_METADATA, f"Metadata size is {size} bytes, which exceeds the limit of {MOST_METADATA} bytes per vector")
+    require(
+        size <= MOST_METADATA,
+        f"Metadata size is {size} bytes, which exceeds the limit of {MOST_METADATA} bytes per vector",
+    )
 
 
 # --- filters -----------------------------------------------------------------------------------------------------
@@ -184,23 +190,32 @@ class Index:
             return {**common, "schema": {"fields": {"_values": vector}}, "deployment": deployment}
         spec = self.spec
         if version >= "2025-10" and not self.is_pod:
-            spec = {"serverless": {**spec["serverless"], "read_capacity": {"mode": "OnDemand", "status": {"state": "Ready"}}}}
+            spec = {
+                "serverless": {
+                    **spec["serverless"],
+                    "read_capacity": {"mode": "OnDemand", "status": {"state": "Ready"}},
+                }
+            }
         return {**common, "dimension": self.dimension, "metric": self.metric, "spec": spec, "vector_type": "dense"}
 
     def score(self, query: list[float], values: list[float]) -> float:
         if self.metric == "euclidean":
             return sum((a - b) ** 2 for a, b in zip(query, values, strict=True))
-        product = sum(map(mul, query, values))
+        product: float = sum(map(mul, query, values))
         if self.metric == "dotproduct":
             return product
-        return product / math.sqrt(sum(map(mul, query, query)) * sum(map(mul, values, values)))
+        length: float = math.hypot(*query) * math.hypot(*values)
+        return product / length
 
 
 def index_of(body: Json) -> Index:
     """The index that a request to create one asks for, in the shape of any version of the API."""
     name = body.get("name", "")
     valid = isinstance(name, str) and 1 <= len(name) <= 45 and name.isascii()
-    require(valid and all(c.islower() or c.isdigit() or c == "-" for c in name), f"Name {name!r} must consist of lower case alphanumeric characters or '-'")
+    require(
+        valid and all(c.islower() or c.isdigit() or c == "-" for c in name),
+        f"Name {name!r} must consist of lower case alphanumeric characters or '-'",
+    )
     require(name[0] != "-" and name[-1] != "-", "Name must start and end with an alphanumeric character")
     if "schema" in body:
         fields = body["schema"]["fields"]
@@ -327,6 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and not fault.late:
             self._fail(fault)
             return
+        answer: Json | str
         try:
             status, answer = 200, self._answer(parts.path, parse_qs(parts.query, keep_blank_values=True), raw)
             if self.command == "POST" and parts.path == "/indexes":
@@ -338,14 +354,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._reply(status, answer)
 
-    do_GET = do_POST = do_DELETE = _serve
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
     def _refusal(self, path: str, refused: RefusedError) -> Json | str:
         if refused.status == 401:
             return "Invalid API Key"
         if path.startswith("/indexes"):
             codes = {404: "NOT_FOUND", 409: "ALREADY_EXISTS"}
-            return {"error": {"code": codes.get(refused.status, "INVALID_ARGUMENT"), "message": str(refused)}, "status": refused.status}
+            return {
+                "error": {"code": codes.get(refused.status, "INVALID_ARGUMENT"), "message": str(refused)},
+                "status": refused.status,
+            }
         return {"code": 3, "message": str(refused), "details": []}
 
     def _fail(self, fault: Fault) -> None:
@@ -436,7 +455,11 @@ class _Handler(BaseHTTPRequestHandler):
         require(1 <= len(ids) <= MOST_IDS, f"a fetch takes 1 to {MOST_IDS} ids, got {len(ids)}")
         namespace = query.get("namespace", [""])[0]
         held = index.namespaces.get(namespace, {})
-        return {"vectors": {each: held[each] for each in ids if each in held}, "namespace": namespace, "usage": {"readUnits": 1}}
+        return {
+            "vectors": {each: held[each] for each in ids if each in held},
+            "namespace": namespace,
+            "usage": {"readUnits": 1},
+        }
 
     def _list(self, index: Index, query: dict[str, list[str]]) -> Json:
         require(not index.is_pod, "This operation is only supported for serverless indexes")
@@ -445,8 +468,14 @@ class _Handler(BaseHTTPRequestHandler):
         require(1 <= limit <= MOST_IN_LIST, f"limit must be from 1 to {MOST_IN_LIST}")
         token = query.get("paginationToken", [""])[0]
         behind = base64.b64decode(token).decode() if token else ""
-        found = sorted(each for each in index.namespaces.get(namespace, {}) if each.startswith(prefix) and each > behind)
-        answer: Json = {"vectors": [{"id": each} for each in found[:limit]], "namespace": namespace, "usage": {"readUnits": 1}}
+        found = sorted(
+            each for each in index.namespaces.get(namespace, {}) if each.startswith(prefix) and each > behind
+        )
+        answer: Json = {
+            "vectors": [{"id": each} for each in found[:limit]],
+            "namespace": namespace,
+            "usage": {"readUnits": 1},
+        }
         if len(found) > limit:
             answer["pagination"] = {"next": base64.b64encode(found[limit - 1].encode()).decode()}
         return answer
@@ -470,7 +499,9 @@ class _Handler(BaseHTTPRequestHandler):
         matches(condition, {})  # a filter is refused also where nothing is stored
         namespace = body.get("namespace") or ""
         held = index.namespaces.get(namespace, {}).values()
-        scored = [(index.score(vector or [], each["values"]), each) for each in held if matches(condition, each["metadata"])]
+        scored = [
+            (index.score(vector or [], each["values"]), each) for each in held if matches(condition, each["metadata"])
+        ]
         scored.sort(key=lambda pair: (pair[0] if index.metric == "euclidean" else -pair[0], pair[1]["id"]))
         found = []
         for score, each in scored[: top_k or 0]:
@@ -479,7 +510,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found[-1]["values"] = each["values"]
             if body.get("includeMetadata"):
                 found[-1]["metadata"] = each["metadata"]
-        size = len(json.dumps(found, ensure_ascii=False).encode()) if len(found) else 0
+        size = len(json.dumps(found, ensure_ascii=False).encode())
         require(size <= MOST_RESULT, f"the result of {size} bytes exceeds the limit of 4 MB")
         return {"matches": found, "namespace": namespace, "usage": {"readUnits": 5}}
 

@@ -12,19 +12,27 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import pinecone
 
-from dynamiq_memory.backends.pinecone_index.errors import may_repeat, retry_after, translated
+from dynamiq_memory.backends.pinecone_index.errors import (
+    CLIENT_ERRORS,
+    REPEATS_ITSELF,
+    may_repeat,
+    retry_after,
+    translated,
+)
 from dynamiq_memory.backends.pinecone_index.requests import Delete, Fetch, Listing, Query, Record, Upsert
 from dynamiq_memory.connections import Pinecone as PineconeConnection
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.connections import plain
+from dynamiq_memory.exceptions import ConfigurationError
 
 Call = Upsert | Delete | Fetch | Query | Listing
 
-# Clients with a RetryConfig repeat requests themselves, as the service asks them to.
-_ATTEMPTS = 2 if hasattr(pinecone, "RetryConfig") else 5
+# A client that repeats requests itself has done so three times by then.
+_ATTEMPTS = 2 if REPEATS_ITSELF else 5
 _LONGEST_WAIT = 30.0
 _FIRST_WAIT = 0.2
 _DATA_METHODS = ("upsert", "query", "fetch", "delete", "list_paginated")
@@ -74,10 +82,11 @@ def api_key_of(connection: Any) -> str:
     Raises:
         ConfigurationError: There is none.
     """
-    held = getattr(connection, "api_key", None)
-    key = held.get_secret_value() if hasattr(held, "get_secret_value") else held
+    key = plain(getattr(connection, "api_key", None))
     if not isinstance(key, str) or not key:
         raise ConfigurationError("there is no API key of Pinecone: set PINECONE_API_KEY, or give Pinecone(api_key=…)")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("the API key of Pinecone holds spaces, line breaks or letters that no key has")
     return key
 
 
@@ -115,7 +124,7 @@ class Caller:
             attempt += 1
             try:
                 return read(await getattr(index, name)(**arguments))
-            except Exception as error:
+            except CLIENT_ERRORS as error:
                 await asyncio.sleep(self._wait(error, attempt))
 
     def repeat(self, work: Callable[[], Any]) -> Any:
@@ -125,7 +134,7 @@ class Caller:
             attempt += 1
             try:
                 return work()
-            except Exception as error:  # whatever the transport of this version raises
+            except CLIENT_ERRORS as error:
                 wait = self._wait(error, attempt)
             time.sleep(wait)
 
@@ -251,22 +260,4 @@ def has_async_twin(client: Any) -> bool:
     """Whether an asynchronous index can be made of a client: pinecone 7 and 8 need aiohttp for it."""
     if not callable(getattr(client, "IndexAsyncio", None)):
         return False
-    try:
-        importing = "httpx" if hasattr(pinecone, "RetryConfig") else "aiohttp"
-        __import__(importing)
-    except ImportError:
-        return False
-    return True
-
-
-__all__ = [
-    "AsyncIndexes",
-    "BackendError",
-    "Caller",
-    "api_key_of",
-    "check_connection",
-    "has_async_twin",
-    "is_client",
-    "is_index",
-    "make_client",
-]
+    return REPEATS_ITSELF or find_spec("aiohttp") is not None

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+import pinecone
+from pinecone.exceptions import PineconeException
 
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
@@ -17,15 +22,41 @@ from dynamiq_memory.exceptions import (
     DynamiqMemoryError,
 )
 
-_REPEATABLE = (408, 429, 500, 502, 503, 504)
-_REFUSED = (400, 413, 414, 422)
-_LONGEST = 500
-# Raised by the clients before anything is sent.
-_MISUSED = ("PineconeValueError", "PineconeTypeError", "PineconeConfigurationError", "ValidationError")
-
 
 class RefusedRequestError(BackendError):
     """The service refused a request as too large or wrong."""
+
+
+REPEATS_ITSELF = hasattr(pinecone, "RetryConfig")
+"""Whether the installed client sends a request again when the service is busy; since version 9 it does."""
+_REPEATABLE = (408, 429, 500, 502, 503, 504)
+_REFUSED = (400, 413, 414, 422)
+_MEANINGS: dict[int | None, tuple[type[BackendError], str]] = {
+    401: (BackendAuthenticationError, "refuses the API key ({said}): set PINECONE_API_KEY, or give another"),
+    403: (
+        BackendAuthenticationError,
+        "forbids this ({said}): give the API key the roles to read and write, or raise the project's quota",
+    ),
+    404: (BackendError, "is not there ({said}): correct index_name, or the project of the API key"),
+    429: (BackendError, "is throttled, also after all retries ({said}): send less at a time, or raise its limits"),
+}
+_UNREACHABLE = ("PineconeConnectionError", "PineconeTimeoutError")
+# Raised by the clients before anything is sent.
+_MISUSED = ("PineconeValueError", "PineconeTypeError", "PineconeConfigurationError", "ValidationError")
+_LONGEST = 500
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the installed client raises: its own errors, and before version 9 those of its transports too."""
+    found: list[type[Exception]] = [PineconeException, ConnectionError, TimeoutError]
+    if not REPEATS_ITSELF:
+        for module, name in (("urllib3.exceptions", "HTTPError"), ("aiohttp", "ClientError")):
+            if find_spec(module.partition(".")[0]) is not None:
+                found.append(getattr(import_module(module), name))
+    return tuple(found)
+
+
+CLIENT_ERRORS = _client_errors()
 
 
 def status_of(error: BaseException) -> int | None:
@@ -53,7 +84,7 @@ def retry_after(error: BaseException) -> float | None:
             try:
                 return max(0.0, float(value))
             except ValueError:
-                return None
+                return None  # a date
     return None
 
 
@@ -68,42 +99,25 @@ def translated(error: Exception, where: str, secret: str | None = None) -> Dynam
     status, said = status_of(error), _said(error)
     if secret:
         said = said.replace(secret, "…")
-    if status == 401:  # noqa: PLR2004
-        return BackendAuthenticationError(f"{where} refuses the API key ({said}): set PINECONE_API_KEY, or give another")
-    if status == 403:  # noqa: PLR2004
-        return BackendAuthenticationError(
-            f"{where} forbids this ({said}): give the API key the roles to read and write, or raise the project's quota"
-        )
-    if status == 404:  # noqa: PLR2004
-        return BackendError(f"{where} is not there ({said}): correct index_name, or the project of the API key")
-    if status == 429:  # noqa: PLR2004
-        return BackendError(f"{where} is throttled, also after all retries ({said}): send less at a time, or raise its limits")
+    if status in _MEANINGS:
+        kind, meaning = _MEANINGS[status]
+        return kind(f"{where} {meaning.format(said=said)}")
     if status in _REFUSED:
         return RefusedRequestError(f"{where} refused a request ({status}: {said})")
-    if status is not None and status >= 500:  # noqa: PLR2004
+    if status is not None and status >= 500:
         return BackendConnectionError(f"{where} is not available ({status}: {said}): try again")
     if type(error).__name__ in _MISUSED:
         return ConfigurationError(f"{where}: {said}")
     if _never_answered(error):
-        return BackendConnectionError(f"{where} cannot be reached ({said}): check the network, and the host if one is set")
+        return BackendConnectionError(
+            f"{where} cannot be reached ({said}): check the network, and the host if one is set"
+        )
     return BackendError(f"{where}: {said}" if status is None else f"{where}: {status}: {said}")
 
 
 def _never_answered(error: BaseException) -> bool:
-    """Whether a connection failed; each client has its transport's errors, or its own."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-    return bool(
-        names
-        & {
-            "pinecone.PineconeConnectionError",
-            "pinecone.PineconeTimeoutError",
-            "urllib3.HTTPError",
-            "aiohttp.ClientError",
-            "httpx.TransportError",
-        }
-    )
+    """Whether a connection failed."""
+    return not isinstance(error, PineconeException) or type(error).__name__ in _UNREACHABLE
 
 
 def _said(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamiq_memory.backends.pinecone_index.client import Caller
-from dynamiq_memory.backends.pinecone_index.errors import status_of
+from dynamiq_memory.backends.pinecone_index.errors import CLIENT_ERRORS, status_of
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
 
 _READY_SECONDS = 300.0
@@ -58,14 +58,15 @@ def open_index(
     if found is None:
         if create is None:
             raise BackendError(
-                f"{caller.where} does not exist: create it, correct index_name, or open it with create_if_not_exist=True"
+                f"{caller.where} does not exist: create it, correct index_name, or open it with "
+                "create_if_not_exist=True"
             )
         arguments = create()
 
         def make() -> None:
             try:
                 client.create_index(name=name, timeout=-1, **arguments)
-            except Exception as error:
+            except CLIENT_ERRORS as error:
                 if status_of(error) != _CONFLICT:  # another process was faster
                     raise
 
@@ -87,7 +88,7 @@ def _described(client: Any, caller: Caller, name: str) -> Any:
     def describe() -> Any:
         try:
             return client.describe_index(name)
-        except Exception as error:
+        except CLIENT_ERRORS as error:
             if status_of(error) == _NOT_FOUND:
                 return None
             raise

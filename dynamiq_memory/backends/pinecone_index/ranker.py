@@ -11,7 +11,15 @@ from operator import mul
 from dynamiq_memory.backends.pinecone_index import filters, records
 from dynamiq_memory.backends.pinecone_index.reader import Reader, scopes_of
 from dynamiq_memory.backends.pinecone_index.records import Stored
-from dynamiq_memory.backends.pinecone_index.requests import MOST_RESULTS, Compute, EmbedQuery, Plan, Query, Record, Vector
+from dynamiq_memory.backends.pinecone_index.requests import (
+    MOST_RESULTS,
+    Compute,
+    EmbedQuery,
+    Plan,
+    Query,
+    Record,
+    Vector,
+)
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
@@ -97,10 +105,11 @@ class Ranker:
         return 1 - score / 2 if self.metric == "euclidean" else score
 
     def _compared(self, probe: Vector, held: array[float]) -> float:
-        product = sum(map(mul, probe, held))
+        product: float = sum(map(mul, probe, held))
         if self.metric != "cosine":
             return product
-        return product / (math.hypot(*probe) * math.hypot(*held))
+        length: float = math.hypot(*probe) * math.hypot(*held)
+        return product / length
 
     def _fused(
         self,

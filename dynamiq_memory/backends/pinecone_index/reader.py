@@ -62,7 +62,9 @@ class Reader:
 
     # --- reading messages ------------------------------------------------------------------------------------
 
-    def read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> Plan[list[Stored]]:
+    def read(
+        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
+    ) -> Plan[list[Stored]]:
         """Read as a backend's `get_all` promises."""
         upper = (yield from self._place(before)) if before is not None else None
         lower = (yield from self._place(after)) if after is not None else None
@@ -226,10 +228,10 @@ class Reader:
         try:
             found: list[Record] = yield Query(self.placeholder, MOST_RESULTS, filters.all_of(wanted, condition))
         except RefusedRequestError:
-            if high - low < 2:  # noqa: PLR2004 - cannot be taken apart any more
+            if high - low < 2:
                 raise
         else:
-            if len(found) < MOST_RESULTS or high - low < 2:  # noqa: PLR2004
+            if len(found) < MOST_RESULTS or high - low < 2:
                 return {record.id for record in found}
         middle = (low + high) // 2
         first = yield from self.query_ids(condition, kind, low, middle)
@@ -271,7 +273,9 @@ class Reader:
         wanted: Native = {records.KEY: {"$in": [keys.key_of_record(each) for each in ids]}}
         condition = filters.all_of(wanted, {records.KIND: {"$eq": records.MESSAGE}})
         try:
-            found: list[Record] = yield Query(self.placeholder, min(2 * len(ids), MOST_RESULTS), condition, metadata=True)
+            found: list[Record] = yield Query(
+                self.placeholder, min(2 * len(ids), MOST_RESULTS), condition, metadata=True
+            )
         except RefusedRequestError:
             if len(ids) <= _SURELY_FITS:
                 raise
@@ -291,7 +295,10 @@ class Reader:
         for number, each in enumerate(ids, 1):
             group.append(each)
             # Percent signs of an id are encoded once more in the URL.
-            if number == len(ids) or sum(len(i) + 2 * i.count("%") + 2 * i.count("/") + 6 for i in group) > MOST_FETCH_CHARACTERS:
+            if (
+                number == len(ids)
+                or sum(len(i) + 2 * i.count("%") + 2 * i.count("/") + 6 for i in group) > MOST_FETCH_CHARACTERS
+            ):
                 found: list[Record] = yield Fetch(group)
                 shown.update({record.id: record for record in found})
                 group = []
@@ -312,8 +319,8 @@ class Reader:
                 yield Wait(wait)
         missing = sum(each not in held for each in head.part_ids)
         raise BackendError(
-            f"{missing} of {head.parts} parts of the message in record {head.id!r} are not in the index (yet): if trying "
-            "again later does not help, they were deleted by something else, and the message must be deleted or "
+            f"{missing} of {head.parts} parts of the message in record {head.id!r} are not in the index (yet): if "
+            "trying again later does not help, they were deleted by something else, and the message must be deleted or "
             "stored again"
         )
 
@@ -338,7 +345,9 @@ class Reader:
     def _records_of_keys(self, wanted: list[str]) -> Plan[list[Record]]:
         condition = filters.all_of({records.KEY: {"$in": wanted}}, {records.KIND: {"$eq": records.MESSAGE}})
         try:
-            found: list[Record] = yield Query(self.placeholder, min(4 * len(wanted), MOST_RESULTS), condition, metadata=True)
+            found: list[Record] = yield Query(
+                self.placeholder, min(4 * len(wanted), MOST_RESULTS), condition, metadata=True
+            )
         except RefusedRequestError:
             if len(wanted) <= _SURELY_FITS // 4:
                 raise
@@ -380,7 +389,7 @@ class _Source:
         self._most = upper[0] if upper is not None else None
         self._ascending = ascending
         prefixes = reader.prefixes(where)
-        single = prefixes is not None and len(prefixes) == 1 and prefixes[0].count("/") == 3  # noqa: PLR2004
+        single = prefixes is not None and len(prefixes) == 1 and prefixes[0].count("/") == 3
         self._prefix = prefixes[0] if prefixes and single else None
         self._token: str | None = None
         self._started = False

@@ -79,11 +79,10 @@ def records_of(
         raise BackendError(f"{stored.id} has no message to store")
     place = keys.place_of(stored.id)
     first, *rest = chunks(message.to_json())
-    scope = {USER: place.user, SESSION: place.session, BUCKET: keys.bucket_of(stored.id)}
-    metadata: dict[str, Any] = {
+    scope: dict[str, Any] = {USER: place.user, SESSION: place.session, BUCKET: keys.bucket_of(stored.id)}
+    metadata: dict[str, Any] = scope | {
         KIND: MESSAGE,
         KEY: stored.key,
-        **scope,
         ID: place.id,
         TIME: place.time,
         ARRIVAL: stored.arrival,
@@ -101,7 +100,7 @@ def records_of(
         {
             "id": keys.part_id(place.user, place.session, stored.key, stored.version, number),
             "values": placeholder,
-            "metadata": {KIND: PART, **scope, TEXT: text},
+            "metadata": scope | {KIND: PART, TEXT: text},
         }
         for number, text in enumerate(rest)
     ]
@@ -124,7 +123,8 @@ def text_of(record: Record) -> str:
 
 def chunks(text: str) -> list[str]:
     """Cut a text into pieces that fit into a record, at least one."""
-    found, start = [], 0
+    found: list[str] = []
+    start = 0
     while start < len(text) or not found:
         piece = text[start : start + _TEXT_BYTES]
         while (size := _size_as_json(piece)) > _TEXT_BYTES:
