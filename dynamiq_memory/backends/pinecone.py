@@ -53,7 +53,7 @@ __all__ = ["Pinecone", "PineconeIndexType", "PineconeSimilarityMetric"]
 T = TypeVar("T")
 
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-_MOST_RANKED = 1_000
+_MOST_RANKED = 2_000
 # https://docs.pinecone.io/reference/api/database-limits
 _INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,43}[a-z0-9])?")
 _MOST_DIMENSIONS = 20_000

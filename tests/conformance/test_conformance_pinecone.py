@@ -7,10 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend
+from dynamiq_memory.backends.pinecone_index import recent
 from dynamiq_memory.testing import MemoryBackendConformance
-from tests.pinecone.fixtures import NewStore, connection, module_server, new_store, server
+from dynamiq_memory.testing.changing import ChangingConformance
+from dynamiq_memory.testing.deleting import DeletingConformance
+from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.searching import SearchingConformance
+from dynamiq_memory.testing.stateful import StatefulConformance
+from tests.pinecone_index.fixtures import NewStore, client, module_server, new_store, server
+from tests.servers.pinecone import PineconeServer
 
-__all__ = ["connection", "module_server", "new_store", "server"]
+__all__ = ["client", "module_server", "new_store", "server"]
 
 
 class TestPinecone(MemoryBackendConformance):
@@ -21,4 +28,46 @@ class TestPinecone(MemoryBackendConformance):
     @pytest.fixture
     def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
         with new_store() as backend:
+            yield backend
+
+
+class TestBehind(ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
+    """What is written is seen a little later, at times within a test, and is then no longer remembered."""
+
+    stateful_examples = 8
+    stateful_steps = 15
+
+    @pytest.fixture
+    def backend(
+        self, new_store: NewStore, server: PineconeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[MemoryBackend]:
+        monkeypatch.setattr(recent, "SETTLED_SECONDS", 0.0)
+        server.lag = 0.01
+        with new_store() as backend:
+            yield backend
+
+
+class TestNeverSeen(DeletingConformance, SearchingConformance, StatefulConformance):
+    """Nothing that is written is ever seen: all is remembered."""
+
+    stateful_examples = 8
+    stateful_steps = 15
+
+    @pytest.fixture
+    def backend(self, new_store: NewStore, server: PineconeServer) -> Iterator[MemoryBackend]:
+        server.hold()
+        with new_store() as backend:
+            yield backend
+
+
+class TestPods(ReadingConformance, DeletingConformance, StatefulConformance):
+    """Pods do not list ids; here, their vectors are compared by distance."""
+
+    stateful_examples = 8
+    stateful_steps = 15
+
+    @pytest.fixture
+    def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
+        options = {"index_type": "pod", "environment": "us-east1-gcp", "pod_type": "p1.x1", "metric": "euclidean"}
+        with new_store(**options) as backend:
             yield backend

@@ -96,16 +96,24 @@ def check_metadata(metadata: Any) -> None:
 # --- filters -----------------------------------------------------------------------------------------------------
 
 
+Predicate = Callable[[Json], bool]
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _equal(actual: Any, wanted: Any) -> bool:
-    if isinstance(actual, list):
-        return wanted in actual
-    if _number(actual) and _number(wanted):
-        return float(actual) == float(wanted)  # the service keeps numbers in 64 bits, as floats
-    return type(actual) is type(wanted) and bool(actual == wanted)
+def _normal(value: Any) -> Any:
+    """A value as the service compares it: numbers are floats there, and booleans are no numbers."""
+    return float(value) if _number(value) else (type(value), value)
+
+
+def _values(actual: Any) -> list[Any]:
+    return [_normal(each) for each in actual] if isinstance(actual, list) else [_normal(actual)]
 
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -116,42 +124,44 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def matches(condition: Any, metadata: Json) -> bool:
-    """Whether metadata meets a filter of the service's language."""
+def compiled(condition: Any) -> Predicate:
+    """Read a filter of the service's language."""
     require(isinstance(condition, dict), "A filter must be an object")
-    return all(_holds(key, wanted, metadata) for key, wanted in condition.items())
+    parts = [_part(key, wanted) for key, wanted in condition.items()]
+    return parts[0] if len(parts) == 1 else lambda metadata: all(part(metadata) for part in parts)
 
 
-def _holds(key: str, wanted: Any, metadata: Json) -> bool:
+def _part(key: str, wanted: Any) -> Predicate:
     if key in ("$and", "$or"):
         require(isinstance(wanted, list) and wanted != [], f"{key} needs a list")
-        each = [matches(part, metadata) for part in wanted]
-        return all(each) if key == "$and" else any(each)
+        parts, combine = [compiled(part) for part in wanted], all if key == "$and" else any
+        return lambda metadata: combine(part(metadata) for part in parts)
     require(not key.startswith("$"), f"{key} is not a valid operator")
-    if not isinstance(wanted, dict):
-        wanted = {"$eq": wanted}
-    require(wanted != {}, f"no operator for {key!r}")
-    return all(_meets(operator, value, key in metadata, metadata.get(key)) for operator, value in wanted.items())
+    operators = wanted if isinstance(wanted, dict) else {"$eq": wanted}
+    require(operators != {}, f"no operator for {key!r}")
+    tests = [_test(operator, value) for operator, value in operators.items()]
+    return lambda metadata: all(test(key in metadata, metadata.get(key)) for test in tests)
 
 
-def _meets(operator: str, value: Any, present: bool, actual: Any) -> bool:
+def _test(operator: str, value: Any) -> Callable[[bool, Any], bool]:
     if operator == "$exists":
         require(isinstance(value, bool), "$exists needs a boolean")
-        return present is value
-    if operator in ("$in", "$nin"):
-        require(isinstance(value, list) and len(value) <= 10_000, f"{operator} needs a list of at most 10,000 values")
-        kinds = {str if isinstance(each, str) else float for each in value if isinstance(each, str) or _number(each)}
-        plain = all(isinstance(each, str) or _number(each) for each in value)
-        require(plain and len(kinds) <= 1, f"{operator} needs strings, or numbers")
-        found = present and any(_equal(actual, each) for each in value)
-        return found is (operator == "$in")
+        return lambda present, _: present is value
     if operator in _COMPARE:
         require(_number(value), f"{operator} needs a number")
-        return _number(actual) and _COMPARE[operator](float(actual), float(value))
-    require(operator in ("$eq", "$ne"), f"{operator} is not a valid operator")
-    require(isinstance(value, str | int | float | bool), f"{operator} needs a string, number or boolean")
-    found = present and _equal(actual, value)
-    return found is (operator == "$eq")
+        compare = _COMPARE[operator]
+        return lambda _, actual: _number(actual) and compare(float(actual), float(value))
+    if operator in ("$in", "$nin"):
+        require(isinstance(value, list) and len(value) <= 10_000, f"{operator} needs a list of at most 10,000 values")
+        texts, numbers = (all(map(is_kind, value)) for is_kind in (_text, _number))
+        require(texts or numbers, f"{operator} needs strings, or numbers")
+        options = set(map(_normal, value))
+    else:
+        require(operator in ("$eq", "$ne"), f"{operator} is not a valid operator")
+        require(isinstance(value, str | int | float | bool), f"{operator} needs a string, number or boolean")
+        options = {_normal(value)}
+    wanted = operator in ("$in", "$eq")
+    return lambda present, actual: (present and any(each in options for each in _values(actual))) is wanted
 
 
 # --- indexes -----------------------------------------------------------------------------------------------------
@@ -496,12 +506,10 @@ class _Handler(BaseHTTPRequestHandler):
         top_k, vector, condition = body.get("topK"), body.get("vector"), body.get("filter") or {}
         require(isinstance(top_k, int) and 1 <= top_k <= MOST_RESULTS, f"topK must be from 1 to {MOST_RESULTS}")
         check_values(vector, index.dimension)
-        matches(condition, {})  # a filter is refused also where nothing is stored
+        fits = compiled(condition)
         namespace = body.get("namespace") or ""
-        held = index.namespaces.get(namespace, {}).values()
-        scored = [
-            (index.score(vector or [], each["values"]), each) for each in held if matches(condition, each["metadata"])
-        ]
+        held = [each for each in index.namespaces.get(namespace, {}).values() if fits(each["metadata"])]
+        scored = [(index.score(vector or [], each["values"]), each) for each in held]
         scored.sort(key=lambda pair: (pair[0] if index.metric == "euclidean" else -pair[0], pair[1]["id"]))
         found = []
         for score, each in scored[: top_k or 0]:
@@ -510,7 +518,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found[-1]["values"] = each["values"]
             if body.get("includeMetadata"):
                 found[-1]["metadata"] = each["metadata"]
-        size = len(json.dumps(found, ensure_ascii=False).encode())
+        size = len(json.dumps(found, ensure_ascii=False))
         require(size <= MOST_RESULT, f"the result of {size} bytes exceeds the limit of 4 MB")
         return {"matches": found, "namespace": namespace, "usage": {"readUnits": 5}}
 

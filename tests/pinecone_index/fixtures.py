@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 
+import pinecone
 import pytest
 
 from dynamiq_memory.backends import Pinecone
@@ -48,13 +49,19 @@ def connection(server: PineconeServer) -> PineconeConnection:
     return PineconeConnection(api_key=API_KEY, host=server.url)
 
 
+@pytest.fixture(scope="module")
+def client(module_server: PineconeServer) -> pinecone.Pinecone:
+    """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
+    return pinecone.Pinecone(api_key=API_KEY, host=module_server.url, ssl_verify=False)
+
+
 @pytest.fixture
-def new_store(connection: PineconeConnection) -> Iterator[NewStore]:
+def new_store(server: PineconeServer, client: pinecone.Pinecone) -> Iterator[NewStore]:
     """Opens an index, and closes what it opened."""
     made: list[Pinecone] = []
 
     def make(given: object = None, embedder: object = None, **options: object) -> Pinecone:
-        given = connection if given is None else given
+        given = client if given is None else given
         made.append(Pinecone(given, Letters(DIMENSION) if embedder is None else embedder, **options))  # type: ignore[arg-type]
         return made[-1]
 
