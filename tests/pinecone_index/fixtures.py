@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pinecone
 import pytest
@@ -50,13 +51,16 @@ def connection(server: PineconeServer) -> PineconeConnection:
 
 
 @pytest.fixture(scope="module")
-def client(module_server: PineconeServer) -> pinecone.Pinecone:
+def client(module_server: PineconeServer) -> Iterator[Any]:
     """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
-    return pinecone.Pinecone(api_key=API_KEY, host=module_server.url, ssl_verify=False)
+    client = pinecone.Pinecone(api_key=API_KEY, host=module_server.url, ssl_verify=False)
+    yield client
+    if hasattr(client, "close"):  # the older ones do without
+        client.close()
 
 
 @pytest.fixture
-def new_store(server: PineconeServer, client: pinecone.Pinecone) -> Iterator[NewStore]:
+def new_store(server: PineconeServer, client: Any) -> Iterator[NewStore]:
     """Opens an index, and closes what it opened."""
     made: list[Pinecone] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import Message
@@ -29,6 +29,7 @@ def stored(name: str = "a", version: str = "1", *, time: float = 1.0, session: s
 # --- ids -----------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=50)
 @given(user=CLEAN | st.none(), session=CLEAN | st.none(), identifier=CLEAN, time=TIMES)
 def test_any_identifier_makes_an_id_that_the_service_takes(
     user: str | None, session: str | None, identifier: str, time: float
@@ -76,11 +77,16 @@ def test_pieces_fit_and_make_the_whole(text: str, filling: str) -> None:
         assert len(json.dumps(piece, ensure_ascii=False).encode()) <= 28_002
 
 
+@settings(max_examples=40)
 @given(
     content=st.text(max_size=200).map(lambda text: text * 100),
     metadata=st.dictionaries(
         CLEAN,
-        st.text() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none(),
+        st.text()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.booleans()
+        | st.none(),
         max_size=30,
     ),
 )
@@ -205,5 +211,3 @@ def test_room_is_made_of_what_is_shown() -> None:
     assert len(recent) == 2
     assert recent.to_settle(1) == []
     assert recent.to_settle(10_000) != []
-
-

@@ -7,6 +7,7 @@ and whether they have an asynchronous twin.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 import time
@@ -51,12 +52,12 @@ def check_connection(connection: Any) -> Any:
         return PineconeConnection()
     if isinstance(connection, type):
         raise ConfigurationError(f"connection must be an object, not the class {connection.__name__}")
+    if any(inspect.iscoroutinefunction(getattr(connection, name, None)) for name in ("query", "describe_index")):
+        raise ConfigurationError(
+            f"connection is a {type(connection).__name__}, which has asynchronous methods only: give a "
+            "pinecone.Pinecone, of which an asynchronous client is made where it is needed"
+        )
     if is_index(connection) or is_client(connection):
-        if asyncio.iscoroutinefunction(connection.query if is_index(connection) else connection.describe_index):
-            raise ConfigurationError(
-                f"connection is a {type(connection).__name__}, which has asynchronous methods only: give a "
-                "pinecone.Pinecone, of which an asynchronous client is made where it is needed"
-            )
         return connection
     if hasattr(connection, "api_key"):
         return connection

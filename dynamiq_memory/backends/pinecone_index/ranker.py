@@ -27,6 +27,8 @@ from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 _LEAST_LOOKED_AT = 200
+# The service keeps the numbers of vectors in 32 bits.
+_UNRELATED = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class Nearest:
     """The messages nearest to a query.
 
     Attributes:
-        scores: Their similarities, by the ids of their records, all above 0.
+        scores: Their similarities, by the ids of their records, none of them unrelated.
         cut: Whether there are more.
-        unrelated: Whether there are messages with a similarity of 0 or less.
+        unrelated: Whether there are messages with no similarity.
     """
 
     scores: Mapping[str, float]
@@ -96,7 +98,7 @@ class Ranker:
             scores.pop(entry.id, None)
             if entry.vector is not None:
                 scores[entry.id] = self._compared(probe, entry.vector)
-        near = {each: score for each, score in scores.items() if score > 0}
+        near = {each: score for each, score in scores.items() if score > _UNRELATED}
         return Nearest(near, cut=len(found) >= top_k, unrelated=len(near) < len(scores))
 
     def _similarity(self, score: float) -> float:

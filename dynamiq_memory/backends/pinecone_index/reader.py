@@ -128,7 +128,8 @@ class Reader:
         found: list[Stored] = []
         at = 0
         while at < len(ids) and len(found) < count:
-            end = _end_of_group(ids, min(at + max(count, _FEW), len(ids)))
+            size = max(count - len(found), _FEW if where.beyond_scope else 1)
+            end = _end_of_group(ids, min(at + size, len(ids)))
             group = ids[at:end]
             at = end
             yield from self._remember([each for each in group if each not in known], known)
