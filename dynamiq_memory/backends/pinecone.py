@@ -217,12 +217,12 @@ class Pinecone(MemoryBackend):
 
     @classmethod
     def from_url(cls, url: str) -> Pinecone:
-        """Make a backend for `pinecone://conversations?namespace=chats&model=text-embedding-3-small`.
+        """Make a backend for `pinecone://conversations?namespace=chats&embedder=text-embedding-3-small`.
 
         Args:
             url: The URL; its host is the index. Its query may set `namespace`, `metric`, `index_type`, `cloud`,
-                `region`, `environment`, `pod_type`, `create_if_not_exist` ("true" or "false"), and `model`, the model
-                of an `OpenAIDocumentEmbedder`, which embeds. API keys do not belong in it: the environment gives them.
+                `region`, `environment`, `pod_type`, `create_if_not_exist` ("true" or "false"), and `embedder`: a
+                model of OpenAI's, which embeds. API keys do not belong in it: the environment gives them.
 
         Raises:
             ConfigurationError: It is no such URL, or an option is wrong.
@@ -235,7 +235,7 @@ class Pinecone(MemoryBackend):
                 "environment gives"
             )
         known = {"namespace", "metric", "index_type", "cloud", "region", "environment", "pod_type"}
-        unknown = sorted(set(options) - known - {"create_if_not_exist", "model"})
+        unknown = sorted(set(options) - known - {"create_if_not_exist", "embedder"})
         if unknown:
             raise ConfigurationError(f"a pinecone:// URL has no option {unknown[0]!r}")
         if "create_if_not_exist" in options:
@@ -245,8 +245,8 @@ class Pinecone(MemoryBackend):
             options["create_if_not_exist"] = _YES_OR_NO[given]
         from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - only here
 
-        model = options.pop("model", None)
-        embedder = OpenAIDocumentEmbedder() if model is None else OpenAIDocumentEmbedder(model=model)
+        model = options.pop("embedder", None)
+        embedder = OpenAIDocumentEmbedder() if model is None else OpenAIDocumentEmbedder(model)
         return cls(None, embedder, unquote(parsed.netloc), **options)
 
     @property
@@ -429,10 +429,10 @@ class Pinecone(MemoryBackend):
 
     def _dimension(self, given: int | None) -> int:
         """How many numbers the vectors of a new index have: those of the embedder's."""
-        vector = self._embedder.embed_query(_PROBE)
-        own = len(vector) if vector is not None else given
+        self._embedder.embed_query(_PROBE)
+        own = self._embedder.dimension
         if own is None:
-            raise ConfigurationError("the embedder's vectors are all zeros: give dimension")
+            raise ConfigurationError("the dimension of the embedder's vectors is not known: give dimension")
         if given is not None and given != own:
             raise ConfigurationError(f"the embedder's vectors have {own} numbers, not dimension={given}")
         return own
