@@ -53,7 +53,9 @@ def connection(server: PineconeServer) -> PineconeConnection:
 @pytest.fixture(scope="module")
 def client(module_server: PineconeServer) -> Iterator[Any]:
     """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
-    client = pinecone.Pinecone(api_key=API_KEY, host=module_server.url, ssl_verify=False)
+    # Those of before version 9 make no asynchronous index then.
+    options = {"ssl_verify": False} if hasattr(pinecone, "RetryConfig") else {}
+    client = pinecone.Pinecone(api_key=API_KEY, host=module_server.url, **options)
     yield client
     if hasattr(client, "close"):  # the older ones do without
         client.close()

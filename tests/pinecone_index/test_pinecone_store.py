@@ -443,6 +443,15 @@ def test_namespaces_are_apart(new_store: NewStore) -> None:
     assert one.count() == 1
 
 
+def test_deleting_in_a_namespace_that_something_else_deleted(server: PineconeServer, store: Pinecone) -> None:
+    store.add(say("one"))
+    server.indexes["conversations"].namespaces.clear()
+    assert store.clear() == 1
+    assert asyncio.run(store.aclear()) == 0
+    store.add(say("two"))
+    assert contents(store.get_all()) == ["two"]
+
+
 def test_create_backend(server: PineconeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PINECONE_API_KEY", API_KEY)
     monkeypatch.setenv("PINECONE_CONTROLLER_HOST", server.url)

@@ -11,6 +11,7 @@ itself. What it takes care of:
 - at most 10,000 results of a query, and 4 MB; filters of the documented operators only;
 - listing by prefix in the order of bytes, at most 100 a page, on serverless indexes only;
 - eventual consistency: what is written is acknowledged at once and seen after `lag` seconds, or after `release()`;
+- a namespace begins with its first upsert, and deleting in one that is not there is refused;
 - a wrong API key, and faults that a test asks for.
 """
 
@@ -498,7 +499,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _delete(self, index: Index, body: Json) -> Json:
         ids = body.get("ids")
         require(isinstance(ids, list) and 1 <= len(ids) <= MOST_IDS, f"a deletion takes 1 to {MOST_IDS} ids")
-        held = index.namespaces.setdefault(body.get("namespace") or "", {})
+        held = index.namespaces.get(body.get("namespace") or "")
+        if held is None:
+            raise RefusedError("Namespace not found", 404)
 
         def delete() -> None:
             for each in ids or ():

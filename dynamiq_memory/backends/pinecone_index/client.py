@@ -23,6 +23,7 @@ from dynamiq_memory.backends.pinecone_index.errors import (
     REPEATS_ITSELF,
     may_repeat,
     retry_after,
+    status_of,
     translated,
 )
 from dynamiq_memory.backends.pinecone_index.requests import Delete, Fetch, Listing, Query, Record, Upsert
@@ -36,6 +37,7 @@ Call = Upsert | Delete | Fetch | Query | Listing
 _ATTEMPTS = 2 if REPEATS_ITSELF else 5
 _LONGEST_WAIT = 30.0
 _FIRST_WAIT = 0.2
+_NOT_FOUND = 404
 _DATA_METHODS = ("upsert", "query", "fetch", "delete", "list_paginated")
 
 
@@ -115,7 +117,16 @@ class Caller:
     def call(self, index: Any, request: Call) -> Any:
         """Send a request with a synchronous client."""
         name, arguments, read = self._prepared(request)
-        return self.repeat(lambda: read(getattr(index, name)(**arguments)))
+
+        def work() -> Any:
+            try:
+                return read(getattr(index, name)(**arguments))
+            except CLIENT_ERRORS as error:
+                if _is_done(request, error):
+                    return None
+                raise
+
+        return self.repeat(work)
 
     async def acall(self, index: Any, request: Call) -> Any:
         """Send a request with an asynchronous client."""
@@ -126,6 +137,8 @@ class Caller:
             try:
                 return read(await getattr(index, name)(**arguments))
             except CLIENT_ERRORS as error:
+                if _is_done(request, error):
+                    return None
                 await asyncio.sleep(self._wait(error, attempt))
 
     def repeat(self, work: Callable[[], Any]) -> Any:
@@ -168,6 +181,11 @@ class Caller:
             case Listing(prefix, token, limit):
                 page = {"prefix": prefix, "limit": limit} | ({} if token is None else {"pagination_token": token})
                 return "list_paginated", arguments | page, _listed
+
+
+def _is_done(request: Call, error: Exception) -> bool:
+    """Whether a deletion failed since there is no such namespace, and so nothing to delete."""
+    return isinstance(request, Delete) and status_of(error) == _NOT_FOUND
 
 
 def _nothing(_: Any) -> None:

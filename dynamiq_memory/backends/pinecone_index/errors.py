@@ -43,6 +43,8 @@ _MEANINGS: dict[int | None, tuple[type[BackendError], str]] = {
 _UNREACHABLE = ("PineconeConnectionError", "PineconeTimeoutError")
 # Raised by the clients before anything is sent.
 _MISUSED = ("PineconeValueError", "PineconeTypeError", "PineconeConfigurationError", "ValidationError")
+# Before version 9, urllib3 repeats what failed with a 5xx or without an answer; then it raises this.
+_EXHAUSTED = "MaxRetryError"
 _LONGEST = 500
 
 
@@ -70,6 +72,8 @@ def status_of(error: BaseException) -> int | None:
 
 def may_repeat(error: BaseException) -> bool:
     """Whether a request that failed so may succeed when it is sent again."""
+    if type(error).__name__ == _EXHAUSTED:
+        return False
     status = status_of(error)
     return _never_answered(error) if status is None else status in _REPEATABLE
 
@@ -104,8 +108,8 @@ def translated(error: Exception, where: str, secret: str | None = None) -> Dynam
         return kind(f"{where} {meaning.format(said=said)}")
     if status in _REFUSED:
         return RefusedRequestError(f"{where} refused a request ({status}: {said})")
-    if status is not None and status >= 500:
-        return BackendConnectionError(f"{where} is not available ({status}: {said}): try again")
+    if (status is not None and status >= 500) or _answered_with_errors(error):
+        return BackendConnectionError(f"{where} is not available ({said}): try again")
     if type(error).__name__ in _MISUSED:
         return ConfigurationError(f"{where}: {said}")
     if _never_answered(error):
@@ -113,6 +117,11 @@ def translated(error: Exception, where: str, secret: str | None = None) -> Dynam
             f"{where} cannot be reached ({said}): check the network, and the host if one is set"
         )
     return BackendError(f"{where}: {said}" if status is None else f"{where}: {status}: {said}")
+
+
+def _answered_with_errors(error: BaseException) -> bool:
+    """Whether urllib3 has given up since all answers were errors."""
+    return type(error).__name__ == _EXHAUSTED and type(getattr(error, "reason", None)).__name__ == "ResponseError"
 
 
 def _never_answered(error: BaseException) -> bool:
