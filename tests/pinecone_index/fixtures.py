@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,13 +17,6 @@ from tests.servers.pinecone import API_KEY, PineconeServer, running
 
 NewStore = Callable[..., Pinecone]
 DIMENSION = 256
-
-
-class Letters(NGrams):
-    """Ignores digits, whose many trigrams would by chance fall on those of words."""
-
-    def _vector(self, text: str) -> list[float]:
-        return super()._vector(re.sub(r"\d", " ", text))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def connection(server: PineconeServer) -> PineconeConnection:
 def client(module_server: PineconeServer) -> Iterator[Any]:
     """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
     # Those of before version 9 make no asynchronous index then.
-    options = {"ssl_verify": False} if hasattr(pinecone, "RetryConfig") else {}
+    options: Any = {"ssl_verify": False} if hasattr(pinecone, "RetryConfig") else {}
     client = pinecone.Pinecone(api_key=API_KEY, host=module_server.url, **options)
     yield client
     if hasattr(client, "close"):  # the older ones do without
@@ -68,7 +60,7 @@ def new_store(server: PineconeServer, client: Any) -> Iterator[NewStore]:
 
     def make(given: object = None, embedder: object = None, **options: object) -> Pinecone:
         given = client if given is None else given
-        made.append(Pinecone(given, Letters(DIMENSION) if embedder is None else embedder, **options))  # type: ignore[arg-type]
+        made.append(Pinecone(given, NGrams(DIMENSION) if embedder is None else embedder, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -89,7 +81,7 @@ def real_store() -> Iterator[Pinecone]:
     if not name or not os.environ.get("PINECONE_API_KEY"):
         pytest.skip("PINECONE_API_KEY and PINECONE_INDEX name no index")
     namespace = f"test-{uuid.uuid4()}"
-    with Pinecone(None, Letters(DIMENSION), name, namespace=namespace) as store:
+    with Pinecone(None, NGrams(DIMENSION), name, namespace=namespace) as store:
         try:
             yield store
         finally:

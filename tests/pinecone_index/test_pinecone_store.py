@@ -35,7 +35,7 @@ from dynamiq_memory.messages import Message
 from dynamiq_memory.testing import contents, say
 from dynamiq_memory.testing.base import SCOPE
 from tests.embedders import NGrams, Scripted
-from tests.pinecone_index.fixtures import DIMENSION, Letters, NewStore
+from tests.pinecone_index.fixtures import DIMENSION, NewStore
 from tests.servers.openai import KEY, OpenAIServer
 from tests.servers.pinecone import API_KEY, Fault, PineconeServer
 
@@ -410,7 +410,7 @@ def test_an_index_of_another_kind(server: PineconeServer, new_store: NewStore) -
         new_store(metric="dotproduct")
     with pytest.raises(ConfigurationError, match=f"{DIMENSION} numbers, not of dimension=5"):
         new_store(dimension=5)
-    other = new_store(embedder=Letters(32))
+    other = new_store(embedder=NGrams(32))
     with pytest.raises(ConfigurationError, match=f"32 numbers.*{DIMENSION}"):
         other.add(say("two"))
     assert contents(new_store().get_all()) == ["one"]
@@ -419,7 +419,7 @@ def test_an_index_of_another_kind(server: PineconeServer, new_store: NewStore) -
 def test_connections_of_others(server: PineconeServer, client: Any, new_store: NewStore) -> None:
     index = new_store()._sync_index()
     for given in (client, index, SimpleNamespace(api_key=API_KEY, host=server.url)):
-        with Pinecone(given, Letters(DIMENSION), namespace="others") as store:
+        with Pinecone(given, NGrams(DIMENSION), namespace="others") as store:
             store.add(say(type(given).__name__))
             asyncio.run(store.aadd(say("asynchronously")))
             assert contents(store.get_all(limit=2)) == [type(given).__name__, "asynchronously"]
@@ -495,17 +495,18 @@ def test_a_mixed_installation_is_explained(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_index_of_the_callers_is_not_shared_with_a_child(
     server: PineconeServer, client: Any, tmp_path: Path
 ) -> None:
-    with Pinecone(client, Letters(DIMENSION)) as made:
+    with Pinecone(client, NGrams(DIMENSION)) as made:
         made.add(say("before"))
     code = """
 import os, sys
 from pinecone import Pinecone as Client
 from dynamiq_memory.backends import Pinecone
 from dynamiq_memory.exceptions import BackendError
-from tests.pinecone_index.fixtures import DIMENSION, Letters
+from tests.pinecone_index.fixtures import DIMENSION
+from tests.embedders import NGrams
 key, url = sys.argv[1:]
 client = Client(api_key=key, host=url)
-store = Pinecone(client.Index("conversations"), Letters(DIMENSION))
+store = Pinecone(client.Index("conversations"), NGrams(DIMENSION))
 assert store.count() == 1
 child = os.fork()
 if child == 0:
