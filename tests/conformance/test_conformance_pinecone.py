@@ -14,10 +14,10 @@ from dynamiq_memory.testing.deleting import DeletingConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
-from tests.pinecone_index.fixtures import NewStore, client, module_server, new_store, server
+from tests.pinecone_index.fixtures import REAL_INDEX, NewStore, client, module_server, new_store, real_store, server
 from tests.servers.pinecone import PineconeServer
 
-__all__ = ["client", "module_server", "new_store", "server"]
+__all__ = ["client", "module_server", "new_store", "real_store", "server"]
 
 
 class TestPinecone(MemoryBackendConformance):
@@ -29,6 +29,20 @@ class TestPinecone(MemoryBackendConformance):
     def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
         with new_store() as backend:
             yield backend
+
+
+if REAL_INDEX:
+
+    class TestRealPinecone(MemoryBackendConformance):
+        """The service itself, where the environment names an index of it."""
+
+        messages_per_writer = 6
+        stateful_examples = 3
+        stateful_steps = 10
+
+        @pytest.fixture
+        def backend(self, real_store: MemoryBackend) -> MemoryBackend:
+            return real_store
 
 
 class TestBehind(ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):

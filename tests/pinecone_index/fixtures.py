@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pinecone
 import pytest
+from pinecone.exceptions import NotFoundException
 
 from dynamiq_memory.backends import Pinecone
 from dynamiq_memory.connections import Pinecone as PineconeConnection
 from tests.embedders import NGrams
 from tests.servers.pinecone import API_KEY, PineconeServer, running
 
+REAL_INDEX = os.environ.get("PINECONE_INDEX") if os.environ.get("PINECONE_API_KEY") else None
 NewStore = Callable[..., Pinecone]
 DIMENSION = 256
 
@@ -42,15 +45,24 @@ def connection(server: PineconeServer) -> PineconeConnection:
     return PineconeConnection(api_key=API_KEY, host=server.url)
 
 
+@contextmanager
+def made_client(**options: Any) -> Iterator[Any]:
+    """A client, closed at the end where it can be."""
+    client = pinecone.Pinecone(**options)
+    try:
+        yield client
+    finally:
+        if hasattr(client, "close"):  # the older ones do without
+            client.close()
+
+
 @pytest.fixture(scope="module")
 def client(module_server: PineconeServer) -> Iterator[Any]:
     """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
     # Those of before version 9 make no asynchronous index then.
     options: Any = {"ssl_verify": False} if hasattr(pinecone, "RetryConfig") else {}
-    client = pinecone.Pinecone(api_key=API_KEY, host=module_server.url, **options)
-    yield client
-    if hasattr(client, "close"):  # the older ones do without
-        client.close()
+    with made_client(api_key=API_KEY, host=module_server.url, **options) as client:
+        yield client
 
 
 @pytest.fixture
@@ -74,15 +86,16 @@ def store(new_store: NewStore) -> Pinecone:
     return new_store()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def real_store() -> Iterator[Pinecone]:
-    """A namespace of its own of a real index: the one that PINECONE_INDEX names, of vectors of 256 numbers."""
-    name = os.environ.get("PINECONE_INDEX")
-    if not name or not os.environ.get("PINECONE_API_KEY"):
+    """A namespace of its own of a real index, the one that PINECONE_INDEX names; its vectors have 256 numbers."""
+    if not REAL_INDEX:
         pytest.skip("PINECONE_API_KEY and PINECONE_INDEX name no index")
     namespace = f"test-{uuid.uuid4()}"
-    with Pinecone(None, NGrams(DIMENSION), name, namespace=namespace) as store:
+    with Pinecone(None, NGrams(DIMENSION), REAL_INDEX, namespace=namespace) as store:
         try:
             yield store
         finally:
-            store.clear()
+            # Also what the index does not show yet.
+            with made_client() as client, client.Index(name=REAL_INDEX) as index, suppress(NotFoundException):
+                index.delete(delete_all=True, namespace=namespace)

@@ -498,13 +498,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self, index: Index, body: Json) -> Json:
         ids = body.get("ids")
-        require(isinstance(ids, list) and 1 <= len(ids) <= MOST_IDS, f"a deletion takes 1 to {MOST_IDS} ids")
+        everything = body.get("deleteAll") is True
+        some = isinstance(ids, list) and 1 <= len(ids) <= MOST_IDS
+        require(some is not everything, f"a deletion takes 1 to {MOST_IDS} ids, or deleteAll")
         held = index.namespaces.get(body.get("namespace") or "")
         if held is None:
             raise RefusedError("Namespace not found", 404)
 
         def delete() -> None:
-            for each in ids or ():
+            for each in list(held) if everything else ids or ():
                 held.pop(each, None)
 
         self.server.write(delete)
