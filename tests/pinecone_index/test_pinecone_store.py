@@ -358,6 +358,20 @@ def test_an_index_that_takes_its_time(
     assert contents([new_store().add(say("one"))]) == ["one"]
 
 
+def test_an_index_that_never_gets_ready(
+    server: PineconeServer, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store()
+    index = server.indexes["conversations"]
+    index.ready_after, index.state = 1_000_000, "InitializationFailed"
+    with pytest.raises(BackendError, match="InitializationFailed: delete it"):
+        new_store()
+    index.state = "Initializing"
+    monkeypatch.setattr(opening, "_READY_SECONDS", 0.0)
+    with pytest.raises(BackendError, match="not ready after 0 seconds"):
+        new_store()
+
+
 def test_an_index_that_another_process_creates_first(
     server: PineconeServer, new_store: NewStore, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

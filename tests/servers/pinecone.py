@@ -178,6 +178,7 @@ class Index:
     metric: str
     spec: Json
     ready_after: int = 0
+    state: str = "Initializing"
     namespaces: dict[str, dict[str, Json]] = field(default_factory=dict)
 
     @property
@@ -191,7 +192,7 @@ class Index:
         common = {
             "name": self.name,
             "host": f"{url}/host/{self.name}",
-            "status": {"ready": ready, "state": "Ready" if ready else "Initializing"},
+            "status": {"ready": ready, "state": "Ready" if ready else self.state},
             "deletion_protection": "disabled",
         }
         if version >= "2026-07":

@@ -14,6 +14,7 @@ from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqM
 _READY_SECONDS = 300.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _NOT_FOUND, _CONFLICT = 404, 409
+_FAILED = ("InitializationFailed", "Terminating", "Disabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,16 @@ def open_index(
                     raise
 
         caller.repeat(make)
+        found = _described(client, caller, name)
     deadline, wait = time.monotonic() + _READY_SECONDS, _FIRST_WAIT
     while found is None or not found.status["ready"]:
-        if found is not None or create is not None:
-            found = _described(client, caller, name)
-        if found is not None and found.status["ready"]:
-            break
+        if found is not None and str(found.status["state"]) in _FAILED:
+            raise BackendError(f"{caller.where} is of no use, its state is {found.status['state']}: delete it")
         if time.monotonic() > deadline:
             raise BackendError(f"{caller.where} is not ready after {_READY_SECONDS:.0f} seconds: try again later")
         time.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)
+        found = _described(client, caller, name)
     return _checked(found, caller.where, metric)
 
 
