@@ -213,9 +213,21 @@ def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
         yield backend
 
 
+@contextmanager
+def pinecone(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
+    """The server of the tests, which compares all vectors exactly."""
+    from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - for those who measure it
+    from dynamiq_memory.connections import Pinecone as Connection  # noqa: PLC0415
+    from tests.servers.pinecone import API_KEY, running  # noqa: PLC0415
+
+    with running() as server, Pinecone(Connection(api_key=API_KEY, host=server.url), embedder) as backend:
+        yield backend
+
+
 BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
     "InMemory": in_memory,
     "SQLite": sqlite,
+    "Pinecone": pinecone,
     "Qdrant": qdrant,
 }
 """How to open an empty one, with a folder that is deleted at the end and what embeds."""
