@@ -151,6 +151,11 @@ def loads(text: str) -> Any:
     return json.loads(text)
 
 
+def shown(value: Any) -> str:
+    """The text by which JSON shows a datetime, date, bytes, Decimal or UUID."""
+    return _TAGGED[type(value)][1](value)
+
+
 def is_clean(text: str) -> bool:
     """Whether every store's text type takes this text: no NUL, no lone surrogate."""
     if text.isascii():

@@ -1,0 +1,113 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, Response
+
+import dynamiq_memory
+from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.exceptions import DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.server.settings import Settings
+
+try:
+    from fastapi import FastAPI
+    import limits as _limits  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError("the memory service needs FastAPI: pip install 'dynamiq-memory[server]'") from error
+
+from dynamiq_memory.server import items, models, search
+from dynamiq_memory.server.access import Service
+from dynamiq_memory.server.errors import add_handlers, log_failure
+from dynamiq_memory.server.guard import Guard, Observer
+from dynamiq_memory.server.keys import KeyStore
+from dynamiq_memory.server.metrics import Metrics
+
+_PAGES = {"/": "index.html", "/viewer.js": "viewer.js", "/viewer.css": "viewer.css"}
+_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_REFUSALS = {
+    400: "The body is no JSON.",
+    401: "There is no valid key.",
+    403: "The key is for another memory or user.",
+    404: "There is no such memory.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "The body is not said to be JSON.",
+    422: "The request is wrong.",
+    429: "There were too many requests.",
+    500: "The store failed.",
+    503: "The store cannot be reached.",
+}
+_NOBODY = {"message_id": "-", "user_id": "-", "session_id": "-"}
+
+
+def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Settings | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        store: Where the messages live; it stays the caller's.
+        keys: The keys that it asks for. None lets everybody in who reaches it.
+        settings: The limits.
+    """
+    settings = Settings() if settings is None else settings
+    metrics = Metrics()
+    app = FastAPI(
+        title="dynamiq-memory",
+        version=dynamiq_memory.__version__,
+        description="Conversation memory for AI agents.",
+        docs_url=None,  # its page loads scripts from another site
+        redoc_url=None,
+        middleware=[
+            Middleware(Observer, metrics=metrics),
+            Middleware(Guard, keys=keys, settings=settings, metrics=metrics),
+        ],
+    )
+    app.state.service = Service(store, settings, metrics)
+    add_handlers(app)
+    problems = {status: {"model": models.Problem, "description": text} for status, text in _REFUSALS.items()}
+    app.include_router(search.router, responses=problems)
+    app.include_router(items.router, responses=problems)
+    _add_health(app, store, metrics)
+    _add_viewer(app)
+    return app
+
+
+def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
+    failing = {503: {"model": models.Health, "description": "The store does not answer."}}
+
+    @app.get("/healthz", response_model=models.Health, responses=failing, tags=["operation"])
+    async def health() -> Response:
+        """Tell whether the store answers."""
+        try:
+            await store.aget_all(1, _NOBODY)
+        except DynamiqMemoryError as error:
+            log_failure("the store does not answer", error)
+            return JSONResponse({"status": "failing"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def prometheus() -> Response:
+        """Give the counters in the text format of Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_viewer(app: FastAPI) -> None:
+    folder = resources.files("dynamiq_memory.server") / "static"
+    for path, name in _PAGES.items():
+        answer = _Static((folder / name).read_bytes(), _TYPES[name.rpartition(".")[2]])
+        app.add_api_route(path, answer.get, methods=["GET"], include_in_schema=False)
+
+
+class _Static:
+    """A file of the viewer."""
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self._body = body
+        self._media_type = media_type
+
+    async def get(self) -> Response:
+        """Answer with it."""
+        return Response(self._body, media_type=self._media_type)

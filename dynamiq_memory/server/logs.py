@@ -1,0 +1,45 @@
+"""Logs: a line of JSON for each event, without content, ids of users or keys."""
+
+from __future__ import annotations
+
+import contextvars
+import datetime as dt
+import json
+import logging
+import sys
+
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("dynamiq_memory_request_id", default=None)
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes a record and its `fields` as a line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the line."""
+        line = {
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if request_id.get() is not None:
+            line["request_id"] = request_id.get()
+        line |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = f"{record.exc_info[0].__module__}.{record.exc_info[0].__qualname__}"
+        return json.dumps(line, default=str)
+
+
+def configure(level: str) -> None:
+    """Log to standard error from now on.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter())
+    for name in ("dynamiq_memory", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler] if name != "uvicorn.error" else []
+        logger.propagate = name == "uvicorn.error"
+        logger.setLevel(level.upper())

@@ -1,0 +1,41 @@
+"""The contract, kept by one memory of a store that holds others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynamiq_memory.backends import InMemory, MemoryBackend, SQLite
+from dynamiq_memory.server.partition import Partition
+from dynamiq_memory.testing import MemoryBackendConformance, say
+
+# Others in the store whose ids look much like those of the memory that is tested.
+NEIGHBOURS = ("m", "m-1.", "m-10", "M-1")
+
+
+def _with_neighbours(store: MemoryBackend) -> Iterator[MemoryBackend]:
+    neighbours = [Partition(store, name) for name in NEIGHBOURS]
+    for neighbour in neighbours:
+        neighbour.add_many([say("apple of another memory", id="x"), say("hello", user=None, session=None)])
+    before = [neighbour.get_all() for neighbour in neighbours]
+    yield Partition(store, "m-1")
+    if not store.is_closed:
+        assert [neighbour.get_all() for neighbour in neighbours] == before
+
+
+class TestPartitionOfMemory(MemoryBackendConformance):
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with InMemory() as store:
+            yield from _with_neighbours(store)
+
+
+class TestPartitionOfSQLite(MemoryBackendConformance):
+    stateful_examples = 20
+
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Iterator[MemoryBackend]:
+        with SQLite(tmp_path / "memory.db", synchronous="NORMAL") as store:
+            yield from _with_neighbours(store)
