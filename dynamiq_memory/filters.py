@@ -143,6 +143,36 @@ def parse(filters: Mapping[str, Any] | None) -> Filter:
     return Filter(tuple(_condition(key, value) for key, value in filters.items()))
 
 
+def to_mapping(where: Filter) -> dict[str, Any]:
+    """Write a checked filter as users write it; several conditions on a key as one that says the same."""
+    merged: dict[str, Condition] = {}
+    for condition in where.conditions:
+        held = merged.get(condition.key)
+        merged[condition.key] = condition if held is None else _both(held, condition)
+    return {key: _written(condition) for key, condition in merged.items()}
+
+
+def _written(condition: Condition) -> Any:
+    if isinstance(condition, Absent):
+        return None
+    return dict(condition.bounds) if isinstance(condition, Range) else list(condition.values)
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    """The condition that holds where two on the same key do."""
+    if isinstance(other, OneOf):
+        one, other = other, one
+    if isinstance(one, OneOf):
+        return OneOf(one.key, tuple(value for value in one.values if other.holds(value)))
+    if isinstance(one, Range) and isinstance(other, Range):
+        bounds = dict(one.bounds)
+        for operator, bound in other.bounds:
+            tighter = max if operator.startswith("g") else min
+            bounds[operator] = tighter(bound, bounds.get(operator, bound))
+        return Range(one.key, tuple(bounds.items()))
+    return one if one == other else OneOf(one.key, ())
+
+
 def _condition(key: Any, value: Any) -> Condition:
     if not isinstance(key, str) or not is_clean(key):
         raise FilterError(f"a filter's key must be a string without NUL or lone surrogates, not {key!r}")

@@ -160,6 +160,11 @@ def iso(timestamp: float) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def readable(text: str) -> str:
+    """A text that any client and server can hold: without NUL and lone surrogates."""
+    return text if text.isascii() and "\0" not in text else _UNCLEAN.sub("\ufffd", text)
+
+
 class _Readable:
     """Turns values into JSON that any client and server can hold.
 
@@ -193,11 +198,8 @@ class _Readable:
         return shown(value)
 
     def _text(self, value: str) -> str:
-        if value.isascii() and "\0" not in value:
-            return value
-        clean = _UNCLEAN.sub("\ufffd", value)
-        if clean != value:
-            self._changed = True
+        clean = readable(value)
+        self._changed = self._changed or clean != value
         return clean
 
 

@@ -10,6 +10,7 @@ from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from dynamiq_memory.backends.dynamiq import Dynamiq
     from dynamiq_memory.backends.dynamodb import DynamoDB
     from dynamiq_memory.backends.in_memory import InMemory
     from dynamiq_memory.backends.pinecone import Pinecone
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Capabilities",
+    "Dynamiq",
     "DynamoDB",
     "InMemory",
     "MemoryBackend",
@@ -48,7 +50,8 @@ _SCHEMES = {
     "postgresql": "PostgreSQL",
     "qdrant": "Qdrant",
     "sqlite": "SQLite",
-}
+_MODULES = {"Dynamiq": "dynamiq", "DynamoDB": "dynamodb", "InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
+_SCHEMES = {"dynamiq+http": "Dynamiq", "dynamiq+https": "Dynamiq", "dynamodb": "DynamoDB", "memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
 
 def __getattr__(name: str) -> Any:

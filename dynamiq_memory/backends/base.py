@@ -561,8 +561,11 @@ class MemoryBackend(Closing, ABC):
 
     def _rank(self, tokenizer: Tokenize, query: str, where: Filter, limit: int | None) -> list[Message]:
         """Rank in this process all that matches the filter."""
+        return self._ranked(tokenizer, query, self._read(where, self.most_ranked, None, None), limit)
+
+    def _ranked(self, tokenizer: Tokenize, query: str, messages: list[Message], limit: int | None) -> list[Message]:
+        """Rank messages that have been read."""
         index = InvertedIndex()
-        messages = self._read(where, self.most_ranked, None, None)
         for number, message in enumerate(messages):
             index.add(number, terms_of(tokenizer, message.text))
         scores = index.scores(self.bm25, terms_of(tokenizer, query))

@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request
 
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.filters import parse
+from dynamiq_memory.messages import LATEST, USER_KEY, Message, MessageRole
 from dynamiq_memory.server.errors import ProblemError
 from dynamiq_memory.server.keys import Key
 from dynamiq_memory.server.metrics import Metrics
@@ -57,6 +58,11 @@ class Access:
         both = of_user(filters, user_id, session_id)
         self.memory.check_filter(parse(both))
         return both
+
+    def beginning(self) -> Message:
+        """An anchor before every message."""
+        own = {} if self.memory.user_id is None else {USER_KEY: self.memory.user_id}
+        return Message(role=MessageRole.USER, id="-", timestamp=-LATEST, metadata=own)
 
 
 def _access(

@@ -144,7 +144,7 @@ class Guard:
         await self._app(scope, _replayed(body, receive), send)
 
     def _check_host(self, headers: Headers) -> None:
-        if self._settings.local_only and not is_local(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+        if self._settings.local_only and not is_local(_host_of(headers.get("host", ""))):
             raise ProblemError(421, "WrongHost", "without keys, the service answers on localhost alone")
 
     async def _admit(self, scope: Scope, headers: Headers) -> None:
@@ -213,6 +213,14 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return host.rstrip(".").lower() == "localhost"
+
+
+def _host_of(authority: str) -> str:
+    """The name or address in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

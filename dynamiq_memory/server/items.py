@@ -61,7 +61,7 @@ async def list_messages(
     anchor = _from_cursor(cursor) if cursor is not None else None
     latest = sort == "-created_at"
     if not latest and anchor is None:
-        anchor = _BEGINNING
+        anchor = access.beginning()
     limit = page * size + 1
     sides = {"before": anchor} if latest else {"after": anchor}
     found = await access.memory.aget_all(limit, wanted, **sides)
@@ -166,9 +166,6 @@ def checked_size(access: Access, size: int) -> int:
     if size > most:
         raise InvalidArgumentError(f"a page has {most:,} messages at most, not {size:,}: read on by next_cursor")
     return size
-
-
-_BEGINNING = Message(role="user", id="-", timestamp=-1e12)  # type: ignore[arg-type] - before every message
 
 
 def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:

@@ -95,9 +95,7 @@ async def _sessions(access: Access, wanted: dict[str, Any]) -> Response:
 
 
 async def _earliest(access: Access, wanted: dict[str, Any], after: Message | None) -> list[Message]:
-    if after is None:
-        after = Message(role="user", id="-", timestamp=-1e12)  # type: ignore[arg-type] - before every message
-    return await access.memory.aget_all(_EXPORTED_AT_ONCE, wanted, after=after)
+    return await access.memory.aget_all(_EXPORTED_AT_ONCE, wanted, after=after or access.beginning())
 
 
 async def _lines(access: Access, wanted: dict[str, Any], page: list[Message]) -> AsyncIterator[str]:

@@ -1,0 +1,253 @@
+"""Messages on the Dynamiq platform, or on a service of ours that speaks its API."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.connections import Dynamiq as DynamiqConnection
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, MissingDependencyError
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, check_identifier
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
+
+try:
+    from dynamiq_memory.backends.platform.transport import Transport
+except ImportError as error:
+    if isinstance(error, MissingDependencyError):
+        raise
+    raise MissingDependencyError(
+        "the Dynamiq backend needs httpx and httpx-retries: pip install 'dynamiq-memory[dynamiq]'"
+    ) from error
+
+from dynamiq_memory.backends.platform.plain import Plain, default_filter
+from dynamiq_memory.backends.platform.requests import Exchange, Request
+from dynamiq_memory.backends.platform.served import Served
+
+_SERVICE = "dynamiq-memory"
+# What may answer a question for which the platform has no answer.
+_UNKNOWN = (400, 404, 405, 422, 501)
+_OPTIONS = ("user_id", "session_id", "timeout", "limit", "retries")
+
+# What a forked child has of its parent's connections: collecting it would end them for the parent, too.
+_inherited: list[Transport] = []
+
+
+class Dynamiq(MemoryBackend):
+    """Keeps messages where agents of the `dynamiq` package keep theirs, on the platform or on a service of ours.
+
+    When it is made it asks the server what it is. `dynamiq-memory serve` does the whole contract: batches and
+    replacements are as atomic as its store, searching is done there. On the platform, of which only storing, listing
+    and deleting are known, order, filters and ranking are done in this process, over whole sessions; both ids must be
+    known to read; and single messages cannot be deleted (docs/dynamiq-platform.md).
+
+    Args:
+        connection: A `dynamiq_memory.connections.Dynamiq`, or an object with its `url`, `api_key` and `headers`, such
+            as the `dynamiq` package's own. By default, what the environment says.
+        memory_id: The memory.
+        user_id: The user of messages and filters that name none.
+        session_id: The session of messages and filters that name none.
+        timeout: Seconds to wait for a connection, and for each part of an answer.
+        limit: How many messages to ask the platform for at once.
+        retries: How often a request is sent again that was refused for a while (429, 502, 503, 504) or broke off.
+            Writes are, too: an id that is sent again replaces. What cannot be repeated without harm is not.
+        detect: Whether to ask the server what it is; without, it is taken for the platform.
+        tokenizer: Turns a text into the terms of keyword ranking in this process; our service has its own.
+        bm25: The parameters of keyword ranking in this process.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+        BackendConnectionError: The server cannot be reached.
+        BackendAuthenticationError: It refuses the key.
+    """
+
+    def __init__(
+        self,
+        connection: Any = None,
+        memory_id: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        timeout: float = 10,
+        limit: int = 100,
+        *,
+        retries: int = 5,
+        detect: bool = True,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+    ) -> None:
+        """Ask the server what it is."""
+        if not isinstance(memory_id, str) or not memory_id:
+            raise ConfigurationError(f"memory_id must be the id of a memory, not {memory_id!r}")
+        for name, number, least in (("limit", limit, 1), ("retries", retries, 0)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ConfigurationError(f"{name} must be a whole number of {least} or more, not {number!r}")
+        if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        ids = {USER_KEY: user_id, SESSION_KEY: session_id}
+        self._defaults = {key: check_identifier(value, key) for key, value in ids.items() if value is not None}
+        self.memory_id, self.timeout, self.limit, self.retries = memory_id, timeout, limit, retries
+        connection = DynamiqConnection() if connection is None else connection
+        self.url, self._headers, self._secret = _settings(connection)
+        super().__init__(tokenizer=tokenizer, bm25=bm25)
+        self._transport = self._new_transport()
+        self._remote: Plain | Served = Plain(limit, partial(self._ranked, self.tokenizer))
+        if detect:
+            try:
+                self._remote = self._transport.run(self._recognise())
+            except BaseException:
+                self.close()
+                raise
+        if self._remote.user_id is not None:
+            self._defaults.setdefault(USER_KEY, self._remote.user_id)
+
+    @classmethod
+    def from_url(cls, url: str) -> Dynamiq:
+        """Make a backend for `dynamiq+https://host/memory_id`; the key is that of the environment.
+
+        Args:
+            url: The URL, with `dynamiq+http` or `dynamiq+https`; what is before the last part of its path belongs to
+                the server's address. Its query may set `user_id`, `session_id`, `timeout`, `limit` and `retries`.
+
+        Raises:
+            ConfigurationError: It is no such URL, or an option is wrong.
+        """
+        parts = urlsplit(url.removeprefix("dynamiq+"))
+        base, _, memory_id = parts.path.rpartition("/")
+        if "@" in parts.netloc:
+            raise ConfigurationError("the URL of a Dynamiq backend has no place for a key: set DYNAMIQ_API_KEY")
+        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+        unknown = options.keys() - set(_OPTIONS)
+        if unknown or not memory_id or not parts.netloc:
+            what = f"has the unknown option {min(unknown)!r}" if unknown else "names no server or no memory"
+            raise ConfigurationError(f"{url!r} {what}: write dynamiq+https://host/memory_id")
+        readers: dict[str, type] = {"timeout": float, "limit": int, "retries": int}
+        for name, read in readers.items():
+            if name in options:
+                try:
+                    options[name] = read(options[name])
+                except ValueError:
+                    raise ConfigurationError(f"{name}={options[name]!r} in {url!r} is no number") from None
+        connection = DynamiqConnection(url=f"{parts.scheme}://{parts.netloc}{base}")
+        return cls(connection, unquote(memory_id), **options)
+
+    def to_url(self) -> str | None:
+        """The URL of the memory; None with a key or headers that the environment does not have, or another ranking."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        plain = self._headers.keys() <= {"Authorization", "User-Agent"}
+        if not standard or not plain or (self._secret or None) != (os.environ.get("DYNAMIQ_API_KEY") or None):
+            return None
+        options = {**self._defaults, "timeout": self.timeout, "limit": self.limit, "retries": self.retries}
+        return f"dynamiq+{self.url}/{quote(self.memory_id, safe='')}?{urlencode(options)}"
+
+    @property
+    def is_service(self) -> bool:
+        """Whether the server is a service of ours, which does the whole contract."""
+        return isinstance(self._remote, Served)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do: what the service's store can, or little."""
+        return self._remote.capabilities
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its key and messages."""
+        return super().to_dict() | {"url": self.url, "memory_id": self.memory_id, **self._defaults}
+
+    def __repr__(self) -> str:
+        """Name the server and the memory."""
+        return f"Dynamiq({self.url!r}, memory_id={self.memory_id!r})"
+
+    async def aclose(self) -> None:
+        """Release what the backend opened; see `close`."""
+        await self._transport.aclose_here()
+        await super().aclose()
+
+    # --- every operation is an exchange with the server --------------------------------------------------------
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        self._check_open()
+        return self._transport.run(self._exchange(name, arguments))
+
+    async def _acall(self, name: str, *arguments: Any) -> Any:
+        self._check_open()
+        return await self._transport.arun(self._exchange(name, arguments), self._in_thread)
+
+    def _exchange(self, name: str, arguments: Sequence[Any]) -> Exchange[Any]:
+        if name == "rank":
+            # Of stop words alone; how to rank them is left to the service, and to the tokenizer given here.
+            tokenizer, *arguments = arguments
+            name = "search"
+            if isinstance(self._remote, Plain):
+                plain = Plain(self.limit, partial(self._ranked, tokenizer))
+                return plain.search(*self._scoped(arguments))
+        exchange: Exchange[Any] = getattr(self._remote, name)(*self._scoped(arguments))
+        return exchange
+
+    def _scoped(self, arguments: Sequence[Any]) -> list[Any]:
+        return [default_filter(each, self._defaults) if isinstance(each, Filter) else each for each in arguments]
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        self._call("write", messages)
+
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        found: list[Message] = self._call("read", where, limit, before, after)
+        return found
+
+    def _delete(self, where: Filter) -> int:
+        deleted: int = self._call("delete", where)
+        return deleted
+
+    def _prepare(
+        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
+    ) -> list[Message]:
+        return super()._prepare(messages, {**self._defaults, **(scope or {})}, place)
+
+    def _recognise(self) -> Exchange[Plain | Served]:
+        """Ask the server what it is."""
+        told = yield Request("GET", accept=_UNKNOWN)
+        if not isinstance(told, dict) or told.get("service") != _SERVICE:
+            return self._remote
+        try:
+            return Served(told)
+        except (KeyError, TypeError) as error:
+            raise BackendError(
+                f"{self.url} is a service of another version ({told.get('version')}): use the same on both sides"
+            ) from error
+
+    def _close(self) -> None:
+        self._transport.close()
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.url, self._headers, self._secret, self.memory_id, self.timeout, self.retries)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        _inherited.append(self._transport)
+        self._transport = self._new_transport()
+
+
+def _settings(connection: Any) -> tuple[str, dict[str, str], str | None]:
+    """The base URL, the headers with the key, and the key of a connection."""
+    if not all(hasattr(connection, name) for name in ("url", "api_key", "headers")):
+        raise ConfigurationError(
+            "connection must be a dynamiq_memory.connections.Dynamiq or have its url, api_key and headers; a "
+            f"{type(connection).__name__} has not"
+        )
+    url = connection.url
+    if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ConfigurationError(f"url={url!r} is no http:// or https:// URL of a server")
+    key = connection.api_key
+    key = key.get_secret_value() if hasattr(key, "get_secret_value") else key
+    headers = {str(name): str(value) for name, value in dict(connection.headers or {}).items()}
+    if key:
+        if not key.isascii() or not key.isprintable():
+            raise ConfigurationError("api_key holds a character that no header can hold")
+        headers["Authorization"] = f"Bearer {key}"
+    headers.setdefault("User-Agent", "dynamiq-memory")
+    return url.rstrip("/"), headers, key or None

@@ -1,0 +1,133 @@
+"""A server that knows what is known of the platform: three endpoints, and nothing of ours."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+KEY = "platform-key"
+_KNOWN = {"user_id", "session_id", "type", "data", "metadata"}
+
+
+@dataclass
+class Platform:
+    """What it has stored, what it was asked, and how it is to behave.
+
+    Attributes:
+        pages: Whether it knows the parameter `page`.
+        largest_page: The most items that it gives at once.
+        failures: What to answer next instead of the truth: a status and headers, or None to hang up.
+        hang_up_after: How many requests to carry out and then hang up, without an answer.
+    """
+
+    url: str = ""
+    pages: bool = True
+    largest_page: int = 1000
+    failures: list[tuple[int, dict[str, str]] | None] = field(default_factory=list)
+    hang_up_after: int = 0
+    items: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def post(self, memory_id: str, body: Any) -> tuple[int, Any]:
+        if not isinstance(body, dict) or not body.keys() <= _KNOWN or not body.get("user_id") or not body.get("session_id"):
+            return 422, {"detail": "user_id, session_id, type and data are required"}
+        with self.lock:
+            number = next(self.numbers)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.items.append({"id": f"item-{number}", "memory_id": memory_id, **body, "created_at": now, "updated_at": now})
+        return 201, {"data": {"id": f"item-{number}"}}
+
+    def get(self, memory_id: str, params: dict[str, str]) -> tuple[int, Any]:
+        if not params.get("user_id") or not params.get("session_id"):
+            return 422, {"detail": "user_id and session_id are required"}
+        found = [
+            item
+            for item in self.items
+            if item["memory_id"] == memory_id
+            and item["user_id"] == params["user_id"]
+            and item["session_id"] == params["session_id"]
+        ]
+        if params.get("sort") == "-created_at":
+            found.reverse()
+        size = min(int(params.get("page_size", 100)), self.largest_page)
+        start = (int(params.get("page", 1)) - 1) * size if self.pages else 0
+        return 200, {"data": json.loads(json.dumps(found[start : start + size]))}
+
+    def delete(self, memory_id: str, params: dict[str, str]) -> tuple[int, Any]:
+        scope = {key: params[key] for key in ("user_id", "session_id") if params.get(key)}
+        if not scope:
+            return 422, {"detail": "user_id or session_id is required"}
+        with self.lock:
+            self.items = [
+                item for item in self.items if item["memory_id"] != memory_id or not item.items() >= scope.items()
+            ]
+        return 204, None
+
+
+@contextmanager
+def platform() -> Iterator[Platform]:
+    """Run one."""
+    state = Platform()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            parts = urlsplit(self.path)
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
+            state.requests.append((self.command, self.path, body))
+            segments = parts.path.split("/")
+            failure = state.failures.pop(0) if state.failures else (0, {})
+            if failure is None:
+                self.close_connection = True
+                return
+            status, headers = failure
+            answer: Any = {"detail": "not now"}
+            if status:
+                pass
+            elif self.headers.get("Authorization") != f"Bearer {KEY}":
+                status, answer = 401, {"detail": f"wrong key: {self.headers.get('Authorization')}"}
+            elif len(segments) != 5 or segments[1:3] != ["v1", "memories"] or segments[4] != "items":
+                status, answer = 404, {"detail": "not found"}
+            elif self.command == "POST":
+                status, answer = state.post(segments[3], body)
+            else:
+                params = dict(parse_qsl(parts.query))
+                status, answer = (state.get if self.command == "GET" else state.delete)(segments[3], params)
+            if state.hang_up_after:
+                state.hang_up_after -= 1
+                self.close_connection = True
+                return
+            data = b"" if answer is None else json.dumps(answer).encode()
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_DELETE = _answer
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        state.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.shutdown()
+            thread.join()
