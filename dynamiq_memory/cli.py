@@ -33,9 +33,12 @@ def serve(
     port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8000,
     keys: KeysFile = _DEFAULT_KEYS,
     memory: Annotated[
-        str | None, typer.Option(help="Serve the whole store as this one memory, as agents that open it directly see it.")
+        str | None,
+        typer.Option(help="Serve the whole store as this one memory, as agents that open it directly see it."),
     ] = None,
-    rate: Annotated[str, typer.Option(help="Requests of a key, such as 100/second or 5000/minute; none.")] = "100/second",
+    rate: Annotated[
+        str, typer.Option(help="Requests of a key, such as 100/second or 5000/minute; none.")
+    ] = "100/second",
     max_body: Annotated[int, typer.Option(help="The largest body, in MiB.", min=1, max=1024)] = 32,
     max_page_size: Annotated[int, typer.Option(help="The most messages in a page.", min=1)] = 1000,
     max_connections: Annotated[int, typer.Option(help="The most connections at once.", min=1)] = 1000,

@@ -101,8 +101,8 @@ def from_item(item: Mapping[str, Any]) -> Message:
     extension = _extension(item, data, metadata)
     scope = {key: item[key] for key in (USER_KEY, SESSION_KEY) if item.get(key) is not None}
     content = data.get("content")
-    if _is_one_text(content) and (not extension or extension.get("text")):
-        content = content[0]["text"]
+    if not extension or extension.get("text"):
+        content = _one_text(content)
     fields: dict[str, Any] = {
         "role": data.get("role"),
         "content": copy_plain(content),
@@ -240,15 +240,13 @@ def _restore(fields: dict[str, Any], metadata: dict[str, Any], extension: Mappin
         raise MessageError(f"{EXTENSION}.exact holds metadata that is no object: leave it out")
 
 
-def _is_one_text(content: Any) -> bool:
-    return (
-        isinstance(content, list)
-        and len(content) == 1
-        and isinstance(content[0], Mapping)
-        and content[0].keys() == {"type", "text"}
-        and content[0]["type"] == "text"
-        and isinstance(content[0]["text"], str)
-    )
+def _one_text(content: Any) -> Any:
+    """The text of content that is one part of text; other content as it is."""
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], Mapping):
+        return content
+    part = content[0]
+    is_text = part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str)
+    return part["text"] if is_text else content
 
 
 def _digest(data: Mapping[str, Any]) -> str:

@@ -52,6 +52,9 @@ _SCHEMES = {
     "sqlite": "SQLite",
 _MODULES = {"Dynamiq": "dynamiq", "DynamoDB": "dynamodb", "InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
 _SCHEMES = {"dynamiq+http": "Dynamiq", "dynamiq+https": "Dynamiq", "dynamodb": "DynamoDB", "memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
+    "Dynamiq": "dynamiq",
+    "dynamiq+http": "Dynamiq",
+    "dynamiq+https": "Dynamiq",
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware import Middleware
@@ -14,8 +15,8 @@ from dynamiq_memory.exceptions import DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.server.settings import Settings
 
 try:
-    from fastapi import FastAPI
     import limits as _limits  # noqa: F401
+    from fastapi import FastAPI
 except ImportError as error:
     raise MissingDependencyError("the memory service needs FastAPI: pip install 'dynamiq-memory[server]'") from error
 
@@ -67,7 +68,9 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
     )
     app.state.service = Service(store, settings, metrics)
     add_handlers(app)
-    problems = {status: {"model": models.Problem, "description": text} for status, text in _REFUSALS.items()}
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {"model": models.Problem, "description": text} for status, text in _REFUSALS.items()
+    }
     app.include_router(search.router, responses=problems)
     app.include_router(items.router, responses=problems)
     _add_health(app, store, metrics)
@@ -76,7 +79,9 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
 
 
 def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
-    failing = {503: {"model": models.Health, "description": "The store does not answer."}}
+    failing: dict[int | str, dict[str, Any]] = {
+        503: {"model": models.Health, "description": "The store is not there."}
+    }
 
     @app.get("/healthz", response_model=models.Health, responses=failing, tags=["operation"])
     async def health() -> Response:

@@ -138,8 +138,8 @@ class Guard:
             return
         except BackendError as error:
             log_failure("the keys cannot be read", error)
-            problem = ProblemError(503, "BackendError", "the keys cannot be read", {"Retry-After": "1"})
-            await problem.response()(scope, receive, send)
+            unread = ProblemError(503, "BackendError", "the keys cannot be read", {"Retry-After": "1"})
+            await unread.response()(scope, receive, send)
             return
         await self._app(scope, _replayed(body, receive), send)
 

@@ -201,7 +201,7 @@ async def _stored(access: Access, anchors: Sequence[Message]) -> dict[tuple[str 
     sessions: dict[tuple[str | None, str | None], list[str]] = {}
     for anchor in anchors:
         sessions.setdefault((anchor.user_id, anchor.session_id), []).append(anchor.id)
-    found = {}
+    found: dict[tuple[str | None, str | None, str], Message] = {}
     for (user_id, session_id), ids in sessions.items():
         wanted = {USER_KEY: user_id, SESSION_KEY: session_id, MESSAGE_ID_KEY: ids}
         found |= {_place(message): message for message in await access.memory.aget_all(None, wanted)}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidArgumentError
@@ -119,6 +119,7 @@ class KeyStore(Closing):
         """The valid key of a text; None if there is none. Takes as long for a wrong secret as for the right one."""
         form = _FORM.fullmatch(text)
         rows = self._run(f"SELECT digest, {_COLUMNS} FROM keys WHERE id = ?", (form[1] if form else "",))  # noqa: S608
+        digest: Any
         digest, *row = rows[0] if rows else (_NO_DIGEST,)
         right = hmac.compare_digest(_digest(text), digest)
         key = Key._of_row(row) if row else None  # noqa: SLF001 - of this module

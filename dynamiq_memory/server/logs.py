@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import logging
 import sys
+from typing import Any
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("dynamiq_memory_request_id", default=None)
 
@@ -16,7 +17,7 @@ class JSONFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the line."""
-        line = {
+        line: dict[str, Any] = {
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -22,6 +22,8 @@ class Metrics:
         self.written = Counter("dynamiq_memory_messages_written", "Messages stored.", registry=self.registry)
         self.deleted = Counter("dynamiq_memory_messages_deleted", "Messages deleted.", registry=self.registry)
         self.refused = Counter(
-            "dynamiq_memory_refused", "Requests that were refused before they were looked at.", ("reason",),
+            "dynamiq_memory_refused",
+            "Requests that were refused before they were looked at.",
+            ("reason",),
             registry=self.registry,
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from dynamiq_memory.backends import InMemory, MemoryBackend, SQLite
+from dynamiq_memory.backends import InMemory, MemoryBackend
 from dynamiq_memory.server.partition import Partition
 from dynamiq_memory.testing import MemoryBackendConformance, say
 
@@ -29,13 +28,4 @@ class TestPartitionOfMemory(MemoryBackendConformance):
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with InMemory() as store:
-            yield from _with_neighbours(store)
-
-
-class TestPartitionOfSQLite(MemoryBackendConformance):
-    stateful_examples = 20
-
-    @pytest.fixture
-    def backend(self, tmp_path: Path) -> Iterator[MemoryBackend]:
-        with SQLite(tmp_path / "memory.db", synchronous="NORMAL") as store:
             yield from _with_neighbours(store)

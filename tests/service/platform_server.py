@@ -38,13 +38,24 @@ class Platform:
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
+    def new_memory(self) -> str:
+        """The id of a memory that nobody has used."""
+        return f"memory-{next(self.numbers)}"
+
     def post(self, memory_id: str, body: Any) -> tuple[int, Any]:
-        if not isinstance(body, dict) or not body.keys() <= _KNOWN or not body.get("user_id") or not body.get("session_id"):
+        if (
+            not isinstance(body, dict)
+            or not body.keys() <= _KNOWN
+            or not body.get("user_id")
+            or not body.get("session_id")
+        ):
             return 422, {"detail": "user_id, session_id, type and data are required"}
         with self.lock:
             number = next(self.numbers)
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self.items.append({"id": f"item-{number}", "memory_id": memory_id, **body, "created_at": now, "updated_at": now})
+            self.items.append(
+                {"id": f"item-{number}", "memory_id": memory_id, **body, "created_at": now, "updated_at": now}
+            )
         return 201, {"data": {"id": f"item-{number}"}}
 
     def get(self, memory_id: str, params: dict[str, str]) -> tuple[int, Any]:
@@ -81,6 +92,7 @@ def platform() -> Iterator[Platform]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece: a second one would wait for the client to acknowledge the first
 
         def _answer(self) -> None:
             parts = urlsplit(self.path)
@@ -116,7 +128,7 @@ def platform() -> Iterator[Platform]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _answer
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - names of the standard library
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

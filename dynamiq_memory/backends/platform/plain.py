@@ -95,7 +95,9 @@ class Plain:
             first, last = _place(order, anchor, behind=False), _place(order, anchor, behind=True)
             earlier = [message for message in order[:first] if where.matches(message)]
             later = [message for message in order[last:] if where.matches(message)]
-            windows.append(views([*(earlier[-before:] if before else []), *(order[first:last] or [anchor]), *later[:after]]))
+            windows.append(
+                views([*(earlier[-before:] if before else []), *(order[first:last] or [anchor]), *later[:after]])
+            )
         return windows
 
     def delete(self, where: Filter) -> Exchange[int]:
@@ -106,7 +108,10 @@ class Plain:
         if users is None and sessions is None:
             raise _impossible("delete everything")
         deleted = 0
-        for user_id, session_id in product(users or [None] * (users is None), sessions or [None] * (sessions is None)):
+        anybody: list[str | None] = [None]
+        for user_id, session_id in product(
+            anybody if users is None else users, anybody if sessions is None else sessions
+        ):
             known = 0
             if user_id is not None and session_id is not None:
                 known = len((yield from self._session(user_id, session_id)))
@@ -138,9 +143,9 @@ class Plain:
         return present
 
     def take(self, where: Filter) -> Exchange[list[Message]]:
-        """Not possible."""
+        """Not possible: what somebody stores between reading and deleting would be lost."""
+        yield from ()
         raise _impossible(f"take messages out of a session ({len(where.conditions)} conditions)")
-        yield  # a generator, as the others are
 
     def count(self, where: Filter) -> Exchange[int]:
         """Count messages, by reading them."""
@@ -184,9 +189,7 @@ class Plain:
                 break
         return items
 
-    def _unpaged(
-        self, user_id: str, session_id: str, items: list[dict[str, Any]]
-    ) -> Exchange[list[dict[str, Any]]]:
+    def _unpaged(self, user_id: str, session_id: str, items: list[dict[str, Any]]) -> Exchange[list[dict[str, Any]]]:
         """All items of a session from a server that does not page, in one answer."""
         larger = yield from self._page(user_id, session_id, _LARGEST_PAGE)
         if len(larger) > len(items) and len(larger) % _ROUND:
@@ -232,8 +235,8 @@ def _pairs(where: Filter) -> Iterable[tuple[str, str]]:
     users, sessions = _ids(where, USER_KEY), _ids(where, SESSION_KEY)
     if users is None or sessions is None:
         raise InvalidArgumentError(
-            f"the platform lists the messages of one user's session: name the {USER_KEY if users is None else SESSION_KEY} "
-            "in the filters, or give the backend a default"
+            "the platform lists the messages of one user's session: name the "
+            f"{USER_KEY if users is None else SESSION_KEY} in the filters, or give the backend a default"
         )
     return product(users, sessions)
 

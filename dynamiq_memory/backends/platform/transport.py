@@ -90,7 +90,7 @@ class Transport:
             try:
                 result = request.do() if isinstance(request, Work) else self._send(request)
             except DynamiqMemoryError as error:
-                step, result = exchange.throw, error  # type: ignore[assignment]
+                step, result = exchange.throw, error
 
     async def arun(self, exchange: Exchange[T], in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> T:
         """Carry out an exchange asynchronously.
@@ -109,7 +109,7 @@ class Transport:
             try:
                 result = await (in_thread(request.do) if isinstance(request, Work) else self._asend(request))
             except DynamiqMemoryError as error:
-                step, result = exchange.throw, error  # type: ignore[assignment]
+                step, result = exchange.throw, error
 
     def close(self) -> None:
         """Close all connections; those of another thread's running event loop as soon as it comes to it."""
