@@ -121,6 +121,7 @@ function sessionButton(found) {
   const button = element("button", { type: "button" }, element("span", { textContent: found.session_id ?? "no session" }));
   const facts = `${found.user_id ?? "no user"} · ${found.messages} messages · ${when(found.last)}`;
   button.append(element("small", { textContent: facts }));
+  button.found = found;
   button.addEventListener("click", task(async (current) => {
     await show(found, current);
     select("chat");
@@ -133,11 +134,10 @@ async function show(found, current) {
   const answer = await page(found, null);
   if (!current()) return;
   session = found;
-  const buttons = [...byId("sessions").querySelectorAll("button")];
-  const named = (button) => button.firstChild.textContent === (found.session_id ?? "no session");
-  for (const button of buttons) button.removeAttribute("aria-current");
-  buttons.find((button) => named(button) && button.lastChild.textContent.startsWith(found.user_id ?? "no user"))
-    ?.setAttribute("aria-current", "true");
+  for (const button of byId("sessions").querySelectorAll("button")) {
+    const shown = button.found.user_id === found.user_id && button.found.session_id === found.session_id;
+    button.setAttribute("aria-current", String(shown));
+  }
   cards(byId("messages"), answer.data.reverse());
   remember(answer);
 }
