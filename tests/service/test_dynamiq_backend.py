@@ -35,6 +35,7 @@ from tests.service.platform_server import KEY, Platform, platform
 from tests.service.serving import Service, serving
 
 SCOPE = {"user_id": "user-1", "session_id": "session-1"}
+IDS = ("user-1", "session-1")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def server() -> Iterator[Platform]:
 @pytest.fixture
 def memory(server: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamiq]:
     monkeypatch.setattr("dynamiq_memory.backends.platform.transport._FIRST_WAIT", 0.001)
-    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", **SCOPE) as backend:
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS) as backend:
         yield backend
 
 
@@ -56,7 +57,10 @@ def sent(server: Platform, method: str) -> list[tuple[str, Any]]:
 
 def test_the_platform_gets_its_own_wire_format(server: Platform, memory: Dynamiq) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    parts = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "data:x"}},
+    ]
     memory.add_many(
         [say("hi", topic="x"), say("", "assistant", tool_calls=[call]), say("42", "tool", tool_call_id="c", name="f")]
     )
@@ -164,12 +168,12 @@ def test_a_batch_that_breaks_off_names_what_is_in(server: Platform, memory: Dyna
 
 def test_errors_name_status_and_message_and_never_the_key(server: Platform) -> None:
     with (
-        Dynamiq(DynamiqConnection(url=server.url, api_key="secret-key"), "m", **SCOPE, detect=False) as memory,
+        Dynamiq(DynamiqConnection(url=server.url, api_key="secret-key"), "m", *IDS, detect=False) as memory,
         pytest.raises(BackendAuthenticationError, match=r"401.*wrong key") as caught,
     ):
         memory.get_all()
     assert "secret-key" not in str(caught.value)
-    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", **SCOPE, retries=0) as memory:
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS, retries=0) as memory:
         server.failures = [(503, {})]
         with pytest.raises(BackendError, match=r"503.*not now"):
             memory.get_all()
@@ -228,7 +232,7 @@ def test_connections_of_the_dynamiq_package_are_taken(server: Platform) -> None:
     theirs = SimpleNamespace(
         url=f"{server.url}/", api_key=KEY, headers={"Authorization": f"Bearer {KEY}", "X-Org": "o"}
     )
-    with Dynamiq(theirs, "m", **SCOPE) as memory:
+    with Dynamiq(theirs, "m", *IDS) as memory:
         memory.add(say("hello"))
         assert memory.to_url() is None
     for wrong in (

@@ -282,7 +282,8 @@ class Failing(InMemory):
     def _read(self, *_: Any) -> Any:
         raise self.failure
 
-    _write = _read
+    def _write(self, *_: Any) -> Any:
+        raise self.failure
 
 
 @pytest.mark.parametrize(

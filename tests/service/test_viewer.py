@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ pytest.importorskip("selenium")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from dynamiq_memory import Message
+from dynamiq_memory import Message, MessageRole
 from dynamiq_memory.backends import InMemory
 from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.server.partition import Partition
@@ -29,7 +30,7 @@ SCREENSHOT = os.environ.get("DYNAMIQ_MEMORY_SCREENSHOT")
 
 
 def say(role: str, text: str, session: str, user: str = "alex", **fields: Any) -> Message:
-    return Message(role=role, content=text, metadata={"user_id": user, "session_id": session}, **fields)  # type: ignore[arg-type]
+    return Message(role=MessageRole(role), content=text, metadata={"user_id": user, "session_id": session}, **fields)
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "order_status", "arguments": '{"order": 1042}'}}
@@ -44,7 +45,9 @@ TALK = [
     say("assistant", "Ordered. Yes: “No Chew”, 8.50. It is harmless to dogs.", "monday"),
     say("user", "What are your opening hours on Saturday?", "monday"),
     say("assistant", "From 9 to 14.", "monday"),
-    say("user", f"Markup: {EVIL}", "evil <b>session</b>"),
+    say("user", f"Markup: {EVIL}", "evil <b>session</b>", user="eve"),
+    say("user", "Is the lamp dimmable?", "friday", timestamp=1_795_000_000.0),
+    say("assistant", "Yes, in three steps.", "friday", timestamp=1_795_000_009.0),
     say("user", "of another user", "private", user="bob"),
 ]  # fmt: skip
 
@@ -106,6 +109,14 @@ def open_session(page: Any, name: str) -> None:
     wait(lambda: name in page.find_element(By.ID, "status").text)
 
 
+def says(page: Any, said: str) -> bool:
+    return said in page.find_element(By.ID, "status").text
+
+
+def has_messages(page: Any, count: int) -> bool:
+    return len(texts(page, "#messages")) == count
+
+
 def texts(page: Any, where: str) -> list[str]:
     return [element.text for element in page.find_elements(By.CSS_SELECTOR, f"{where} .text")]
 
@@ -123,6 +134,9 @@ def test_a_conversation_is_shown_as_a_chat(page: Any) -> None:
 
 
 def test_markup_in_messages_and_names_is_text(page: Any) -> None:
+    fill(page, user="eve")
+    page.find_element(By.ID, "user").send_keys(Keys.ENTER)
+    wait(lambda: "1 session" in page.find_element(By.ID, "status").text)
     open_session(page, "evil <b>session</b>")
     assert texts(page, "#messages") == [f"Markup: {EVIL}"]
     assert page.find_elements(By.CSS_SELECTOR, "#messages script, #messages img, #sessions b") == []
@@ -167,7 +181,7 @@ def test_long_conversations_are_read_in_pages(page: Any) -> None:
     page.find_element(By.ID, "user").send_keys(Keys.ENTER)
     wait(lambda: "1 session" in page.find_element(By.ID, "status").text)
     for shown in (50, 100, 120):
-        wait(lambda shown=shown: len(texts(page, "#messages")) == shown)
+        wait(partial(has_messages, page, shown))
         assert texts(page, "#messages")[-1] == "number 119"
         older = page.find_element(By.ID, "older")
         if older.is_displayed():
@@ -177,7 +191,9 @@ def test_long_conversations_are_read_in_pages(page: Any) -> None:
 
 
 def test_it_works_by_keyboard(page: Any) -> None:
-    active = lambda: page.switch_to.active_element  # noqa: E731
+    def active() -> Any:
+        return page.switch_to.active_element
+
     page.find_element(By.ID, "tab-chat").send_keys(Keys.ARROW_RIGHT)
     assert active().get_attribute("id") == "tab-search"
     assert page.find_element(By.ID, "search").is_displayed()
@@ -235,7 +251,7 @@ def test_what_goes_wrong_is_said(browser: Any, served: tuple[Service, str]) -> N
     for wrong, said in (({"key": "wrong", "memory": "support"}, "401"), ({"key": key, "memory": "other"}, "403")):
         fill(browser, **wrong)
         browser.find_element(By.ID, "memory").send_keys(Keys.ENTER)
-        wait(lambda said=said: said in browser.find_element(By.ID, "status").text)
+        wait(partial(says, browser, said))
         assert browser.find_elements(By.CSS_SELECTOR, "#sessions button") == []
     browser.get_log("browser")
 

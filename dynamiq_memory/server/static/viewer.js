@@ -119,7 +119,8 @@ async function open(current) {
 
 function sessionButton(found) {
   const button = element("button", { type: "button" }, element("span", { textContent: found.session_id ?? "no session" }));
-  const facts = `${found.user_id ?? "no user"} · ${found.messages} messages · ${when(found.last)}`;
+  const count = `${found.messages} message${found.messages === 1 ? "" : "s"}`;
+  const facts = `${found.user_id ?? "no user"} · ${count} · ${when(found.last)}`;
   button.append(element("small", { textContent: facts }));
   button.found = found;
   button.addEventListener("click", task(async (current) => {
