@@ -31,7 +31,7 @@ help: ## Show this help
 demo: .venv/.demo ## What an agent would be given: a stored conversation, asked from new processes
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
-test: .venv/.dev agents ## Run all tests
+test: .venv/.dev agents .venv/.browser ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
@@ -83,6 +83,15 @@ clean: ## Remove the environment and caches
 .venv/.dev: $(PACKAGE) | .venv/bin/python
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt --editable . --group dev
 	@touch $@ .venv/.demo
+
+# For the tests of the viewer, which are skipped where there is no browser, unless DYNAMIQ_MEMORY_REQUIRE_SERVERS=1.
+.venv/.browser: | .venv/bin/python
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null \
+		&& [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >/dev/null \
+			|| echo "no browser: the tests of the viewer are skipped" >&2; \
+	fi
+	@touch $@
 
 .venv-floor/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-floor

@@ -159,6 +159,16 @@ def test_across_frameworks(shell: Shell) -> None:
     assert "stored: 6 messages" in printed
 
 
+def test_served_store(shell: Shell) -> None:
+    pytest.importorskip("langchain")
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx_retries")
+    printed = shell.run("served_store.py", "--agent-python", "nowhere")
+    assert "chain: I keep bees, three hives. Lovely! How are they?" in printed
+    assert "agent: left out, its framework is not installed" in printed
+    assert "stored:\n  user: I keep bees, three hives.\n  assistant: Lovely! How are they?\n" in printed
+
+
 def test_import_from_dynamiq(shell: Shell) -> None:
     printed = shell.run("import_from_dynamiq.py")
     assert "in the old file: 5, found: 5" in printed
