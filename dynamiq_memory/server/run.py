@@ -17,6 +17,8 @@ from dynamiq_memory.server.settings import Settings
 
 _HEADER_SECONDS = 10.0
 _GRACE_SECONDS = 10
+# Longer than clients keep a connection that they do not use (5 s in httpx): else they send on one that is being closed.
+_IDLE_SECONDS = 75
 
 
 class PromptProtocol(H11Protocol):
@@ -83,6 +85,7 @@ def serve(
         access_log=False,
         server_header=False,
         limit_concurrency=max_connections,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         **options,
     )
