@@ -5,27 +5,28 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.middleware import Middleware
-from starlette.responses import JSONResponse, Response
-
 import dynamiq_memory
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.server.settings import Settings
 
 try:
-    import limits as _limits  # noqa: F401
     from fastapi import FastAPI
-except ImportError as error:
-    raise MissingDependencyError("the memory service needs FastAPI: pip install 'dynamiq-memory[server]'") from error
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.middleware import Middleware
+    from starlette.responses import JSONResponse, Response
 
-from dynamiq_memory.server import items, models, search
-from dynamiq_memory.server.access import Service
-from dynamiq_memory.server.errors import add_handlers, log_failure
-from dynamiq_memory.server.guard import Guard, Observer
+    from dynamiq_memory.server import items, models, search
+    from dynamiq_memory.server.access import Service
+    from dynamiq_memory.server.errors import add_handlers, log_failure
+    from dynamiq_memory.server.guard import Guard, Observer
+    from dynamiq_memory.server.metrics import Metrics
+except ImportError as error:
+    raise MissingDependencyError(
+        f"the memory service needs {error.name}: pip install 'dynamiq-memory[server]'"
+    ) from error
+
 from dynamiq_memory.server.keys import KeyStore
-from dynamiq_memory.server.metrics import Metrics
 
 _PAGES = {"/": "index.html", "/viewer.js": "viewer.js", "/viewer.css": "viewer.css"}
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
@@ -79,9 +80,7 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
 
 
 def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
-    failing: dict[int | str, dict[str, Any]] = {
-        503: {"model": models.Health, "description": "The store is not there."}
-    }
+    failing: dict[int | str, dict[str, Any]] = {503: {"model": models.Health, "description": "The store is not there."}}
 
     @app.get("/healthz", response_model=models.Health, responses=failing, tags=["operation"])
     async def health() -> Response:

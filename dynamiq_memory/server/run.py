@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from dynamiq_memory.backends.base import MemoryBackend
-from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
 from dynamiq_memory.server.app import create_app
 from dynamiq_memory.server.guard import is_local
 from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.server.settings import Settings
+
+try:
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ImportError as error:
+    raise MissingDependencyError("the memory service needs uvicorn: pip install 'dynamiq-memory[server]'") from error
 
 _HEADER_SECONDS = 10.0
 _GRACE_SECONDS = 10

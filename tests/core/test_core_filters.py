@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import Phase, example, given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynamiq_memory import FilterError, InvalidArgumentError, Message
 from dynamiq_memory.backends import InMemory, SQLite
-from dynamiq_memory.filters import parse
+from dynamiq_memory.filters import Filter, parse, to_mapping
 
 # Each example makes stores: to shrink a failing one would take minutes.
 UNSHRUNK = (Phase.explicit, Phase.generate)
@@ -279,3 +280,22 @@ def test_a_message_is_not_compared_with_each_of_many_values():
             Compared.times = 0
             assert store.count({key: [Compared(f"{letter}-{n}") for n in range(many)]}) == many
             assert Compared.times <= 10 * many
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ({"k": 1}, {"l": 2}, {"k": [1], "l": [2]}),
+        ({"k": [1, "1", True, 2]}, {"k": [True, 2.0, "x"]}, {"k": [True, 2.0]}),
+        ({"k": [1, 5, "a"]}, {"k": {"gt": 1}}, {"k": [5]}),
+        ({"k": {"gte": 1, "lt": 9}}, {"k": {"gte": 3, "lt": 5, "gt": 2}}, {"k": {"gte": 3, "lt": 5, "gt": 2}}),
+        ({"k": None}, {"k": None}, {"k": None}),
+        ({"k": None}, {"k": 1}, {"k": []}),
+        ({"k": {"lt": 1}}, {"k": None}, {"k": []}),
+        ({"user_id": None}, {"user_id": ["u"]}, {"user_id": []}),
+    ],
+)
+def test_two_filters_in_one_mapping(one: dict[str, Any], other: dict[str, Any], both: dict[str, Any]) -> None:
+    joined = Filter(parse(one).conditions + parse(other).conditions)
+    assert repr(to_mapping(joined)) == repr(both)
+    assert parse(to_mapping(joined)).conditions == parse(both).conditions
