@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["AWS", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant"]
-__all__ = ["AWS", "Dynamiq", "PostgreSQL"]
+__all__ = ["AWS", "Dynamiq", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
@@ -72,6 +71,20 @@ class AWS(Connection):
     profile: str | None = Field(default_factory=partial(_from_env, "AWS_DEFAULT_PROFILE"))
 
 
+class Dynamiq(Connection):
+    """The Dynamiq platform, or a service of ours (`dynamiq-memory serve`).
+
+    Attributes:
+        url: Its base URL; `DYNAMIQ_URL`, else "https://api.getdynamiq.ai".
+        api_key: The API key; `DYNAMIQ_API_KEY`. A service without keys needs none.
+        headers: Further headers of each request.
+    """
+
+    url: str = Field(default_factory=partial(_from_env, "DYNAMIQ_URL", "https://api.getdynamiq.ai"))
+    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "DYNAMIQ_API_KEY"))
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+
+
 class OpenAI(Connection):
     """A server with OpenAI's API.
 
@@ -87,8 +100,10 @@ class OpenAI(Connection):
 class Pinecone(Connection):
     """An account of Pinecone.
 
+    Attributes:
         api_key: `PINECONE_API_KEY`.
         host: Where indexes are managed; `PINECONE_CONTROLLER_HOST`, else Pinecone's own service.
+    """
 
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "PINECONE_API_KEY"), repr=False)
     host: str | None = Field(default_factory=partial(_from_env, "PINECONE_CONTROLLER_HOST"))
@@ -97,16 +112,10 @@ class Pinecone(Connection):
 class Qdrant(Connection):
     """A Qdrant server.
 
+    Attributes:
         url: `QDRANT_URL`, else "http://localhost:6333".
         api_key: `QDRANT_API_KEY`; None for a server that asks for none.
+    """
 
     url: str = Field(default_factory=partial(_from_env, "QDRANT_URL", "http://localhost:6333"))
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "QDRANT_API_KEY"), repr=False)
-class Dynamiq(Connection):
-    """The Dynamiq platform, or a service of ours (`dynamiq-memory serve`).
-        url: Its base URL; `DYNAMIQ_URL`, else "https://api.getdynamiq.ai".
-        api_key: The API key; `DYNAMIQ_API_KEY`. A service without keys needs none.
-        headers: Further headers of each request.
-    url: str = Field(default_factory=partial(_from_env, "DYNAMIQ_URL", "https://api.getdynamiq.ai"))
-    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "DYNAMIQ_API_KEY"))
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)

@@ -36,6 +36,7 @@ ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 
 # Imported when first used: a store's client costs time and may not be installed.
 _MODULES = {
+    "Dynamiq": "dynamiq",
     "DynamoDB": "dynamodb",
     "InMemory": "in_memory",
     "Pinecone": "pinecone",
@@ -44,17 +45,15 @@ _MODULES = {
     "SQLite": "sqlite",
 }
 _SCHEMES = {
+    "dynamiq+http": "Dynamiq",
+    "dynamiq+https": "Dynamiq",
     "dynamodb": "DynamoDB",
     "memory": "InMemory",
     "pinecone": "Pinecone",
     "postgresql": "PostgreSQL",
     "qdrant": "Qdrant",
     "sqlite": "SQLite",
-_MODULES = {"Dynamiq": "dynamiq", "DynamoDB": "dynamodb", "InMemory": "in_memory", "PostgreSQL": "postgresql", "SQLite": "sqlite"}
-_SCHEMES = {"dynamiq+http": "Dynamiq", "dynamiq+https": "Dynamiq", "dynamodb": "DynamoDB", "memory": "InMemory", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
-    "Dynamiq": "dynamiq",
-    "dynamiq+http": "Dynamiq",
-    "dynamiq+https": "Dynamiq",
+}
 
 
 def __getattr__(name: str) -> Any:
