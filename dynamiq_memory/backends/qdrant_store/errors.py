@@ -67,7 +67,8 @@ def translated(error: Exception, where: str, api_key: str | None) -> DynamiqMemo
         said = said.replace(api_key, "…")
     if isinstance(error, RuntimeError) and "already accessed" in said:
         return BackendConnectionError(
-            f"{where} is open elsewhere: a folder serves one client at a time. Share one backend, or run a Qdrant server"
+            f"{where} is open elsewhere: a folder serves one client at a time. Share one backend, or run a Qdrant "
+            "server"
         )
     if isinstance(error, httpx.HTTPError) or _code(error) in _UNREACHABLE or _is_broken(error):
         return BackendConnectionError(f"{where} cannot be reached ({said}): check QDRANT_URL and the network")
