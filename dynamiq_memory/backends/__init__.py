@@ -70,8 +70,10 @@ def create_backend(url: str) -> MemoryBackend:
     """Make a backend from a URL.
 
     The stores of this package are known, each by what its `from_url` reads: `memory://`, `sqlite:///path.db`,
-    `postgresql://user:password@host/database`, `dynamodb://table?region=…`. A package adds a scheme by an entry point of
-    that name in the group `dynamiq_memory.backends`; it is called with the URL and returns the backend.
+    `postgresql://user:password@host/database`, `dynamodb://table?region=…`, `qdrant://host:6333/collection`,
+    `pinecone://index`, `weaviate://host:8080/Collection`, `dynamiq+https://host/memory_id`. A package adds a scheme by
+    an entry point of that name in the group `dynamiq_memory.backends`; it is called with the URL and returns the
+    backend.
 
     Args:
         url: Where the messages live.
