@@ -507,7 +507,7 @@ class PostgreSQL(SQLBackend):
         # A vector that points away from the query's has nothing to do with it.
         by_meaning = {number: row[4] for number, row in enumerate(rows) if row[4] is not None and row[4] > 0}
         scores = min_max([Ranking(self._by_words(terms, rows), zero=0.0), Ranking(by_meaning)])
-        return self._ranked(connection, rows, scores, where, limit)
+        return self._best_of(connection, rows, scores, where, limit)
 
     def _with_nearness(self, statement: Select[Any]) -> Select[Any]:
         return self._vectors.with_nearness(statement, self._tables.terms)

@@ -167,13 +167,13 @@ class SQLBackend(MemoryBackend):
         self._check_meta(connection)
         rows = self._terms_within(connection, where)
         scores = self._by_words(terms, rows)
-        return self._ranked(connection, rows, scores, where, limit)
+        return self._best_of(connection, rows, scores, where, limit)
 
     def _by_words(self, terms: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[int, float]:
         """Score rows of terms, by their numbers."""
         return forward.scores(self.bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
 
-    def _ranked(
+    def _best_of(
         self,
         connection: Connection,
         rows: Sequence[Sequence[Any]],
