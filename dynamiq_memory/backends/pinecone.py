@@ -182,6 +182,8 @@ class Pinecone(MemoryBackend):
                 "Pinecone needs an embedder: give embedder=dynamiq_memory.embedders.OpenAIDocumentEmbedder(), or one "
                 "of LangChain or LlamaIndex"
             )
+        # First, for a fork asks for it as soon as the base class knows of this object.
+        self._recent = Recent()
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
         self.index_type = _member(PineconeIndexType, index_type, "index_type")
@@ -193,10 +195,8 @@ class Pinecone(MemoryBackend):
         self._embedder = MessageEmbedder(embedder, where=self._where)
         self._given = check_connection(connection)
         self._is_index = is_index(self._given)
-        own = not self._is_index and not is_client(self._given)
-        self._own = own
-        secret = api_key_of(self._given) if own else None
-        self._caller = Caller(namespace, self._where, secret)
+        self._own = not self._is_index and not is_client(self._given)
+        self._caller = Caller(namespace, self._where, api_key_of(self._given) if self._own else None)
         self._client: Any = None
         self._index: Any = None
         self._indexes: AsyncIndexes | None = None
@@ -212,7 +212,6 @@ class Pinecone(MemoryBackend):
             self.close()
             raise
         self._arrivals = Arrivals()
-        self._recent = Recent()
         self._plan()
 
     @classmethod
@@ -469,6 +468,8 @@ class Pinecone(MemoryBackend):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._recent.renew_lock()
+        if self._closed or not hasattr(self, "_reader"):
+            return  # it is not open (yet)
         self._embedder.renew_lock()
         self._making = threading.Lock()
         self._arrivals = Arrivals()

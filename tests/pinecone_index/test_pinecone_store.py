@@ -521,6 +521,12 @@ from tests.embedders import NGrams
 key, url = sys.argv[1:]
 client = Client(api_key=key, host=url)
 store = Pinecone(client.Index("conversations"), NGrams(DIMENSION))
+broken = []
+for options in ({"metric": "x"}, {"dimension": 5}):
+    try:
+        Pinecone(client, NGrams(DIMENSION), **options)
+    except ValueError as error:
+        broken.append(error)  # and so what could not be opened
 assert store.count() == 1
 child = os.fork()
 if child == 0:
