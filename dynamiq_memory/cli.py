@@ -64,8 +64,8 @@ def serve(
             local_only=asked is None,
         )
         run.check_open(host, asked)
-        logs.configure(log_level)
         with create_backend(backend) as store:
+            logs.configure(log_level)
             run.serve(store, asked, settings, host, port, max_connections)
         if found is not None:
             found.close()

@@ -28,7 +28,13 @@ except ImportError as error:
 
 from dynamiq_memory.server.keys import KeyStore
 
-_PAGES = {"/": "index.html", "/viewer.js": "viewer.js", "/viewer.css": "viewer.css"}
+_PAGES = {
+    "/": "index.html",
+    "/viewer.js": "viewer.js",
+    "/viewer.css": "viewer.css",
+    "/docs": "api.html",
+    "/api.js": "api.js",
+}
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _REFUSALS = {
     400: "The body is no JSON.",

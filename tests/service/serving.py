@@ -24,7 +24,7 @@ from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.server.run import PromptProtocol
 from dynamiq_memory.server.settings import Settings
 
-SECONDS = 30
+SECONDS = 120
 _numbers = itertools.count()
 
 
@@ -102,7 +102,7 @@ class ServiceProcess:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, "the service did not start in time"
             try:
-                if httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}/healthz", trust_env=False, timeout=60).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.02)

@@ -87,7 +87,7 @@ def victim(client: Callable[..., Client]) -> Client:
 
 
 def test_the_lists_above_name_every_endpoint(service: Service) -> None:
-    paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{service.url}/openapi.json", timeout=60).json()["paths"]
     known = {("/v1/memories/{memory_id}" + path.partition("?")[0], method) for method, path, _ in REQUESTS.values()}
     there = {(path, method.upper()) for path, methods in paths.items() for method in methods if "{" in path}
     assert known == there
@@ -118,7 +118,7 @@ def test_without_a_valid_key_there_is_nothing(service: Service, victim: Client, 
     wrong = (f"{valid[:-1]}{'A' if valid[-1] != 'A' else 'B'}", "dm_000000000000_" + "A" * 43, "nonsense", "Bearer")
     given = [{"Authorization": f"Bearer {key}"} for key in wrong]
     for headers in ({}, {"Authorization": valid}, {"Authorization": f"Basic {valid}"}, *given):
-        with Client(base_url=service.url, headers=headers) as stranger:
+        with Client(timeout=60, base_url=service.url, headers=headers) as stranger:
             answer = call(stranger, "theirs", REQUESTS[name])
         assert answer.status_code == 401
         assert SECRET not in answer.text

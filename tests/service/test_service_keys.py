@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 import stat
+import time
 from pathlib import Path
 
 import httpx
@@ -93,9 +94,16 @@ def test_the_command_serves_and_its_log_names_nobody(tmp_path: Path) -> None:
     service.start()
     try:
         path, headers = f"{service.url}/v1/memories/m/items", {"Authorization": f"Bearer {text}"}
-        assert httpx.post(path, json=item("the content", "user-name")).status_code == 401
-        assert httpx.post(path, json=item("the content", "user-name"), headers=headers).status_code == 201
-        assert httpx.get(f"{path}?user_id=user-name", headers=headers).json()["data"][0]["user_id"] == "user-name"
+        assert httpx.post(path, json=item("the content", "user-name"), timeout=60).status_code == 401
+        assert httpx.post(path, json=item("the content", "user-name"), headers=headers, timeout=60).status_code == 201
+        assert (
+            httpx.get(f"{path}?user_id=user-name", headers=headers, timeout=60).json()["data"][0]["user_id"]
+            == "user-name"
+        )
+        deadline = time.monotonic() + 60
+        while '"status": 200' not in (tmp_path / "log").read_text():  # written behind the answer
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
     finally:
         service.kill()
     log = (tmp_path / "log").read_text()
@@ -114,6 +122,6 @@ def test_keys_that_were_all_revoked_still_lock_the_service(tmp_path: Path) -> No
     service.start()
     try:
         for headers in ({}, {"Authorization": f"Bearer {text}"}):
-            assert httpx.get(f"{service.url}/v1/memories/m/items", headers=headers).status_code == 401
+            assert httpx.get(f"{service.url}/v1/memories/m/items", headers=headers, timeout=60).status_code == 401
     finally:
         service.kill()

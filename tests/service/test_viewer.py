@@ -70,7 +70,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, 
 
 
 def wait(check: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (found := check()):
         assert time.monotonic() < deadline, "the page did not get there"
         time.sleep(0.02)
@@ -92,6 +92,7 @@ def page(browser: Any, served: tuple[Service, str]) -> Iterator[Any]:
     browser.get(service.url)
     browser.execute_script("sessionStorage.clear()")
     browser.get(service.url)
+    browser.get_log("browser")  # what a test before said
     fill(browser, key=key, memory="support", user="alex")
     browser.find_element(By.ID, "user").send_keys(Keys.ENTER)
     wait(lambda: "2 sessions" in browser.find_element(By.ID, "status").text)
@@ -256,16 +257,29 @@ def test_what_goes_wrong_is_said(browser: Any, served: tuple[Service, str]) -> N
     browser.get_log("browser")
 
 
+def test_the_api_is_described_on_a_page(page: Any, served: tuple[Service, str]) -> None:
+    service, _ = served
+    page.get(f"{service.url}/docs")
+    wait(lambda: page.find_elements(By.TAG_NAME, "details"))
+    described = httpx.get(f"{service.url}/openapi.json", timeout=60).json()["paths"]
+    shown = [element.text for element in page.find_elements(By.TAG_NAME, "summary")]
+    assert shown == [f"{method.upper()} {path}" for path, methods in described.items() for method in methods]
+    search = next(each for each in page.find_elements(By.TAG_NAME, "details") if each.text.endswith("/search"))
+    search.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    assert 'strategy?: "all" | "relevant" | "both"' in search.text
+
+
 def test_the_policy_allows_the_services_own_files_alone(served: tuple[Service, str]) -> None:
     service, _ = served
-    for path, kind in (("/", "text/html"), ("/viewer.js", "text/javascript"), ("/viewer.css", "text/css")):
-        answer = httpx.get(service.url + path)
+    kinds = {"": "text/html", "docs": "text/html", "viewer.js": "text/javascript", "api.js": "text/javascript"}
+    for path, kind in (kinds | {"viewer.css": "text/css"}).items():
+        answer = httpx.get(f"{service.url}/{path}")
         assert answer.headers["Content-Type"].startswith(kind)
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert "http:" not in answer.text
         assert "https:" not in answer.text
-    html = httpx.get(service.url).text
+    html = httpx.get(service.url, timeout=60).text
     assert "style=" not in html
     assert " on" not in html.replace(" on an open", "").replace(" only", "")
