@@ -32,7 +32,6 @@ from dynamiq_memory.backends.pinecone_index.client import (  # noqa: E402 - impo
     is_index,
     make_client,
 )
-from dynamiq_memory.backends.pinecone_index.keys import Arrivals  # noqa: E402
 from dynamiq_memory.backends.pinecone_index.opening import Opened, open_index  # noqa: E402
 from dynamiq_memory.backends.pinecone_index.ranker import Ranker  # noqa: E402
 from dynamiq_memory.backends.pinecone_index.reader import Reader  # noqa: E402
@@ -47,6 +46,7 @@ from dynamiq_memory.backends.pinecone_index.requests import (  # noqa: E402
     Wait,
 )
 from dynamiq_memory.backends.pinecone_index.writer import Writer  # noqa: E402
+from dynamiq_memory.backends.places import Arrivals  # noqa: E402
 
 __all__ = ["Pinecone", "PineconeIndexType", "PineconeSimilarityMetric"]
 

@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 from dynamiq_memory.backends.dynamo.conditions import attribute, value_of
 from dynamiq_memory.backends.dynamo.keys import (
     PLACE_DIGITS,
-    Arrivals,
     highest,
     lowest,
     message_key,
     next_to,
     part,
     partition,
-    time_digits,
-    time_of,
     user_key,
 )
+from dynamiq_memory.backends.places import Arrivals, time_digits, time_of
 from tests.dynamodb.limits import check_key, check_value
 
 TIMES = st.floats(allow_nan=False)

@@ -10,7 +10,7 @@ import pytest
 from dynamiq_memory import Message
 from dynamiq_memory.backends.dynamo import requests
 from dynamiq_memory.backends.dynamo.items import drafts_of
-from dynamiq_memory.backends.dynamo.keys import Arrivals
+from dynamiq_memory.backends.places import Arrivals
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.messages import prepare
 from dynamiq_memory.testing import contents, say

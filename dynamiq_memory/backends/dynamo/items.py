@@ -13,7 +13,6 @@ from typing import Any
 
 from dynamiq_memory.backends.dynamo.conditions import EXPIRES, filterable
 from dynamiq_memory.backends.dynamo.keys import (
-    ARRIVAL_DIGITS,
     AT_SESSION,
     AT_USER,
     PK,
@@ -23,8 +22,8 @@ from dynamiq_memory.backends.dynamo.keys import (
     chunk_key,
     message_key,
     part,
-    time_digits,
 )
+from dynamiq_memory.backends.places import ARRIVAL_DIGITS, time_digits
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 
 BODY = "body"

@@ -13,12 +13,10 @@ besides is told in `replacements`. All of it is plain ASCII.
 from __future__ import annotations
 
 import hashlib
-import secrets
-import struct
-import threading
-import time
 from typing import Any
 from urllib.parse import quote
+
+from dynamiq_memory.backends.places import ARRIVAL_DIGITS, TIME_DIGITS, time_digits
 
 PK = "pk"
 SK = "sk"
@@ -31,15 +29,9 @@ BY_USER = "by_user"
 # A sort key takes 1,024 bytes (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html);
 # it is made of two such parts. A longer one is hashed.
 _LONGEST_PART = 400
-_TIME_DIGITS = 16
-_NANOSECOND_DIGITS = 16
-_PROCESS_DIGITS = 6
-ARRIVAL_DIGITS = _NANOSECOND_DIGITS + _PROCESS_DIGITS
-PLACE_DIGITS = _TIME_DIGITS + ARRIVAL_DIGITS
+PLACE_DIGITS = TIME_DIGITS + ARRIVAL_DIGITS
 # Behind the places of all messages, and of what stands behind these.
 HIGHEST = "g~"
-_SIGN = 1 << 63
-_ALL = (1 << 64) - 1
 
 Key = dict[str, Any]
 
@@ -85,22 +77,6 @@ def key_of(item: dict[str, Any]) -> Key:
     return {PK: item[PK], SK: item[SK]}
 
 
-def time_digits(timestamp: float) -> str:
-    """A time as 16 hexadecimal digits that sort as the numbers do, negative ones too.
-
-    The bits of a double sort like its value when the sign is turned over, and all bits of a negative one.
-    """
-    bits = struct.unpack(">Q", struct.pack(">d", timestamp + 0.0))[0]
-    return f"{bits ^ _ALL if bits & _SIGN else bits | _SIGN:0{_TIME_DIGITS}x}"
-
-
-def time_of(place: str) -> float:
-    """The time that a place begins with."""
-    bits = int(place[:_TIME_DIGITS], 16)
-    value: float = struct.unpack(">d", struct.pack(">Q", bits ^ _SIGN if bits & _SIGN else bits ^ _ALL))[0]
-    return value
-
-
 def lowest(timestamp: float) -> str:
     """The place before all messages of a time."""
     return time_digits(timestamp) + "0" * ARRIVAL_DIGITS
@@ -114,27 +90,3 @@ def highest(timestamp: float) -> str:
 def next_to(place: str, step: int) -> str:
     """The place one before (-1) or behind (1) another."""
     return f"{int(place, 16) + step:0{PLACE_DIGITS}x}"
-
-
-class Arrivals:
-    """Numbers messages in the order in which they arrive.
-
-    Within a process the numbers strictly increase. Between processes their clocks decide, to the nanosecond, and
-    where these agree a random number of the process.
-    """
-
-    def __init__(self) -> None:
-        """Begin with the present time."""
-        self._lock = threading.Lock()
-        self._last = 0
-        self._process = secrets.randbits(4 * _PROCESS_DIGITS)
-
-    def next(self, count: int) -> list[str]:
-        """Give that many, each 22 hexadecimal digits."""
-        with self._lock:
-            first = max(time.time_ns(), self._last + 1)
-            self._last = first + count - 1
-        return [
-            f"{number:0{_NANOSECOND_DIGITS}x}{self._process:0{_PROCESS_DIGITS}x}"
-            for number in range(first, first + count)
-        ]

@@ -40,10 +40,10 @@ from dynamiq_memory.backends.dynamo.keys import (
     next_to,
     part,
     partition,
-    time_of,
 )
 from dynamiq_memory.backends.dynamo.replacements import REPLACEMENT, Replacements, Settled
 from dynamiq_memory.backends.dynamo.requests import Table, wait
+from dynamiq_memory.backends.places import time_of
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf, Range
 from dynamiq_memory.messages import LATEST, MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message

@@ -23,10 +23,11 @@ from dynamiq_memory.backends.dynamo.items import (
     place_of,
     weight_of,
 )
-from dynamiq_memory.backends.dynamo.keys import PK, SK, Arrivals, Key, key_of, user_key
+from dynamiq_memory.backends.dynamo.keys import PK, SK, Key, key_of, user_key
 from dynamiq_memory.backends.dynamo.reader import Found, Reader, scope_of
 from dynamiq_memory.backends.dynamo.replacements import Replacements, Settled
 from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Change, Table, identity, wait
+from dynamiq_memory.backends.places import Arrivals
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message

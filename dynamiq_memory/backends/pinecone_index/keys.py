@@ -12,7 +12,7 @@ import hashlib
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from dynamiq_memory.backends.dynamo.keys import Arrivals, time_digits, time_of
+from dynamiq_memory.backends.places import Arrivals, time_digits, time_of
 from dynamiq_memory.messages import Message
 
 __all__ = ["Arrivals", "Scope", "decoded", "encoded", "is_hashed", "key_of", "message_id", "part_id", "prefix_of"]
