@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import typer
 from rich.console import Console
@@ -224,11 +225,25 @@ def pinecone(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
         yield backend
 
 
+@contextmanager
+def weaviate(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
+    """The server of WEAVIATE_URL, or the stand-in of the tests."""
+    from dynamiq_memory.backends import Weaviate  # noqa: PLC0415 - optional
+    from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415
+    from tests.servers.weaviate import weaviate as running  # noqa: PLC0415
+
+    with running() as server:
+        connection = Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)
+        with Weaviate(connection, embedder, f"Benchmark_{uuid4().hex}") as backend:
+            yield backend
+
+
 BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
     "InMemory": in_memory,
     "SQLite": sqlite,
     "Pinecone": pinecone,
     "Qdrant": qdrant,
+    "Weaviate": weaviate,
 }
 """How to open an empty one, with a folder that is deleted at the end and what embeds."""
 

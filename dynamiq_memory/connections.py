@@ -7,12 +7,14 @@ attributes, such as that package's own connections. Secrets never show in `repr`
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 __all__ = ["AWS", "Dynamiq", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant"]
+__all__ = ["AWS", "OpenAI", "PostgreSQL", "Qdrant", "Weaviate", "WeaviateDeploymentType"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
@@ -119,3 +121,42 @@ class Qdrant(Connection):
 
     url: str = Field(default_factory=partial(_from_env, "QDRANT_URL", "http://localhost:6333"))
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "QDRANT_API_KEY"), repr=False)
+
+
+class WeaviateDeploymentType(StrEnum):
+    """Where a Weaviate server runs."""
+
+    WEAVIATE_CLOUD = "weaviate_cloud"
+    CUSTOM = "custom"
+
+
+class Weaviate(Connection):
+    """A Weaviate server: by its URL, or by the hosts and ports of HTTP and gRPC.
+
+    Attributes:
+        deployment_type: "custom" prefers the hosts, "weaviate_cloud" the URL, where both are set.
+        api_key: `WEAVIATE_API_KEY`; None for a server that asks for none.
+        url: `WEAVIATE_URL`, such as "https://name.weaviate.cloud" or "http://localhost:8080".
+        http_host: `WEAVIATE_HTTP_HOST`.
+        http_port: `WEAVIATE_HTTP_PORT`, else 443.
+        http_secure: Whether HTTP is over TLS; without a URL, it is.
+        grpc_host: `WEAVIATE_GRPC_HOST`, else the host of HTTP, or what the cloud calls it.
+        grpc_port: `WEAVIATE_GRPC_PORT`, else 50051; the cloud has its own.
+        grpc_secure: Whether gRPC is over TLS; by default as HTTP.
+        timeout_init: Seconds to wait for the server when it is opened.
+        timeout_query: Seconds to wait for an answer.
+        timeout_insert: Seconds to wait for a write.
+    """
+
+    deployment_type: WeaviateDeploymentType = WeaviateDeploymentType.WEAVIATE_CLOUD
+    api_key: SecretStr | None = Field(default_factory=partial(_from_env, "WEAVIATE_API_KEY"), repr=False)
+    url: str | None = Field(default_factory=partial(_from_env, "WEAVIATE_URL"))
+    http_host: str | None = Field(default_factory=partial(_from_env, "WEAVIATE_HTTP_HOST"))
+    http_port: int = Field(default_factory=partial(_from_env, "WEAVIATE_HTTP_PORT", 443))
+    http_secure: bool | None = None
+    grpc_host: str | None = Field(default_factory=partial(_from_env, "WEAVIATE_GRPC_HOST"))
+    grpc_port: int = Field(default_factory=partial(_from_env, "WEAVIATE_GRPC_PORT", 50051))
+    grpc_secure: bool | None = None
+    timeout_init: float = Field(default=30.0, gt=0)
+    timeout_query: float = Field(default=180.0, gt=0)
+    timeout_insert: float = Field(default=120.0, gt=0)

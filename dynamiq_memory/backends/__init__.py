@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dynamiq_memory.backends.postgresql import PostgreSQL
     from dynamiq_memory.backends.qdrant import Qdrant
     from dynamiq_memory.backends.sqlite import SQLite
+    from dynamiq_memory.backends.weaviate import Weaviate
 
 __all__ = [
     "Capabilities",
@@ -29,6 +30,7 @@ __all__ = [
     "Qdrant",
     "SQLite",
     "Session",
+    "Weaviate",
     "create_backend",
 ]
 
@@ -43,6 +45,7 @@ _MODULES = {
     "PostgreSQL": "postgresql",
     "Qdrant": "qdrant",
     "SQLite": "sqlite",
+    "Weaviate": "weaviate",
 }
 _SCHEMES = {
     "dynamiq+http": "Dynamiq",
@@ -53,6 +56,7 @@ _SCHEMES = {
     "postgresql": "PostgreSQL",
     "qdrant": "Qdrant",
     "sqlite": "SQLite",
+    "weaviate": "Weaviate",
 }
 
 

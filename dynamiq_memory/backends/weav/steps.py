@@ -1,0 +1,48 @@
+"""Plans over a collection, written once and carried out with the synchronous or the asynchronous client.
+
+A plan is a generator that yields what it needs (requests to a collection, vectors, other plans at once) and is sent
+the results, or is thrown the client's error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dynamiq_memory.messages import Message
+
+T = TypeVar("T")
+
+Request = Callable[[Any], Any]
+"""Calls a method of a collection: with an asynchronous collection it returns an awaitable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Asks for the vectors of messages."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedQuery:
+    """Asks for the vector of a query."""
+
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """Asks for the results of several plans that do not depend on each other."""
+
+    plans: "Sequence[Plan[Any]]"  # noqa: UP037 - defined below
+
+
+Step = Request | Embed | EmbedQuery | AtOnce
+Plan = Generator[Step, Any, T]
+
+
+def ask(request: Request) -> Plan[Any]:
+    """A plan of one request."""
+    return (yield request)

@@ -1,0 +1,452 @@
+"""Messages in a collection of a Weaviate server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.vectors import MessageEmbedder
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import Message, views
+from dynamiq_memory.ranking import BM25, Tokenize
+
+try:
+    import weaviate
+except ImportError as error:
+    raise MissingDependencyError(
+        "the Weaviate backend needs weaviate-client: pip install 'dynamiq-memory[weaviate]'"
+    ) from error
+
+from weaviate.classes.query import Filter as Native
+
+from dynamiq_memory.backends.weav.client import Clients, check_grpc, settings_of
+from dynamiq_memory.backends.weav.collection import collection_name as checked_name
+from dynamiq_memory.backends.weav.collection import consistency_level as checked_level
+from dynamiq_memory.backends.weav.collection import open_collection
+from dynamiq_memory.backends.weav.collection import tenant_name as checked_tenant
+from dynamiq_memory.backends.weav.errors import DRIVER_ERRORS, translated
+from dynamiq_memory.backends.weav.facts import MESSAGE, is_fact
+from dynamiq_memory.backends.weav.objects import DIMENSION
+from dynamiq_memory.backends.weav.reader import Reader
+from dynamiq_memory.backends.weav.searcher import Searcher
+from dynamiq_memory.backends.weav.steps import AtOnce, Embed, EmbedQuery, Plan, Step
+from dynamiq_memory.backends.weav.writer import Writer
+
+T = TypeVar("T")
+
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# What a server that does not tell its limit takes in one message of gRPC, and what else goes into one.
+_GRPC_BYTES = 10 * 1024 * 1024
+_GRPC_MARGIN = 256 * 1024
+_AT_ONCE = 8
+_YES_OR_NO = {"true": True, "false": False}
+
+
+class Weaviate(MemoryBackend):
+    """Keeps messages in a collection of a Weaviate server, an object each, for any number of processes and machines.
+
+    Searches by words and by meaning at once. Filters are looked up in the server's index. Asynchronous methods use the
+    client's asynchronous side, on one event loop of the backend's own.
+
+    Args:
+        connection: A `dynamiq_memory.connections.Weaviate` (or an object with its attributes), a URL such as
+            "http://localhost:8080", or a connected `weaviate.WeaviateClient`, which stays the caller's: asynchronous
+            methods then use it in a thread pool. By default, what the environment says.
+        embedder: What turns texts into vectors: one of `dynamiq_memory.embedders`, an `Embeddings` of LangChain, a
+            `BaseEmbedding` of LlamaIndex, an embedder of dynamiq. Without one, messages are ranked by words alone.
+        collection_name: The collection; its first letter becomes a capital, as the service wants it.
+        create_if_not_exist: Whether to create the collection (and the tenant) if there is none; else that is an error.
+        alpha: How much meaning counts against words, from 0 (words alone) to 1 (meaning alone).
+        tenant_name: The tenant whose messages these are, in a collection that has tenants; None for one without.
+        consistency_level: How many replicas must take or give an answer: "ONE", "QUORUM" or "ALL".
+        max_results: How many results the server gives at once, its QUERY_MAXIMUM_RESULTS.
+        max_message_bytes: The largest message taken, in bytes of its JSON; 16 MiB by default, and less where the
+            server's GRPC_MAX_MESSAGE_SIZE is small.
+        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+        bm25: The parameters of keyword ranking.
+
+    Raises:
+        ConfigurationError: An argument is wrong, or the collection is of another kind.
+        BackendConnectionError: The server cannot be reached.
+        BackendAuthenticationError: It refuses the key.
+        BackendError: The collection is not there, and is not to be created.
+    """
+
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
+
+    def __init__(
+        self,
+        connection: Any = None,
+        embedder: Any = None,
+        collection_name: str = "conversations",
+        create_if_not_exist: bool = True,
+        *,
+        alpha: float = 0.5,
+        tenant_name: str | None = None,
+        consistency_level: str = "QUORUM",
+        max_results: int = 10_000,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        tokenizer: Tokenize | None = None,
+        bm25: BM25 | None = None,
+    ) -> None:
+        """Connect, and create the collection."""
+        self.collection_name = checked_name(collection_name)
+        self.tenant_name = checked_tenant(tenant_name)
+        self._level = checked_level(consistency_level)
+        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 <= alpha <= 1:
+            raise ConfigurationError(f"alpha must be from 0 (words alone) to 1 (meaning alone), not {alpha!r}")
+        for name, number, least in (("max_results", max_results, 10), ("max_message_bytes", max_message_bytes, 1)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ConfigurationError(f"{name} must be a whole number of {least} or more, not {number!r}")
+        if isinstance(connection, weaviate.WeaviateAsyncClient):
+            raise ConfigurationError(
+                "give a weaviate.WeaviateClient, not an asynchronous one, which only one event loop can use; with a "
+                "connection instead of a client, asynchronous methods have an asynchronous client of their own"
+            )
+        # Before the base class makes it known to those who fork.
+        self._clients: Clients | None = None
+        self._embedder: MessageEmbedder | None = None
+        self._fan: ThreadPoolExecutor | None = None
+        self._fan_lock = threading.Lock()
+        super().__init__(tokenizer=tokenizer, bm25=bm25)
+        self._given = connection if isinstance(connection, weaviate.WeaviateClient) else None
+        place = ""
+        if self._given is None:
+            settings = settings_of(connection)
+            self._clients = Clients(settings)
+            weakref.finalize(self, self._clients.close)
+            place = f" at {settings.address}"
+        elif not self._given.is_connected():
+            raise ConfigurationError("the Weaviate client is not connected: call its connect() first")
+        tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
+        self._where = f"Weaviate collection {self.collection_name!r}{tenant}{place}"
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=self._where)
+        self._dimension_read = False
+        self.alpha = float(alpha) if self._embedder is not None else 0.0
+        self._forked = False
+        try:
+            largest = self._open(create=create_if_not_exist)
+        except self.driver_errors as error:
+            self.close()
+            raise self._translate(error) from error
+        except BaseException:
+            self.close()
+            raise
+        self.max_message_bytes = min(max_message_bytes, largest // 2)
+        self._reader = Reader(max_results)
+        self._writer = Writer(self._reader, self.tokenizer, self._where, largest)
+        self._searcher = Searcher(self._reader, self.tokenizer, self.bm25, self.alpha, max_results)
+
+    @classmethod
+    def from_url(cls, url: str) -> Weaviate:
+        """Make a backend for `weaviate://host:8080/Collection?grpc_port=50051`.
+
+        Args:
+            url: The URL; port 443, also where none is given, means TLS. Its query may set `grpc_host`, `grpc_port`,
+                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha` and `consistency_level`.
+                The key does not belong in it: the environment gives it.
+
+        Raises:
+            ConfigurationError: It is no such URL, or an option is wrong.
+        """
+        from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415 - the same name
+
+        parsed = urlsplit(url)
+        name = unquote(parsed.path.strip("/"))
+        if parsed.scheme != "weaviate" or not parsed.hostname or "/" in name or "@" in parsed.netloc:
+            raise ConfigurationError(
+                "the URL is none of Weaviate: write weaviate://host:8080/Collection?grpc_port=50051, without a key, "
+                "which the environment gives"
+            )
+        given = dict(parse_qsl(parsed.query, keep_blank_values=True))
+        readers: dict[str, Any] = {
+            "grpc_host": str,
+            "grpc_port": int,
+            "secure": _YES_OR_NO.__getitem__,
+            "create_if_not_exist": _YES_OR_NO.__getitem__,
+            "tenant_name": str,
+            "alpha": float,
+            "consistency_level": str,
+        }
+        unknown = sorted(set(given) - set(readers))
+        if unknown:
+            raise ConfigurationError(f"a weaviate:// URL has no option {unknown[0]!r}")
+        options: dict[str, Any] = {}
+        for key, text in given.items():
+            try:
+                options[key] = readers[key](text)
+            except (KeyError, ValueError):
+                raise ConfigurationError(f"{key}={text!r} in the URL is wrong") from None
+        try:
+            port = parsed.port or 443
+        except ValueError:
+            raise ConfigurationError("the port in the URL is wrong") from None
+        secure = options.pop("secure", port == 443)
+        where = {key: options.pop(key) for key in ("grpc_host", "grpc_port") if key in options}
+        address = f"{'https' if secure else 'http'}://{parsed.hostname}:{port}"
+        return cls(Connection(url=address, **where), **({"collection_name": name} if name else {}), **options)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this instance can do."""
+        return Capabilities(
+            keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the backend without its secrets and messages."""
+        return super().to_dict() | {
+            "collection_name": self.collection_name,
+            "tenant_name": self.tenant_name,
+            "alpha": self.alpha,
+            "consistency_level": self._level.value,
+            "url": None if self._clients is None else self._clients.settings.address,
+        }
+
+    def __repr__(self) -> str:
+        """Name the collection."""
+        return f"Weaviate(collection_name={self.collection_name!r}, tenant_name={self.tenant_name!r})"
+
+    def is_empty(self) -> bool:
+        """Whether the store holds no message at all."""
+        return bool(self._call("empty"))
+
+    async def ais_empty(self) -> bool:
+        """Whether the store holds no message at all."""
+        return bool(await self._acall("empty"))
+
+    # --- what the base class asks for ------------------------------------------------------------------------
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        self._run(self._plan_write(messages))
+
+    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        return self._run(self._plan_read(where, limit, before, after))
+
+    def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
+        return self._run(self._plan_search(query, where, limit))
+
+    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        return self._run(self._plan_around(anchors, before, after, where))
+
+    def _delete(self, where: Filter) -> int:
+        return self._run(self._plan_delete(where))
+
+    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
+        self._run(self._plan_replace(where, messages))
+
+    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
+        return self._run(self._plan_update(where, messages))
+
+    def _take(self, where: Filter) -> list[Message]:
+        return self._run(self._plan_take(where))
+
+    def _count(self, where: Filter) -> int:
+        return self._run(self._plan_count(where))
+
+    def _sessions(self, where: Filter) -> list[Session]:
+        return self._run(self._plan_sessions(where))
+
+    def _empty(self) -> bool:
+        return self._run(self._plan_empty())
+
+    # --- the same, for both clients --------------------------------------------------------------------------
+
+    def _plan_write(self, messages: Sequence[Message]) -> Plan[None]:
+        return self._writer.write(messages)
+
+    def _plan_read(
+        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
+    ) -> Plan[list[Message]]:
+        return views((yield from self._reader.messages(where, limit, before, after)))
+
+    def _plan_search(self, query: str, where: Filter, limit: int | None) -> Plan[list[Message]]:
+        return views((yield from self._searcher.search(query, where, limit)))
+
+    def _plan_around(
+        self, anchors: Sequence[Message], before: int, after: int, where: Filter
+    ) -> Plan[list[list[Message]]]:
+        sides = yield from self._reader.around(anchors, before, after, where)
+        return [
+            [*views(earlier), anchor, *views(later)] for anchor, (earlier, later) in zip(anchors, sides, strict=True)
+        ]
+
+    def _plan_delete(self, where: Filter) -> Plan[int]:
+        return self._writer.delete(where)
+
+    def _plan_replace(self, where: Filter, messages: Sequence[Message]) -> Plan[None]:
+        return self._writer.replace(where, messages)
+
+    def _plan_update(self, where: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
+        return self._writer.update(where, messages)
+
+    def _plan_take(self, where: Filter) -> Plan[list[Message]]:
+        return views((yield from self._writer.take(where)))
+
+    def _plan_count(self, where: Filter) -> Plan[int]:
+        return self._reader.count(where)
+
+    def _plan_sessions(self, where: Filter) -> Plan[list[Session]]:
+        return self._reader.sessions(where)
+
+    def _plan_empty(self) -> Plan[bool]:
+        reply = yield partial(_any, filters=is_fact(MESSAGE))
+        return not reply.objects
+
+    def _plan_dimension(self) -> Plan[int | None]:
+        """How long the stored vectors are; None if there are none."""
+        reply = yield partial(_any, filters=Native.by_property(DIMENSION).greater_than(0))
+        return reply.objects[0].properties[DIMENSION] if reply.objects else None
+
+    # --- carrying plans out ----------------------------------------------------------------------------------
+
+    def _run(self, plan: Plan[T]) -> T:
+        collection = self._collection(self._client())
+        result, failure = None, None
+        while True:
+            try:
+                step = plan.send(result) if failure is None else plan.throw(failure)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            result, failure = None, None
+            try:
+                result = self._do(step, collection)
+            except self.driver_errors as error:
+                failure = error  # the plan may know better
+
+    def _do(self, step: Step, collection: Any) -> Any:
+        if isinstance(step, AtOnce):
+            if len(step.plans) == 1:
+                return [self._run(step.plans[0])]
+            return list(self._helpers().map(self._run, step.plans))
+        if isinstance(step, Embed | EmbedQuery):
+            if self._embedder is None:
+                return _no_vectors(step)
+            if not self._dimension_read:
+                self._expect(self._run(self._plan_dimension()))
+            return self._embedder.embed(step.messages) if isinstance(step, Embed) else self._embedder.embed_query(step.query)
+        return step(collection)
+
+    async def _arun(self, plan: Plan[T]) -> T:
+        result, failure = None, None
+        while True:
+            try:
+                step = plan.send(result) if failure is None else plan.throw(failure)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            result, failure = None, None
+            try:
+                result = await self._ado(step)
+            except self.driver_errors as error:
+                failure = error
+
+    async def _ado(self, step: Step) -> Any:
+        if isinstance(step, AtOnce):
+            found = await asyncio.gather(*map(self._arun, step.plans), return_exceptions=True)
+            for each in found:
+                if isinstance(each, BaseException):
+                    raise each
+            return found
+        if isinstance(step, Embed | EmbedQuery):
+            if self._embedder is None:
+                return _no_vectors(step)
+            if not self._dimension_read:
+                self._expect(await self._arun(self._plan_dimension()))
+            if isinstance(step, Embed):
+                return await self._embedder.aembed(step.messages)
+            return await self._embedder.aembed_query(step.query)
+        if self._clients is None:
+            raise AssertionError("a given client is used in threads")
+        return await self._clients.run(lambda client: step(self._collection(client)))
+
+    async def _perform(self, name: str, *arguments: Any) -> Any:
+        plan = getattr(self, f"_plan_{name}", None)
+        if plan is None or self._clients is None:
+            return await super()._perform(name, *arguments)
+        return await self._arun(plan(*arguments))
+
+    def _expect(self, dimension: int | None) -> None:
+        if self._embedder is not None and dimension is not None:
+            self._embedder.expect(dimension)
+        self._dimension_read = dimension is not None
+
+    def _helpers(self) -> ThreadPoolExecutor:
+        with self._fan_lock:
+            if self._fan is None:
+                self._fan = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dynamiq-memory-Weaviate")
+            return self._fan
+
+    # --- the clients -----------------------------------------------------------------------------------------
+
+    def _open(self, *, create: bool) -> int:
+        client = self._client()
+        if self._clients is not None:
+            check_grpc(self._clients.settings)
+        open_collection(client, self.collection_name, self.tenant_name, self._where, self.bm25, create=create)
+        said = client.get_meta().get("grpcMaxMessageSize")
+        return int(said or _GRPC_BYTES) - _GRPC_MARGIN
+
+    def _client(self) -> weaviate.WeaviateClient:
+        if self._clients is not None:
+            return self._clients.sync()
+        if self._forked or self._given is None:
+            raise BackendError(
+                f"{self._where}: the client was made before this process was forked, and shares its connections with "
+                "the parent. Connect a new one in this process, or give a connection instead of a client"
+            )
+        return self._given
+
+    def _collection(self, client: Any) -> Any:
+        collection = client.collections.use(self.collection_name).with_consistency_level(self._level)
+        return collection if self.tenant_name is None else collection.with_tenant(self.tenant_name)
+
+    def _close(self) -> None:
+        if self._fan is not None:
+            self._fan.shutdown(wait=True)
+        if self._clients is not None:
+            self._clients.close()
+
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        return translated(error, self._where)
+
+    def _before_fork(self) -> None:
+        super()._before_fork()
+        if self._clients is not None:
+            self._clients.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        super()._after_fork_in_parent()
+        if self._clients is not None:
+            self._clients.after_fork_in_parent()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._fan, self._fan_lock = None, threading.Lock()
+        self._forked = True
+        if self._clients is not None:
+            self._clients.abandon()
+        if self._embedder is not None:
+            self._embedder.renew_lock()
+        writer = getattr(self, "_writer", None)
+        if writer is not None:  # else it was still being opened
+            writer.renew_lock()
+
+
+def _no_vectors(step: Embed | EmbedQuery) -> Any:
+    return [None] * len(step.messages) if isinstance(step, Embed) else None
+
+
+def _any(collection: Any, *, filters: Any) -> Any:
+    return collection.query.fetch_objects(
+        filters=filters, limit=1, return_properties=[DIMENSION], return_metadata=[]
+    )
+
+
