@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.backends.vectors import MessageEmbedder
+from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
-from dynamiq_memory.ranking import BM25, Tokenize
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
 
 try:
     import weaviate
@@ -27,18 +29,18 @@ except ImportError as error:
 
 from weaviate.classes.query import Filter as Native
 
-from dynamiq_memory.backends.weav.client import Clients, check_grpc, settings_of
-from dynamiq_memory.backends.weav.collection import collection_name as checked_name
-from dynamiq_memory.backends.weav.collection import consistency_level as checked_level
-from dynamiq_memory.backends.weav.collection import open_collection
-from dynamiq_memory.backends.weav.collection import tenant_name as checked_tenant
-from dynamiq_memory.backends.weav.errors import DRIVER_ERRORS, translated
-from dynamiq_memory.backends.weav.facts import MESSAGE, is_fact
-from dynamiq_memory.backends.weav.objects import DIMENSION
-from dynamiq_memory.backends.weav.reader import Reader
-from dynamiq_memory.backends.weav.searcher import Searcher
-from dynamiq_memory.backends.weav.steps import AtOnce, Embed, EmbedQuery, Plan, Step
-from dynamiq_memory.backends.weav.writer import Writer
+from dynamiq_memory.backends.weaviate_store.client import Clients, check_grpc, settings_of
+from dynamiq_memory.backends.weaviate_store.collection import collection_name as checked_name
+from dynamiq_memory.backends.weaviate_store.collection import consistency_level as checked_level
+from dynamiq_memory.backends.weaviate_store.collection import open_collection
+from dynamiq_memory.backends.weaviate_store.collection import tenant_name as checked_tenant
+from dynamiq_memory.backends.weaviate_store.errors import DRIVER_ERRORS, translated
+from dynamiq_memory.backends.weaviate_store.facts import MESSAGE, is_fact
+from dynamiq_memory.backends.weaviate_store.objects import DIMENSION
+from dynamiq_memory.backends.weaviate_store.reader import Reader
+from dynamiq_memory.backends.weaviate_store.searcher import Searcher
+from dynamiq_memory.backends.weaviate_store.steps import AtOnce, Embed, EmbedQuery, Plan, Step
+from dynamiq_memory.backends.weaviate_store.writer import Writer
 
 T = TypeVar("T")
 
@@ -132,6 +134,7 @@ class Weaviate(MemoryBackend):
         self._dimension_read = False
         self.alpha = float(alpha) if self._embedder is not None else 0.0
         self._forked = False
+        self._model: str | None = None
         try:
             largest = self._open(create=create_if_not_exist)
         except self.driver_errors as error:
@@ -151,14 +154,13 @@ class Weaviate(MemoryBackend):
 
         Args:
             url: The URL; port 443, also where none is given, means TLS. Its query may set `grpc_host`, `grpc_port`,
-                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha` and `consistency_level`.
-                The key does not belong in it: the environment gives it.
+                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha`,
+                `consistency_level`, and `embedder`: a model of OpenAI's, whose key and URL the environment gives.
+                Weaviate's key does not belong in it: the environment gives it.
 
         Raises:
             ConfigurationError: It is no such URL, or an option is wrong.
         """
-        from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415 - the same name
-
         parsed = urlsplit(url)
         name = unquote(parsed.path.strip("/"))
         if parsed.scheme != "weaviate" or not parsed.hostname or "/" in name or "@" in parsed.netloc:
@@ -175,6 +177,7 @@ class Weaviate(MemoryBackend):
             "tenant_name": str,
             "alpha": float,
             "consistency_level": str,
+            "embedder": str,
         }
         unknown = sorted(set(given) - set(readers))
         if unknown:
@@ -192,14 +195,41 @@ class Weaviate(MemoryBackend):
         secure = options.pop("secure", port == 443)
         where = {key: options.pop(key) for key in ("grpc_host", "grpc_port") if key in options}
         address = f"{'https' if secure else 'http'}://{parsed.hostname}:{port}"
-        return cls(Connection(url=address, **where), **({"collection_name": name} if name else {}), **options)
+        if name:
+            options["collection_name"] = name
+        model = options.pop("embedder", None)
+        if model is not None:
+            from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
+
+            options["embedder"] = OpenAIDocumentEmbedder(model)
+        backend = cls(WeaviateConnection(url=address, **where), **options)
+        backend._model = model
+        return backend
+
+    def to_url(self) -> str | None:
+        """The URL of the collection; None if the client, the embedder or the ranking is the caller's."""
+        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        own_embedder = self._embedder is None or self._model is not None
+        if self._clients is None or not standard or not own_embedder:
+            return None
+        settings = self._clients.settings
+        options = {
+            "secure": str(settings.http_secure).lower(),
+            "grpc_host": settings.grpc_host,
+            "grpc_port": str(settings.grpc_port),
+            "create_if_not_exist": "false",
+            "consistency_level": self._level.value,
+        }
+        if self._model is not None:
+            options |= {"embedder": self._model, "alpha": str(self.alpha)}
+        if self.tenant_name is not None:
+            options["tenant_name"] = self.tenant_name
+        return f"weaviate://{settings.http_host}:{settings.http_port}/{self.collection_name}?{urlencode(options)}"
 
     @property
     def capabilities(self) -> Capabilities:
         """What this instance can do."""
-        return Capabilities(
-            keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes
-        )
+        return Capabilities(keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its secrets and messages."""
@@ -332,7 +362,11 @@ class Weaviate(MemoryBackend):
                 return _no_vectors(step)
             if not self._dimension_read:
                 self._expect(self._run(self._plan_dimension()))
-            return self._embedder.embed(step.messages) if isinstance(step, Embed) else self._embedder.embed_query(step.query)
+            return (
+                self._embedder.embed(step.messages)
+                if isinstance(step, Embed)
+                else self._embedder.embed_query(step.query)
+            )
         return step(collection)
 
     async def _arun(self, plan: Plan[T]) -> T:
@@ -445,8 +479,4 @@ def _no_vectors(step: Embed | EmbedQuery) -> Any:
 
 
 def _any(collection: Any, *, filters: Any) -> Any:
-    return collection.query.fetch_objects(
-        filters=filters, limit=1, return_properties=[DIMENSION], return_metadata=[]
-    )
-
-
+    return collection.query.fetch_objects(filters=filters, limit=1, return_properties=[DIMENSION], return_metadata=[])

@@ -57,7 +57,11 @@ class WeaviateServer:
         """End the process."""
         if self.own is not None and self.own.poll() is None and self.own.stdin is not None:
             self.own.stdin.close()
-            self.own.wait(10)
+            try:
+                self.own.wait(10)
+            except subprocess.TimeoutExpired:
+                self.own.kill()
+                self.own.wait()
 
     def _control(self, what: str, body: Any) -> Any:
         if self.own is None:

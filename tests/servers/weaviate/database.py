@@ -7,13 +7,13 @@ import time
 from collections import Counter
 from typing import Any
 
-from tests.servers.weaviate.names import TENANT, Refused, check_collection, check_property, require
+from tests.servers.weaviate.names import TENANT, RefusedError, check_collection, check_property, require
 from tests.servers.weaviate.shard import Shard
 
 MAXIMUM_RESULTS = 10_000  # QUERY_MAXIMUM_RESULTS
 
 
-class Missing(Refused):
+class MissingError(RefusedError):
     """There is no such thing."""
 
 
@@ -34,7 +34,7 @@ class Database:
 
     def definition(self, name: str) -> dict[str, Any]:
         if name not in self._definitions:
-            raise Missing(f"could not find class {name} in schema")
+            raise MissingError(f"could not find class {name} in schema")
         return self._definitions[name]
 
     def create(self, definition: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,10 @@ class Database:
         self.definition(name)["properties"].append(given)
 
     def tenants(self, name: str) -> dict[str, Shard]:
-        require(self.definition(name)["multiTenancyConfig"].get("enabled"), f"multi-tenancy is not enabled for class {name!r}")
+        require(
+            self.definition(name)["multiTenancyConfig"].get("enabled"),
+            f"multi-tenancy is not enabled for class {name!r}",
+        )
         return self._shards[name]
 
     def add_tenants(self, name: str, tenants: list[str]) -> None:
@@ -73,7 +76,7 @@ class Database:
         if write and settings.get("autoTenantCreation"):
             self.add_tenants(name, [tenant])
         if tenant not in self._shards[name]:
-            raise Missing(f'tenant not found: "{tenant}"')
+            raise MissingError(f'tenant not found: "{tenant}"')
         return self._shards[name][tenant]
 
     # --- faults ----------------------------------------------------------------------------------------------

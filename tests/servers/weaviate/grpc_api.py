@@ -26,7 +26,7 @@ from weaviate.proto.v1 import (
 )
 
 from tests.servers.weaviate.database import MAXIMUM_RESULTS, Database
-from tests.servers.weaviate.names import Refused, require
+from tests.servers.weaviate.names import RefusedError, require
 from tests.servers.weaviate.shard import Shard, fused
 
 OPERATORS = {
@@ -79,17 +79,21 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
         self._database = database
         self._api_key = api_key
 
-    def _serve(self, operation: str, context: grpc.ServicerContext, work: Callable[[dict[str, Any] | None], Any]) -> Any:
+    def _serve(
+        self, operation: str, context: grpc.ServicerContext, work: Callable[[dict[str, Any] | None], Any]
+    ) -> Any:
         fault = self._database.fault(operation)
         metadata = dict(context.invocation_metadata())
         if self._api_key and metadata.get("authorization") != f"Bearer {self._api_key}":
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "anonymous access not enabled, please provide an auth scheme")
+            context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "anonymous access not enabled, please provide an auth scheme"
+            )
         if fault is not None and "code" in fault and not fault.get("done"):
             context.abort(grpc.StatusCode[fault["code"]], fault["text"])
         try:
             with self._database.lock:
                 reply = work(fault)
-        except Refused as error:
+        except RefusedError as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
         if fault is not None and "code" in fault:
             context.abort(grpc.StatusCode[fault["code"]], fault["text"])
@@ -97,7 +101,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     # --- searching -------------------------------------------------------------------------------------------
 
-    def Search(self, request: search_get_pb2.SearchRequest, context: grpc.ServicerContext) -> Any:
+    def Search(self, request: search_get_pb2.SearchRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the service's
         return self._serve("Search", context, lambda _: self._search(request))
 
     def _search(self, request: search_get_pb2.SearchRequest) -> search_get_pb2.SearchReply:
@@ -113,8 +117,10 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
             ordered = [uuid for uuid in shard.objects if uuid in allowed]
             for sort in reversed(request.sort_by):
                 (name,) = sort.path
-                require(name in shard.properties, f"no such prop with name '{name}' found in class '{request.collection}'")
-                ordered.sort(key=lambda uuid: _sortable(shard, uuid, name), reverse=not sort.ascending)  # noqa: B023 - used at once
+                require(
+                    name in shard.properties, f"no such prop with name '{name}' found in class '{request.collection}'"
+                )
+                ordered.sort(key=lambda uuid: _sortable(shard, uuid, name), reverse=not sort.ascending)
             ranking = [(uuid, {}) for uuid in ordered]
         else:
             require(not request.sort_by, "sorting cannot be combined with search")
@@ -171,7 +177,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
         )
         return search_get_pb2.SearchResult(properties=properties, metadata=metadata)
 
-    def Aggregate(self, request: aggregate_pb2.AggregateRequest, context: grpc.ServicerContext) -> Any:
+    def Aggregate(self, request: aggregate_pb2.AggregateRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the service's
         return self._serve("Aggregate", context, lambda _: self._aggregate(request))
 
     def _aggregate(self, request: aggregate_pb2.AggregateRequest) -> aggregate_pb2.AggregateReply:
@@ -197,8 +203,10 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    def BatchObjects(self, request: batch_pb2.BatchObjectsRequest, context: grpc.ServicerContext) -> Any:
-        return self._serve("BatchObjects", context, lambda fault: self._batch(request, (fault or {}).get("objects", [])))
+    def BatchObjects(self, request: batch_pb2.BatchObjectsRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the service's
+        return self._serve(
+            "BatchObjects", context, lambda fault: self._batch(request, (fault or {}).get("objects", []))
+        )
 
     def _batch(self, request: batch_pb2.BatchObjectsRequest, doomed: list[int]) -> batch_pb2.BatchObjectsReply:
         reply = batch_pb2.BatchObjectsReply(took=0.001)
@@ -207,14 +215,16 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
                 require(number not in doomed, "injected")
                 uuid = str(UUID(given.uuid))
                 vectors = {each.name: floats(each.vector_bytes) for each in given.vectors}
-                require(not given.vector_bytes and not given.vector, "the collection has named vectors: name the vector")
+                require(
+                    not given.vector_bytes and not given.vector, "the collection has named vectors: name the vector"
+                )
                 shard = self._database.shard(given.collection, given.tenant, write=True)
                 shard.put(uuid, _properties(given.properties), vectors)
-            except (Refused, ValueError) as error:
+            except (RefusedError, ValueError) as error:
                 reply.errors.add(index=number, error=str(error))
         return reply
 
-    def BatchDelete(self, request: batch_delete_pb2.BatchDeleteRequest, context: grpc.ServicerContext) -> Any:
+    def BatchDelete(self, request: batch_delete_pb2.BatchDeleteRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the service's
         return self._serve("BatchDelete", context, lambda _: self._delete(request))
 
     def _delete(self, request: batch_delete_pb2.BatchDeleteRequest) -> batch_delete_pb2.BatchDeleteReply:
@@ -230,7 +240,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
                 reply.objects.add(uuid=UUID(uuid).bytes, successful=True)
         return reply
 
-    def TenantsGet(self, request: tenants_pb2.TenantsGetRequest, context: grpc.ServicerContext) -> Any:
+    def TenantsGet(self, request: tenants_pb2.TenantsGetRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the service's
         def work(_: Any) -> tenants_pb2.TenantsGetReply:
             names = list(self._database.tenants(request.collection))
             wanted = list(request.names.values) if request.HasField("names") else names
@@ -287,10 +297,8 @@ def _value(kind: str, value: Any) -> properties_pb2.Value:
     return properties_pb2.Value(list_value=properties_pb2.ListValue(text_values=texts))
 
 
-def health(_: bytes, context: grpc.ServicerContext) -> bytes:  # noqa: ARG001
+def health(_: bytes, context: grpc.ServicerContext) -> bytes:
     """Answer the client's question whether the service is up."""
     serving = health_weaviate_pb2.WeaviateHealthCheckResponse.SERVING
-    return health_weaviate_pb2.WeaviateHealthCheckResponse(status=serving).SerializeToString()
-
-
-
+    data: bytes = health_weaviate_pb2.WeaviateHealthCheckResponse(status=serving).SerializeToString()
+    return data

@@ -49,13 +49,13 @@ HNSW: dict[str, Any] = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The service would refuse this."""
 
 
 def require(holds: object, text: str) -> None:
     if not holds:
-        raise Refused(text)
+        raise RefusedError(text)
 
 
 def check_collection(definition: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.servers.weaviate.database import Database, Missing
-from tests.servers.weaviate.names import Refused, require
+from tests.servers.weaviate.database import Database, MissingError
+from tests.servers.weaviate.names import RefusedError, require
 
 VERSION = "1.33.4"
 
@@ -56,14 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with database.lock:
                 self._answer(*self._route(parts[1:], query, body))
-        except Missing as error:
+        except MissingError as error:
             self._answer(404, {"error": [{"message": str(error)}]})
-        except Refused as error:
+        except RefusedError as error:
             self._answer(422, {"error": [{"message": str(error)}]})
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _serve
+    do_GET = do_HEAD = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
-    def _route(self, parts: list[str], query: dict[str, str], body: Any) -> tuple[int, Any]:
+    def _route(self, parts: list[str], query: dict[str, str], body: Any) -> tuple[int, Any]:  # noqa: C901 - a line for each route
         database = self.server.database
         match self.command, *parts:
             case "GET", "meta":
@@ -82,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             case "POST", "schema", name, "properties":
                 database.add_property(name, body)
                 return 200, body
+            case "HEAD", "schema", name, "tenants", tenant:
+                return (200 if tenant in database.tenants(name) else 404), None
             case "POST", "schema", name, "tenants":
                 database.add_tenants(name, [each["name"] for each in body])
                 return 200, body
@@ -104,7 +106,9 @@ class Handler(BaseHTTPRequestHandler):
     def _objects(self, name: str, tenant: str = "") -> list[dict[str, Any]]:
         with self.server.database.lock:
             stored = self.server.database.shard(name, tenant).objects.values()
-            return [{"uuid": each.uuid, "properties": each.properties, "vectors": sorted(each.vectors)} for each in stored]
+            return [
+                {"uuid": each.uuid, "properties": each.properties, "vectors": sorted(each.vectors)} for each in stored
+            ]
 
     def _answer(self, status: int, content: Any) -> None:
         text = b"" if content is None else json.dumps(content, default=_plain).encode()

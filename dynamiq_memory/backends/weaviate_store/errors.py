@@ -88,7 +88,9 @@ def translated(error: Exception, where: str) -> DynamiqMemoryError:
             f"{where} refuses the key or lacks a permission ({said}): set WEAVIATE_API_KEY, or give Weaviate(api_key=…)"
         )
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return BackendError(f"{where}: more than the server sends or takes at once ({said}): raise GRPC_MAX_MESSAGE_SIZE")
+        return BackendError(
+            f"{where}: more than the server sends or takes at once ({said}): raise GRPC_MAX_MESSAGE_SIZE"
+        )
     if status in _UNAVAILABLE or any(isinstance(each, _UNREACHABLE) for each in _causes(error)):
         return BackendConnectionError(
             f"{where} cannot be reached ({said}): check the host, the ports of HTTP and gRPC, and the network"

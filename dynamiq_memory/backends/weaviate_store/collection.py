@@ -17,8 +17,8 @@ from weaviate.classes.config import (
 )
 from weaviate.exceptions import UnexpectedStatusCodeError
 
-from dynamiq_memory.backends.weav.facts import ARRIVAL, FACTS, TIMESTAMP
-from dynamiq_memory.backends.weav.objects import BODY, DIMENSION, LENGTH, TERMS, VECTOR
+from dynamiq_memory.backends.weaviate_store.facts import ARRIVAL, FACTS, TIMESTAMP
+from dynamiq_memory.backends.weaviate_store.objects import BODY, DIMENSION, LENGTH, TERMS, VECTOR
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.ranking import BM25
@@ -36,7 +36,7 @@ def collection_name(given: object) -> str:
     """
     if not isinstance(given, str) or not _COLLECTION.fullmatch(given):
         raise ConfigurationError(
-            f"collection_name={given!r} cannot be used: give up to 255 letters, digits and underscores, the first a letter"
+            f"collection_name={given!r} cannot be used: give up to 255 letters, digits and underscores, a letter first"
         )
     return given[0].upper() + given[1:]
 
@@ -115,9 +115,7 @@ def open_collection(
     """
     if not client.collections.exists(name):
         if not create:
-            raise BackendError(
-                f"there is no {where}: correct collection_name, or pass create_if_not_exist=True"
-            )
+            raise BackendError(f"there is no {where}: correct collection_name, or pass create_if_not_exist=True")
         _create(client, name, tenant, bm25)
     config = client.collections.use(name).config.get()
     _check(config, tenant, where)

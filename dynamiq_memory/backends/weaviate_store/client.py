@@ -17,7 +17,7 @@ from weaviate.config import GrpcConfig
 from weaviate.connect import ConnectionParams
 from weaviate.exceptions import WeaviateGRPCUnavailableError
 
-from dynamiq_memory.backends.weav.errors import status_of
+from dynamiq_memory.backends.weaviate_store.errors import status_of
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import ConfigurationError
@@ -116,7 +116,9 @@ def settings_of(connection: Any) -> Settings:
 def _of_url(connection: Any, url: str, common: dict[str, Any]) -> Settings:
     parsed = urlsplit(url if "://" in url else f"https://{url}")
     if parsed.scheme not in {"http", "https"} or not parsed.hostname or parsed.username or parsed.password:
-        raise ConfigurationError(f"the URL {_without_secrets(url)!r} of Weaviate is wrong: write https://host or http://host:8080")
+        raise ConfigurationError(
+            f"the URL {_without_secrets(url)!r} of Weaviate is wrong: write https://host or http://host:8080"
+        )
     secure = parsed.scheme == "https"
     host = parsed.hostname
     try:
@@ -153,9 +155,7 @@ def _arguments(settings: Settings) -> dict[str, Any]:
         ),
         "auth_client_secret": None if settings.api_key is None else Auth.api_key(settings.api_key),
         "additional_config": AdditionalConfig(
-            timeout=Timeout(
-                init=settings.timeout_init, query=settings.timeout_query, insert=settings.timeout_insert
-            ),
+            timeout=Timeout(init=settings.timeout_init, query=settings.timeout_query, insert=settings.timeout_insert),
             # Else a forked child gets a connection of its parent's from the pool of the process.
             grpc_config=GrpcConfig(channel_options=[("grpc.use_local_subchannel_pool", 1)]),
         ),

@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter as Native
 
-from dynamiq_memory.backends.weav.errors import DRIVER_ERRORS, lengths_in, translated, wrong_length
-from dynamiq_memory.backends.weav.facts import ARRIVAL, FACTS, REPLACING, TIMESTAMP, is_fact, translate
-from dynamiq_memory.backends.weav.objects import (
+from dynamiq_memory.backends.weaviate_store.errors import DRIVER_ERRORS, lengths_in, translated, wrong_length
+from dynamiq_memory.backends.weaviate_store.facts import ARRIVAL, FACTS, REPLACING, TIMESTAMP, is_fact, translate
+from dynamiq_memory.backends.weaviate_store.objects import (
     BODY,
     DIMENSION,
     LENGTH,
@@ -26,8 +26,8 @@ from dynamiq_memory.backends.weav.objects import (
     row_of,
     uuid_of,
 )
-from dynamiq_memory.backends.weav.reader import PLACE, Reader
-from dynamiq_memory.backends.weav.steps import AtOnce, Embed, Plan, ask
+from dynamiq_memory.backends.weaviate_store.reader import PLACE, Reader
+from dynamiq_memory.backends.weaviate_store.steps import AtOnce, Embed, Plan, ask
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
@@ -38,6 +38,7 @@ _BYTES_AT_ONCE = 8 * 1024 * 1024
 _IDS_AT_ONCE = 1000
 _DELETED_AT_ONCE = 16
 _MOST_NOTES = 10
+_FAILURES: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DynamiqMemoryError)
 # A writer that has not come so far within this many seconds has died.
 _DEAD = 600.0
 
@@ -159,7 +160,7 @@ class Writer:
         yield partial(_insert, objects=[note])
         try:
             yield from self._store(batches)
-        except (*DRIVER_ERRORS, DynamiqMemoryError) as error:
+        except _FAILURES as error:
             # As before, as far as that goes; else the note lets another do it.
             fresh = [uuid for uuid in new if uuid not in held]
             yield from self._delete_ids([*fresh, str(note.uuid)])
@@ -235,9 +236,11 @@ class Writer:
         while True:
             # The server deletes no more than its QUERY_MAXIMUM_RESULTS at once.
             reply = yield partial(_delete, where=native)
-            deleted += reply.successful
+            deleted += int(reply.successful)
             if reply.failed:
-                raise BackendError(f"{self._where}: {deleted} messages were deleted, {reply.failed} could not be: try again")
+                raise BackendError(
+                    f"{self._where}: {deleted} messages were deleted, {reply.failed} could not be: try again"
+                )
             if not reply.matches:
                 return deleted
 

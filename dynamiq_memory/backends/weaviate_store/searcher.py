@@ -17,11 +17,11 @@ from typing import Any
 from weaviate.classes.aggregate import Metrics
 from weaviate.classes.query import MetadataQuery
 
-from dynamiq_memory.backends.weav.errors import DRIVER_ERRORS
-from dynamiq_memory.backends.weav.facts import Translation, translate
-from dynamiq_memory.backends.weav.objects import BODY, LENGTH, TERMS, VECTOR, Place, Row, row_of, words_of
-from dynamiq_memory.backends.weav.reader import PLACE, Reader, smaller
-from dynamiq_memory.backends.weav.steps import AtOnce, EmbedQuery, Plan, ask
+from dynamiq_memory.backends.weaviate_store.errors import DRIVER_ERRORS
+from dynamiq_memory.backends.weaviate_store.facts import Translation, translate
+from dynamiq_memory.backends.weaviate_store.objects import BODY, LENGTH, TERMS, VECTOR, Place, Row, row_of, words_of
+from dynamiq_memory.backends.weaviate_store.reader import PLACE, Reader, smaller
+from dynamiq_memory.backends.weaviate_store.steps import AtOnce, EmbedQuery, Plan, ask
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
@@ -102,7 +102,8 @@ class Searcher:
         if vector is None:
             return _Found()
         most = self._most if limit is None else min(self._most, max(_NEIGHBOURS, 2 * limit))
-        rows, distances = [], {}
+        rows: list[Row] = []
+        distances: dict[str, float] = {}
         request = partial(_nearest, filters=wanted.native(), vector=list(vector))
         for reply in (yield from _all_pages(request, most, most)):
             rows += map(row_of, reply)
@@ -199,5 +200,3 @@ def _statistics(collection: Any, *, filters: Any) -> Any:
         count=False, maximum=False, mean=False, median=False, minimum=False, mode=False, sum_=True
     )
     return collection.aggregate.over_all(filters=filters, total_count=True, return_metrics=metrics)
-
-

@@ -2,8 +2,8 @@
 
 Names of Weaviate's properties are those of GraphQL, so keys of metadata cannot be properties. Instead, a message with
 `{"topic": "billing", "n": 7}` has the facts `["topic"]`, `["topic","billing"]`, `["n"]`, `["n",7]` and
-`["n",null,"number"]`, each a JSON text. Each is one token of the index (tokenisation "field"), so a filter on any key is
-one look-up in it, exact in type and value. JSON texts begin and end with a bracket: the index trims white space, and
+`["n",null,"number"]`, each a JSON text. Each is one token of the index (tokenization "field"), so a filter on any key
+is one look-up in it, exact in type and value. JSON texts begin and end with a bracket: the index trims white space, and
 drops stop words.
 """
 

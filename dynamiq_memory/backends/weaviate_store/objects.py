@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 from weaviate.classes.data import DataObject
 
 from dynamiq_memory._json import is_clean
-from dynamiq_memory.backends.weav.facts import ARRIVAL, FACTS, TIMESTAMP, facts_of, shown
+from dynamiq_memory.backends.weaviate_store.facts import ARRIVAL, FACTS, TIMESTAMP, facts_of, shown
 from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import Tokenize
 from dynamiq_memory.ranking.bm25 import MAX_COUNT

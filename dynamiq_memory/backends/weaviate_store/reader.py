@@ -11,8 +11,8 @@ from weaviate.classes.query import Filter as Native
 from weaviate.classes.query import Sort
 
 from dynamiq_memory.backends.base import Session, latest_first, session_filter
-from dynamiq_memory.backends.weav.errors import DRIVER_ERRORS, is_too_large
-from dynamiq_memory.backends.weav.facts import (
+from dynamiq_memory.backends.weaviate_store.errors import DRIVER_ERRORS, is_too_large
+from dynamiq_memory.backends.weaviate_store.facts import (
     ARRIVAL,
     PARTLY,
     REPLACING,
@@ -22,8 +22,8 @@ from dynamiq_memory.backends.weav.facts import (
     is_no_fact,
     translate,
 )
-from dynamiq_memory.backends.weav.objects import BODY, NOTE_TIME, Place, Row, row_of, uuid_of
-from dynamiq_memory.backends.weav.steps import AtOnce, Plan, ask
+from dynamiq_memory.backends.weaviate_store.objects import BODY, NOTE_TIME, Place, Row, row_of, uuid_of
+from dynamiq_memory.backends.weaviate_store.steps import AtOnce, Plan, ask
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
@@ -95,7 +95,8 @@ class Reader:
             bounds = Bounds(
                 None if before is None else _place(before, places), None if after is None else _place(after, places)
             )
-        wanted, notes = translate(where), []
+        wanted = translate(where)
+        notes: list[str] = []
         found = yield from self.rows(wanted, limit, bounds, notes=notes)
         if notes and self.heal is not None and (yield from self.heal(notes)):
             found = yield from self.rows(wanted, limit, bounds)
@@ -155,7 +156,9 @@ class Reader:
             return []
         found: list[tuple[Row, Message]] = []
         sloppy = not wanted.exact
-        size = min(self._most, _FIRST_PAGE if limit is None or sloppy else limit, _FIRST_PAGE)
+        # What stands at a bound itself comes with the first page.
+        enough = _FIRST_PAGE if limit is None or sloppy else limit + (bounds != _ALL)
+        size = min(self._most, enough, _FIRST_PAGE)
         rows = Pages(wanted, bounds, (*PLACE, BODY), size, self._most, notes)
         page = yield from rows.next()
         while page is not None:
@@ -178,14 +181,15 @@ class Reader:
         if not wanted.exact:
             return len((yield from self.rows(wanted, None)))
         if not wanted.partial:
-            return (yield partial(_count, filters=wanted.native())).total_count or 0
+            counted: int | None = (yield partial(_count, filters=wanted.native())).total_count
+            return counted or 0
         whole, partly = yield AtOnce(
             [ask(partial(_count, filters=wanted.native(each))) for each in (is_no_fact(PARTLY), is_fact(PARTLY))]
         )
         if not partly.total_count:
-            return whole.total_count or 0
+            return int(whole.total_count or 0)
         only = Translation(where, (*(wanted.clauses or ()), is_fact(PARTLY)), exact=False, partial=True)
-        return whole.total_count + len((yield from self.rows(only, None)))
+        return int(whole.total_count or 0) + len((yield from self.rows(only, None)))
 
     def exactly(self, wanted: Translation) -> Plan[bool]:
         """Whether the server lets through nothing else than what matches."""
@@ -269,7 +273,9 @@ class Pages:
             new = [row for row in rows if row.uuid not in self._seen]
             if not new:
                 if not self._over and size >= self._most:
-                    raise BackendError(f"more than {size} messages have the same time and arrival: they cannot be paged")
+                    raise BackendError(
+                        f"more than {size} messages have the same time and arrival: they cannot be paged"
+                    )
                 self._size = min(self._most, size * 2)
                 continue
             self._size = self._next_size(rows, size)
@@ -292,9 +298,7 @@ def _place(anchor: Message, places: dict[str, Place]) -> Place:
     return places.get(uuid_of(anchor)) or (anchor.timestamp or 0.0, -1, "")
 
 
-def _fetch(
-    collection: Any, *, filters: Any, limit: int, properties: Sequence[str], sort: Any = None
-) -> Any:
+def _fetch(collection: Any, *, filters: Any, limit: int, properties: Sequence[str], sort: Any = None) -> Any:
     return collection.query.fetch_objects(
         filters=filters, limit=limit, sort=sort, return_properties=list(properties), return_metadata=[]
     )
