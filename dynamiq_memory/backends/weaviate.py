@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import weakref
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _GRPC_BYTES = 10 * 1024 * 1024
 _GRPC_MARGIN = 256 * 1024
 _AT_ONCE = 8
+# Older ones count by GraphQL, into whose text the client would write filters.
+_OLDEST_SERVER = (1, 29)
 _YES_OR_NO = {"true": True, "false": False}
 
 
@@ -424,9 +427,12 @@ class Weaviate(MemoryBackend):
         client = self._client()
         if self._clients is not None:
             check_grpc(self._clients.settings)
+        meta = client.get_meta()
+        version = re.match(r"(\d+)\.(\d+)", str(meta.get("version", "")))
+        if version is None or (int(version[1]), int(version[2])) < _OLDEST_SERVER:
+            raise ConfigurationError(f"{self._where}: the server is Weaviate {meta.get('version')}; use 1.29 or newer")
         open_collection(client, self.collection_name, self.tenant_name, self._where, self.bm25, create=create)
-        said = client.get_meta().get("grpcMaxMessageSize")
-        return int(said or _GRPC_BYTES) - _GRPC_MARGIN
+        return int(meta.get("grpcMaxMessageSize") or _GRPC_BYTES) - _GRPC_MARGIN
 
     def _client(self) -> weaviate.WeaviateClient:
         if self._clients is not None:

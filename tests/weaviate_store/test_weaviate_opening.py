@@ -213,6 +213,13 @@ def test_a_key_is_asked_for_and_never_shown() -> None:
             assert KEY not in repr(store) + json.dumps(store.to_dict()) + str(store.to_url())
 
 
+def test_an_old_server_is_refused() -> None:
+    with running("--version", "1.28.4") as server:
+        where = Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)
+        with pytest.raises(ConfigurationError, match=r"1\.29 or newer"):
+            Weaviate(where)
+
+
 # --- clients and URLs ----------------------------------------------------------------------------------------
 
 

@@ -55,13 +55,15 @@ class WeaviateServer:
 
     def stop(self) -> None:
         """End the process."""
-        if self.own is not None and self.own.poll() is None and self.own.stdin is not None:
-            self.own.stdin.close()
+        if self.own is None:
+            return
+        with self.own as process:  # which closes its pipes, and waits
+            assert process.stdin is not None
+            process.stdin.close()
             try:
-                self.own.wait(10)
+                process.wait(10)
             except subprocess.TimeoutExpired:
-                self.own.kill()
-                self.own.wait()
+                process.kill()
 
     def _control(self, what: str, body: Any) -> Any:
         if self.own is None:
@@ -88,8 +90,8 @@ def start(*arguments: str) -> WeaviateServer:
     assert process.stdout is not None
     ports = process.stdout.readline().split()
     if len(ports) != 2:
-        process.kill()
-        process.wait()
+        with process:
+            process.kill()
         raise RuntimeError("the server did not start")
     return WeaviateServer("127.0.0.1", int(ports[0]), int(ports[1]), process)
 
@@ -113,5 +115,3 @@ def weaviate(*arguments: str) -> Iterator[WeaviateServer]:
         yield server
     finally:
         server.stop()
-        if server.own is not None and server.own.stdout is not None:
-            server.own.stdout.close()

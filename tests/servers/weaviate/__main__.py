@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--api-key", default="")
     parser.add_argument("--grpc-bytes", type=int, default=104_858_000)
+    parser.add_argument("--version", default="1.33.4")
     parser.add_argument("--http-port", type=int, default=0)
     parser.add_argument("--grpc-port", type=int, default=0)
     arguments = parser.parse_args()
@@ -36,6 +37,7 @@ def main() -> None:
     grpc_server.start()
     rest = Server(("127.0.0.1", arguments.http_port), Handler)
     rest.database, rest.api_key, rest.grpc_bytes = database, arguments.api_key, arguments.grpc_bytes
+    rest.version = arguments.version
     threading.Thread(target=rest.serve_forever, daemon=True).start()
     print(rest.server_address[1], grpc_port, flush=True)  # noqa: T201 - what started it reads this
     while input_left():

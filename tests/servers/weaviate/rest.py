@@ -15,14 +15,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.servers.weaviate.database import Database, MissingError
 from tests.servers.weaviate.names import RefusedError, require
 
-VERSION = "1.33.4"
-
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     database: Database
     api_key: str
     grpc_bytes: int
+    version: str
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,7 +66,11 @@ class Handler(BaseHTTPRequestHandler):
         database = self.server.database
         match self.command, *parts:
             case "GET", "meta":
-                return 200, {"version": VERSION, "grpcMaxMessageSize": self.server.grpc_bytes, "modules": {}}
+                return 200, {
+                    "version": self.server.version,
+                    "grpcMaxMessageSize": self.server.grpc_bytes,
+                    "modules": {},
+                }
             case "GET", ".well-known", "ready" | "live":
                 return 200, None
             case "GET", ".well-known", "openid-configuration":
@@ -82,8 +85,9 @@ class Handler(BaseHTTPRequestHandler):
             case "POST", "schema", name, "properties":
                 database.add_property(name, body)
                 return 200, body
-            case "HEAD", "schema", name, "tenants", tenant:
-                return (200 if tenant in database.tenants(name) else 404), None
+            case "HEAD" | "GET", "schema", name, "tenants", tenant:
+                found = tenant in database.tenants(name)
+                return (200, {"name": tenant, "activityStatus": "ACTIVE"}) if found else (404, None)
             case "POST", "schema", name, "tenants":
                 database.add_tenants(name, [each["name"] for each in body])
                 return 200, body
