@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -278,6 +279,13 @@ def test_cancelled_work_leaves_the_store_usable(store: Weaviate, server: Weaviat
         assert contents(await store.aget_all()) == ["after"]
 
     asyncio.run(cancel())
+
+
+def test_many_threads_search_at_once(store: Weaviate) -> None:
+    store.add_many([say(f"apple {number}") for number in range(20)])
+    with ThreadPoolExecutor(24) as pool:  # more than there are helpers
+        found = list(pool.map(lambda _: len(store.search("apple", limit=5)), range(48)))
+    assert found == [5] * 48
 
 
 def test_many_event_loops_use_one_store(store: Weaviate) -> None:

@@ -34,7 +34,6 @@ REPLACING = "replacing"
 _ALWAYS = (USER_KEY, SESSION_KEY, MESSAGE_ID_KEY)
 _MOST_KEYS = 300
 _LONGEST = 256
-# For the sort order alone: JSON has no infinity.
 _COMPARISONS = {"gt": "greater_than", "gte": "greater_or_equal", "lt": "less_than", "lte": "less_or_equal"}
 
 

@@ -72,7 +72,15 @@ class Searcher:
         vector = (yield EmbedQuery(query)) if self._alpha > 0 else None
         near = self._near(wanted, vector, limit)
         if (yield from self._reader.exactly(wanted)):
-            by_words, by_meaning = yield AtOnce([self._by_words(wanted, words), near])
+            asked = partial(_matching, filters=wanted.native(), query=" ".join(words))
+            pages, statistics, by_meaning = yield AtOnce(
+                [
+                    _all_pages(asked, self._most if words else 0, min(_PAGE, self._most)),
+                    ask(partial(_statistics, filters=wanted.native())),
+                    near,
+                ]
+            )
+            by_words = self._by_words(words, [row_of(each) for page in pages for each in page], statistics)
         else:
             rows = yield from self._reader.rows(wanted, None)
             by_words = self._by_words_of(rows, query if words else "")
@@ -114,15 +122,7 @@ class Searcher:
 
     # --- by words --------------------------------------------------------------------------------------------
 
-    def _by_words(self, wanted: Translation, words: Sequence[str]) -> Plan[_Found]:
-        if not words:
-            return _Found()
-        native = wanted.native()
-        request = partial(_matching, filters=native, query=" ".join(words))
-        pages, statistics = yield AtOnce(
-            [_all_pages(request, self._most, min(_PAGE, self._most)), ask(partial(_statistics, filters=native))]
-        )
-        rows = [row_of(each) for page in pages for each in page]
+    def _by_words(self, words: Sequence[str], rows: Sequence[Row], statistics: Any) -> _Found:
         total = statistics.properties[LENGTH].sum_ or 0
         scores = self._scores(rows, words, statistics.total_count or 0, total)
         return _Found(scores, {row.uuid: row.place for row in rows}, cut=len(rows) >= self._most)

@@ -34,7 +34,7 @@ class EmbedQuery:
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """Asks for the results of several plans that do not depend on each other."""
+    """Asks for the results of several plans that do not depend on each other, and ask for no others at once."""
 
     plans: "Sequence[Plan[Any]]"  # noqa: UP037 - defined below
 
