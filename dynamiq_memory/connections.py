@@ -13,8 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["AWS", "Dynamiq", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant"]
-__all__ = ["AWS", "OpenAI", "PostgreSQL", "Qdrant", "Weaviate", "WeaviateDeploymentType"]
+__all__ = ["AWS", "Dynamiq", "OpenAI", "Pinecone", "PostgreSQL", "Qdrant", "Weaviate", "WeaviateDeploymentType"]
 
 
 def _from_env(name: str, default: Any = None) -> Any:
