@@ -204,6 +204,30 @@ def sqlite(folder: Path, _: KeptVectors) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
+def postgresql(_: Path, __: KeptVectors) -> Iterator[MemoryBackend]:
+    """The server of POSTGRES_URL, or one of the tests, ranking by words."""
+    with _postgresql(None) as backend:
+        yield backend
+
+
+@contextmanager
+def pgvector(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
+    """The server of POSTGRES_URL, or one of the tests, ranking by words and meaning."""
+    with _postgresql(embedder) as backend:
+        yield backend
+
+
+@contextmanager
+def _postgresql(embedder: KeptVectors | None) -> Iterator[MemoryBackend]:
+    from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - for those who measure it
+    from tests.servers import postgresql as server  # noqa: PLC0415
+
+    with server() as running, PostgreSQL(running.url, "retrieval_benchmark", embedder=embedder) as backend:
+        backend.clear()
+        yield backend
+
+
+@contextmanager
 def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
     """Qdrant's own engine behind a server of the tests; or the server that QDRANT_URL names."""
     from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - for those who measure it
@@ -241,6 +265,8 @@ def weaviate(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
 BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
     "InMemory": in_memory,
     "SQLite": sqlite,
+    "PostgreSQL": postgresql,
+    "pgvector": pgvector,
     "Pinecone": pinecone,
     "Qdrant": qdrant,
     "Weaviate": weaviate,
