@@ -37,7 +37,7 @@ def sqlite_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
 
 
 class TestServedSQLite(MemoryBackendConformance):
-    stateful_examples = 12
+    stateful_examples = 6
     messages_per_writer = 10
 
     @pytest.fixture
@@ -114,7 +114,7 @@ def postgresql_service(postgresql_server: PostgreSQLServer) -> Iterator[Service]
 
 
 class TestServedPostgreSQL(MemoryBackendConformance):
-    stateful_examples = 5
+    stateful_examples = 3
     messages_per_writer = 5
 
     @pytest.fixture
