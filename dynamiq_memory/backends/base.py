@@ -15,6 +15,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -616,7 +617,7 @@ class MemoryBackend(Closing, ABC):
         except asyncio.CancelledError:
             # What runs cannot be stopped. It must be over when the caller goes on, or it would undo what comes next.
             if not started.cancel():
-                await asyncio.wait([result])
+                await _until_over(result)
             raise
 
     def _threads(self) -> ThreadPoolExecutor:
@@ -628,6 +629,13 @@ class MemoryBackend(Closing, ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name} is closed: make a new one, or close it later")
+
+
+async def _until_over(operation: asyncio.Future[Any]) -> None:
+    """Wait for what cannot be stopped, however often the one who waits is cancelled."""
+    while not operation.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([operation])
 
 
 def check_limit(limit: int | None) -> int | None:

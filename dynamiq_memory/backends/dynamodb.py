@@ -7,14 +7,14 @@ import math
 import re
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import Message, views
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, check_identifier, views
 from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
 from dynamiq_memory.ranking.tokenizer import signature_of
 
@@ -26,7 +26,8 @@ except ImportError as error:
 
 from dynamiq_memory.backends.dynamo.client import Settings, check_connection, make_client
 from dynamiq_memory.backends.dynamo.dynamiq_table import pages_of_messages
-from dynamiq_memory.backends.dynamo.errors import translated
+from dynamiq_memory.backends.dynamo.errors import translated, without_secrets
+from dynamiq_memory.backends.dynamo.items import check_identifiers
 from dynamiq_memory.backends.dynamo.reader import Reader
 from dynamiq_memory.backends.dynamo.replacements import Replacements
 from dynamiq_memory.backends.dynamo.requests import Table
@@ -37,6 +38,7 @@ BillingMode = Literal["PAY_PER_REQUEST", "PROVISIONED"]
 
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _MOST_RANKED = 100_000
+_LONGEST_TTL = 100 * 366 * 24 * 3600
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _YES_OR_NO = {"true": True, "false": False}
@@ -60,7 +62,8 @@ class DynamoDB(MemoryBackend):
         billing_mode: How a table that is created is paid for: "PAY_PER_REQUEST", or "PROVISIONED" with
             `read_capacity` and `write_capacity`.
         ttl: Seconds, or a timedelta, after which a message expires, from when it was last written; None for never.
-            Needs 1 second at least; the service deletes expired items within some days, they are not shown meanwhile.
+            From 1 second to 100 years. The service deletes expired items within some days; they are not shown
+            meanwhile.
         consistent_reads: Whether a read sees every write that was acknowledged before it. Without, reading costs half.
         region: The region; by default the connection's.
         endpoint_url: Where the service is; by default what the region and `AWS_ENDPOINT_URL_DYNAMODB` say.
@@ -147,7 +150,7 @@ class DynamoDB(MemoryBackend):
             billing["ProvisionedThroughput"] = units
         try:
             meta = self._client().meta
-            self.region, self.endpoint_url = meta.region_name, _without_secrets(meta.endpoint_url)
+            self.region, self.endpoint_url = meta.region_name, without_secrets(meta.endpoint_url)
             self._where += f" in {self.region} ({self.endpoint_url})"
             self._set_up()
             open_table(
@@ -263,10 +266,20 @@ class DynamoDB(MemoryBackend):
     def _write(self, messages: Sequence[Message]) -> None:
         self._writer.write(messages)
 
+    def _prepare(
+        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
+    ) -> list[Message]:
+        prepared = super()._prepare(messages, scope, place)
+        for message in prepared:
+            check_identifiers(message)
+        return prepared
+
     def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        _check_anchors([anchor for anchor in (before, after) if anchor is not None])
         return views(self._reader.read(where, limit, before, after))
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
+        _check_anchors(anchors)
         windows = self._reader.around(anchors, before, after, where)
         # Windows may overlap; each has copies of its own, but for the anchor.
         return [
@@ -355,11 +368,18 @@ def _seconds(ttl: float | dt.timedelta | None) -> int | None:
     if ttl is None:
         return None
     seconds = ttl.total_seconds() if isinstance(ttl, dt.timedelta) else ttl
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 1 <= seconds < math.inf:
-        raise ConfigurationError(f"ttl must be 1 second or more, or None; not {ttl!r}")
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 1 <= seconds <= _LONGEST_TTL:
+        raise ConfigurationError(f"ttl must be from 1 second to 100 years, or None for never; not {ttl!r}")
     return math.ceil(seconds)
 
 
-def _without_secrets(url: str) -> str:
-    parsed = urlsplit(url)
-    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _check_anchors(anchors: Sequence[Message]) -> None:
+    """Check that messages have what keys are made of.
+
+    Raises:
+        MessageError: One has an identifier that no stored message can have.
+    """
+    for anchor in anchors:
+        for name, value in ((USER_KEY, anchor.user_id), (SESSION_KEY, anchor.session_id), ("id", anchor.id)):
+            if value is not None:
+                check_identifier(value, name)

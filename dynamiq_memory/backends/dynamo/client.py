@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
+from dynamiq_memory.backends.dynamo.errors import without_secrets
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import ConfigurationError
 
@@ -29,7 +31,7 @@ class Settings:
     """
 
     region: str | None
-    endpoint_url: str | None
+    endpoint_url: str | None = field(repr=False)
     max_attempts: int
     connect_timeout: float
     read_timeout: float
@@ -72,26 +74,30 @@ def make_client(connection: Any, settings: Settings) -> Any:
     """Make a client of our own.
 
     Raises:
-        ConfigurationError: A key of a pair is missing.
+        ConfigurationError: A key of a pair is missing, or endpoint_url is no URL.
         botocore.exceptions.BotoCoreError: The region or the profile is missing.
     """
     if _makes_sessions(connection):
         session = connection.get_boto3_session()
     else:
         session = connection if isinstance(connection, boto3.Session) else _session(connection)
-    return session.client(
-        "dynamodb",
-        region_name=settings.region,
-        endpoint_url=settings.endpoint_url,
-        config=Config(
-            retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
-            connect_timeout=settings.connect_timeout,
-            read_timeout=settings.read_timeout,
-            max_pool_connections=settings.max_connections,
-            tcp_keepalive=True,
-            user_agent_extra="dynamiq-memory",
-        ),
+    config = Config(
+        retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        max_pool_connections=settings.max_connections,
+        tcp_keepalive=True,
+        user_agent_extra="dynamiq-memory",
     )
+    try:
+        return session.client(
+            "dynamodb", region_name=settings.region, endpoint_url=settings.endpoint_url, config=config
+        )
+    except ValueError as error:
+        if isinstance(error, BotoCoreError):
+            raise
+        # Its text, and so its traceback, may show a password of the URL.
+        raise ConfigurationError(f"the SDK refuses the settings: {without_secrets(str(error))}") from None
 
 
 def _makes_sessions(connection: Any) -> bool:

@@ -25,7 +25,7 @@ EXPIRES = "expires"
 _LARGEST = 1e38
 _SMALLEST = 1e-130
 _LONGEST_TEXT = 1024
-_MOST_FILTERABLE = 16 * 1024
+MOST_FILTERABLE = 16 * 1024
 # An expression takes 4 KB and 300 operators, IN takes 100 values
 # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
 _MOST_ALTERNATIVES = 50
@@ -54,11 +54,12 @@ def value_of(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def filterable(metadata: Mapping[str, Any], most: int = MOST_FILTERABLE) -> dict[str, Any]:
     """The attributes by which filters find a message.
 
     Args:
         metadata: A prepared message's metadata; what is null counts as absent.
+        most: How many bytes they may take.
     """
     found: dict[str, Any] = {}
     complete, size = True, 0
@@ -69,7 +70,7 @@ def filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
         held = value_of(value) if isinstance(value, str | int | float) else {"L": []}
         name = attribute(key)
         size += len(name) + 8 + (len(held["S"].encode()) if held is not None and "S" in held else 21)
-        if held is None or size > _MOST_FILTERABLE:
+        if held is None or size > most:
             complete = False
             continue
         found[name] = held

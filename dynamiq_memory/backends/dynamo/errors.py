@@ -86,6 +86,9 @@ _WITHOUT_CREDENTIALS = (
 )
 # An error of the service may show the id of the access key, which is no secret but nobody's business.
 _KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
+# What of a URL may be secret: user and password, and all behind the path.
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+_QUERY = re.compile(r"(://[^\s?#\"']*)[?#][^\s\"']*")
 
 
 def code_of(error: BaseException) -> str:
@@ -101,6 +104,11 @@ def reasons_of(error: ClientError) -> list[dict[str, Any]]:
     return reasons
 
 
+def without_secrets(text: str) -> str:
+    """A text without what in its URLs may be secret."""
+    return _QUERY.sub(r"\1", _USER.sub("", text))
+
+
 def translated(error: Exception, where: str) -> DynamiqMemoryError:
     """Turn an error of the SDK's into one of ours.
 
@@ -109,6 +117,8 @@ def translated(error: Exception, where: str) -> DynamiqMemoryError:
         where: The table, without secrets.
     """
     if not isinstance(error, ClientError):
+        # Also in the traceback, where the SDK's error is shown as the cause.
+        error.args = tuple(without_secrets(each) if isinstance(each, str) else each for each in error.args)
         return _of_the_sdk(error, where)
     code = code_of(error)
     said = _KEY_ID.sub("…", str(error.response.get("Error", {}).get("Message") or error.response.get("message") or ""))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dynamiq_memory.backends.dynamo.conditions import EXPIRES, filterable
+from dynamiq_memory.backends.dynamo.conditions import EXPIRES, MOST_FILTERABLE, filterable
 from dynamiq_memory.backends.dynamo.keys import (
     AT_SESSION,
     AT_USER,
@@ -24,6 +24,7 @@ from dynamiq_memory.backends.dynamo.keys import (
     part,
 )
 from dynamiq_memory.backends.places import ARRIVAL_DIGITS, time_digits
+from dynamiq_memory.exceptions import MessageTooLargeError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 
 BODY = "body"
@@ -33,10 +34,16 @@ VERSION = "version"
 SINCE = "since"
 
 # An item takes 400 KB together with its copies in local indexes, of which there are two
-# (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
+# (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html). That is 133 KB for one: the
+# body, at most 16 KB that filters find, user_id and session_id as they are, and in keys some 2 KB.
 MOST_INLINE = 100 * 1024
-# A transaction takes 4 MB; its items have two copies each.
-MOST_AT_ONCE = 1_200_000
+LONGEST_IDENTIFIER = 4 * 1024
+# A transaction takes 4 MB; its items have two copies each. What has none takes little beside them.
+MOST_AT_ONCE = 1_300_000
+# A batch of so many is one transaction. So that it always fits: without bodies, and with no more that filters find
+# than this, none of its items is larger than a hundredth of the above.
+_MOST_TOGETHER = 100
+_LEAST_FILTERABLE = 2 * 1024
 _CHUNK_BYTES = 350 * 1024
 # Parts of a message go after it, not before.
 _CHUNKS_OUTLIVE = 24 * 3600
@@ -62,6 +69,7 @@ class Draft:
         version: A random name of this version.
         expires: When it expires, POSIX seconds, or None.
         chunks: The parts of its body, if that does not fit in one item.
+        most_filterable: How many bytes of its metadata filters find in the service.
     """
 
     message: Message
@@ -71,6 +79,7 @@ class Draft:
     expires: int | None
     version: str = field(default_factory=_new_version)
     chunks: Sequence[str] = ()
+    most_filterable: int = MOST_FILTERABLE
 
     def renew(self) -> None:
         """Become another version of the same message."""
@@ -99,7 +108,8 @@ class Draft:
         if self.expires is not None:
             item[EXPIRES] = {"N": str(self.expires)}
         scope = (USER_KEY, SESSION_KEY)
-        return item | filterable({key: value for key, value in message.metadata.items() if key not in scope})
+        found = {key: value for key, value in message.metadata.items() if key not in scope}
+        return item | filterable(found, self.most_filterable)
 
     def chunk_items(self, now: int) -> list[Item]:
         """The items of its parts.
@@ -114,20 +124,45 @@ class Draft:
         ]
 
 
+def check_identifiers(message: Message) -> None:
+    """Check that a message's user_id and session_id are not too long: they stand in each item and in its copies.
+
+    Raises:
+        MessageTooLargeError: One is.
+    """
+    for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
+        size = 0 if value is None else len(value.encode())
+        if size > LONGEST_IDENTIFIER:
+            raise MessageTooLargeError(
+                f"message {message.id[:100]} has a {name} of {size:,} bytes; DynamoDB stores up to "
+                f"{LONGEST_IDENTIFIER:,}: use a shorter one, such as its hash"
+            )
+
+
 def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Draft]:
-    """Make drafts of prepared messages, split so that all of them fit into one transaction."""
+    """Make drafts of prepared messages, such that up to 100 fit into one transaction.
+
+    What is too much for that is put aside: first of the metadata that filters find, which only speeds them up, then
+    the bodies, the largest first.
+    """
     drafts = [
         Draft(m, message_key(m.user_id, m.session_id, m.id), arrival, m.to_json(), expires)
         for m, arrival in zip(messages, arrivals, strict=True)
     ]
-    sizes = {id(draft): len(draft.body.encode()) for draft in drafts}
-    inline = sum(sizes.values())
-    for draft in sorted(drafts, key=lambda draft: -sizes[id(draft)]):
-        size = sizes[id(draft)]
-        if size <= MOST_INLINE and (inline <= MOST_AT_ONCE or len(drafts) > 100):
+    bodies = {id(draft): len(draft.body.encode()) for draft in drafts}
+    together = 0
+    if len(drafts) <= _MOST_TOGETHER:
+        beside = sum(map(weight_of, drafts)) - sum(bodies.values())
+        if beside > MOST_AT_ONCE:
+            for draft in drafts:
+                draft.most_filterable = _LEAST_FILTERABLE
+        together = sum(map(weight_of, drafts))
+    for draft in sorted(drafts, key=lambda draft: -bodies[id(draft)]):
+        size = bodies[id(draft)]
+        if size <= MOST_INLINE and together <= MOST_AT_ONCE:
             break
         draft.chunks = _split(draft.body)
-        inline -= size
+        together -= size
     return drafts
 
 
@@ -175,8 +210,27 @@ def chunks_of_trace(trace: Trace) -> list[Key]:
 
 
 def weight_of(draft: Draft) -> int:
-    """About how many bytes of a transaction a message takes, without its copies."""
-    return 0 if draft.chunks else len(draft.body.encode())
+    """How many bytes a message's item takes, without its copies."""
+    return size_of_item(draft.item(None, 0))
+
+
+def size_of_item(item: Mapping[str, Any]) -> int:
+    """How many bytes an item, or a map, takes at most, as the service counts them.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+    """
+    return sum(len(name.encode()) + 1 + _size_of_value(value) for name, value in item.items())
+
+
+def _size_of_value(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "M":
+        return 3 + size_of_item(content)
+    if kind == "N":
+        return len(content) + 2
+    return 3  # true, false, or an empty list
 
 
 def has_expired(item: Mapping[str, Any], now: int) -> bool:

@@ -4,6 +4,7 @@
     user/<user>         <session>/<id>        a message
     session/<session>   <session>/<id>        a message of no user
     session/<session>   @<user>               says that this user has (had) such a session
+    (a partition)       =<session>, =*        changes when a session, or more, is replaced
     chunks/<version>    <number>              a part of a large message
 
 A message also has a place in two local secondary indexes, `by_session` and `by_user`. What large replacements need
@@ -13,6 +14,7 @@ besides is told in `replacements`. All of it is plain ASCII.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -30,8 +32,11 @@ BY_USER = "by_user"
 # it is made of two such parts. A longer one is hashed.
 _LONGEST_PART = 400
 PLACE_DIGITS = TIME_DIGITS + ARRIVAL_DIGITS
-# Behind the places of all messages, and of what stands behind these.
+# Behind the places of all messages, and behind the places of what stands there.
+BEHIND = "g"
 HIGHEST = "g~"
+# No identifier: it cannot be stored.
+_ANY = ""
 
 Key = dict[str, Any]
 
@@ -60,6 +65,32 @@ def message_key(user_id: str | None, session_id: str | None, message_id: str) ->
 def user_key(session_id: str | None, user_id: str) -> Key:
     """The key of the item that says that a user has a session of this name."""
     return key(partition(None, session_id), f"@{part(user_id)}")
+
+
+def session_guard(user_id: str | None, session_id: str | None) -> Key:
+    """The key of what changes when messages of a session are replaced."""
+    return key(partition(user_id, session_id), f"={part(session_id)}")
+
+
+def scope_guard(users: Collection[str | None] | None, sessions: Collection[str | None] | None) -> Key | None:
+    """The key of what changes when messages are replaced that a filter chooses.
+
+    Args:
+        users: The users that it allows, or None for all.
+        sessions: The sessions that it allows, or None for all.
+
+    Returns:
+        The same for any two filters that fix the same; None for one that fixes nothing.
+    """
+    user = next(iter(users)) if users is not None and len(users) == 1 else _ANY
+    session = next(iter(sessions)) if sessions is not None and len(sessions) == 1 else _ANY
+    if user is not _ANY and session is not _ANY:
+        return session_guard(user, session)
+    if user is not _ANY and user is not None:
+        return key(partition(user, None), "=*")
+    if session is not _ANY:
+        return key(partition(None, session), "=*")
+    return None
 
 
 def chunk_key(version: str, number: int) -> Key:

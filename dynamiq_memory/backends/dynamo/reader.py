@@ -16,7 +16,6 @@ from dynamiq_memory.backends.dynamo.conditions import Expression
 from dynamiq_memory.backends.dynamo.items import (
     BODY,
     CHUNKS,
-    VERSION,
     Item,
     chunks_of,
     has_expired,
@@ -26,6 +25,7 @@ from dynamiq_memory.backends.dynamo.items import (
 from dynamiq_memory.backends.dynamo.keys import (
     AT_SESSION,
     AT_USER,
+    BEHIND,
     BY_SESSION,
     BY_USER,
     HIGHEST,
@@ -40,9 +40,10 @@ from dynamiq_memory.backends.dynamo.keys import (
     next_to,
     part,
     partition,
+    session_guard,
 )
-from dynamiq_memory.backends.dynamo.replacements import REPLACEMENT, Replacements, Settled
-from dynamiq_memory.backends.dynamo.requests import Table, wait
+from dynamiq_memory.backends.dynamo.replacements import REPLACEMENT, SIGNED, Replacements, Scope, Settled
+from dynamiq_memory.backends.dynamo.requests import Table, identity, wait
 from dynamiq_memory.backends.places import time_of
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf, Range
@@ -184,16 +185,53 @@ class Reader:
 
     @again_when_settled
     def all_matching(self, where: Filter, replacing: str | None = None) -> list[Found]:
-        """The messages that match, newest first.
+        """The messages that match, newest first, for who is to change them.
 
         Args:
             where: What to read.
             replacing: The name of the replacement that reads; see `Replacements.settle`.
         """
-        return list(self.matching(where, replacing=replacing))
+        return list(self.matching(where, replacing=replacing, changing=True))
+
+    @again_when_settled
+    def stored(self, keys: Sequence[Key], scopes: Sequence[Scope]) -> dict[tuple[str, str], Item]:
+        """The items at some keys, for who is to change them; by `identity`.
+
+        Args:
+            keys: The keys.
+            scopes: The users and sessions that they are of.
+        """
+        guards = [session_guard(*scope) for scope in scopes]
+        items = {identity(item): item for item in self._table.get_many([*keys, *guards])}
+        for (user, session), key in zip(scopes, guards, strict=True):
+            guard = items.pop(identity(key), None)
+            if guard is not None and SIGNED in guard and not self._settle(Span(user, session, BY_SESSION), None):
+                self._replacements.unmark(guard)
+        return items
+
+    def _settle(self, span: Span, replacing: str | None) -> bool:
+        """Settle what replacements left, without reading messages; return whether any is under way.
+
+        Raises:
+            Settled: Something has changed.
+        """
+        between = span.between(BEHIND, HIGHEST)
+        pages = self._table.query(
+            partition(span.user_id, span.session_id), between, index=span.index, ConsistentRead=True
+        )
+        signs = [item for page in pages for item in page["Items"]]
+        for sign in signs:
+            self._replacements.settle(sign, replacing)
+        return bool(signs)
 
     def matching(
-        self, where: Filter, of: Part = Part(), limit: int | None = None, replacing: str | None = None
+        self,
+        where: Filter,
+        of: Part = Part(),
+        limit: int | None = None,
+        replacing: str | None = None,
+        *,
+        changing: bool = False,
     ) -> Iterator[Found]:
         """The messages that match, in order.
 
@@ -202,6 +240,7 @@ class Reader:
             of: The part of the order, and its direction.
             limit: How many will be read at most, or None.
             replacing: The name of the replacement that reads.
+            changing: Whether what is read is to be changed, so that it must not be what has been replaced.
 
         Raises:
             Settled: What it reads has changed.
@@ -216,6 +255,9 @@ class Reader:
             yield from self._in_order(self._scanned(where), where, of, limit)
             return
         keys = _keys_of_ids(where, spans) if replacing is None else None
+        if changing and (keys is not None or of.high < HIGHEST):
+            for span in spans:
+                self._settle(span, replacing)
         if keys is not None:
             yield from self._in_order(self._table.get_many(keys, consistent=self._table.consistent), where, of, limit)
             return
@@ -255,6 +297,8 @@ class Reader:
         expression.add(where.beyond_scope)
         expression.or_with(REPLACEMENT)
         filtered = bool(where.beyond_scope)
+        # A replacement must see what was written before its signs and guards were.
+        more = {} if replacing is None else {"ConsistentRead": True}
         pages = self._table.query(
             partition(span.user_id, span.session_id),
             span.between(of.low, of.high),
@@ -262,6 +306,7 @@ class Reader:
             expression=expression,
             newest_first=of.newest_first,
             page=max(limit, _LEAST_PAGE_TO_FILTER) if filtered and limit is not None else limit,
+            **more,
         )
         return self._messages(pages, replacing)
 
@@ -311,7 +356,8 @@ class Reader:
 
     def _of_all_users(self, session: str | None) -> list[Span]:
         """A session's name: that of nobody, and those of the users who have one of this name."""
-        pages = self._table.query(partition(None, session), (SK, "@", "A"))
+        # Consistently, as it is little: a user's first message of the session, or replacement, must not go unseen.
+        pages = self._table.query(partition(None, session), (SK, "@", "A"), ConsistentRead=True)
         users = [item[USER_KEY]["S"] for page in pages for item in page["Items"]]
         return [Span(user, session, BY_SESSION) for user in (None, *users)]
 
@@ -327,12 +373,12 @@ class Reader:
         return next(self.keys(Filter()), None) is None
 
     def keys(self, where: Filter) -> Iterator[Item]:
-        """What matches a filter on user_id and session_id alone, and where its parts are: no messages.
+        """What matches a filter on user_id and session_id alone: no messages, but their keys and scopes.
 
         Raises:
             Settled: What it reads has changed.
         """
-        return self._projected(where, (AT_USER, PK, SK, VERSION, CHUNKS, USER_KEY, SESSION_KEY))
+        return self._projected(where, (PK, SK, USER_KEY, SESSION_KEY))
 
     @again_when_settled
     def count(self, where: Filter) -> int:

@@ -6,10 +6,18 @@
     replacement/<name>    old/<number>          some of the messages that go
     replacement/<name>    at/<number>           some of the keys of its signs
     <partition>           !<session>/<name>     a sign, in each session that it touches
+    <partition>           =<session>, =*        a guard, of each session and of what the filter fixes
 
 A sign stands behind the last message in the indexes, so whoever reads the newest meets it, at no cost while there is
 none. Until the switch the old messages are the truth, and from then on the new ones: who meets a sign after the switch
 finishes the moving before reading on, and who meets one that was left long before it removes it.
+
+A guard tells replacements that fit into a transaction of all others of the same sessions, also where there is no old
+message that both would delete. Such a one reads its guards, then looks for signs, then reads what it replaces; and its
+transaction changes the guards, if they are still what they were. A larger one puts up its signs, changes its guards,
+and then reads. So either the small one's transaction came before that, and the large one reads what it wrote; or it
+fails, and its next attempt meets the sign, and ends the large one or lets it win. A guard is also marked when there
+are signs to be looked for, for those who do not read behind the last message.
 """
 
 from __future__ import annotations
@@ -22,20 +30,37 @@ from typing import Any
 
 from dynamiq_memory.backends.dynamo.conditions import EXPIRES, Expression
 from dynamiq_memory.backends.dynamo.groups import batched, limited
-from dynamiq_memory.backends.dynamo.items import BODY, MOST_AT_ONCE, SINCE, Item, Trace, chunks_of_trace, trace_of
+from dynamiq_memory.backends.dynamo.items import (
+    BODY,
+    MOST_AT_ONCE,
+    SINCE,
+    Item,
+    Trace,
+    chunks_of_trace,
+    size_of_item,
+    trace_of,
+)
 from dynamiq_memory.backends.dynamo.keys import (
     AT_SESSION,
     AT_USER,
     SK,
+    Key,
     key,
     key_of,
     part,
     partition,
+    scope_guard,
+    session_guard,
 )
-from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Table, operation
+from dynamiq_memory.backends.dynamo.requests import MOST_IN_TRANSACTION, Table, identity, operation
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 
 # The attribute by which a sign is known: the replacement's name.
 REPLACEMENT = "replacement"
+# The attributes of a guard: what changes, and the mark of one whose session may have signs.
+GUARD = "guard"
+SIGNED = "signed"
 
 _STATE = "state"
 _STAGING, _SWITCHED, _ABANDONED = "staging", "switched", "abandoned"
@@ -66,11 +91,40 @@ class Replacements:
 
     # --- replacing -------------------------------------------------------------------------------------------
 
-    def begin(self, scopes: Collection[Scope]) -> str:
-        """Put up signs, so that no other replacement of the same sessions goes unseen.
+    def guards(self, where: Filter, scopes: Collection[Scope]) -> list[Key]:
+        """The keys of the guards of a replacement.
+
+        Args:
+            where: What it replaces.
+            scopes: The user and session of each message that comes.
+        """
+        own = scope_guard(*(None if each is None else set(each) for each in map(where.scope, (USER_KEY, SESSION_KEY))))
+        keys = [session_guard(*scope) for scope in scopes] + ([] if own is None else [own])
+        return list({identity(each): each for each in keys}.values())
+
+    def changing(self, guards: Sequence[Key]) -> list[dict[str, Any]]:
+        """Read guards, and give the operations of a transaction that change them if nobody has done so since.
+
+        Without the marks: its caller looks for signs before the transaction.
+        """
+        held = {identity(item): item for item in self._table.get_many(guards)}
+        operations = []
+        for each in guards:
+            seen = held.get(identity(each))
+            token = None if seen is None else seen[GUARD]["S"]
+            operations.append(operation(self._table.name, _guard(each), token, put=True, attribute=GUARD))
+        return operations
+
+    def unmark(self, guard: Item) -> None:
+        """Remove the mark of a guard that was read before there were found to be no signs."""
+        self._table.remove(key_of(guard), SIGNED, GUARD, guard[GUARD])
+
+    def begin(self, scopes: Collection[Scope], guards: Sequence[Key]) -> str:
+        """Put up signs and change guards, so that no other replacement of the same sessions goes unseen.
 
         Args:
             scopes: The user and session of each message that goes or comes.
+            guards: The keys of the guards.
 
         Returns:
             The name of the replacement.
@@ -80,6 +134,7 @@ class Replacements:
         self._table.put(_state(name, _STAGING))
         self._table.write_many(_numbered(name, "at", [key_of(sign) for sign in signs]))
         self._table.write_many(signs)
+        self._table.write_many([{**_guard(each), SIGNED: {"BOOL": True}} for each in guards])
         return name
 
     def replace(self, name: str, new: Sequence[tuple[Item, Item | None]], old: Sequence[Item]) -> bool:
@@ -166,7 +221,7 @@ class Replacements:
 
     def _finish(self, name: str) -> None:
         """Move the new messages to their places, and delete the old ones; others may be doing the same."""
-        sizes = ((item, len(item[_ITEM]["M"].get(BODY, {}).get("S", "").encode())) for item in self._read(name, "new"))
+        sizes = ((item, size_of_item(item[_ITEM]["M"])) for item in self._read(name, "new"))
         for group in limited(sizes, MOST_IN_TRANSACTION // 2, MOST_AT_ONCE):
             self._move(group)
         for item in self._read(name, "old"):
@@ -243,6 +298,10 @@ def _sign(user_id: str | None, session_id: str | None, name: str) -> Item:
         REPLACEMENT: {"S": name},
         SINCE: {"N": f"{int(time.time())}"},
     }
+
+
+def _guard(guard: Key) -> Item:
+    return {**guard, GUARD: {"S": secrets.token_hex(12)}, SINCE: {"N": f"{int(time.time())}"}}
 
 
 def _staged(name: str, new: Sequence[tuple[Item, Item | None]]) -> list[Item]:

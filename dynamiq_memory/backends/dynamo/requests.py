@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -20,6 +21,8 @@ from dynamiq_memory.backends.dynamo.keys import PK, SK, Key, key_of
 MOST_IN_TRANSACTION = 100
 _MOST_IN_BATCH_WRITE = 25
 _MOST_IN_BATCH_GET = 100
+# Requests at once, where each item needs one.
+_AT_ONCE = 8
 # Beyond this a page ends by its size, 1 MB.
 _LARGEST_PAGE = 1000
 # How often in a row nothing of a batch is taken, or a transaction meets another, before it is an error: with the
@@ -28,6 +31,10 @@ _ATTEMPTS = 15
 _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 2.0
 _PASSING = frozenset({"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+_FAILED = "ConditionalCheckFailedException"
+_CONFLICT = "TransactionConflictException"
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -187,47 +194,86 @@ class Table:
         arguments = expression.arguments("ConditionExpression")
         return self._try(self._client().update_item, Key=key, UpdateExpression=update, **arguments)
 
-    def delete_before(self, key: Key, attribute: str, moment: int) -> None:
-        """Delete an item of which an attribute is less than a number; else leave it."""
+    def remove(self, key: Key, attribute: str, where: str, value: Mapping[str, Any]) -> None:
+        """Remove an attribute of an item of which another has a value; else leave it."""
+        expression = Expression()
+        expression.parts.append(f"{expression.name(where)} = {expression.value(value)}")
+        update = f"REMOVE {expression.name(attribute)}"
+        arguments = expression.arguments("ConditionExpression")
+        self._try(self._client().update_item, Key=key, UpdateExpression=update, **arguments)
+
+    def delete_each(self, keys: Sequence[Key]) -> list[Item]:
+        """Delete items, and return those that were there: of several callers at once, one gets each.
+
+        A batch does not say what was there, and a transaction costs double.
+        """
+
+        def delete(each: Key) -> Item | None:
+            answer = self._write(self._client().delete_item, Key=each, ReturnValues="ALL_OLD")
+            deleted: Item | None = answer.get("Attributes")
+            return deleted
+
+        return [item for item in _at_once(delete, keys) if item]
+
+    def delete_before(self, keys: Sequence[Key], attribute: str, moment: int) -> None:
+        """Delete those items of which an attribute is less than a number, and leave the others."""
         expression = Expression()
         expression.parts.append(f"{expression.name(attribute)} < {expression.value({'N': str(moment)})}")
-        self._try(self._client().delete_item, Key=key, **expression.arguments("ConditionExpression"))
+        arguments = expression.arguments("ConditionExpression")
+        _at_once(lambda each: self._try(self._client().delete_item, Key=each, **arguments), keys)
 
     def _try(self, request: Callable[..., Any], **arguments: Any) -> bool:
         try:
-            request(TableName=self.name, **arguments)
+            self._write(request, **arguments)
         except ClientError as error:
-            if code_of(error) != "ConditionalCheckFailedException":
+            if code_of(error) != _FAILED:
                 raise
             return False
         return True
 
-    def apply(self, changes: Sequence[Change]) -> dict[int, Item | None]:
+    def _write(self, request: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+        """Write one item, also one that somebody's transaction has just now in its hands."""
+        attempt = 0
+        while True:
+            try:
+                answer: dict[str, Any] = request(TableName=self.name, **arguments)
+            except ClientError as error:
+                attempt += 1
+                if code_of(error) != _CONFLICT or attempt == _ATTEMPTS:
+                    raise
+                wait(attempt)
+            else:
+                return answer
+
+    def apply(self, changes: Sequence[Change], also: Sequence[Mapping[str, Any]] = ()) -> dict[int, Item | None]:
         """Make changes, all of them or none.
 
         Args:
-            changes: At most 100, each of another item.
+            changes: Each of another item.
+            also: Other operations of the same transaction; at most 100 with the changes.
 
         Returns:
-            Empty if they were made. Else, for those whose expectation failed, by their number, what stands there.
+            Empty if they were made. Else, for those whose expectation failed, by their number, what stands there; the
+            numbers of other operations come behind those of the changes.
         """
         now = int(time.time())
-        if len(changes) == 1 and changes[0].draft is not None:
+        if len(changes) == 1 and changes[0].draft is not None and not also:
             conflicts = self._put_one(changes[0], now)
         else:
-            conflicts = self.transact([self._operation(each, now) for each in changes])
+            conflicts = self.transact([*(self._operation(each, now) for each in changes), *also])
         for number, current in conflicts.items():
-            draft = changes[number].draft
+            draft = changes[number].draft if number < len(changes) else None
             if draft is not None and current is not None and version_of(current) == draft.version:
                 return {}  # the answer to our own request was lost, and the SDK has sent it again
         return conflicts
 
     def _put_one(self, change: Change, now: int) -> dict[int, Item | None]:
         (request,) = self._operation(change, now).values()
+        del request["TableName"]  # it is given there
         try:
-            self._client().put_item(**request)
+            self._write(self._client().put_item, **request)
         except ClientError as error:
-            if code_of(error) != "ConditionalCheckFailedException":
+            if code_of(error) != _FAILED:
                 raise
             return {0: error.response.get("Item")}
         return {}
@@ -255,7 +301,7 @@ class Table:
                         for number, reason in enumerate(reasons)
                         if reason.get("Code") == "ConditionalCheckFailed"
                     }
-                passing = (bool(codes) and codes <= _PASSING) or code == "TransactionConflictException"
+                passing = (bool(codes) and codes <= _PASSING) or code == _CONFLICT
                 attempt += 1
                 if not passing or attempt == _ATTEMPTS:
                     raise
@@ -278,7 +324,7 @@ class Table:
         return attempt + 1
 
 
-def operation(table: str, target: Item, version: str | None, *, put: bool) -> dict[str, Any]:
+def operation(table: str, target: Item, version: str | None, *, put: bool, attribute: str = VERSION) -> dict[str, Any]:
     """An operation of a transaction.
 
     Args:
@@ -287,10 +333,11 @@ def operation(table: str, target: Item, version: str | None, *, put: bool) -> di
         version: What stands there must be of this version. None: there must be nothing where an item is put, something
             where one is deleted.
         put: Whether to put.
+        attribute: The attribute that names the version.
     """
     expression = Expression()
     if version is not None:
-        expression.parts.append(f"{expression.name(VERSION)} = {expression.value({'S': version})}")
+        expression.parts.append(f"{expression.name(attribute)} = {expression.value({'S': version})}")
     else:
         expression.parts.append(f"attribute_{'not_' if put else ''}exists({expression.name(SK)})")
     request = {
@@ -300,6 +347,19 @@ def operation(table: str, target: Item, version: str | None, *, put: bool) -> di
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
     return {"Put" if put else "Delete": request}
+
+
+def _at_once(function: Callable[[Key], T], keys: Sequence[Key]) -> list[T]:
+    if len(keys) <= 1:
+        return [function(each) for each in keys]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(keys)), thread_name_prefix="dynamiq-memory-dynamodb") as pool:
+        running = [pool.submit(function, each) for each in keys]
+        try:
+            return [each.result() for each in running]
+        except BaseException:
+            for each in running:
+                each.cancel()
+            raise
 
 
 def _requested(request: dict[str, Any]) -> Key:

@@ -39,7 +39,7 @@ _FORGOTTEN = 24 * 3600
 _MOST_REMEMBERED = 10_000
 # How often others may change the same messages while one operation tries to.
 _ATTEMPTS = 40
-_DELETED_AT_ONCE = 500
+_DELETED_AT_ONCE = 250
 
 _Identity = tuple[str, str]
 _Scope = tuple[str | None, str | None]
@@ -172,7 +172,8 @@ class Writer:
         return [draft.message for draft in stored]
 
     def _update_group(self, where: Filter, group: Sequence[Draft]) -> list[Draft]:
-        held = {identity(item): item for item in self._table.get_many([draft.key for draft in group])}
+        scopes = dict.fromkeys((draft.message.user_id, draft.message.session_id) for draft in group)
+        held = self._reader.stored([draft.key for draft in group], list(scopes))
         wanted = self._still(where, [(draft, held.get(identity(draft.key))) for draft in group])
         written: set[int] = set()
         for attempt in range(_ATTEMPTS):
@@ -194,27 +195,30 @@ class Writer:
         return [(draft, each[0]) for draft, each in found if each is not None]
 
     def replace(self, where: Filter, messages: Sequence[Message]) -> None:
-        """Replace what matches: in one transaction if old and new together are at most 100."""
+        """Replace what matches: in one transaction if old and new, and guards, are at most 100 together."""
         drafts = self._drafts(messages)
         self._write_chunks(drafts)
         new = {identity(draft.key): draft for draft in drafts}
+        guards = self._replacements.guards(where, {(d.message.user_id, d.message.session_id) for d in drafts})
         # What stands at a new message's key and does not match the filter.
         others: dict[_Identity, Item | None] = {}
         for attempt in range(_ATTEMPTS):
+            guarding = self._replacements.changing(guards)
             old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing="")}
             held = others | old
             changes = [Change(draft.key, draft, held.get(name)) for name, draft in new.items()]
             changes += [Change(key_of(item), None, item) for name, item in old.items() if name not in new]
-            if len(changes) > MOST_IN_TRANSACTION:
+            if len(changes) + len(guards) > MOST_IN_TRANSACTION:
                 self._replace_many(where, drafts, [scope_of(item) for item in old.values()])
                 return
             if not changes:
                 return
-            conflicts = self._table.apply(changes)
+            conflicts = self._table.apply(changes, guarding)
             if not conflicts:
                 self._discard([change.expected for change in changes if change.expected is not None])
                 return
-            others |= {identity(changes[number].key): current for number, current in conflicts.items()}
+            of_messages = {number: current for number, current in conflicts.items() if number < len(changes)}
+            others |= {identity(changes[number].key): current for number, current in of_messages.items()}
             wait(attempt)
         raise self._contended()
 
@@ -227,7 +231,7 @@ class Writer:
                 for draft in drafts:
                     draft.renew()  # who gave the last attempt up may still be deleting its parts
                 self._write_chunks(drafts)
-            name = self._replacements.begin(scopes)
+            name = self._replacements.begin(scopes, self._replacements.guards(where, scopes))
             old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing=name)}
             beyond = {scope_of(item) for item in old.values()} - scopes
             if beyond:
@@ -283,21 +287,22 @@ class Writer:
                 continue
             if not group:
                 break
-            self._table.write_many(delete=[key_of(item) for item in group])
-            self._discard(group)
-            count += len(group)
+            # What others delete at the same time, they count.
+            deleted = self._table.delete_each([key_of(item) for item in group])
+            self._discard(deleted)
+            count += len(deleted)
             scopes.update(scope_of(item) for item in group)
         if where.conditions:
-            self._forget(scopes)
+            self._forget(where, scopes)
         else:
             self._sweep()
         return count
 
-    def _forget(self, scopes: set[_Scope]) -> None:
-        """Delete what says that users have sessions, where nobody has said so for long."""
-        for user, session in scopes:
-            if user is not None:
-                self._table.delete_before(user_key(session, user), SINCE, int(time.time()) - _FORGOTTEN)
+    def _forget(self, where: Filter, scopes: set[_Scope]) -> None:
+        """Delete what says that users have sessions, and guards, where nobody has written them for long."""
+        keys = [user_key(session, user) for user, session in scopes if user is not None]
+        keys += self._replacements.guards(where, scopes)
+        self._table.delete_before(keys, SINCE, int(time.time()) - _FORGOTTEN)
 
     def _sweep(self) -> None:
         """Delete, of what is no message, what is old: left by a process that died."""
