@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.htm
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -185,6 +186,7 @@ class Watched:
     """
 
     def __init__(self) -> None:
+        self._counting = threading.Lock()
         self.session = boto3.Session()
         events = self.session.events
         events.register("provide-client-params.dynamodb", self._before)
@@ -200,7 +202,8 @@ class Watched:
     def _before(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
         check(model.name, params)
         self.before(model.name, params)
-        self.requests[model.name] += 1
+        with self._counting:
+            self.requests[model.name] += 1
         if model.name in ("Query", "Scan", "GetItem", "BatchGetItem", "PutItem"):
             return params | {"ReturnConsumedCapacity": "TOTAL"}
         return params

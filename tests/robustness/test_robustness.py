@@ -216,7 +216,8 @@ def test_two_threads_fork_at_once(make: Make) -> None:
     assert not any(thread.is_alive() for thread in (*writers, *forkers))
 
 
-def test_a_cancelled_write_does_not_come_late(make: Make) -> None:
+@pytest.mark.parametrize("cancels", [1, 2, 3])
+def test_a_cancelled_write_does_not_come_late(make: Make, cancels: int) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def tokenize(text: str) -> list[str]:
@@ -230,7 +231,10 @@ def test_a_cancelled_write_does_not_come_late(make: Make) -> None:
     async def main() -> None:
         task = asyncio.create_task(store.aadd(message("old", id="a")))
         await asyncio.to_thread(begun.wait, 10)
-        task.cancel()
+        for _ in range(cancels):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert not task.done()
         asyncio.get_running_loop().call_later(0.05, go_on.set)
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -10,7 +10,6 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from dynamiq_memory.backends.dynamo.errors import without_secrets
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import ConfigurationError
 
@@ -96,8 +95,8 @@ def make_client(connection: Any, settings: Settings) -> Any:
     except ValueError as error:
         if isinstance(error, BotoCoreError):
             raise
-        # Its text, and so its traceback, may show a password of the URL.
-        raise ConfigurationError(f"the SDK refuses the settings: {without_secrets(str(error))}") from None
+        # Its text, and so the traceback, may show a password.
+        raise ConfigurationError("endpoint_url is no URL: write one such as https://host:8000") from None
 
 
 def _makes_sessions(connection: Any) -> bool:

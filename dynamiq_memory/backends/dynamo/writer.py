@@ -115,9 +115,8 @@ class Writer:
         return drafts_of(messages, self._arrivals.next(len(messages)), expires)
 
     def _write_chunks(self, drafts: Sequence[Draft]) -> None:
-        for draft in drafts:
-            if draft.chunks:
-                self._table.write_many(draft.chunk_items(int(time.time())))
+        now = int(time.time())
+        self._table.write_many([chunk for draft in drafts for chunk in draft.chunk_items(now)])
 
     def _discard(self, replaced: Sequence[Item]) -> None:
         """Delete the parts of messages that are no longer there."""
