@@ -91,7 +91,7 @@ def test_cancelled_calls_leave_the_pool_whole(open_store: Open) -> None:
             for _ in range(step % 8):
                 await asyncio.sleep(0)
             task.cancel()
-            ended: list[Any] = await asyncio.gather(task, return_exceptions=True)
+            ended: Any = await asyncio.gather(task, return_exceptions=True)
             assert isinstance(ended[0], asyncio.CancelledError | list), repr(ended)
         found = await store.aget_all(filters=ANN)
         assert texts(found)[0] == "before"
