@@ -19,7 +19,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 # The dynamiq package pins older versions of what the rest uses: an environment of its own.
 AGENTS := .venv-dynamiq/bin
 AGENTS_TESTS := adapters/dynamiq/tests tests/conformance/test_conformance_in_memory.py \
-	tests/conformance/test_conformance_sqlite.py::TestSQLiteFile tests/conformance/test_conformance_postgresql.py
+	tests/conformance/test_conformance_sqlite.py::TestSQLiteFile tests/conformance/test_conformance_postgresql.py::TestPostgreSQL
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 

@@ -184,6 +184,7 @@ class Pinecone(MemoryBackend):
             )
         # First, for a fork asks for it as soon as the base class knows of this object.
         self._recent = Recent()
+        self._own_embedder: Any = None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
         self.index_type = _member(PineconeIndexType, index_type, "index_type")
@@ -246,7 +247,9 @@ class Pinecone(MemoryBackend):
 
         model = options.pop("embedder", None)
         embedder = OpenAIDocumentEmbedder() if model is None else OpenAIDocumentEmbedder(model)
-        return cls(None, embedder, unquote(parsed.netloc), **options)
+        backend = cls(None, embedder, unquote(parsed.netloc), **options)
+        backend._own_embedder = embedder
+        return backend
 
     @property
     def capabilities(self) -> Capabilities:
@@ -451,6 +454,8 @@ class Pinecone(MemoryBackend):
             return self._index
 
     def _close(self) -> None:
+        if self._own_embedder is not None:
+            self._own_embedder.close()
         if self._indexes is not None:
             self._indexes.close()
         if self._index is not None and not self._is_index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import math
@@ -61,7 +62,13 @@ from dynamiq_memory.backends.sql.schema import DIMENSION_KEY, make_tables
 from dynamiq_memory.backends.sql.stale import StaleConnections
 from dynamiq_memory.backends.vectors.embedding import MessageEmbedder
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
-from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.exceptions import (
+    BackendConnectionError,
+    BackendError,
+    ConfigurationError,
+    DynamiqMemoryError,
+    MissingDependencyError,
+)
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
@@ -224,7 +231,7 @@ class PostgreSQL(SQLBackend):
         standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
         standard = standard and self._embedder is None
         url = self._engine.url
-        if not self._own or not standard or url.password or "password" in url.query:
+        if not self._own or not standard or url.password or any("password" in key for key in url.query):
             return None
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
@@ -253,6 +260,13 @@ class PostgreSQL(SQLBackend):
                 raise ConfigurationError(
                     f"the engine is for {connection.dialect.name}+{connection.dialect.driver}: make one for "
                     "postgresql+psycopg"
+                )
+            if "schema_translate_map" in connection.get_execution_options():
+                raise ConfigurationError("the engine has a schema_translate_map: give the schema as schema=…")
+            if self.statement_timeout is not None:
+                raise ConfigurationError(
+                    "statement_timeout is for connections that are made here: set it for those of the engine "
+                    '(connect_args={"options": "-c statement_timeout=…"})'
                 )
             return connection
         url = _url_of(PostgreSQLConnection() if connection is None else connection)
@@ -320,22 +334,27 @@ class PostgreSQL(SQLBackend):
                     name,
                 )
             return
-        known, embedder.dimension = embedder.dimension, None
-        embedder.embed_query("dimension")
-        if known not in (None, embedder.dimension):
-            self._run(self._vectors.forget_all, write=True)
+        embedder.dimension = None
+        sample = embedder.embed_query("dimension")
+        if sample is not None:
+            self._run(self._vectors.keep_only, len(sample), write=True)
         last, done = -1, 0
         while rows := self._run(self._vectors.missing, self._columns, last, _EMBEDDED_AT_ONCE):
-            vectors = embedder.embed(from_rows([row[1:] for row in rows]))
-            found = {row[0]: as_text(each) for row, each in zip(rows, vectors, strict=True) if each is not None}
+            messages = from_rows([row[1:] for row in rows])
+            vectors = embedder.embed(messages)
+            found = [
+                {**self._row(message), "seq": row[0], "vector": as_text(vector)}
+                for row, message, vector in zip(rows, messages, vectors, strict=True)
+                if vector is not None
+            ]
             self._run(self._add_missing, found, write=True)
             last = rows[-1][0]
             done += len(rows)
             logger.info("embedded %d messages of %s", done, name)
 
-    def _add_missing(self, connection: Connection, vectors: Mapping[int, str]) -> None:
+    def _add_missing(self, connection: Connection, vectors: Sequence[Mapping[str, Any]]) -> None:
         if vectors:
-            self._settle_dimension(connection, self._check_meta(connection))
+            self._settle_dimension(connection, self._check_meta(connection, hold=True))
             self._vectors.add_missing(connection, vectors)
 
     @contextmanager
@@ -349,11 +368,18 @@ class PostgreSQL(SQLBackend):
             else:  # one statement sees one state anyway
                 connection = plain.execution_options(isolation_level="AUTOCOMMIT")
             with connection.begin() as transaction:
-                yield connection
                 try:
-                    transaction.commit()
-                except self.driver_errors as error:
-                    setattr(error, AT_COMMIT, True)
+                    yield connection
+                    try:
+                        transaction.commit()
+                    except self.driver_errors as error:
+                        setattr(error, AT_COMMIT, True)
+                        raise
+                except BaseException as error:
+                    if not isinstance(error, (*self.driver_errors, DynamiqMemoryError)):
+                        # A cancellation or an interrupt: nobody knows in which state that has left the connection.
+                        _end(connection)
+                        connection.invalidate(error)
                     raise
 
     @contextmanager
@@ -387,8 +413,17 @@ class PostgreSQL(SQLBackend):
         large = name in {"write", "replace", "update"} and len(arguments[-1]) > _BATCH_ON_THE_LOOP
         if not self._own or large:
             return await super()._perform(name, *arguments)
-        async with self._loops.of_this_loop().connect() as connection:
-            return await connection.run_sync(self._within, name, arguments)
+        try:
+            async with self._loops.of_this_loop().connect() as connection:
+                return await connection.run_sync(self._within, name, arguments)
+        except AssertionError as error:
+            # What psycopg makes of a cancellation within its pipeline.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, asyncio.CancelledError):
+                cause = cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
 
     def _within(self, connection: Connection, name: str, arguments: tuple[Any, ...]) -> Any:
         token = _given.set(connection)
@@ -423,6 +458,11 @@ class PostgreSQL(SQLBackend):
             return BackendError(
                 f"all {self.pool_size} connections to {self._where} have been in use for {self.pool_timeout:g} s: "
                 "raise pool_size, or do less at once"
+            )
+        if getattr(error, AT_COMMIT, False) and is_disconnect(error):
+            return BackendConnectionError(
+                f"the connection to {self._where} broke while a change was being committed: it may have been made or "
+                "not. Look, before you repeat it"
             )
         return translated(error.orig if isinstance(error, DBAPIError) and error.orig else error, self._where)
 
@@ -471,8 +511,8 @@ class PostgreSQL(SQLBackend):
         if self._embedder is not None and self._embedder.dimension is not None and DIMENSION_KEY not in meta:
             self._check_dimension(self._vectors.remember_dimension(connection, self._embedder.dimension))
 
-    def _check_meta(self, connection: Connection) -> Mapping[str, str]:
-        meta = super()._check_meta(connection)
+    def _check_meta(self, connection: Connection, *, hold: bool = False) -> Mapping[str, str]:
+        meta = super()._check_meta(connection, hold=hold)
         if DIMENSION_KEY in meta:
             self._check_dimension(int(meta[DIMENSION_KEY]))
         return meta
@@ -594,10 +634,12 @@ def _url_of(connection: Any) -> URL:
     if isinstance(connection, str):
         try:
             url = make_url(connection)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise ConfigurationError(
                 "connection is no URL: write postgresql://user:password@host:port/database"
             ) from None
+        if "@" in (url.host or ""):
+            raise ConfigurationError("the password in the URL has an @: write %40 for it")
         if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
             raise ConfigurationError(f"a URL for {url.drivername}:// is none of PostgreSQL: write postgresql://…")
         return url.set(drivername="postgresql+psycopg")
@@ -621,6 +663,12 @@ def _async_engine(url: URL, settings: Mapping[str, Any], stale: StaleConnections
 
 def _finish(connection: Any) -> None:
     connection.pgconn.finish()
+
+
+def _end(connection: Connection) -> None:
+    """End a connection at once, without a word to the server: nothing that must be waited for."""
+    if not connection.invalidated and connection.connection.dbapi_connection is not None:
+        _finish(connection.connection.driver_connection)
 
 
 def _checked_name(what: str, name: str) -> str:

@@ -138,6 +138,7 @@ class Weaviate(MemoryBackend):
         self.alpha = float(alpha) if self._embedder is not None else 0.0
         self._forked = False
         self._model: str | None = None
+        self._own_embedder: Any = None
         try:
             largest = self._open(create=create_if_not_exist)
         except self.driver_errors as error:
@@ -207,6 +208,7 @@ class Weaviate(MemoryBackend):
             options["embedder"] = OpenAIDocumentEmbedder(model)
         backend = cls(WeaviateConnection(url=address, **where), **options)
         backend._model = model
+        backend._own_embedder = options.get("embedder")
         return backend
 
     def to_url(self) -> str | None:
@@ -449,6 +451,8 @@ class Weaviate(MemoryBackend):
         return collection if self.tenant_name is None else collection.with_tenant(self.tenant_name)
 
     def _close(self) -> None:
+        if self._own_embedder is not None:
+            self._own_embedder.close()
         if self._fan is not None:
             self._fan.shutdown(wait=True)
         if self._clients is not None:

@@ -120,6 +120,13 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         """Name the model and the server."""
         return f"OpenAIDocumentEmbedder(model={self.model!r}, url={self.url!r})"
 
+    def close(self) -> None:
+        """Close the connections that were made here; a client that was given stays open."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None and made[0] == os.getpid():
+            made[1].close()
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, in as many requests as they need.
 

@@ -85,7 +85,7 @@ def test_a_third_party_that_makes_something_else():
         create_backend("wrong://x")
     with pytest.raises(RuntimeError, match="no such server: failing://x"):
         create_backend("failing://x")
-    with pytest.raises(ConfigurationError, match="known: .*failing, .*memory, missing, .*sqlite, theirs, .*wrong"):
+    with pytest.raises(ConfigurationError, match=r"known: .*failing, .*memory, missing, .*sqlite, theirs, .*wrong"):
         create_backend("nobody://x")
 
 

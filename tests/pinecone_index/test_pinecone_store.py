@@ -475,7 +475,6 @@ def test_create_backend(server: PineconeServer, monkeypatch: pytest.MonkeyPatch)
         with create_backend("pinecone://chats?namespace=n&metric=dotproduct&region=us-west-2") as backend:
             backend.add(say("hello"))
             assert backend.to_dict()["namespace"] == "n"
-            backend._embedder.embedder._client().close()  # type: ignore[attr-defined]
     assert server.indexes["chats"].metric == "dotproduct"
     assert list(server.indexes["chats"].namespaces) == ["n"]
 

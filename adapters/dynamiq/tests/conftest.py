@@ -28,6 +28,8 @@ _OTHERS_WARNINGS = (
     "ignore:Please use `tools` and `response_format` parameters:DeprecationWarning",
     "ignore:Accessing the 'model_fields' attribute on the instance:pydantic.PydanticDeprecatedSince211",
     "ignore:The `copy` method is deprecated:pydantic.PydanticDeprecatedSince20",
+    # Loops and their sockets, which are collected during any later test.
+    "ignore:Exception ignored in. <(function BaseEventLoop.__del__|socket.socket):pytest.PytestUnraisableExceptionWarning",
 )
 
 

@@ -88,7 +88,10 @@ class SQLBackend(MemoryBackend):
         self._read_by_seq = Prepared(by_seq, dialect)
         meta = tables.meta.c
         checked = (meta.key == TOKENIZER_KEY) | (meta.key == DIMENSION_KEY)
-        self._read_meta = Prepared(select(meta.key, meta.value).where(checked), dialect)
+        reading = select(meta.key, meta.value).where(checked)
+        self._read_meta = Prepared(reading, dialect)
+        # What indexes all messages anew waits for the writers that hold this. SQLite's stand in line: it leaves it out.
+        self._hold_meta = Prepared(reading.with_for_update(read=True, key_share=True), dialect)
 
     @abstractmethod
     def _transaction(self, *, write: bool, snapshot: bool) -> AbstractContextManager[Connection]:
@@ -263,15 +266,18 @@ class SQLBackend(MemoryBackend):
 
     def _insert(self, connection: Connection, rows: Sequence[_Row], terms: Sequence[_Row]) -> Mapping[str, str]:
         """Write messages and their terms; tell what the table of meta says."""
-        meta = self._check_meta(connection)
+        meta = self._check_meta(connection, hold=True)
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, terms)
         return meta
 
-    def _check_meta(self, connection: Connection) -> Mapping[str, str]:
-        """Refuse to go on when another process has indexed the messages anew with another tokenizer."""
+    def _check_meta(self, connection: Connection, *, hold: bool = False) -> Mapping[str, str]:
+        """Refuse to go on when another process has indexed the messages anew with another tokenizer.
+
+        With `hold`, none can until the end of the transaction.
+        """
         signature = signature_of(self.tokenizer)
-        meta = dict(self._read_meta.fetch(connection, {}))
+        meta = dict((self._hold_meta if hold else self._read_meta).fetch(connection, {}))
         stored = meta.get(TOKENIZER_KEY, signature)
         if stored != signature:
             raise ConfigurationError(

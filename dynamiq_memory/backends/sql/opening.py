@@ -149,6 +149,8 @@ def _check_meta(connection: Connection, tables: Tables, signature: str, store: S
             f"the messages in {tables.messages.name!r} are indexed by the tokenizer {written_with!r}, not "
             f"{signature!r}: pass that tokenizer, or reindex=True to index them anew"
         )
+    # Writers that have checked the tokenizer finish first.
+    connection.execute(select(tables.meta.c.key).with_for_update()).fetchall()
     connection.execute(tables.meta.update().where(tables.meta.c.key == TOKENIZER_KEY).values(value=signature))
     _reindex(connection, tables, store)
 

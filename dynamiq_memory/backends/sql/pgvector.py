@@ -98,14 +98,26 @@ class VectorTable:
         if rows:
             self._drop.run(connection, rows)
 
-    def add_missing(self, connection: Connection, vectors: Mapping[int, str]) -> None:
-        """Store vectors by the numbers of messages, unless those have got one or are gone meanwhile."""
-        for seq, vector in vectors.items():
-            number = literal(seq, BigInteger)
-            there = select(number, _as_vector(literal(vector, Text))).where(
-                exists().where(self._messages.c.seq == number)
+    def add_missing(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store vectors of messages, unless those have got one, have changed or are gone meanwhile.
+
+        Args:
+            connection: A connection in a write transaction.
+            rows: For each message seq, its content and extra as they were embedded, and the vector as text.
+        """
+        messages = self._messages
+        for row in rows:
+            unchanged = (
+                select(messages.c.seq, _as_vector(literal(row[_VECTOR], Text)))
+                .where(
+                    messages.c.seq == row["seq"],
+                    messages.c.content.is_not_distinct_from(literal(row["content"], Text)),
+                    messages.c.extra.is_not_distinct_from(literal(row["extra"], Text)),
+                )
+                # Who changes it at this moment goes first, or waits and then finds the vector to delete.
+                .with_for_update(read=True)
             )
-            put = insert(self.table).from_select(["seq", "embedding"], there)
+            put = insert(self.table).from_select(["seq", "embedding"], unchanged)
             connection.execute(put.on_conflict_do_nothing())
 
     def missing(self, connection: Connection, columns: Sequence[Any], after: int, most: int) -> Sequence[Any]:
@@ -122,14 +134,21 @@ class VectorTable:
 
     def remember_dimension(self, connection: Connection, dimension: int) -> int:
         """Set the dimension of the store's vectors, unless another process has; tell what it is now."""
+        # Writers that have seen none finish first: they would not delete the vector of a text that they change.
+        connection.execute(select(self._meta.c.key).with_for_update()).fetchall()
         connection.execute(insert(self._meta).values(key=DIMENSION_KEY, value=str(dimension)).on_conflict_do_nothing())
         known = connection.execute(select(self._meta.c.value).where(self._meta.c.key == DIMENSION_KEY)).scalar_one()
         return int(known)
 
-    def forget_all(self, connection: Connection) -> None:
-        """Delete all vectors and their dimension."""
-        connection.execute(delete(self.table))
-        connection.execute(delete(self._meta).where(self._meta.c.key == DIMENSION_KEY))
+    def keep_only(self, connection: Connection, dimension: int) -> None:
+        """Delete vectors of another dimension; the store's is this one from now on."""
+        connection.execute(select(self._meta.c.key).with_for_update()).fetchall()
+        connection.execute(delete(self.table).where(func.vector_dims(self.table.c.embedding) != dimension))
+        connection.execute(
+            insert(self._meta)
+            .values(key=DIMENSION_KEY, value=str(dimension))
+            .on_conflict_do_update(index_elements=["key"], set_={"value": str(dimension)})
+        )
 
 
 def as_text(vector: Sequence[float]) -> str:

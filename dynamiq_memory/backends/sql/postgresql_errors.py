@@ -19,9 +19,8 @@ AT_COMMIT = "_dynamiq_memory_at_commit"
 
 _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", 'role "')
 _RUN_AGAIN = frozenset({"40001", "40P01"})
-_SHUTDOWN = frozenset({"57P01", "57P02", "57P03"})
-
-
+# The server goes down or comes up, the database was dropped, or the connection was idle for too long.
+_ENDED = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"})
 _NO_DATABASE = re.compile('database ".*" does not exist')
 _MEANINGS: dict[str, tuple[type[BackendError | MessageTooLargeError], str]] = {
     "25006": (BackendError, "it is read-only, such as a replica: connect to the primary to write"),
@@ -30,7 +29,7 @@ _MEANINGS: dict[str, tuple[type[BackendError | MessageTooLargeError], str]] = {
     "53100": (BackendError, "the disk is full"),
     "53200": (BackendError, "the server has no memory left"),
     "53300": (BackendConnectionError, "it takes no more connections: lower pool_size, or raise its max_connections"),
-    "54000": (MessageTooLargeError, "an id is too long for an index"),
+    "54000": (MessageTooLargeError, "more than the server can hold: an id is too long for an index, or a vector"),
     "57014": (BackendError, "the statement took too long: raise statement_timeout, or ask for less"),
 }
 
@@ -52,7 +51,7 @@ def is_disconnect(error: Exception) -> bool:
     """Whether the connection broke, or the server is going down."""
     state, cause = _state(error), _cause(error)
     if state:
-        return state.startswith("08") or state in _SHUTDOWN
+        return state.startswith("08") or state in _ENDED
     return type(cause).__name__ == "OperationalError" and not _refused(str(cause))
 
 

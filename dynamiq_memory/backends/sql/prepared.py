@@ -45,7 +45,10 @@ class Prepared:
         """Run the statement for each set of parameters."""
         cursor = connection.connection.cursor()
         try:
-            cursor.executemany(self._sql, [self._ordered(each) for each in parameters])
+            if len(parameters) == 1:
+                cursor.execute(self._sql, self._ordered(parameters[0]))
+            else:
+                cursor.executemany(self._sql, [self._ordered(each) for each in parameters])
         finally:
             cursor.close()
 

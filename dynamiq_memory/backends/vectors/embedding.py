@@ -125,8 +125,10 @@ class MessageEmbedder:
         except TypeError:
             raise EmbedderError(f"the embedder gave a {type(given).__name__}, not a list of vectors") from None
         if len(found) != count:
-            raise EmbedderError(f"the embedder gave {len(found)} vectors for {count} texts; nothing was written")
-        vectors = iter([self._checked(vector) for vector in found])
+            raise EmbedderError(f"the embedder gave {len(found)} vectors for {count} texts")
+        checked = [_checked(vector) for vector in found]
+        self._check_dimension(list(map(len, checked)))
+        vectors = iter([vector if any(vector) else None for vector in checked])
         return [next(vectors) if text else None for text in texts]
 
     def _remembered(self, text: str) -> tuple[bool, Vector | None]:
@@ -137,30 +139,37 @@ class MessageEmbedder:
             return True, self._queries[text]
 
     def _remember(self, text: str, given: Any) -> Vector | None:
-        vector = self._checked(given)
+        checked = _checked(given)
+        self._check_dimension([len(checked)])
+        vector = checked if any(checked) else None
         with self._lock:
             self._queries[text] = vector
             if len(self._queries) > _QUERIES_KEPT:
                 self._queries.popitem(last=False)
         return vector
 
-    def _checked(self, given: Any) -> Vector | None:
-        try:
-            vector = [float(number) for number in (given.tolist() if hasattr(given, "tolist") else given)]
-        except (TypeError, ValueError):
-            raise EmbedderError(f"the embedder gave {given!r:.100}, which is no vector of numbers") from None
-        if not vector:
-            raise EmbedderError("the embedder gave an empty vector")
-        if not all(map(math.isfinite, vector)):
-            raise EmbedderError("the embedder gave a vector with NaN or infinity; nothing was written")
-        if self.dimension is None:
-            self.dimension = len(vector)
-        elif len(vector) != self.dimension:
-            raise ConfigurationError(
-                f"the embedder's vectors have {len(vector)} numbers, those of {self._where} have {self.dimension}: use "
-                "the embedder that the messages were stored with, or another collection for this one"
-            )
-        return vector if any(vector) else None
+    def _check_dimension(self, lengths: Sequence[int]) -> None:
+        """Check all before any is taken for the store's dimension."""
+        expected = self.dimension if self.dimension is not None else lengths[0]
+        for length in lengths:
+            if length != expected:
+                raise ConfigurationError(
+                    f"the embedder's vectors have {length} numbers, those of {self._where} have {expected}: use the "
+                    "embedder that the messages were stored with, or another collection for this one"
+                )
+        self.dimension = expected
+
+
+def _checked(given: Any) -> Vector:
+    try:
+        vector = [float(number) for number in (given.tolist() if hasattr(given, "tolist") else given)]
+    except (TypeError, ValueError):
+        raise EmbedderError(f"the embedder gave {given!r:.100}, which is no vector of numbers") from None
+    if not vector:
+        raise EmbedderError("the embedder gave an empty vector")
+    if not all(map(math.isfinite, vector)):
+        raise EmbedderError("the embedder gave a vector with NaN or infinity")
+    return vector
 
 
 def _clean(text: str) -> str:
@@ -174,4 +183,4 @@ def _texts(messages: Sequence[Message]) -> list[str]:
 def _translated(error: Exception) -> DynamiqMemoryError:
     if isinstance(error, DynamiqMemoryError):
         return error
-    return EmbedderError(f"the embedder failed, nothing was written: {type(error).__name__}: {error}")
+    return EmbedderError(f"the embedder failed: {type(error).__name__}: {error}")
