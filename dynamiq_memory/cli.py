@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from dynamiq_memory.exceptions import DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
 
 try:
     import typer
 except ImportError as error:
-    raise MissingDependencyError("the command needs typer: pip install 'dynamiq-memory[server]'") from error
+    _missing = MissingDependencyError("the command needs typer: pip install 'dynamiq-memory[server]'")
+    if __name__ == "__main__" or Path(sys.argv[0]).stem == "dynamiq-memory":
+        sys.exit(f"error: {_missing}")  # a command shows no traceback
+    raise _missing from error
 
 app = typer.Typer(help="Conversation memory for AI agents, as a service.", no_args_is_help=True, add_completion=False)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -24,6 +29,7 @@ KeysFile = Annotated[
     Path, typer.Option("--keys", envvar="DYNAMIQ_MEMORY_KEYS", help="The file of keys.", dir_okay=False)
 ]
 _DEFAULT_KEYS = Path("dynamiq-memory-keys.db")
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @app.command()
@@ -47,6 +53,8 @@ def serve(
 ) -> None:
     """Serve a store over HTTP. Without any key it listens on this machine alone, and lets everybody in."""
     with _explained():
+        if log_level.lower() not in _LOG_LEVELS:
+            raise ConfigurationError(f"--log-level must be one of {', '.join(_LOG_LEVELS)}, not {log_level!r}")
         from dynamiq_memory.backends import create_backend  # noqa: PLC0415 - only what a command needs
         from dynamiq_memory.server import logs, run  # noqa: PLC0415
         from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
@@ -64,8 +72,12 @@ def serve(
             local_only=asked is None,
         )
         run.check_open(host, asked)
+        # The default would end the process at once, before the store is closed.
+        signal.signal(signal.SIGTERM, _end)
         with create_backend(backend) as store:
             logs.configure(log_level)
+            if asked is None:
+                logging.getLogger("dynamiq_memory").warning("there are no keys: everybody on this machine is let in")
             run.serve(store, asked, settings, host, port, max_connections)
         if found is not None:
             found.close()
@@ -125,6 +137,10 @@ def revoke_key(
 def main() -> None:
     """Run the command."""
     app()
+
+
+def _end(signal_number: int, _: object) -> None:
+    sys.exit(128 + signal_number)
 
 
 @contextmanager

@@ -16,15 +16,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dynamiq_memory._json import copy_plain, dumps, loads, shown
+from dynamiq_memory._json import MAX_DEPTH, copy_plain, dumps, loads, shown
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import (
+    LATEST,
     MESSAGE_ID_KEY,
     SESSION_KEY,
     TIMESTAMP_KEY,
     USER_KEY,
     Message,
     MessageRole,
+    check_identifier,
     refusal,
 )
 
@@ -103,10 +105,14 @@ def from_item(item: Mapping[str, Any]) -> Message:
     content = data.get("content")
     if not extension or extension.get("text"):
         content = _one_text(content)
+    try:
+        content, tool_calls = copy_plain(content), copy_plain(data.get("tool_calls"))
+    except RecursionError:
+        raise MessageError(f"an item is nested deeper than {MAX_DEPTH} levels") from None
     fields: dict[str, Any] = {
         "role": data.get("role"),
-        "content": copy_plain(content),
-        "tool_calls": copy_plain(data.get("tool_calls")),
+        "content": content,
+        "tool_calls": tool_calls,
         "tool_call_id": data.get("tool_call_id"),
         "name": data.get("name"),
     }
@@ -143,10 +149,13 @@ def from_anchor(anchor: Mapping[str, Any]) -> Message:
         MessageError: It names none.
     """
     scope = {key: anchor[key] for key in (USER_KEY, SESSION_KEY) if anchor.get(key) is not None}
+    for key, value in {"id": anchor.get("id"), **scope}.items():
+        check_identifier(value, key)
+    timestamp = anchor.get("timestamp")
+    if not isinstance(timestamp, int | float) or not abs(timestamp) <= LATEST:
+        raise MessageError("timestamp must be the POSIX seconds of a stored message")
     try:
-        return Message(
-            role=MessageRole.USER, id=anchor.get("id", ""), timestamp=anchor.get("timestamp"), metadata=scope
-        )
+        return Message(role=MessageRole.USER, id=anchor["id"], timestamp=timestamp, metadata=scope)
     except ValidationError as error:
         raise refusal(error) from None
 

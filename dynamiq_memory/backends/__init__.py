@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
-from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError
 
 if TYPE_CHECKING:
     from dynamiq_memory.backends.dynamiq import Dynamiq
@@ -89,7 +89,15 @@ def create_backend(url: str) -> MemoryBackend:
     if not separator:
         raise ConfigurationError(f"{url!r} is no URL: write for example sqlite:///conversations.db")
     if scheme in _SCHEMES:
-        return __getattr__(_SCHEMES[scheme]).from_url(url)  # type: ignore[no-any-return]
+        try:
+            return __getattr__(_SCHEMES[scheme]).from_url(url)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if isinstance(error, DynamiqMemoryError):
+                raise
+            # What could not be read may be a part of a password: it is not shown.
+            raise ConfigurationError(
+                f"the {scheme}:// URL, or a setting of the environment, cannot be read: check its host, port and query"
+            ) from None
     found = entry_points(group=ENTRY_POINT_GROUP)
     for entry_point in found:
         if entry_point.name == scheme:

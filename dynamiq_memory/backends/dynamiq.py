@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.connections import Dynamiq as DynamiqConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, MissingDependencyError
@@ -82,7 +83,7 @@ class Dynamiq(MemoryBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Ask the server what it is."""
-        if not isinstance(memory_id, str) or not memory_id:
+        if not isinstance(memory_id, str) or memory_id in ("", ".", "..") or not is_clean(memory_id):
             raise ConfigurationError(f"memory_id must be the id of a memory, not {memory_id!r}")
         for name, number, least in (("limit", limit, 1), ("retries", retries, 0)):
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
@@ -240,14 +241,18 @@ def _settings(connection: Any) -> tuple[str, dict[str, str], str | None]:
             f"{type(connection).__name__} has not"
         )
     url = connection.url
+    if isinstance(url, str) and ("@" in url or "?" in url or "#" in url):
+        raise ConfigurationError("url has no place for a password or a token: give the api_key, or headers")
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ConfigurationError(f"url={url!r} is no http:// or https:// URL of a server")
     key = connection.api_key
     key = key.get_secret_value() if hasattr(key, "get_secret_value") else key
     headers = {str(name): str(value) for name, value in dict(connection.headers or {}).items()}
     if key:
-        if not key.isascii() or not key.isprintable():
-            raise ConfigurationError("api_key holds a character that no header can hold")
         headers["Authorization"] = f"Bearer {key}"
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            what = "api_key" if key and name == "Authorization" else f"the header {name!r}"
+            raise ConfigurationError(f"{what} holds a character that no header can hold there")
     headers.setdefault("User-Agent", "dynamiq-memory")
     return url.rstrip("/"), headers, key or None

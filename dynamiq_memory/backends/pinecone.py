@@ -431,8 +431,7 @@ class Pinecone(MemoryBackend):
 
     def _dimension(self, given: int | None) -> int:
         """How many numbers the vectors of a new index have: those of the embedder's."""
-        self._embedder.embed_query(_PROBE)
-        own = self._embedder.dimension
+        own = self._embedder.dimension_of(_PROBE)
         if own is None:
             raise ConfigurationError("the dimension of the embedder's vectors is not known: give dimension")
         if given is not None and given != own:

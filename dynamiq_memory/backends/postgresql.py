@@ -46,7 +46,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from dynamiq_memory._json import is_clean
@@ -77,6 +76,7 @@ from dynamiq_memory.ranking.tokenizer import signature_of, terms_of
 
 try:
     import psycopg
+    from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 except ImportError as error:
     raise MissingDependencyError(
         "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"

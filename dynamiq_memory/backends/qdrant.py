@@ -330,7 +330,7 @@ class Qdrant(MemoryBackend):
             )
         embedder = self._embedder
         if not there and embedder is not None and embedder.dimension is None:
-            embedder.embed_query(_PROBE)
+            embedder.expect(embedder.dimension_of(_PROBE))
         wanted = collection.Wanted(
             where=self._where,
             embeds=embedder is not None,

@@ -433,8 +433,12 @@ def _encode(conditions: Sequence[Condition]) -> str:
     return dumps(parts)
 
 
-@lru_cache(256)
 def _decode(encoded: str) -> tuple[Condition, ...]:
+    # A long filter is kept for its own statement alone: many would fill the memory.
+    return _decode_short(encoded) if len(encoded) < _LONG_FILTER else _decode_long(encoded)
+
+
+def _decoded(encoded: str) -> tuple[Condition, ...]:
     conditions: list[Condition] = []
     for kind, key, *values in loads(encoded):
         if kind == "one_of":
@@ -444,6 +448,11 @@ def _decode(encoded: str) -> tuple[Condition, ...]:
         else:
             conditions.append(Absent(key))
     return tuple(conditions)
+
+
+_LONG_FILTER = 10_000
+_decode_short = lru_cache(256)(_decoded)
+_decode_long = lru_cache(4)(_decoded)
 
 
 # SQLite turns whatever its function raises into an error of its own; an interrupt must come out as itself.

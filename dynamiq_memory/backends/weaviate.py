@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -344,6 +345,10 @@ class Weaviate(MemoryBackend):
     # --- carrying plans out ----------------------------------------------------------------------------------
 
     def _run(self, plan: Plan[T]) -> T:
+        with closing(plan):  # an error's traceback would keep it, and what it holds
+            return self._carried_out(plan)
+
+    def _carried_out(self, plan: Plan[T]) -> T:
         collection = self._collection(self._client())
         result, failure = None, None
         while True:
@@ -375,6 +380,10 @@ class Weaviate(MemoryBackend):
         return step(collection)
 
     async def _arun(self, plan: Plan[T]) -> T:
+        with closing(plan):
+            return await self._acarried_out(plan)
+
+    async def _acarried_out(self, plan: Plan[T]) -> T:
         result, failure = None, None
         while True:
             try:

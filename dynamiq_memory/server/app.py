@@ -19,7 +19,7 @@ try:
     from dynamiq_memory.server import items, models, search
     from dynamiq_memory.server.access import Service
     from dynamiq_memory.server.errors import add_handlers, log_failure
-    from dynamiq_memory.server.guard import Guard, Observer
+    from dynamiq_memory.server.guard import Guard, Observer, parsed_rate
     from dynamiq_memory.server.metrics import Metrics
 except ImportError as error:
     raise MissingDependencyError(
@@ -61,6 +61,7 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
         settings: The limits.
     """
     settings = Settings() if settings is None else settings
+    parsed_rate(settings.rate)  # now, not at the first request
     metrics = Metrics()
     app = FastAPI(
         title="dynamiq-memory",

@@ -27,6 +27,8 @@ logger = logging.getLogger("dynamiq_memory.server")
 
 PROTECTED = "/v1/"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# By these a reverse proxy passes on requests of other machines.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -111,14 +113,7 @@ class Guard:
         self._keys = keys
         self._settings = settings
         self._metrics = metrics
-        self._rate: RateLimitItem | None = None
-        if settings.rate is not None:
-            try:
-                self._rate = parse(settings.rate)
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"rate={settings.rate!r} is no rate: write for example 100/second, 5000/minute"
-                ) from error
+        self._rate = parsed_rate(settings.rate)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,9 +124,12 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             self._check_host(headers)
-            if scope["path"].startswith(PROTECTED):
+            protected = scope["path"].startswith(PROTECTED)
+            if protected:
                 await self._admit(scope, headers)
-            body = await self._body(scope, headers, receive)
+            # What asks for no key takes no body: else anybody could fill the memory.
+            most = self._settings.max_body_bytes if protected else 0
+            body = await self._body(scope, headers, receive, most)
         except ProblemError as problem:
             self._metrics.refused.labels(problem.kind).inc()
             await problem.response()(scope, receive, send)
@@ -146,6 +144,8 @@ class Guard:
     def _check_host(self, headers: Headers) -> None:
         if self._settings.local_only and not is_local(_host_of(headers.get("host", ""))):
             raise ProblemError(421, "WrongHost", "without keys, the service answers on localhost alone")
+        if self._settings.local_only and any(name in headers for name in _FORWARDED):
+            raise ProblemError(421, "WrongHost", "without keys, the service answers to no proxy: make a key")
 
     async def _admit(self, scope: Scope, headers: Headers) -> None:
         address = (scope.get("client") or ("?",))[0]
@@ -169,12 +169,12 @@ class Guard:
         detail = f"more than {self._settings.rate} requests: wait as long as Retry-After says"
         raise ProblemError(429, "TooManyRequests", detail, {"Retry-After": str(seconds)})
 
-    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, scope: Scope, headers: Headers, receive: Receive, most: int) -> bytes:
         length = headers.get("content-length")
         if length is None and headers.get("transfer-encoding") is None:
             return b""
-        if length is not None and length.isdecimal() and int(length) > self._settings.max_body_bytes:
-            raise self._too_large()
+        if length is not None and length.isdecimal() and int(length) > most:
+            raise self._too_large(most)
         if scope["method"] in ("POST", "PUT", "PATCH"):
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
@@ -182,12 +182,12 @@ class Guard:
                 raise ProblemError(415, "UnsupportedMediaType", "send JSON, with Content-Type: application/json")
         try:
             async with asyncio.timeout(self._settings.body_timeout):
-                return await self._read(receive)
+                return await self._read(receive, most)
         except TimeoutError:
             detail = f"the body did not come within {self._settings.body_timeout:g} seconds"
             raise ProblemError(408, "RequestTimeout", detail, {"Connection": "close"}) from None
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive, most: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -196,27 +196,43 @@ class Guard:
                 raise ProblemError(400, "Disconnected", "the client went away")
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._settings.max_body_bytes:
-                raise self._too_large()
+            if size > most:
+                raise self._too_large(most)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
-    def _too_large(self) -> ProblemError:
-        detail = f"a body may have {self._settings.max_body_bytes:,} bytes: send fewer messages at once"
+    def _too_large(self, most: int) -> ProblemError:
+        detail = f"a body may have {most:,} bytes: send fewer messages at once"
         return ProblemError(413, "BodyTooLarge", detail, {"Connection": "close"})
+
+
+def parsed_rate(rate: str | None) -> RateLimitItem | None:
+    """Read a rate.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if rate is None:
+        return None
+    try:
+        return parse(rate)
+    except ValueError as error:
+        raise ConfigurationError(f"rate={rate!r} is no rate: write for example 100/second, 5000/minute") from error
 
 
 def is_local(host: str) -> bool:
     """Whether a host's name or address is this machine's own."""
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.rstrip(".").lower() == "localhost"
 
 
 def _host_of(authority: str) -> str:
     """The name or address in a Host header, without its port."""
+    if "@" in authority:
+        return ""
     try:
         return urlsplit(f"//{authority}").hostname or ""
     except ValueError:

@@ -104,7 +104,7 @@ class KeyStore(Closing):
         if not memory_ids:
             raise InvalidArgumentError("a key needs the id of at least one memory")
         for memory_id in memory_ids:
-            if not re.match(MEMORY_ID_PATTERN, memory_id):
+            if not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
                 raise InvalidArgumentError(f"memory id {memory_id!r} must be of letters, digits, '.', '_' and '-'")
         if user_id is not None:
             check_identifier(user_id, "user_id")

@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import Any
 
+_OURS = ("dynamiq_memory", "uvicorn")
+
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("dynamiq_memory_request_id", default=None)
 
 
@@ -21,7 +23,7 @@ class JSONFormatter(logging.Formatter):
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": record.getMessage() if record.name.startswith(_OURS) else str(record.msg).partition("\n")[0],
         }
         if request_id.get() is not None:
             line["request_id"] = request_id.get()
@@ -39,6 +41,8 @@ def configure(level: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter())
+    # What others log is written without what they fill in: it may be content.
+    logging.getLogger().handlers = [handler]
     for name in ("dynamiq_memory", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name != "uvicorn.error" else []

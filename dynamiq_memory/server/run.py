@@ -19,6 +19,7 @@ except ImportError as error:
     raise MissingDependencyError("the memory service needs uvicorn: pip install 'dynamiq-memory[server]'") from error
 
 _HEADER_SECONDS = 10.0
+_UNREAD_SECONDS = 60.0
 _GRACE_SECONDS = 10
 # Longer than clients keep a connection that they do not use (5 s in httpx): else they send on one that is being closed.
 _IDLE_SECONDS = 75
@@ -28,7 +29,9 @@ class PromptProtocol(H11Protocol):
     """HTTP/1.1 that hangs up on a client whose request's head does not come in time."""
 
     header_seconds = _HEADER_SECONDS
+    unread_seconds = _UNREAD_SECONDS
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
@@ -46,7 +49,24 @@ class PromptProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._stop_waiting()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client that does not read."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._stop_unread()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait(self) -> None:
         if self._deadline is None:

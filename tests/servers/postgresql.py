@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import make_url
 
 from tests.servers.base import REQUIRED
@@ -45,14 +44,14 @@ class PostgreSQLServer:
     def restart(self) -> None:
         """Stop it, at which its connections break, and start it again."""
         if self.own is None:
-            pytest.skip("the server of POSTGRES_URL is not ours to restart")
+            _skip("the server of POSTGRES_URL is not ours to restart")
         self.own.stop()
         self.own.start()
 
     def ask_for_password(self, user: str) -> None:
         """Let a user in only with a password."""
         if self.own is None:
-            pytest.skip("the server of POSTGRES_URL is not ours to set up")
+            _skip("the server of POSTGRES_URL is not ours to set up")
         rules = Path(self.own.pgdata) / "pg_hba.conf"
         rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
 
@@ -74,8 +73,14 @@ def postgresql() -> Iterator[PostgreSQLServer]:
         except Exception as error:
             if REQUIRED:
                 raise
-            pytest.skip(f"no PostgreSQL server can be started: {error!r}")
+            _skip(f"no PostgreSQL server can be started: {error!r}")
         try:
             yield PostgreSQLServer(server.get_uri(), server)
         finally:
             server.cleanup()
+
+
+def _skip(why: str) -> None:
+    import pytest  # noqa: PLC0415 - recipes import the servers, too
+
+    pytest.skip(why)

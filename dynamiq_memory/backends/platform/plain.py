@@ -117,7 +117,7 @@ class Plain:
                 known = len((yield from self._session(user_id, session_id)))
             scope = {USER_KEY: user_id, SESSION_KEY: session_id}
             params = {key: value for key, value in scope.items() if value is not None}
-            answer = yield Request("DELETE", "/items", params)
+            answer = yield Request("DELETE", "/items", params, repeatable=False)
             told = answer.get("deleted") if isinstance(answer, dict) else None
             deleted += told if isinstance(told, int) else known
         return deleted

@@ -96,7 +96,8 @@ class Served:
 
     def replace(self, where: Filter, messages: Sequence[Message]) -> Exchange[None]:
         """Replace messages, as atomically as the service's store does."""
-        yield self._with_items("/items/replace", messages, {"filters": to_mapping(where)})
+        # Sent again, it would also replace what others have stored since it was carried out.
+        yield self._with_items("/items/replace", messages, {"filters": to_mapping(where)}, repeatable=False)
 
     def update(self, where: Filter, messages: Sequence[Message]) -> Exchange[list[Message]]:
         """Store new versions of what is still there."""

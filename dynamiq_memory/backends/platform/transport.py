@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +19,7 @@ from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
     BackendConnectionError,
     BackendError,
+    ConfigurationError,
     DynamiqMemoryError,
     FilterError,
     InvalidArgumentError,
@@ -65,14 +67,20 @@ class Transport:
         self._secret = secret
         self._base = f"{self.url}/v1/memories/{quote(memory_id, safe='')}"
         self._timeout = timeout
-        waits = {"backoff_factor": _FIRST_WAIT, "max_backoff_wait": _LONGEST_WAIT, "allowed_methods": _METHODS}
-        self._retry = Retry(total=retries, status_forcelist=_STATUSES, **waits)  # type: ignore[arg-type]
+        waits: dict[str, Any] = {
+            "backoff_factor": _FIRST_WAIT,
+            "max_backoff_wait": _LONGEST_WAIT,
+            "allowed_methods": _METHODS,
+        }
+        # An answer is whole, or it has broken off: its body is read where it is sent again.
+        again = partial(Retry, total=retries, status_forcelist=_STATUSES, **waits)
+        self._retry, self._aretry = again(validate_response=_whole), again(validate_response=_awhole)
         # What may have been done already is sent again only if it has surely not been.
         self._retry_unsent = Retry(
             total=retries,
             status_forcelist=(429,),
             retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout),
-            **waits,  # type: ignore[arg-type]
+            **waits,
         )
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
@@ -136,14 +144,14 @@ class Transport:
             with self._lock:
                 client = self._client = self._client or httpx.Client(**self._options(httpx.HTTPTransport))
         try:
-            return self._result(request, client.send(self._built(client, request)))
+            return self._result(request, client.send(self._built(client, request, self._retry)))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self._unreachable(error)
 
     async def _asend(self, request: Request) -> Any:
         client = await self._client_of_this_loop()
         try:
-            return self._result(request, await client.send(self._built(client, request)))
+            return self._result(request, await client.send(self._built(client, request, self._aretry)))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self._unreachable(error)
 
@@ -164,16 +172,22 @@ class Transport:
 
     def _options(self, kind: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport]) -> dict[str, Any]:
         parts = urlsplit(self.url)
-        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-        # Reading the certificates takes tens of milliseconds, and without TLS they are of no use.
-        transport = kind(verify=parts.scheme == "https", limits=_CONNECTIONS, proxy=proxy)
+        proxies = getproxies()
+        proxy = None if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all")
+        if proxy and "://" not in proxy:
+            proxy = f"http://{proxy}"
+        try:
+            # Reading the certificates takes tens of milliseconds, and without TLS they are of no use.
+            transport = kind(verify=parts.scheme == "https", limits=_CONNECTIONS, proxy=proxy or None)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise ConfigurationError(f"the proxy that the environment names cannot be used: {error}") from error
         return {
             "transport": RetryTransport(transport=transport, retry=self._retry),
             "headers": self._headers,
             "timeout": self._timeout,
         }
 
-    def _built(self, client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    def _built(self, client: httpx.Client | httpx.AsyncClient, request: Request, retry: Retry) -> httpx.Request:
         content = None
         if request.body is not None:
             content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -183,7 +197,7 @@ class Transport:
             params=dict(request.params) or None,
             content=content,
             headers={"Prefer": "return=minimal"} if request.method == "POST" else None,
-            extensions={"retry": self._retry if request.repeatable else self._retry_unsent},
+            extensions={"retry": retry if request.repeatable else self._retry_unsent},
         )
 
     def _result(self, request: Request, response: httpx.Response) -> Any:
@@ -209,6 +223,8 @@ class Transport:
         detail = told.get("detail") or told.get("message") or told.get("error") or response.text
         shown = self._without_secret(str(detail))[:_LONGEST_TEXT]
         text = f"{self.url} answered {response.status_code} {response.reason_phrase}: {shown}"
+        if response.status_code == 404 and not told.get("type"):
+            text += " (nothing there speaks this API: check the URL, DYNAMIQ_URL and memory_id)"
         if response.status_code in (401, 403):
             return BackendAuthenticationError(f"{text} (check the API key, and which memory and user it is for)")
         if told.get("type") == "PartialWriteError":
@@ -224,6 +240,14 @@ class Transport:
 
     def _without_secret(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
+
+
+def _whole(response: httpx.Response) -> None:
+    response.read()
+
+
+async def _awhole(response: httpx.Response) -> None:
+    await response.aread()
 
 
 async def _closing(client: httpx.AsyncClient) -> AsyncGenerator[None]:

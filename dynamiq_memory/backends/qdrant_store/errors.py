@@ -28,7 +28,13 @@ except ImportError:  # before 1.12
         """Stands for what older clients do not raise."""
 
 
-REMOTE: tuple[type[Exception], ...] = (ApiException, QdrantException, grpc.RpcError, httpx.HTTPError)
+REMOTE: tuple[type[Exception], ...] = (
+    ApiException,
+    QdrantException,
+    grpc.RpcError,
+    httpx.HTTPError,
+    json.JSONDecodeError,
+)
 """What the client raises about a server."""
 LOCAL: tuple[type[Exception], ...] = (ValueError, RuntimeError, KeyError, OSError, sqlite3.Error)
 """What it raises in local mode."""
@@ -72,7 +78,7 @@ def translated(error: Exception, where: str, api_key: str | None) -> DynamiqMemo
         )
     if isinstance(error, httpx.HTTPError) or _code(error) in _UNREACHABLE or _is_broken(error):
         return BackendConnectionError(f"{where} cannot be reached ({said}): check QDRANT_URL and the network")
-    if isinstance(error, ResponseHandlingException):
+    if isinstance(error, ResponseHandlingException | json.JSONDecodeError):
         return BackendError(f"{where} answers what this client does not know: update qdrant-client ({said})")
     return _answered(error, said, where)
 

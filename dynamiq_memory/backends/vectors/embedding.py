@@ -14,6 +14,7 @@ from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, Em
 from dynamiq_memory.messages import Message
 
 _QUERIES_KEPT = 256
+_LONGEST = 1e18
 # JSON in UTF-8, as embedders send it, has no place for these.
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -49,6 +50,14 @@ class MessageEmbedder:
     def expect(self, dimension: int) -> None:
         """Set the dimension of the store's vectors."""
         self.dimension = dimension
+
+    def dimension_of(self, text: str) -> int:
+        """How many numbers the embedder gives; asks it."""
+        try:
+            given = self.embedder.embed_query(text)
+        except Exception as error:
+            raise _translated(error) from error
+        return len(_numbers(given))
 
     def renew_lock(self) -> None:
         """In a forked child: the parent's lock may be held by a thread that the child does not have."""
@@ -124,10 +133,13 @@ class MessageEmbedder:
             found = list(given)
         except TypeError:
             raise EmbedderError(f"the embedder gave a {type(given).__name__}, not a list of vectors") from None
+        except Exception as error:  # it computes when it is read
+            raise _translated(error) from error
         if len(found) != count:
             raise EmbedderError(f"the embedder gave {len(found)} vectors for {count} texts")
-        checked = [_checked(vector) for vector in found]
-        self._check_dimension(list(map(len, checked)))
+        checked = [_numbers(vector) for vector in found]
+        dimension = self._fitting(checked, self.dimension or len(checked[0]))
+        self.dimension = dimension
         vectors = iter([vector if any(vector) else None for vector in checked])
         return [next(vectors) if text else None for text in texts]
 
@@ -139,37 +151,38 @@ class MessageEmbedder:
             return True, self._queries[text]
 
     def _remember(self, text: str, given: Any) -> Vector | None:
-        checked = _checked(given)
-        self._check_dimension([len(checked)])
-        vector = checked if any(checked) else None
+        numbers = _numbers(given)
+        # A query's vector alone fixes nothing: what is stored does.
+        self._fitting([numbers], self.dimension or len(numbers))
+        vector = numbers if any(numbers) else None
         with self._lock:
             self._queries[text] = vector
             if len(self._queries) > _QUERIES_KEPT:
                 self._queries.popitem(last=False)
         return vector
 
-    def _check_dimension(self, lengths: Sequence[int]) -> None:
-        """Check all before any is taken for the store's dimension."""
-        expected = self.dimension if self.dimension is not None else lengths[0]
-        for length in lengths:
-            if length != expected:
+    def _fitting(self, vectors: Sequence[Vector], dimension: int) -> int:
+        for vector in vectors:
+            if len(vector) != dimension:
                 raise ConfigurationError(
-                    f"the embedder's vectors have {length} numbers, those of {self._where} have {expected}: use the "
-                    "embedder that the messages were stored with, or another collection for this one"
+                    f"the embedder's vectors have {len(vector)} numbers, those of {self._where} have {dimension}: use "
+                    "the embedder that the messages were stored with, or another collection for this one"
                 )
-        self.dimension = expected
+        return dimension
 
 
-def _checked(given: Any) -> Vector:
+def _numbers(given: Any) -> Vector:
     try:
         vector = [float(number) for number in (given.tolist() if hasattr(given, "tolist") else given)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise EmbedderError(f"the embedder gave {given!r:.100}, which is no vector of numbers") from None
     if not vector:
         raise EmbedderError("the embedder gave an empty vector")
-    if not all(map(math.isfinite, vector)):
-        raise EmbedderError("the embedder gave a vector with NaN or infinity")
-    return vector
+    # Stores keep 32 bits, and add up squares: larger numbers are infinite there, smaller ones zero.
+    length = math.hypot(*vector)
+    if not length < _LONGEST:
+        raise EmbedderError("the embedder gave a vector with NaN, infinity or numbers beyond 32 bits")
+    return vector if length > 1 / _LONGEST else [0.0] * len(vector)
 
 
 def _clean(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -81,9 +82,22 @@ class Writer:
         replies = yield AtOnce([ask(partial(_fetch_held, ids=group)) for group in groups])
         rows = [row_of(found) for reply in replies for found in reply.objects]
         notes = list({row.uuid for row in rows if row.place[0] == NOTE_TIME})
+        if any(len(reply.objects) >= len(group) + _MOST_NOTES for group, reply in zip(groups, replies, strict=True)):
+            # So many notes may have displaced what was asked for.
+            rows = yield from self._reader.by_ids(ids, PLACE)
         if notes and (yield from self.heal(notes)):
             return (yield from self._held(messages))
-        return {row.uuid: row.place[1] for row in rows}
+        pending: dict[str, float] = {}
+        for note in (yield from self._reader.by_ids(notes, (*PLACE, BODY))):
+            body = json.loads(note.properties[BODY])
+            for uuid in (*body["old"], *body["fresh"]):
+                pending[uuid] = max(pending.get(uuid, -math.inf), body.get("until", math.inf))
+        # What an unfinished replacement would delete and is written now is new: its arrival is behind the note's.
+        return {
+            row.uuid: row.place[1]
+            for row in rows
+            if row.uuid not in notes and row.place[1] > pending.get(row.uuid, -math.inf)
+        }
 
     def _batches(
         self, messages: Sequence[Message], vectors: Sequence[Sequence[float] | None], held: dict[str, int]
@@ -156,7 +170,8 @@ class Writer:
             yield from self._store(batches)
             yield from self._delete_ids(old)
             return
-        note = _note(old=old, new=new, fresh=[uuid for uuid in new if uuid not in held])
+        (until,) = self._arrivals.next(1)
+        note = _note(old=old, new=new, fresh=[uuid for uuid in new if uuid not in held], until=until)
         yield partial(_insert, objects=[note])
         try:
             yield from self._store(batches)
@@ -185,7 +200,10 @@ class Writer:
                 doomed = note["fresh"]
             else:
                 continue  # its writer is at work
-            yield from self._delete_ids([*doomed, row.uuid])
+            # What was written again since stays.
+            until = note.get("until", math.inf)
+            still = [each.uuid for each in (yield from self._reader.by_ids(doomed, PLACE)) if each.place[1] <= until]
+            yield from self._delete_ids([*still, row.uuid])
             changed = True
         return changed
 
