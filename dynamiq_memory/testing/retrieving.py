@@ -85,7 +85,7 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over(filters=SCOPE)
         for number in range(6):
             memory.add_many(_turn(number, "zebra"))
-        for limit in range(8, 24):
+        for limit in range(8, 24, 3):
             given = contents(memory.get_agent_conversation("zebra question", limit=limit, strategy=strategy))
             whole = [f"answer {number}" in given for number in range(6) if f"question {number} zebra" in given]
             assert all(whole)
@@ -125,14 +125,13 @@ class RetrievingConformance(ConformanceBase):
     @pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
     def test_tokens_are_a_limit_too(self, store: Twin, strategy: str) -> None:
         memory = store.over(filters=SCOPE, token_counter=lambda message: len(message.text))
-        for number in range(100):
-            memory.add_many([say(f"apple {number:04}"), say("1234567890", "assistant")])
+        memory.add_many([each for n in range(40) for each in (say(f"apple {n:04}"), say("1234567890", "assistant"))])
         given = memory.get_agent_conversation("apple", limit=200, strategy=strategy, max_tokens=105)
         assert len(given) == 10
         assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=10) != []
         assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=9) == []
         everything = memory.get_agent_conversation("apple", limit=200, max_tokens=10**6, strategy=strategy)
-        assert len(everything) == 200
+        assert len(everything) == 80
 
     def test_a_message_too_long_for_the_tokens_hides_nothing_else(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE, token_counter=lambda message: len(message.text))

@@ -9,12 +9,17 @@ import pytest
 from dynamiq_memory import MemoryBackend
 from dynamiq_memory.backends import PostgreSQL
 from dynamiq_memory.testing import MemoryBackendConformance
+from dynamiq_memory.testing.changing import ChangingConformance
+from dynamiq_memory.testing.deleting import DeletingConformance
+from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.searching import SearchingConformance
+from dynamiq_memory.testing.stateful import StatefulConformance
 from tests.embedders import NGrams
 from tests.servers import PostgreSQLServer
 
 
 class TestPostgreSQL(MemoryBackendConformance):
-    stateful_examples = 20
+    stateful_examples = 10
 
     @pytest.fixture
     def backend(self, postgresql_url: str, postgresql_table: str) -> Iterator[MemoryBackend]:
@@ -22,8 +27,12 @@ class TestPostgreSQL(MemoryBackendConformance):
             yield backend
 
 
-class TestPostgreSQLWithVectors(MemoryBackendConformance):
-    stateful_examples = 20
+class TestPostgreSQLWithVectors(
+    ReadingConformance, SearchingConformance, DeletingConformance, ChangingConformance, StatefulConformance
+):
+    """What vectors are a part of; the rest is the same code as without them."""
+
+    stateful_examples = 6
 
     @pytest.fixture
     def backend(self, postgresql_server: PostgreSQLServer, postgresql_table: str) -> Iterator[MemoryBackend]:
