@@ -6,10 +6,12 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import QdrantClient
 
 from dynamiq_memory.backends import Qdrant
 from dynamiq_memory.backends.qdrant_store import reader, writer
@@ -51,7 +53,10 @@ def test_the_cost_of_each_operation(server: QdrantServer, store: Qdrant, twin: C
         (lambda: own.around(anchors, 2, 2), ["POST points", "POST points/query/batch"]),
         (lambda: own.count(SCOPE), ["POST points/count"]),
         (lambda: own.replace(SCOPE, [say("plum")]), ["POST points", "POST points/batch"]),
-        (lambda: own.delete(user_id="user-1"), ["POST points/payload", "POST points/count", "POST points/delete"]),
+        (
+            lambda: own.delete(user_id="user-1"),
+            ["POST points/payload", "POST points/count", "POST points/delete", "POST points/delete"],
+        ),
     ]
     for operation, expected in costs:
         server.requests.clear()
@@ -257,6 +262,29 @@ def test_what_is_being_deleted_is_read_no_more(server: QdrantServer, store: Qdra
     assert store.count() == 0
     store.add(first)
     assert contents(store.get_all()) == ["apple"]
+
+
+def test_what_could_not_be_erased_is_erased_later(
+    server: QdrantServer, store: Qdrant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_many([say("apple"), say("apple pie")])
+
+    def points() -> int:
+        with closing(QdrantClient(url=server.url, check_compatibility=False)) as client:
+            return client.count(store.index_name).count
+
+    before = points()
+    server.faults = lambda request: Broken() if request.path.endswith("/delete") else None
+    with pytest.raises(BackendError, match="not yet erased: delete the same once more, after 20 minutes"):
+        store.delete(user_id="user-1")
+    server.faults = lambda _: None
+    assert store.delete(user_id="user-1") == 0
+    assert points() == before  # another might be taking them
+    monkeypatch.setattr(writer, "_period", lambda since: f"period {10**9 + since}")
+    store.delete(user_id="user-2")
+    assert points() == before
+    assert store.delete(user_id="user-1") == 0
+    assert points() == before - 2
 
 
 def test_a_replacement_that_fails_loses_nothing(server: QdrantServer, store: Qdrant) -> None:

@@ -130,7 +130,7 @@ def complete(ask: Ask, wanted: Wanted, *, local: bool) -> None:
     about = ask("retrieve", ids=[_ABOUT], with_payload=True, with_vectors=False)
     if not about:
         # It is marked as gone, so that nothing reads it.
-        note = {"version": VERSION, "tokenizer": wanted.tokenizer, points.GONE: "never: this is about the collection"}
+        note = {"version": VERSION, "tokenizer": wanted.tokenizer, points.GONE: points.NEVER_GONE}
         ask("upsert", points=[models.PointStruct(id=_ABOUT, vector={}, payload=note)], wait=True)
         return
     payload = about[0].payload

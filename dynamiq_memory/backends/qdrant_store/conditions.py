@@ -41,6 +41,11 @@ class Native:
         """The client's object, which leaves out what is being deleted."""
         return models.Filter(must=[*self.must, _ALIVE], must_not=list(self.must_not) or None)
 
+    def left_behind(self, periods: Sequence[str]) -> models.Filter:
+        """What matches and was marked as gone, in none of some periods."""
+        kept = models.FieldCondition(key=points.GONE, match=models.MatchAny(any=[*periods, points.NEVER_GONE]))
+        return models.Filter(must=list(self.must) or None, must_not=[*self.must_not, _ALIVE, kept])
+
 
 def native(where: Filter) -> Native | None:
     """Translate a filter.

@@ -44,6 +44,8 @@ LENGTH = "length"
 MESSAGE = "message"
 LARGE = "large"
 GONE = "gone"
+NEVER_GONE = "never: this is about the collection"
+"""What marks the point that is no message, so that nothing reads it."""
 
 WHOLE = [MESSAGE, LARGE, ORDER, TIMESTAMP, ARRIVAL]
 """The fields that a message and its place are made of."""

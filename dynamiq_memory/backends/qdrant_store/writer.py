@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from dynamiq_memory.ranking.tokenizer import terms_of
 _MOST_BYTES = 8_000_000
 _MOST_POINTS = 500
 _IDS_AT_ONCE = 1000
+# Seconds; nobody reads what he has marked for longer.
+_PERIOD = 600
 
 
 class Writer:
@@ -103,7 +106,7 @@ class Writer:
             chosen = [translated.and_(ids).filter for ids in _ids([stored.id for stored in found])]
         token = uuid.uuid4().hex
         for each in chosen:
-            mark = {"payload": {points.GONE: token}, "points": each, "wait": True}
+            mark = {"payload": {points.GONE: [token, _period(0)]}, "points": each, "wait": True}
             yield Ask("set_payload", {**mark, "ordering": models.WriteOrdering.STRONG})
         if not chosen:
             return [], 0
@@ -114,9 +117,20 @@ class Writer:
         else:
             count = (yield Ask("count", {"count_filter": is_deleted_by(token), "exact": True})).count
         if count:
-            selector = models.FilterSelector(filter=is_deleted_by(token))
-            yield Ask("delete", {"points_selector": selector, "wait": True})
+            try:
+                yield from self._erase(is_deleted_by(token))
+            except BackendError as error:
+                raise BackendError(
+                    f"{error} (the messages are deleted and no longer read, but not yet erased: delete the same once "
+                    f"more, after {2 * _PERIOD // 60} minutes)"
+                ) from error
+        if translated.exact:
+            # What an earlier call has marked and could not erase; not what others are reading at this moment.
+            yield from self._erase(translated.left_behind([_period(0), _period(-1)]))
         return taken, count
+
+    def _erase(self, marked: models.Filter) -> Operation[None]:
+        yield Ask("delete", {"points_selector": models.FilterSelector(filter=marked), "wait": True})
 
     def _points(self, messages: Sequence[Message]) -> Operation[list[models.PointStruct]]:
         # Whatever can fail, an embedder above all, comes before anything is written.
@@ -192,6 +206,11 @@ def _size(point: models.PointStruct) -> int:
         + (32 * len(words.indices) if words is not None else 0)
         + 500
     )
+
+
+def _period(since: int) -> str:
+    """The present stretch of time, or one before it."""
+    return f"period {int(time.time()) // _PERIOD + since}"
 
 
 def _ids(ids: Sequence[str]) -> Iterator[models.HasIdCondition]:
