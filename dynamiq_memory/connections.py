@@ -10,6 +10,7 @@ import os
 from enum import StrEnum
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -22,6 +23,12 @@ def _from_env(name: str, default: Any = None) -> Any:
 
 def _region() -> str | None:
     return os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or None
+
+
+def without_secrets(url: str) -> str:
+    """A URL without its user, password, query and fragment, to be shown."""
+    parsed = urlsplit(url)
+    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def plain(secret: SecretStr | str | None) -> str | None:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.backends.vectors import MessageEmbedder
 from dynamiq_memory.connections import Qdrant as QdrantConnection
-from dynamiq_memory.connections import plain
+from dynamiq_memory.connections import plain, without_secrets
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
@@ -127,7 +127,7 @@ class Qdrant(MemoryBackend):
         self.max_message_bytes = max_message_bytes
         address, given = _address(connection, path, prefer_grpc=prefer_grpc, grpc_port=grpc_port, timeout=timeout)
         self._address = address
-        place = address.path or _without_secrets(address.url) or "the given client"
+        place = address.path or (address.url and without_secrets(address.url)) or "the given client"
         self._where = f"Qdrant collection {index_name!r} ({place})"
         self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._where)
         self._clients = Clients(address, given, self._where)
@@ -223,7 +223,7 @@ class Qdrant(MemoryBackend):
         """Describe the backend without its secrets and messages."""
         return super().to_dict() | {
             "index_name": self.index_name,
-            "url": _without_secrets(self._address.url),
+            "url": self._address.url and without_secrets(self._address.url),
             "path": self._address.path,
             "metric": self.metric,
             "dimension": self._embedder.dimension if self._embedder is not None else None,
@@ -231,9 +231,8 @@ class Qdrant(MemoryBackend):
 
     def __repr__(self) -> str:
         """Name the collection."""
-        return (
-            f"Qdrant(index_name={self.index_name!r}, at={self._address.path or _without_secrets(self._address.url)!r})"
-        )
+        place = self._address.path or (self._address.url and without_secrets(self._address.url))
+        return f"Qdrant(index_name={self.index_name!r}, at={place!r})"
 
     async def aclose(self) -> None:
         """Release what the backend opened; see `close`."""
@@ -465,13 +464,6 @@ def _address(connection: Any, path: str | Path | None, **settings: Any) -> tuple
             "Qdrant's url must begin with http:// or https://: correct QDRANT_URL or Qdrant(url=…)"
         )
     return Address(url=url, api_key=plain(connection.api_key), **settings), None
-
-
-def _without_secrets(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parsed = urlsplit(url)
-    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _views(found: Sequence[Stored]) -> list[Message]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from dynamiq_memory.connections import OpenAI as OpenAIConnection
-from dynamiq_memory.connections import plain
+from dynamiq_memory.connections import plain, without_secrets
 from dynamiq_memory.embedders.base import ThreadedEmbedder
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
@@ -118,7 +118,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
 
     def __repr__(self) -> str:
         """Name the model and the server."""
-        return f"OpenAIDocumentEmbedder(model={self.model!r}, url={self.url!r})"
+        return f"OpenAIDocumentEmbedder(model={self.model!r}, url={without_secrets(self.url)!r})"
 
     def close(self) -> None:
         """Close the connections that were made here; a client that was given stays open."""
@@ -200,13 +200,19 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
             return self._embed([_first_bytes(texts[0], half)])
         except openai.OpenAIError as error:
             raise self._translated(error) from error
-        return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+        items = list(answer.data)
+        places = [getattr(item, "index", None) for item in items]
+        if sorted(places, key=str) == sorted(range(len(items)), key=str):
+            items.sort(key=lambda item: item.index)
+        elif any(place is not None for place in places):  # some servers number nothing, and answer in order
+            raise EmbedderError(f"{self!r}: the server numbered the vectors {places!r:.100}, not those of the texts")
+        return [item.embedding for item in items]
 
     def _translated(self, error: openai.OpenAIError) -> DynamiqMemoryError:
         said = str(error)
         if self._key:
             said = said.replace(self._key, "…")
-        where = f"the embedder {self.model} at {self.url}"
+        where = f"the embedder {self.model} at {without_secrets(self.url)}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return BackendAuthenticationError(f"{where} refuses the key ({said}): correct OPENAI_API_KEY")
         if isinstance(error, openai.APIConnectionError):
