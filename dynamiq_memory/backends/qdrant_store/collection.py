@@ -131,7 +131,9 @@ def complete(ask: Ask, wanted: Wanted, *, local: bool) -> None:
     if not about:
         # It is marked as gone, so that nothing reads it.
         note = {"version": VERSION, "tokenizer": wanted.tokenizer, points.GONE: points.NEVER_GONE}
-        ask("upsert", points=[models.PointStruct(id=_ABOUT, vector={}, payload=note)], wait=True)
+        # The local mode of old clients fails in a search by words before there are any.
+        words = {points.WORDS: models.SparseVector(indices=[0], values=[1.0])}
+        ask("upsert", points=[models.PointStruct(id=_ABOUT, vector=words, payload=note)], wait=True)
         return
     payload = about[0].payload
     if payload["version"] != VERSION:
