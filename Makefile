@@ -9,6 +9,8 @@ BIN := .venv/bin
 # Never fetch an interpreter; use the one at hand.
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
+# Many tests start processes, which would otherwise compile all that they import.
+unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt)
 ARGS ?=
 # Names and versions only: an address would tie the repository to one package registry.
@@ -18,11 +20,10 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 
 # The dynamiq package pins older versions of what the rest uses: an environment of its own.
 AGENTS := .venv-dynamiq/bin
-AGENTS_TESTS := adapters/dynamiq/tests tests/conformance/test_conformance_sqlite.py::TestSQLiteFile \
-	tests/conformance/test_conformance_postgresql.py::TestPostgreSQL
-# The stores whose clients it holds back, synchronously: their asynchronous twins run the same plans.
-OLD_CLIENTS := $(addprefix tests/conformance/test_conformance_,qdrant.py::TestQdrantInMemory \
-	pinecone.py::TestPinecone weaviate.py)
+AGENTS_TESTS := adapters/dynamiq/tests $(addprefix tests/conformance/test_conformance_,postgresql.py::TestPostgreSQL \
+	sqlite.py::TestSQLiteFile qdrant.py::TestQdrantInMemory pinecone.py::TestPinecone weaviate.py)
+# All of it synchronously, and asynchronously where the stores' old clients do that in a way of their own.
+AGENTS_CHOICE := -k "not async or test_dynamiq or TestPostgreSQL or TestWeaviate"
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
@@ -38,8 +39,7 @@ test: .venv/.dev agents .venv/.browser ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
-	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_TESTS)
-	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider -k "not async" $(OLD_CLIENTS)
+	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_CHOICE) $(AGENTS_TESTS)
 
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
 	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \
@@ -85,7 +85,8 @@ clean: ## Remove the environment and caches
 	@touch $@
 
 .venv/.dev: $(PACKAGE) | .venv/bin/python
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt --editable . --group dev
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints/dev.txt \
+		--editable . --group dev
 	@touch $@ .venv/.demo
 
 # For the tests of the viewer, which are skipped where there is no browser, unless DYNAMIQ_MEMORY_REQUIRE_SERVERS=1.
@@ -105,6 +106,6 @@ clean: ## Remove the environment and caches
 
 .venv-dynamiq/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-dynamiq
-	$(UV) pip install --quiet --compile-bytecode --python $(AGENTS)/python --constraint constraints/dynamiq.txt \
+	$(UV) pip install --quiet --python $(AGENTS)/python --constraint constraints/dynamiq.txt \
 		--editable . --editable adapters/dynamiq --group adapters/dynamiq/pyproject.toml:dev
 	@touch $@

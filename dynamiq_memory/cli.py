@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+from dynamiq_memory import __version__
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
 
 try:
@@ -21,7 +22,7 @@ except ImportError as error:
         sys.exit(f"error: {_missing}")  # a command shows no traceback
     raise _missing from error
 
-app = typer.Typer(help="Conversation memory for AI agents, as a service.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
@@ -30,10 +31,27 @@ KeysFile = Annotated[
 ]
 _DEFAULT_KEYS = Path("dynamiq-memory-keys.db")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
+_COLUMNS = ("ID", "STATE", "MADE (UTC)", "MEMORIES", "USERS", "NAME")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dynamiq-memory {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Conversation memory for AI agents, as a service."""
 
 
 @app.command()
 def serve(
+    context: typer.Context,
     backend: Annotated[str, typer.Option(envvar="DYNAMIQ_MEMORY_BACKEND", help="The store, as a URL.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8000,
@@ -60,6 +78,12 @@ def serve(
         from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
         from dynamiq_memory.server.settings import MEBIBYTE, Settings  # noqa: PLC0415
 
+        source = context.get_parameter_source("keys")
+        if source is not None and source.name != "DEFAULT" and not keys.exists():
+            raise ConfigurationError(
+                f"there is no file of keys {str(keys)!r}: make a key with `dynamiq-memory keys create --keys {keys} "
+                "--memory …`, or name no file to let everybody on this machine in"
+            )
         found = KeyStore(keys) if keys.exists() else None
         # A key that was revoked still says that keys are wanted.
         asked = found if found is not None and found.all() else None
@@ -95,8 +119,11 @@ def create_key(
         from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
 
         with KeyStore(keys) as store:
+            is_first = not store.all()
             _, text = store.create(memory, user, name)
     typer.echo(text)
+    if is_first:
+        typer.echo(f"{keys} holds its first key: start a service again that runs without keys", err=True)
 
 
 @keys_app.command("list")
@@ -109,6 +136,10 @@ def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
         if keys.exists():
             with KeyStore(keys) as store:
                 found = store.all()
+    if not found:
+        typer.echo(f"there are no keys in {keys}", err=True)
+        return
+    typer.echo("\t".join(_COLUMNS))
     for key in found:
         made = dt.datetime.fromtimestamp(key.created_at, dt.UTC).strftime("%Y-%m-%d %H:%M")
         state = "valid" if key.revoked_at is None else "revoked"

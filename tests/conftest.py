@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -37,6 +38,12 @@ hypothesis.settings.load_profile("dynamiq-memory")
 
 NewStore = Callable[..., "MemoryBackend"]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests that stay to the end would be looked through at each collection of garbage.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

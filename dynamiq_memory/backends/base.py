@@ -463,6 +463,7 @@ class MemoryBackend(Closing, ABC):
     def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
         """Replace as `replace` promises. By default without a transaction: a crash can double, never lose."""
         old = {_key(message): message for message in self._read(where, None, None, None)}
+        check_places(list(old.values()), messages)
         if messages:
             self._write(messages)
         for message in messages:
@@ -719,6 +720,26 @@ def those_among(messages: Sequence[Message], stored: Iterable[Message]) -> list[
     """Those of messages of which a version is among the stored ones."""
     keys = {_key(message) for message in stored}
     return [message for message in messages if _key(message) in keys]
+
+
+def check_places(stored: Sequence[Message], messages: Sequence[Message]) -> None:
+    """Check that a replacement comes in the order given, in a store where a new version takes the place of the old.
+
+    Args:
+        stored: What is replaced, in its order.
+        messages: What comes.
+
+    Raises:
+        BackendError: It would not: among equal times the stored ones would keep theirs.
+    """
+    wanted = {_key(message): message for message in messages}
+    kept = [wanted[key] for key in map(_key, stored) if key in wanted]
+    placed = list({_key(message): message for message in (*kept, *messages)})
+    result = sorted(placed, key=lambda key: wanted[key].timestamp or 0.0)
+    if result != sorted(wanted, key=lambda key: wanted[key].timestamp or 0.0):
+        raise BackendError(
+            "this store cannot change the order of messages of the same time: give them the times that they are to have"
+        )
 
 
 def _key(message: Message) -> tuple[str | None, str | None, str]:

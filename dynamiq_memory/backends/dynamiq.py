@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.backends.urls import Readers, check_server, options_in
 from dynamiq_memory.connections import Dynamiq as DynamiqConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, MissingDependencyError
 from dynamiq_memory.filters import Filter
@@ -34,7 +35,7 @@ from dynamiq_memory.backends.platform.served import Served
 _SERVICE = "dynamiq-memory"
 # What may answer a question for which the platform has no answer.
 _UNKNOWN = (400, 404, 405, 422, 501)
-_OPTIONS = ("user_id", "session_id", "timeout", "limit", "retries")
+_READERS: Readers = {"user_id": str, "session_id": str, "timeout": float, "limit": int, "retries": int}
 
 # What a forked child has of its parent's connections: collecting it would end them for the parent, too.
 _inherited: list[Transport] = []
@@ -122,18 +123,9 @@ class Dynamiq(MemoryBackend):
         base, _, memory_id = parts.path.rpartition("/")
         if "@" in parts.netloc:
             raise ConfigurationError("the URL of a Dynamiq backend has no place for a key: set DYNAMIQ_API_KEY")
-        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        unknown = options.keys() - set(_OPTIONS)
-        if unknown or not memory_id or not parts.netloc:
-            what = f"has the unknown option {min(unknown)!r}" if unknown else "names no server or no memory"
-            raise ConfigurationError(f"{url!r} {what}: write dynamiq+https://host/memory_id")
-        readers: dict[str, type] = {"timeout": float, "limit": int, "retries": int}
-        for name, read in readers.items():
-            if name in options:
-                try:
-                    options[name] = read(options[name])
-                except ValueError:
-                    raise ConfigurationError(f"{name}={options[name]!r} in {url!r} is no number") from None
+        if not memory_id or not parts.netloc:
+            raise ConfigurationError(f"{url!r} names no server or no memory: write dynamiq+https://host/memory_id")
+        options = options_in(parts.query, f"dynamiq+{parts.scheme}", _READERS)
         connection = DynamiqConnection(url=f"{parts.scheme}://{parts.netloc}{base}")
         return cls(connection, unquote(memory_id), **options)
 
@@ -243,8 +235,7 @@ def _settings(connection: Any) -> tuple[str, dict[str, str], str | None]:
     url = connection.url
     if isinstance(url, str) and ("@" in url or "?" in url or "#" in url):
         raise ConfigurationError("url has no place for a password or a token: give the api_key, or headers")
-    if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigurationError(f"url={url!r} is no http:// or https:// URL of a server")
+    check_server(url, f"url={url!r}")
     key = connection.api_key
     key = key.get_secret_value() if hasattr(key, "get_secret_value") else key
     headers = {str(name): str(value) for name, value in dict(connection.headers or {}).items()}

@@ -9,9 +9,10 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
+from dynamiq_memory.backends.urls import Readers, options_in, yes_or_no
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, check_identifier, views
@@ -41,7 +42,6 @@ _MOST_RANKED = 100_000
 _LONGEST_TTL = 100 * 366 * 24 * 3600
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
-_YES_OR_NO = {"true": True, "false": False}
 
 # What a forked child has of its parent's clients: collecting them would take connections apart that the parent uses.
 _inherited: list[Any] = []
@@ -181,22 +181,12 @@ class DynamoDB(MemoryBackend):
             ConfigurationError: It is no such URL, or an option is wrong.
         """
         parsed = urlsplit(url)
-        options: dict[str, Any] = dict(parse_qsl(parsed.query, keep_blank_values=True))
         if parsed.scheme != "dynamodb" or not parsed.netloc or parsed.path.strip("/") or "@" in parsed.netloc:
             raise ConfigurationError(
                 "the URL is none of DynamoDB: write dynamodb://table?region=eu-west-1, without credentials, which the "
                 "environment gives"
             )
-        unknown = sorted(set(options) - {*_READERS, "region", "endpoint_url", "billing_mode"})
-        if unknown:
-            raise ConfigurationError(f"a dynamodb:// URL has no option {unknown[0]!r}")
-        for name, read in _READERS.items():
-            if name in options:
-                try:
-                    options[name] = read(options[name])
-                except (KeyError, ValueError):
-                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
-        return cls(None, unquote(parsed.netloc), **options)
+        return cls(None, unquote(parsed.netloc), **options_in(parsed.query, "dynamodb", _READERS))
 
     def to_url(self) -> str | None:
         """The URL of the table; None if the client or the ranking is the caller's."""
@@ -357,9 +347,12 @@ class DynamoDB(MemoryBackend):
         return self._made
 
 
-_READERS: dict[str, Any] = {
-    "create_if_not_exist": _YES_OR_NO.__getitem__,
-    "consistent_reads": _YES_OR_NO.__getitem__,
+_READERS: Readers = {
+    "region": str,
+    "endpoint_url": str,
+    "billing_mode": str,
+    "create_if_not_exist": yes_or_no,
+    "consistent_reads": yes_or_no,
     "ttl": float,
 }
 

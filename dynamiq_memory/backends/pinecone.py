@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session, latest_first
 from dynamiq_memory.backends.pinecone_index.installed import check_installation
+from dynamiq_memory.backends.urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.vectors import MessageEmbedder
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.filters import Filter
@@ -73,7 +74,6 @@ _PLANNED = (
     "empty",
 )
 _PROBE = "dimension"
-_YES_OR_NO = {"true": True, "false": False}
 
 # What a forked child has of its parent's clients: collecting them would take connections apart that the parent uses.
 _inherited: list[Any] = []
@@ -228,21 +228,14 @@ class Pinecone(MemoryBackend):
             ConfigurationError: It is no such URL, or an option is wrong.
         """
         parsed = urlsplit(url)
-        options: dict[str, Any] = dict(parse_qsl(parsed.query, keep_blank_values=True))
         if parsed.scheme != "pinecone" or not parsed.netloc or parsed.path.strip("/") or "@" in parsed.netloc:
             raise ConfigurationError(
                 "the URL is none of Pinecone: write pinecone://index?namespace=chats, without an API key, which the "
                 "environment gives"
             )
-        known = {"namespace", "metric", "index_type", "cloud", "region", "environment", "pod_type"}
-        unknown = sorted(set(options) - known - {"create_if_not_exist", "embedder"})
-        if unknown:
-            raise ConfigurationError(f"a pinecone:// URL has no option {unknown[0]!r}")
-        if "create_if_not_exist" in options:
-            given = options["create_if_not_exist"]
-            if given not in _YES_OR_NO:
-                raise ConfigurationError(f"create_if_not_exist={given!r} in the URL is wrong: write true or false")
-            options["create_if_not_exist"] = _YES_OR_NO[given]
+        texts = ("namespace", "metric", "index_type", "cloud", "region", "environment", "pod_type", "embedder")
+        readers: Readers = {**dict.fromkeys(texts, str), "create_if_not_exist": yes_or_no}
+        options = options_in(parsed.query, "pinecone", readers)
         from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - only here
 
         model = options.pop("embedder", None)

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -59,6 +59,7 @@ from dynamiq_memory.backends.sql.postgresql_errors import AT_COMMIT, is_disconne
 from dynamiq_memory.backends.sql.rows import from_rows
 from dynamiq_memory.backends.sql.schema import DIMENSION_KEY, make_tables
 from dynamiq_memory.backends.sql.stale import StaleConnections
+from dynamiq_memory.backends.urls import Readers, read_options, yes_or_no
 from dynamiq_memory.backends.vectors.embedding import MessageEmbedder
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.exceptions import (
@@ -94,7 +95,14 @@ _BATCH_ON_THE_LOOP = 50
 _BATCH_LOCKS = 256
 _EMBEDDED_AT_ONCE = 500
 _REPEATABLE = frozenset({"read", "search", "around", "rank", "count", "sessions", "write", "replace"})
-_OPTIONS = ("table_name", "schema", "create_if_not_exist", "pool_size", "pool_timeout", "statement_timeout")
+_READERS: Readers = {
+    "table_name": str,
+    "schema": str,
+    "create_if_not_exist": yes_or_no,
+    "pool_size": int,
+    "pool_timeout": float,
+    "statement_timeout": float,
+}
 
 # The connection of an asynchronous operation, which the synchronous code within it uses.
 _given: ContextVar[Connection | None] = ContextVar("dynamiq_memory_postgresql_connection", default=None)
@@ -210,19 +218,13 @@ class PostgreSQL(SQLBackend):
             ConfigurationError: It is no such URL, or an option is wrong.
         """
         parsed = _url_of(url)
-        options: dict[str, Any] = {key: value for key, value in parsed.query.items() if key in _OPTIONS}
-        readers: dict[str, Callable[[str], Any]] = {
-            "pool_size": int,
-            "pool_timeout": float,
-            "statement_timeout": float,
-            "create_if_not_exist": _yes_or_no,
-        }
-        for name, read in readers.items():
-            if name in options:
-                try:
-                    options[name] = read(options[name])
-                except (KeyError, TypeError, ValueError):
-                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
+        given = {}
+        for name in _READERS.keys() & parsed.query.keys():
+            text = parsed.query[name]
+            if not isinstance(text, str):
+                raise ConfigurationError(f"{name} stands in the URL more than once")
+            given[name] = text
+        options = read_options(given, _READERS)
         rest = parsed.difference_update_query(list(options))
         return cls(rest.render_as_string(hide_password=False), **options)
 
@@ -675,10 +677,6 @@ def _checked_name(what: str, name: str) -> str:
     if not isinstance(name, str) or not name or not is_clean(name) or len(name.encode()) > _LONGEST_NAME:
         raise ConfigurationError(f"{what}={name!r} cannot be used: give a string of 1 to {_LONGEST_NAME} bytes")
     return name
-
-
-def _yes_or_no(text: str) -> bool:
-    return {"true": True, "false": False}[text]
 
 
 def _number(*names: str | None) -> Any:

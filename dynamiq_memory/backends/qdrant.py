@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.urls import Readers, check_server, options_in, yes_or_no
 from dynamiq_memory.backends.vectors import MessageEmbedder
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.connections import plain, without_secrets
@@ -42,7 +43,6 @@ _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 10_000
 _CANDIDATES = 100
 _PROBE = "dimension"
-_YES_OR_NO = {"true": True, "false": False}
 
 
 class Qdrant(MemoryBackend):
@@ -160,22 +160,12 @@ class Qdrant(MemoryBackend):
             ConfigurationError: It is no such URL, or an option is wrong.
         """
         parsed = urlsplit(url)
-        options: dict[str, Any] = dict(parse_qsl(parsed.query, keep_blank_values=True))
         if parsed.scheme != "qdrant" or "@" in parsed.netloc or parsed.path in ("", "/"):
             raise ConfigurationError(
                 "the URL is none of Qdrant: write qdrant://localhost:6333/collection for a server, without its key, "
                 "which QDRANT_API_KEY gives, or qdrant:///folder?collection=name for a folder"
             )
-        known = {*_READERS, "embedder"} | (set() if parsed.netloc else {"collection"})
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise ConfigurationError(f"this qdrant:// URL has no option {unknown[0]!r}")
-        for name, read in _READERS.items():
-            if name in options:
-                try:
-                    options[name] = read(options[name])
-                except (KeyError, ValueError):
-                    raise ConfigurationError(f"{name}={options[name]!r} in the URL is wrong") from None
+        options = options_in(parsed.query, "qdrant", _READERS if parsed.netloc else {**_READERS, "collection": str})
         model = options.pop("embedder", None)
         if model is not None:
             from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
@@ -427,20 +417,27 @@ class Qdrant(MemoryBackend):
                 await asyncio.sleep(wait)
 
 
-_READERS: dict[str, Any] = {
-    "https": _YES_OR_NO.__getitem__,
-    "prefer_grpc": _YES_OR_NO.__getitem__,
-    "create_if_not_exist": _YES_OR_NO.__getitem__,
+_READERS: Readers = {
+    "https": yes_or_no,
+    "prefer_grpc": yes_or_no,
+    "create_if_not_exist": yes_or_no,
     "grpc_port": int,
+    "embedder": str,
 }
+
+
+def _folder(connection: Any, path: str | Path) -> Address:
+    if connection is not None:
+        raise ConfigurationError("give either connection or path: a folder needs no server")
+    if Path(path).is_file():
+        raise ConfigurationError(f"{str(path)!r} is a file: path names a folder, which is made if there is none")
+    return Address(path=str(path))
 
 
 def _address(connection: Any, path: str | Path | None, **settings: Any) -> tuple[Address, QdrantClient | None]:
     """What was given as a connection: where that is, or the caller's client."""
     if path is not None:
-        if connection is not None:
-            raise ConfigurationError("give either connection or path: a folder needs no server")
-        return Address(path=str(path)), None
+        return _folder(connection, path), None
     if isinstance(connection, QdrantClient):
         return Address(), connection
     if isinstance(connection, AsyncQdrantClient):
@@ -459,10 +456,7 @@ def _address(connection: Any, path: str | Path | None, **settings: Any) -> tuple
             f"{type(connection).__name__}"
         )
     url = connection.url
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            "Qdrant's url must begin with http:// or https://: correct QDRANT_URL or Qdrant(url=…)"
-        )
+    check_server(url, "Qdrant's url (QDRANT_URL or Qdrant(url=…))")
     return Address(url=url, api_key=plain(connection.api_key), **settings), None
 
 

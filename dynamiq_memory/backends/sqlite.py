@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import (
     Boolean,
@@ -39,6 +39,7 @@ from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.sql.backend import SQLBackend
 from dynamiq_memory.backends.sql.opening import Legacy, open_tables
 from dynamiq_memory.backends.sql.schema import make_tables
+from dynamiq_memory.backends.urls import Readers, options_in, yes_or_no
 from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.filters import Absent, Condition, OneOf, Range
 from dynamiq_memory.messages import Message
@@ -161,23 +162,8 @@ class SQLite(SQLBackend):
                 f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
                 "(sqlite:///conversations.db), four before an absolute one"
             )
-        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        unknown = options.keys() - {"index_name", "timeout", "synchronous", "create_if_not_exist"}
-        if unknown:
-            raise ConfigurationError(
-                f"{url!r} has the unknown option {min(unknown)!r}: use index_name, timeout, synchronous or "
-                "create_if_not_exist"
-            )
-        if "timeout" in options:
-            try:
-                options["timeout"] = float(options["timeout"])
-            except ValueError:
-                raise ConfigurationError(f"timeout={options['timeout']!r} in {url!r} is no number") from None
-        if "create_if_not_exist" in options:
-            given = options["create_if_not_exist"]
-            if given not in ("true", "false"):
-                raise ConfigurationError(f"create_if_not_exist={given!r} in {url!r} must be true or false")
-            options["create_if_not_exist"] = given == "true"
+        readers: Readers = {"index_name": str, "timeout": float, "synchronous": str, "create_if_not_exist": yes_or_no}
+        options = options_in(parts.query, "sqlite", readers)
         return cls(unquote(parts.path)[1:] or _MEMORY, **options)
 
     def to_url(self) -> str | None:

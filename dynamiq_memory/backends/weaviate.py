@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.vectors import MessageEmbedder
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -53,7 +54,6 @@ _GRPC_MARGIN = 256 * 1024
 _AT_ONCE = 8
 # Older ones count by GraphQL, into whose text the client would write filters.
 _OLDEST_SERVER = (1, 29)
-_YES_OR_NO = {"true": True, "false": False}
 
 
 class Weaviate(MemoryBackend):
@@ -173,26 +173,17 @@ class Weaviate(MemoryBackend):
                 "the URL is none of Weaviate: write weaviate://host:8080/Collection?grpc_port=50051, without a key, "
                 "which the environment gives"
             )
-        given = dict(parse_qsl(parsed.query, keep_blank_values=True))
-        readers: dict[str, Any] = {
+        readers: Readers = {
             "grpc_host": str,
             "grpc_port": int,
-            "secure": _YES_OR_NO.__getitem__,
-            "create_if_not_exist": _YES_OR_NO.__getitem__,
+            "secure": yes_or_no,
+            "create_if_not_exist": yes_or_no,
             "tenant_name": str,
             "alpha": float,
             "consistency_level": str,
             "embedder": str,
         }
-        unknown = sorted(set(given) - set(readers))
-        if unknown:
-            raise ConfigurationError(f"a weaviate:// URL has no option {unknown[0]!r}")
-        options: dict[str, Any] = {}
-        for key, text in given.items():
-            try:
-                options[key] = readers[key](text)
-            except (KeyError, ValueError):
-                raise ConfigurationError(f"{key}={text!r} in the URL is wrong") from None
+        options = options_in(parsed.query, "weaviate", readers)
         try:
             port = parsed.port or 443
         except ValueError:

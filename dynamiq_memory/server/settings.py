@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.server.partition import MEMORY_ID_PATTERN
 
 MEBIBYTE = 1024 * 1024
 
@@ -33,7 +35,9 @@ class Settings:
     local_only: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the numbers and the memory's id."""
+        if self.memory_id is not None and not re.fullmatch(MEMORY_ID_PATTERN, self.memory_id):
+            raise ConfigurationError(f"memory id {self.memory_id!r} must be of letters, digits, '.', '_' and '-'")
         for name in ("max_body_bytes", "max_page_size", "max_results"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be 1 or more, not {getattr(self, name)!r}")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dynamiq_memory.exceptions import InvalidArgumentError, MessageError
+from dynamiq_memory.exceptions import BackendError, InvalidArgumentError, MessageError
+from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
 
 
@@ -92,6 +93,28 @@ class DeletingConformance(ConformanceBase):
         store.replace(old, [say("summary", "system", session="s0"), say("and more", session="s0")])
         assert contents(store.get_all(filters={"session_id": "s0"})) == ["summary", "and more", "4", "6"]
         assert contents(store.get_all()) == ["1", "summary", "and more", "3", "4", "5", "6", "7"]
+
+    def test_what_replaces_among_equal_times_stands_in_the_order_given(self, store: Twin) -> None:
+        a, b, c = store.add_many([say(name, id=name, timestamp=1.0) for name in "abc"])
+        self._replace_or_refuse(store, SCOPE, [c, say("new", timestamp=1.0), a, b], list("abc"))
+        assert contents(store.get_all()) == ["c", "new", "a", "b"]
+
+    def test_what_replaces_a_part_leaves_the_place_of_what_it_does_not_replace(self, store: Twin) -> None:
+        a, b, c, _ = store.add_many([say(name, id=name, timestamp=1.0, odd=name in "ac") for name in "abcd"])
+        self._replace_or_refuse(store, {**SCOPE, "odd": True}, [c, b, a], list("abcd"))
+        assert contents(store.get_all()) == ["b", "d", "c", "a"]
+
+    def _replace_or_refuse(self, store: Twin, filters: dict[str, Any], messages: list[Message], old: list[str]) -> None:
+        """A store that cannot change the order of equal times may say so, and leaves all as it was."""
+        refused: BackendError | None = None
+        try:
+            store.replace(filters, messages)
+        except BackendError as error:
+            refused = error
+        if refused is not None:
+            assert "cannot change the order" in str(refused)
+            assert contents(store.get_all()) == old
+            pytest.skip("the store cannot change the order of messages of the same time")
 
     def test_replace_by_nothing_deletes(self, filled: Twin) -> None:
         assert filled.replace({"user_id": "u1"}, []) == []

@@ -105,11 +105,11 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over(filters=SCOPE)
         memory.add_many(_turn(0, "about the zebra"))
         memory.add_many(
-            [message for number in range(1, 1001) for message in (say(f"u {number}"), say("ok", "assistant"))]
+            [message for number in range(1, 301) for message in (say(f"u {number}"), say("ok", "assistant"))]
         )
         given = contents(memory.get_agent_conversation("zebra", limit=10, strategy="both"))
         assert given[:4] == ["question 0 about the zebra", "", "result", "answer 0"]
-        assert given[4:] == ["u 998", "ok", "u 999", "ok", "u 1000", "ok"]
+        assert given[4:] == ["u 298", "ok", "u 299", "ok", "u 300", "ok"]
         reasons = [pick.reason for pick in memory.explain_agent_conversation("zebra", limit=10, strategy="both")]
         assert reasons == ["match", "context", "context", "context"] + ["recent"] * 6
 

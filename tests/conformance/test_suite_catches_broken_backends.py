@@ -27,8 +27,10 @@ class Failures:
 
 def run_suite(kind: type[Broken], tests: str) -> Failures:
     failures = Failures()
-    arguments = [f"{FILE}::Test{kind.__name__}", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
-    pytest.main([*arguments, "-k", tests], plugins=[failures])
+    arguments = [f"{FILE}::Test{kind.__name__}", "-q", "--no-header", "--no-summary"]
+    # The last one collects garbage several times, of which there is much in the process of many tests.
+    without = [each for name in ("cacheprovider", "unraisableexception") for each in ("-p", f"no:{name}")]
+    pytest.main([*arguments, *without, "-k", tests], plugins=[failures])
     return failures
 
 

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -477,8 +478,13 @@ _HANDLERS: dict[str, Callable[[Collection, Request], Any]] = {
 }
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # making one takes longer than a request
+
+
 def _read(kind: Any, request: Request) -> Any:
-    return TypeAdapter(kind).validate_json(request.raw)
+    return _adapter(kind).validate_json(request.raw)
 
 
 def _done() -> dict[str, Any]:

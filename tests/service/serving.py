@@ -92,10 +92,16 @@ class ServiceProcess:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [sys.executable, "-W", "error", "-m", "dynamiq_memory.cli", "serve", "--backend", self.backend]
-        command += ["--port", str(self.port), "--keys", str(self.folder / "keys.db"), "--rate", "none", *self.options]
+        command += ["--port", str(self.port), "--rate", "none", *self.options]
+        keys = self.folder / "keys.db"
+        command += ["--keys", str(keys)] if keys.exists() else []
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stderr=log, stdout=log, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+                command,
+                stderr=log,
+                stdout=log,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             )
         deadline = time.monotonic() + SECONDS
         while True:

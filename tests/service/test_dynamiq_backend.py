@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from dynamiq_memory import (
@@ -31,6 +32,7 @@ from dynamiq_memory.messages import prepare
 from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.testing import contents, say
 from dynamiq_memory.wire import from_item, to_item
+from tests.servers.base import Answer, HTTPServer, Request
 from tests.service.platform_server import KEY, Platform, platform
 from tests.service.serving import Service, serving
 
@@ -192,6 +194,44 @@ def test_a_server_that_is_not_there_or_silent() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(BackendConnectionError, match=r"did not answer within 0\.1 s"):
             Dynamiq(DynamiqConnection(url=url, api_key="k"), "m", retries=0, timeout=0.1)
+
+
+class Other(HTTPServer):
+    """Something that answers with JSON of its own."""
+
+    body: Any = None
+
+    def answer(self, request: Request) -> Answer:
+        return Answer(self.described if request.path.endswith("/m") else self.body)
+
+    described: Any = None
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_answers_of_another_api_are_told(served: bool, open_service: Service) -> None:
+    with Other() as other:
+        if served:
+            other.described = httpx.get(f"{open_service.url}/v1/memories/m", timeout=60).json()
+        with Dynamiq(DynamiqConnection(url=other.url, api_key=KEY), "m", *IDS) as memory:
+            assert memory.is_service is served
+            calls: list[Any] = [memory.get_all, lambda: asyncio.run(memory.aget_all())]
+            if served:
+                calls += [lambda: memory.search("x"), memory.count, memory.sessions, memory.clear]
+            bodies: list[Any] = [{"ok": True}, [], 7, None, "", {"data": 5}]
+            for other.body in [*bodies, {"data": [7], "has_more": False}] if served else bodies:
+                for call in calls:
+                    with pytest.raises(BackendError):
+                        call()
+
+
+def test_an_order_that_the_platform_cannot_store_is_refused(server: Platform, memory: Dynamiq) -> None:
+    one, two = memory.add_many([say("1", timestamp=1.0), say("2", timestamp=1.0)])
+    memory.replace(SCOPE, [one, two, say("3", timestamp=1.0)])
+    with pytest.raises(BackendError, match="cannot change the order"):
+        memory.replace(SCOPE, [two, one, *memory.get_all()[2:]])
+    with pytest.raises(BackendError, match="cannot change the order"):
+        memory.replace(SCOPE, [say("0", timestamp=1.0), *memory.get_all()])
+    assert contents(memory.get_all()) == ["1", "2", "3"]
 
 
 def test_what_could_lose_messages_is_refused(server: Platform, memory: Dynamiq) -> None:

@@ -65,26 +65,45 @@ def test_wrong_keys_are_refused(keys: KeyStore, tmp_path: Path) -> None:
 
 def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     run, file = CliRunner().invoke, ["--keys", str(tmp_path / "keys.db")]
-    assert run(app, ["keys", "list", *file]).output == ""
+    none = run(app, ["keys", "list", *file])
+    assert (none.stdout, "no keys" in none.stderr) == ("", True)
     made = run(app, ["keys", "create", "--memory", "a", "--memory", "b", "--user", "u", "--name", "test", *file])
-    text = made.output.strip()
+    text = made.stdout.strip()
+    assert "first key" in made.stderr
+    assert run(app, ["keys", "create", "--memory", "a", *file]).stderr == ""
     assert re.fullmatch(r"dm_[0-9a-f]{12}_[\w-]{43}", text)
     key_id = text.split("_")[1]
-    line = run(app, ["keys", "list", *file]).output
-    assert re.fullmatch(rf"{key_id}\tvalid\t[-\d]+ [\d:]+\ta,b\tuser u\ttest\n", line)
+    heading, line, _ = run(app, ["keys", "list", *file]).stdout.splitlines()
+    assert heading.split("\t")[:2] == ["ID", "STATE"]
+    assert re.fullmatch(rf"{key_id}\tvalid\t[-\d]+ [\d:]+\ta,b\tuser u\ttest", line)
     assert run(app, ["keys", "revoke", key_id, *file]).exit_code == 0
     assert "revoked" in run(app, ["keys", "list", *file]).output
     assert run(app, ["keys", "revoke", key_id, *file]).exit_code == 1
     assert run(app, ["keys", "create", "--memory", "a b", *file]).exit_code == 2
 
 
-def test_the_command_refuses_what_would_let_anybody_in(tmp_path: Path) -> None:
-    command = ["serve", "--backend", "memory://", "--host", "0.0.0.0", "--keys", str(tmp_path / "keys.db")]
+def test_the_command_refuses_what_would_let_anybody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["serve", "--backend", "memory://", "--host", "0.0.0.0"]
     refused = CliRunner().invoke(app, command)
-    assert refused.exit_code == 2
-    assert "without keys" in refused.output
-    wrong = CliRunner().invoke(app, ["serve", "--backend", "nothing://x", "--keys", str(tmp_path / "keys.db")])
-    assert (wrong.exit_code, "nothing" in wrong.output) == (2, True)
+    assert (refused.exit_code, "without keys" in refused.output) == (2, True)
+    # Who names a file of keys does not mean everybody.
+    missing = CliRunner().invoke(app, [*command[:3], "--keys", "typo.db"])
+    assert (missing.exit_code, "no file of keys 'typo.db'" in missing.output) == (2, True)
+    missing = CliRunner().invoke(app, command[:3], env={"DYNAMIQ_MEMORY_KEYS": "typo.db"})
+    assert (missing.exit_code, "no file of keys 'typo.db'" in missing.output) == (2, True)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options, said in (
+        (["--backend", "nothing://x"], "nothing"),
+        (["--backend", "sqlite:///a.db?index=x"], "no option 'index'"),
+        (["--backend", "memory://", "--memory", "a/b"], "memory id 'a/b'"),
+    ):
+        wrong = CliRunner().invoke(app, ["serve", *options])
+        assert (wrong.exit_code, said in wrong.output) == (2, True)
+    assert re.fullmatch(r"dynamiq-memory \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"]).output)
 
 
 def test_the_command_serves_and_its_log_names_nobody(tmp_path: Path) -> None:

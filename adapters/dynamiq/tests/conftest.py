@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-with warnings.catch_warnings():
-    # Dynamiq and its libraries warn about each other when they are imported.
-    warnings.simplefilter("ignore")
-    import dynamiq  # noqa: F401
-    from dynamiq.nodes.agents import Agent
-    from dynamiq.nodes.tools.function_tool import function_tool  # noqa: F401
-
-from adapters.dynamiq.tests.agents import Talk, new_agent
 from adapters.dynamiq.tests.model_server import ModelServer, serving
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import InMemory, SQLite
+
+if TYPE_CHECKING:
+    from dynamiq.nodes.agents import Agent
+
+    from adapters.dynamiq.tests.agents import Talk
 
 # Of dynamiq's libraries, when they are used.
 _OTHERS_WARNINGS = (
@@ -36,6 +34,17 @@ _OTHERS_WARNINGS = (
 def pytest_configure(config: pytest.Config) -> None:
     for warning in _OTHERS_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        _import_dynamiq()
+
+
+def _import_dynamiq() -> None:
+    """Import dynamiq where tests run: it takes many seconds, so not where they are only handed out."""
+    with warnings.catch_warnings():
+        # Dynamiq and its libraries warn about each other when they are imported.
+        warnings.simplefilter("ignore")
+        import_module("dynamiq.nodes.agents")
+        import_module("dynamiq.nodes.tools.function_tool")
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +72,8 @@ def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Memory]:
 def agent(model: ModelServer) -> Callable[..., Agent]:
     """Makes agents of the scripted model."""
 
+    from adapters.dynamiq.tests.agents import new_agent  # noqa: PLC0415 - imports dynamiq
+
     def make(memory: Any, **options: Any) -> Agent:
         return new_agent(model.url, memory, **options)
 
@@ -71,4 +82,6 @@ def agent(model: ModelServer) -> Callable[..., Agent]:
 
 @pytest.fixture
 def talk() -> Talk:
+    from adapters.dynamiq.tests.agents import Talk  # noqa: PLC0415 - imports dynamiq
+
     return Talk()

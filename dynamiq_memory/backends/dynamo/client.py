@@ -10,6 +10,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from dynamiq_memory.backends.urls import check_server
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import ConfigurationError
 
@@ -89,7 +90,7 @@ def make_client(connection: Any, settings: Settings) -> Any:
         user_agent_extra="dynamiq-memory",
     )
     try:
-        return session.client(
+        client = session.client(
             "dynamodb", region_name=settings.region, endpoint_url=settings.endpoint_url, config=config
         )
     except ValueError as error:
@@ -97,6 +98,8 @@ def make_client(connection: Any, settings: Settings) -> Any:
             raise
         # Its text, and so the traceback, may show a password.
         raise ConfigurationError("endpoint_url is no URL: write one such as https://host:8000") from None
+    check_server(client.meta.endpoint_url, "endpoint_url")
+    return client
 
 
 def _makes_sessions(connection: Any) -> bool:

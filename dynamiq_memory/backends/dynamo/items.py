@@ -89,7 +89,7 @@ class Draft:
         """The item that stands for the message.
 
         Args:
-            replaced: The item in whose place it comes, if that one has not expired.
+            replaced: The item whose place in the order of arrival it takes, if that one has not expired; or None.
             now: POSIX seconds.
         """
         message = self.message

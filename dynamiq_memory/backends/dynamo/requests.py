@@ -45,11 +45,13 @@ class Change:
         key: Where.
         draft: The new version of the message, or None to delete it.
         expected: The item that stands there, in this version; None for none.
+        keeps_place: Whether the new version takes the place of that one in the order of arrival.
     """
 
     key: Key
     draft: Draft | None
     expected: Item | None
+    keeps_place: bool = True
 
 
 def wait(attempt: int) -> None:
@@ -313,7 +315,8 @@ class Table:
         version = None if change.expected is None else version_of(change.expected)
         if change.draft is None:
             return operation(self.name, change.key, version, put=False)
-        return operation(self.name, change.draft.item(change.expected, now), version, put=True)
+        item = change.draft.item(change.expected if change.keeps_place else None, now)
+        return operation(self.name, item, version, put=True)
 
     def _next_attempt(self, attempt: int, *, progressed: bool, left: bool) -> int:
         if not left or progressed:

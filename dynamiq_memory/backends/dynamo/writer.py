@@ -205,7 +205,8 @@ class Writer:
             guarding = self._replacements.changing(guards)
             old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing="")}
             held = others | old
-            changes = [Change(draft.key, draft, held.get(name)) for name, draft in new.items()]
+            # What matched comes anew, in the order given.
+            changes = [Change(d.key, d, held.get(name), keeps_place=name not in old) for name, d in new.items()]
             changes += [Change(key_of(item), None, item) for name, item in old.items() if name not in new]
             if len(changes) + len(guards) > MOST_IN_TRANSACTION:
                 self._replace_many(where, drafts, [scope_of(item) for item in old.values()])
@@ -239,9 +240,12 @@ class Writer:
                 continue
             held = {identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
             now = int(time.time())
-            replaced = [held.get(identity(draft.key)) for draft in drafts]
-            new = [(draft.item(item, now), item) for draft, item in zip(drafts, replaced, strict=True)]
-            coming = {identity(draft.key) for draft in drafts}
+            names = [identity(draft.key) for draft in drafts]
+            new = [
+                (draft.item(None if each in old else held.get(each), now), held.get(each))
+                for each, draft in zip(names, drafts, strict=True)
+            ]
+            coming = set(names)
             if self._replacements.replace(name, new, [item for each, item in old.items() if each not in coming]):
                 return
         raise self._contended()

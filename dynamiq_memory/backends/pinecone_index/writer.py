@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dynamiq_memory.backends.base import those_among, versions_filters
@@ -50,8 +50,8 @@ class Writer:
 
     # --- adding ----------------------------------------------------------------------------------------------
 
-    def write(self, messages: Sequence[Message]) -> Plan[None]:
-        """Store messages; one whose id is in its session replaces that one."""
+    def write(self, messages: Sequence[Message], anew: Collection[str] = ()) -> Plan[None]:
+        """Store messages; one whose id is in its session replaces that one, in its place unless it comes anew."""
         latest = {keys.key_of_message(message): message for message in messages}
         vectors: list[Vector | None] = yield Embed(list(latest.values()))
         yield from self._make_room(len(latest))
@@ -60,7 +60,8 @@ class Writer:
         for (key, message), vector, version in zip(
             latest.items(), vectors, self.arrivals.next(len(latest)), strict=True
         ):
-            arrival = min((stored.arrival for stored in held.get(key, ())), default=version)
+            places = () if key in anew else held.get(key, ())
+            arrival = min((stored.arrival for stored in places), default=version)
             drafts.append((Stored(keys.message_id(message), key, arrival, version, 0, message), self._scaled(vector)))
         yield from self._store(drafts)
         yield from self._discard(held, [stored for stored, _ in drafts])
@@ -140,7 +141,7 @@ class Writer:
         """Put messages in the place of what matches: the new first, so that a crash can double and never lose."""
         old = {stored.key: stored for stored in (yield from self.reader.read(where, None, None, None))}
         if messages:
-            yield from self.write(messages)
+            yield from self.write(messages, anew=old.keys())
         for message in messages:
             old.pop(keys.key_of_message(message), None)
         yield from self._delete_stored(list(old.values()))

@@ -13,7 +13,14 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from dynamiq_memory.backends.base import Capabilities, Session, latest_first, those_among, versions_filters
+from dynamiq_memory.backends.base import (
+    Capabilities,
+    Session,
+    check_places,
+    latest_first,
+    those_among,
+    versions_filters,
+)
 from dynamiq_memory.backends.platform.requests import Exchange, Request, Work
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, PartialWriteError
 from dynamiq_memory.filters import Filter, OneOf
@@ -130,6 +137,7 @@ class Plain:
         stored = {_key(message): message for message in (yield from self.read(where, None, None, None))}
         if not stored.keys() <= {_key(message) for message in messages}:
             raise _impossible("take messages out of a session")
+        check_places(list(stored.values()), messages)
         fresh = [m for m in messages if _key(m) not in stored or views([m]) != [stored[_key(m)]]]
         yield from self.write(fresh)
 

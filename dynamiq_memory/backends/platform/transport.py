@@ -36,6 +36,8 @@ _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 30.0
 _LONGEST_TEXT = 500
 _CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+# What reading an answer raises that is of another form than expected.
+_MISREAD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 # What our own service says by `type`.
 _KINDS: dict[str, type[DynamiqMemoryError]] = {
     "FilterError": FilterError,
@@ -88,13 +90,13 @@ class Transport:
 
     def run(self, exchange: Exchange[T]) -> T:
         """Carry out an exchange."""
-        step, result = exchange.send, None
+        step, result, answered = exchange.send, None, False
         while True:
             try:
-                request = step(result)
+                request = self._next(step, result, answered=answered)
             except StopIteration as done:
                 return cast("T", done.value)
-            step, result = exchange.send, None
+            step, result, answered = exchange.send, None, True
             try:
                 result = request.do() if isinstance(request, Work) else self._send(request)
             except DynamiqMemoryError as error:
@@ -107,13 +109,13 @@ class Transport:
             exchange: The exchange.
             in_thread: Does what takes a while.
         """
-        step, result = exchange.send, None
+        step, result, answered = exchange.send, None, False
         while True:
             try:
-                request = step(result)
+                request = self._next(step, result, answered=answered)
             except StopIteration as done:
                 return cast("T", done.value)
-            step, result = exchange.send, None
+            step, result, answered = exchange.send, None, True
             try:
                 result = await (in_thread(request.do) if isinstance(request, Work) else self._asend(request))
             except DynamiqMemoryError as error:
@@ -231,6 +233,17 @@ class Transport:
             return PartialWriteError(text, [str(each) for each in told.get("stored_ids") or ()])
         kind = _KINDS.get(str(told.get("type")), MessageTooLargeError if response.status_code == 413 else BackendError)
         return kind(text)
+
+    def _next(self, step: Callable[[Any], Any], result: Any, *, answered: bool) -> Any:
+        """Go on with an exchange; what cannot read an answer is told as the answer's fault."""
+        try:
+            return step(result)
+        except _MISREAD as error:
+            if not answered or isinstance(error, DynamiqMemoryError):
+                raise
+            raise BackendError(
+                f"{self.url} answered with JSON of another form than this API's: is this the address of its API?"
+            ) from error
 
     def _unreachable(self, error: Exception) -> NoReturn:
         what = self._without_secret(str(error)) or type(error).__name__

@@ -56,6 +56,9 @@ class Address:
             "grpc_port": self.grpc_port,
             "timeout": self.timeout,
         }
+        if self.url is not None and self.url.startswith("http://"):
+            # Reading the certificates takes tens of milliseconds, and without TLS they are of no use.
+            settings["verify"] = False
         # Newer ones ask for the server's version at once, and warn where they think it too old or too new.
         if "check_compatibility" in inspect.signature(QdrantClient.__init__).parameters:
             settings["check_compatibility"] = False

@@ -52,7 +52,7 @@ class Writer:
 
         The server carries out the writing before the deleting: if it stops in between, both sets are there.
         """
-        made = yield from self._points(messages)
+        made = yield from self._points(messages, where)
         translated = native(where)
         new = {str(point.id) for point in made}
         deletions: list[models.FilterSelector] = []
@@ -132,7 +132,10 @@ class Writer:
     def _erase(self, marked: models.Filter) -> Operation[None]:
         yield Ask("delete", {"points_selector": models.FilterSelector(filter=marked), "wait": True})
 
-    def _points(self, messages: Sequence[Message]) -> Operation[list[models.PointStruct]]:
+    def _points(
+        self, messages: Sequence[Message], replaced: Filter | None = None
+    ) -> Operation[list[models.PointStruct]]:
+        """Make points: one that is stored keeps its place of arrival, unless it is replaced by this filter."""
         # Whatever can fail, an embedder above all, comes before anything is written.
         terms = [terms_of(self._tokenizer, message.text) for message in messages]
         vectors: Sequence[Any] = [None] * len(messages)
@@ -150,6 +153,10 @@ class Writer:
                 },
             )
             arrived.update({str(p.id): p.payload[points.ARRIVAL] for p in known if points.GONE not in p.payload})
+        if replaced is not None:
+            for versions in versions_filters(messages, replaced):
+                for stored in (yield from reader.read(versions, None)):
+                    arrived.pop(stored.id, None)
         made = []
         for number, (message, own) in enumerate(zip(messages, self._arrivals.take(len(messages)), strict=True)):
             given = {points.DENSE: vectors[number], points.WORDS: points.words_of(terms[number])}

@@ -17,6 +17,7 @@ from weaviate.config import GrpcConfig
 from weaviate.connect import ConnectionParams
 from weaviate.exceptions import WeaviateGRPCUnavailableError
 
+from dynamiq_memory.backends.urls import check_server
 from dynamiq_memory.backends.weaviate_store.errors import status_of
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.connections import plain
@@ -114,17 +115,14 @@ def settings_of(connection: Any) -> Settings:
 
 
 def _of_url(connection: Any, url: str, common: dict[str, Any]) -> Settings:
-    parsed = urlsplit(url if "://" in url else f"https://{url}")
-    if parsed.scheme not in {"http", "https"} or not parsed.hostname or parsed.username or parsed.password:
-        raise ConfigurationError(
-            f"the URL {_without_secrets(url)!r} of Weaviate is wrong: write https://host or http://host:8080"
-        )
+    url = url if "://" in url else f"https://{url}"
+    check_server(url, "the URL of Weaviate")
+    parsed = urlsplit(url)
+    if parsed.username or parsed.password:
+        raise ConfigurationError("the URL of Weaviate has no place for a password: give the api_key")
     secure = parsed.scheme == "https"
-    host = parsed.hostname
-    try:
-        port = parsed.port or (_CLOUD_PORT if secure else 80)
-    except ValueError:
-        raise ConfigurationError(f"the port in {_without_secrets(url)!r} is wrong") from None
+    host = parsed.hostname or ""
+    port = parsed.port or (_CLOUD_PORT if secure else 80)
     if secure and port == _CLOUD_PORT:  # Weaviate Cloud has gRPC on a host of its own
         grpc_host, grpc_port = _cloud_grpc_host(host), _CLOUD_PORT
     else:
@@ -137,10 +135,6 @@ def _cloud_grpc_host(host: str) -> str:
         name, domain = host.split(".", 1)
         return f"{name}.grpc.{domain}"
     return f"grpc-{host}"
-
-
-def _without_secrets(url: str) -> str:
-    return url.rpartition("@")[2]
 
 
 def _arguments(settings: Settings) -> dict[str, Any]:

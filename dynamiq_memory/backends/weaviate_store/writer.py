@@ -162,10 +162,12 @@ class Writer:
         """Replace what matches: the new first, with a note of what is to go, so that another can finish it."""
         vectors = yield Embed(messages)
         held = yield from self._held(messages)
-        batches = self._batches(messages, vectors, held)
-        rows = yield from self._reader.rows(translate(where), None)
+        matching = {row.uuid for row, _ in (yield from self._reader.rows(translate(where), None))}
+        # What matched arrives anew, in the order given.
+        kept = {uuid: arrival for uuid, arrival in held.items() if uuid not in matching}
+        batches = self._batches(messages, vectors, kept)
         new = [uuid_of(message) for message in messages]
-        old = sorted({row.uuid for row, _ in rows} - set(new))
+        old = sorted(matching - set(new))
         if not old or not new:
             yield from self._store(batches)
             yield from self._delete_ids(old)
