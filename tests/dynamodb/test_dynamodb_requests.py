@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends.dynamo import requests
-from dynamiq_memory.backends.dynamo.items import drafts_of
+from dynamiq_memory.backends.dynamo.items import Item, drafts_of
 from dynamiq_memory.backends.places import Arrivals
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.messages import prepare
 from dynamiq_memory.testing import contents, say
 from tests.dynamodb.fixtures import NewStore
 from tests.dynamodb.limits import Watched
+from tests.dynamodb.server import ENDPOINT, multiply
 
 
 @pytest.fixture
@@ -41,11 +43,12 @@ class Fault:
         setattr(self._client, operation, call)
 
 
-def write_directly(watched: Watched, store: Any, messages: list[Message]) -> None:
-    """Put messages into the table without asking what is there."""
+def write_directly(watched: Watched, store: Any, messages: list[Message]) -> list[Item]:
+    """Put messages into the table without asking what is there, and return their items."""
     ready = prepare(messages)
-    drafts = drafts_of(ready, Arrivals().next(len(ready)), None)
-    store._writer._table.write_many([draft.item(None, 0) for draft in drafts])
+    items = [draft.item(None, 0) for draft in drafts_of(ready, Arrivals().next(len(ready)), None)]
+    store._writer._table.write_many(items)
+    return items
 
 
 def test_reading_a_session_costs_the_same_whatever_else_there_is(store: Any, watched: Watched) -> None:
@@ -57,10 +60,21 @@ def test_reading_a_session_costs_the_same_whatever_else_there_is(store: Any, wat
         assert contents(found) == [f"{n}" for n in range(10, 60)]
         return dict(watched.requests), watched.units, watched.looked_at
 
+    others: list[dict[str, Any]] = [
+        {"user": "u", "session": "mine", "timestamp": 1.0},
+        {"user": "u", "session": "another"},
+        {"user": "somebody else", "session": "mine"},
+    ]
+    items = write_directly(watched, store, [say("x", **each) for each in others])
     write_directly(watched, store, [say("x", user="u", session=f"s{n % 7}") for n in range(100)])
     few = cost()
-    write_directly(watched, store, [say("x", user=f"u{n % 5}", session="mine") for n in range(1500)])
-    write_directly(watched, store, [say("x", user="u", session=f"s{n % 7}") for n in range(1500)])
+    if os.environ.get(ENDPOINT):
+        for each in others:
+            write_directly(watched, store, [say("x", **each) for _ in range(1500)])
+    else:
+        for item in items:
+            multiply(store.table_name, item, (f"{n:05d}" for n in range(33_333)))
+        assert store._writer._table._client().describe_table(TableName=store.table_name)["Table"]["ItemCount"] > 100_000
     assert cost() == few
     assert few[0] == {"Query": 1}
     assert few[2] == 50

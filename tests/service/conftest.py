@@ -53,7 +53,7 @@ def client(service: Service, keys: KeyStore) -> Iterator[Callable[..., Client]]:
 
     def make(*memory_ids: str, user_id: str | None = None) -> Client:
         _, text = keys.create(memory_ids, user_id)
-        made.append(Client(timeout=60, base_url=service.url, headers={"Authorization": f"Bearer {text}"}))
+        made.append(service.client(text))
         return made[-1]
 
     yield make

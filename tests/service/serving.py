@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
@@ -35,9 +36,26 @@ class Service:
     url: str
     store: MemoryBackend
 
+    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
+        """A client of it, maybe with a key."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        # Reading certificates takes longer than most tests.
+        settings: dict[str, Any] = {"timeout": 60, "base_url": self.url, "headers": headers, "verify": False}
+        return httpx.Client(**settings | options)
+
     def new_memory(self) -> str:
         """The id of a memory that nobody has used."""
         return f"memory-{next(_numbers)}"
+
+
+class PromptServer(uvicorn.Server):
+    """Ends as soon as it is told to; uvicorn's own looks ten times a second."""
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            await asyncio.sleep(0.01)
 
 
 @contextmanager
@@ -49,7 +67,7 @@ def running(app: Any, **options: Any) -> Iterator[str]:
     config = uvicorn.Config(
         app, http=PromptProtocol, ws="none", lifespan="off", log_config=None, access_log=False, **options
     )
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -118,7 +118,7 @@ def test_without_a_valid_key_there_is_nothing(service: Service, victim: Client, 
     wrong = (f"{valid[:-1]}{'A' if valid[-1] != 'A' else 'B'}", "dm_000000000000_" + "A" * 43, "nonsense", "Bearer")
     given = [{"Authorization": f"Bearer {key}"} for key in wrong]
     for headers in ({}, {"Authorization": valid}, {"Authorization": f"Basic {valid}"}, *given):
-        with Client(timeout=60, base_url=service.url, headers=headers) as stranger:
+        with service.client(headers=headers) as stranger:
             answer = call(stranger, "theirs", REQUESTS[name])
         assert answer.status_code == 401
         assert SECRET not in answer.text

@@ -29,7 +29,7 @@ ITEMS = "/v1/memories/m/items"
 
 @pytest.fixture
 def api(open_service: Service) -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=60, base_url=open_service.url) as client:
+    with open_service.client() as client:
         yield client
 
 
@@ -197,7 +197,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
     with InMemory() as store, serving(store, max_body_bytes=100_000) as service:
         large = json.dumps(item("x" * 100_000)).encode()
         headers = {"Content-Type": "application/json"}
-        with httpx.Client(timeout=60, base_url=service.url) as api:
+        with service.client() as api:
             assert api.post(ITEMS, content=large, headers=headers).status_code == 413
 
             def chunks() -> Iterator[bytes]:
@@ -220,7 +220,7 @@ def test_slow_clients_are_sent_away_and_hold_up_nobody(monkeypatch: pytest.Monke
         for number, connection in enumerate(slow):
             head = f"POST {ITEMS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall((head if number % 2 else f"{head}Content-Length: 100\r\n\r\n{{").encode())
-        with httpx.Client(timeout=60, base_url=service.url) as api:
+        with service.client() as api:
             assert api.post(ITEMS, json=item()).status_code == 201
         for number, connection in enumerate(slow):
             answer = connection.recv(100)
@@ -257,10 +257,10 @@ def test_a_key_has_a_rate(keys: KeyStore) -> None:
     with InMemory() as store, serving(store, keys, rate="3/hour") as service:
         for _ in range(2):
             _, text = keys.create(["m"])
-            with httpx.Client(timeout=60, base_url=service.url, headers={"Authorization": f"Bearer {text}"}) as api:
+            with service.client(text) as api:
                 assert [api.get(ITEMS).status_code for _ in range(5)] == [200, 200, 200, 429, 429]
                 assert 1 <= int(api.get(ITEMS).headers["Retry-After"]) <= 3601
-        with httpx.Client(timeout=60, base_url=service.url) as stranger:
+        with service.client() as stranger:
             assert [stranger.get(ITEMS).status_code for _ in range(5)] == [401, 401, 401, 429, 429]
             assert stranger.get("/healthz").status_code == 200
     with pytest.raises(ConfigurationError, match="rate"):
@@ -271,7 +271,7 @@ def test_a_whole_store_can_be_one_memory() -> None:
     with (
         InMemory() as store,
         serving(store, memory_id="main") as service,
-        httpx.Client(timeout=60, base_url=service.url) as api,
+        service.client() as api,
     ):
         api.post("/v1/memories/main/items", json=item("from afar"))
         assert [(m.text, m.user_id) for m in store.get_all()] == [("from afar", "u")]
@@ -303,7 +303,7 @@ def test_what_the_store_says_stays_inside(
     failure: Exception, status: int, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "dynamiq_memory")
-    with Failing() as store, serving(store) as service, httpx.Client(timeout=60, base_url=service.url) as api:
+    with Failing() as store, serving(store) as service, service.client() as api:
         store.failure = failure
         for answer in (api.get(ITEMS), api.post(ITEMS, json=item())):
             assert (answer.status_code, answer.json()["type"]) == (status, kind)

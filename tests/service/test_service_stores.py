@@ -16,7 +16,7 @@ def texts(answer: httpx.Response) -> list[str]:
 
 
 def test_pages_go_on_where_a_message_is_gone(new_store: NewStore) -> None:
-    with serving(new_store()) as service, httpx.Client(timeout=60, base_url=service.url) as api:
+    with serving(new_store()) as service, service.client() as api:
         api.post("/v1/memories/other/items", json=[item("another memory's", created_at=3.0)])
         api.post(ITEMS, json=[item(f"{n}", created_at=float(n), id=f"id-{n}") for n in range(-3, 6)])
         rests = {"created_at": (2, list(range(-1, 6))), "-created_at": (5, list(range(0, -4, -1)))}
@@ -31,7 +31,7 @@ def test_pages_go_on_where_a_message_is_gone(new_store: NewStore) -> None:
 
 
 def test_export_and_both_orders(new_store: NewStore) -> None:
-    with serving(new_store()) as service, httpx.Client(timeout=60, base_url=service.url) as api:
+    with serving(new_store()) as service, service.client() as api:
         api.post("/v1/memories/other/items", json=[item("another memory's")])
         api.post(ITEMS, json=[item(f"{n}", user=f"u{n % 2}", created_at=float(n)) for n in range(-40, 700)])
         expected = [str(n) for n in range(-40, 700)]

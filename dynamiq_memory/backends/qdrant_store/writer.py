@@ -154,9 +154,9 @@ class Writer:
             )
             arrived.update({str(p.id): p.payload[points.ARRIVAL] for p in known if points.GONE not in p.payload})
         if replaced is not None:
-            for versions in versions_filters(messages, replaced):
-                for stored in (yield from reader.read(versions, None)):
-                    arrived.pop(stored.id, None)
+            known_ones = [message for message, own in zip(messages, ids, strict=True) if own in arrived]
+            for renewed in (yield from self._matching(replaced, known_ones)):
+                del arrived[renewed]
         made = []
         for number, (message, own) in enumerate(zip(messages, self._arrivals.take(len(messages)), strict=True)):
             given = {points.DENSE: vectors[number], points.WORDS: points.words_of(terms[number])}
@@ -168,6 +168,16 @@ class Writer:
                 )
             )
         return made
+
+    def _matching(self, where: Filter, messages: Sequence[Message]) -> Operation[set[str]]:
+        """The ids of those messages whose stored version matches."""
+        if not where.beyond_scope:
+            # A version is of the same user and session.
+            return {points.point_id(message) for message in messages if where.matches(message)}
+        found: set[str] = set()
+        for versions in versions_filters(messages, where):
+            found.update(stored.id for stored in (yield from reader.read(versions, None)))
+        return found
 
     def _upsert(self, messages: Sequence[Message], made: Sequence[models.PointStruct]) -> Operation[None]:
         stored: list[str] = []
