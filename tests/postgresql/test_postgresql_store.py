@@ -147,6 +147,9 @@ def test_a_url_opens_the_same_store(open_store, postgresql_server, postgresql_ta
         postgresql_server.url_with(table_name=postgresql_table, pool_size="2", pool_timeout="5")
     ) as small:
         assert (small.pool_size, small.pool_timeout, small.count()) == (2, 5.0, 1)
+    for scheme in ("postgres", "postgresql+psycopg"):
+        with create_backend(f"{scheme}{url[len('postgresql') :]}") as named_otherwise:
+            assert contents(named_otherwise.get_all()) == ["hello"]
 
 
 # --- the package's own table -------------------------------------------------------------------------------------

@@ -180,6 +180,8 @@ def test_a_client_of_the_callers_stays_open(server: QdrantServer) -> None:
         ({"dimension": 0}, "dimension"),
         ({"candidates": True}, "candidates"),
         ({"timeout": -1}, "timeout"),
+        ({"connection": "http://host:99999"}, "QDRANT_URL"),
+        ({"connection": None, "path": __file__}, "is a file"),
         ({"embedder": object()}, "embedder must"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
