@@ -13,8 +13,14 @@ from dynamiq_memory.backends import MemoryBackend, Qdrant
 from dynamiq_memory.backends.qdrant_store.clients import Address
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.testing import MemoryBackendConformance
+from dynamiq_memory.testing.changing import ChangingConformance
+from dynamiq_memory.testing.deleting import DeletingConformance
+from dynamiq_memory.testing.filtering import FilteringConformance
+from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.searching import SearchingConformance
 from tests.embedders import NGrams
-from tests.servers.qdrant import qdrant
+from tests.servers.qdrant import QdrantServer, qdrant
+from tests.servers.qdrant_grpc import QdrantGRPC
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +56,23 @@ class TestQdrantOverTheWire(MemoryBackendConformance):
     def backend(self, served: tuple[str, str]) -> Iterator[MemoryBackend]:
         url, name = served
         with Qdrant(QdrantConnection(url=url), NGrams(), name) as backend:
+            backend.clear()
+            yield backend
+
+
+@pytest.fixture(scope="module")
+def by_grpc() -> Iterator[QdrantGRPC]:
+    with QdrantServer() as rest, QdrantGRPC(rest) as server:
+        yield server
+
+
+class TestQdrantByGRPC(
+    ReadingConformance, SearchingConformance, FilteringConformance, DeletingConformance, ChangingConformance
+):
+    """The parts of the contract that what is sent is a part of, with the client's other protocol."""
+
+    @pytest.fixture
+    def backend(self, by_grpc: QdrantGRPC) -> Iterator[MemoryBackend]:
+        with Qdrant(by_grpc.rest.url, NGrams(), prefer_grpc=True, grpc_port=by_grpc.port) as backend:
             backend.clear()
             yield backend

@@ -164,7 +164,7 @@ class Clients:
             # One that does not run ends what it holds when it is closed.
         if self._made is not None:
             with self.exclusive():
-                self._made.close()
+                _close(self._made)
 
     def _end(self, loop: asyncio.AbstractEventLoop, held: AsyncGenerator[None]) -> None:
         task: asyncio.Task[None] = loop.create_task(held.aclose())
@@ -203,6 +203,8 @@ async def _until_closed(client: AsyncQdrantClient) -> AsyncGenerator[None]:
 
 def _close(client: QdrantClient) -> None:
     client.close()
+    # The client closes itself again when it is collected, and warns about channels of gRPC that are closed already.
+    getattr(_inner(client), "_grpc_channel_pool", []).clear()
 
 
 def _inner(client: QdrantClient | None) -> Any:

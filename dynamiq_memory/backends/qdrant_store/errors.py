@@ -44,6 +44,7 @@ _LONGEST_WAIT = 5.0
 _BUSY = (429, 502, 503, 504)
 _DIMENSION = re.compile(r"dimension error: expected dim: (\d+), got (\d+)", re.IGNORECASE)
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
@@ -57,6 +58,8 @@ def wait_before(error: Exception, tries: int) -> float | None:
     if isinstance(error, UnexpectedResponse) and error.status_code in _BUSY:
         given = error.headers.get("retry-after", "")
         asked = int(given) if given.isdigit() else 0.05 * 2**tries
+    if asked is None and _code(error) is _EXHAUSTED:
+        asked = 0.05 * 2**tries
     return min(float(asked), _LONGEST_WAIT) if asked is not None else None
 
 
@@ -91,7 +94,7 @@ def _answered(error: Exception, said: str, where: str) -> DynamiqMemoryError:
             f"{where} refuses the key ({said}): set QDRANT_API_KEY, or give Qdrant(api_key=…); writing needs a key "
             "that may write"
         )
-    if status in _BUSY or getattr(error, "retry_after_s", None) is not None:
+    if status in _BUSY or getattr(error, "retry_after_s", None) is not None or _code(error) is _EXHAUSTED:
         return BackendConnectionError(f"{where} is too busy, also after {_MOST_TRIES} tries ({said}): try again later")
     if status == 404 or _code(error) is grpc.StatusCode.NOT_FOUND:
         return BackendError(f"{where} is not there ({said}): was it deleted meanwhile? Correct index_name or the URL")
