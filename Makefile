@@ -13,6 +13,8 @@ export UV_LINK_MODE := copy
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt)
 ARGS ?=
+# One more than there are processors, since tests of servers wait now and then.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Names and versions only: an address would tie the repository to one package registry.
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory \
@@ -36,7 +38,7 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
 test: .venv/.dev agents .venv/.browser ## Run all tests
-	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
 	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_CHOICE) $(AGENTS_TESTS)
