@@ -315,8 +315,9 @@ class MemoryBackend(Closing, ABC):
 
         Args:
             filters: What to replace; it must fix `user_id`, `session_id` or both to one value.
-            messages: What to put there, in order; a message without user_id or session_id gets the filter's. Where
-                the filter replaces a part of a conversation, messages that were given no time stand there too.
+            messages: What to put there, in order, also where times are equal; a message without user_id or session_id
+                gets the filter's. Where the filter replaces a part of a conversation, messages that were given no time
+                stand there too.
 
         Returns:
             The messages as stored.
@@ -324,6 +325,7 @@ class MemoryBackend(Closing, ABC):
         Raises:
             InvalidArgumentError: The filter fixes no scope, or a message is of another user or session.
             MessageError: A message cannot be stored as it is given.
+            BackendError: The store fails, or cannot give this order.
         """
         where, scope = _replace_scope(filters)
         # Within a part of a conversation, what replaces stands where the replaced stood.
@@ -463,7 +465,8 @@ class MemoryBackend(Closing, ABC):
     def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
         """Replace as `replace` promises. By default without a transaction: a crash can double, never lose."""
         old = {_key(message): message for message in self._read(where, None, None, None)}
-        check_places(list(old.values()), messages)
+        versions = chain.from_iterable(self._read(each, None, None, None) for each in versions_filters(messages))
+        check_places(versions, messages)
         if messages:
             self._write(messages)
         for message in messages:
@@ -722,11 +725,11 @@ def those_among(messages: Sequence[Message], stored: Iterable[Message]) -> list[
     return [message for message in messages if _key(message) in keys]
 
 
-def check_places(stored: Sequence[Message], messages: Sequence[Message]) -> None:
+def check_places(stored: Iterable[Message], messages: Sequence[Message]) -> None:
     """Check that a replacement comes in the order given, in a store where a new version takes the place of the old.
 
     Args:
-        stored: What is replaced, in its order.
+        stored: The stored versions of what comes, in their order.
         messages: What comes.
 
     Raises:

@@ -124,7 +124,7 @@ class Dynamiq(MemoryBackend):
         if "@" in parts.netloc:
             raise ConfigurationError("the URL of a Dynamiq backend has no place for a key: set DYNAMIQ_API_KEY")
         if not memory_id or not parts.netloc:
-            raise ConfigurationError(f"{url!r} names no server or no memory: write dynamiq+https://host/memory_id")
+            raise ConfigurationError("the URL names no server or no memory: write dynamiq+https://host/memory_id")
         options = options_in(parts.query, f"dynamiq+{parts.scheme}", _READERS)
         connection = DynamiqConnection(url=f"{parts.scheme}://{parts.netloc}{base}")
         return cls(connection, unquote(memory_id), **options)
@@ -210,7 +210,8 @@ class Dynamiq(MemoryBackend):
             return Served(told)
         except (KeyError, TypeError) as error:
             raise BackendError(
-                f"{self.url} is a service of another version ({told.get('version')}): use the same on both sides"
+                f"{self.url} does not describe itself as this version's service does (its version is "
+                f"{told.get('version')}): use the same on both sides"
             ) from error
 
     def _close(self) -> None:

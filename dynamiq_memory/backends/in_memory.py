@@ -95,7 +95,7 @@ class InMemory(MemoryBackend):
     def from_url(cls, url: str) -> InMemory:
         """Make a backend for the URL `memory://`, which takes no options."""
         if url != "memory://":
-            raise ConfigurationError(f"{url!r}: memory:// takes no path and no options")
+            raise ConfigurationError("memory:// takes no host, no path and no options")
         return cls()
 
     @property

@@ -232,6 +232,12 @@ def test_an_order_that_the_platform_cannot_store_is_refused(server: Platform, me
     with pytest.raises(BackendError, match="cannot change the order"):
         memory.replace(SCOPE, [say("0", timestamp=1.0), *memory.get_all()])
     assert contents(memory.get_all()) == ["1", "2", "3"]
+    # What is stored and does not match keeps its place, too.
+    tagged = memory.add(say("4", timestamp=1.0, tag=True))
+    memory.replace({**SCOPE, "tag": True}, [one, tagged])
+    with pytest.raises(BackendError, match="cannot change the order"):
+        memory.replace({**SCOPE, "tag": True}, [tagged, one])
+    assert contents(memory.get_all()) == ["1", "2", "3", "4"]
 
 
 def test_what_could_lose_messages_is_refused(server: Platform, memory: Dynamiq) -> None:

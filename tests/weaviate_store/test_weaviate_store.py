@@ -254,6 +254,40 @@ def test_an_interrupted_replacement_is_finished_by_whoever_comes_next(
     assert other.count() == len(server.objects(store.collection_name))
 
 
+def test_new_versions_of_what_is_stored_count_when_they_are_there(
+    new_store: NewStore, server: WeaviateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = {"user_id": "u", "session_id": "s"}
+    store, other = new_store(), new_store()
+    one, _, three = store.add_many([say("one"), say("two"), say("three")])
+    summary = one.model_copy(update={"content": "all three"})
+    server.ask_for("BatchObjects", skip=1, code="INTERNAL")  # the note is there, the summary is not
+    server.ask_for("BatchDelete", code="INTERNAL")
+    with pytest.raises(BackendError):
+        store.replace(scope, [summary])
+    assert contents(other.get_all()) == ["one", "two", "three"]  # meets the note
+    other.replace(scope, [three, summary])
+    assert contents(store.get_all()) == ["all three", "three"]
+    # The writer of the first one has died.
+    monkeypatch.setattr("dynamiq_memory.backends.weaviate_store.writer._DEAD", -1.0)
+    assert contents(store.get_all()) == ["all three", "three"]
+    assert other.count() == len(server.objects(store.collection_name)) == 2
+
+
+def test_a_failed_replacement_takes_new_versions_back(
+    new_store: NewStore, server: WeaviateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamiq_memory.backends.weaviate_store.writer._OBJECTS_AT_ONCE", 1)
+    store = new_store()
+    old = store.add_many([say("one"), say("two"), say("three")])
+    again = [each.model_copy(update={"content": f"new {each.content}"}) for each in reversed(old[:2])]
+    server.ask_for("BatchObjects", skip=2, code="INTERNAL")
+    with pytest.raises(BackendError, match=r"taken back.*(?<!doubles nothing)$"):
+        store.replace({"user_id": "u", "session_id": "s"}, again)
+    assert store.get_all() == old
+    assert len(server.objects(store.collection_name)) == 3
+
+
 def test_a_replacement_that_others_are_at_is_left_to_them(new_store: NewStore, server: WeaviateServer) -> None:
     store = new_store()
     store.add(say("old"))

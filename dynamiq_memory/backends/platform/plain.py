@@ -137,7 +137,10 @@ class Plain:
         stored = {_key(message): message for message in (yield from self.read(where, None, None, None))}
         if not stored.keys() <= {_key(message) for message in messages}:
             raise _impossible("take messages out of a session")
-        check_places(list(stored.values()), messages)
+        versions: list[Message] = []
+        for each in versions_filters(messages):
+            versions += yield from self.read(each, None, None, None)
+        check_places(versions, messages)
         fresh = [m for m in messages if _key(m) not in stored or views([m]) != [stored[_key(m)]]]
         yield from self.write(fresh)
 

@@ -143,9 +143,7 @@ class Writer:
     def _partial(self, stored: Sequence[str], said: str) -> BackendError:
         if not stored:
             return BackendError(f"{self._where}: {said}")
-        return PartialWriteError(
-            f"{said}. {len(stored)} messages are stored: add the same messages again, which doubles nothing", stored
-        )
+        return PartialWriteError(said + _what_is_stored(stored), stored)
 
     # --- changing --------------------------------------------------------------------------------------------
 
@@ -162,27 +160,38 @@ class Writer:
         """Replace what matches: the new first, with a note of what is to go, so that another can finish it."""
         vectors = yield Embed(messages)
         held = yield from self._held(messages)
-        matching = {row.uuid for row, _ in (yield from self._reader.rows(translate(where), None))}
-        # What matched arrives anew, in the order given.
+        rows = yield from self._reader.rows(translate(where), None)
+        matching = {row.uuid for row, _ in rows}
+        # What matched arrives anew, in the order given. What is stored and did not match is no part of what the note
+        # tells of: it is stored first.
         kept = {uuid: arrival for uuid, arrival in held.items() if uuid not in matching}
-        batches = self._batches(messages, vectors, kept)
-        new = [uuid_of(message) for message in messages]
-        old = sorted(matching - set(new))
-        if not old or not new:
-            yield from self._store(batches)
+        batches: dict[bool, list[Batch]] = {}
+        pairs = list(zip(messages, vectors, strict=True))
+        for is_kept in (True, False):
+            some = [(message, vector) for message, vector in pairs if (uuid_of(message) in kept) is is_kept]
+            batches[is_kept] = self._batches([message for message, _ in some], [vector for _, vector in some], kept)
+        new = {str(made.uuid): made.properties[ARRIVAL] for objects, _ in batches[False] for made in objects}
+        old = sorted(matching - new.keys())
+        if not old or not messages:
+            yield from self._store([*batches[True], *batches[False]])
             yield from self._delete_ids(old)
             return
+        yield from self._store(batches[True])
         (until,) = self._arrivals.next(1)
-        note = _note(old=old, new=new, fresh=[uuid for uuid in new if uuid not in held], until=until)
-        yield partial(_insert, objects=[note])
+        fresh = [uuid for uuid in new if uuid not in held]
+        note = _note(old=old, new=new, fresh=fresh, until=until)
         try:
-            yield from self._store(batches)
+            yield partial(_insert, objects=[note])
+            yield from self._store(batches[False])
         except _FAILURES as error:
             # As before, as far as that goes; else the note lets another do it.
-            fresh = [uuid for uuid in new if uuid not in held]
+            before = [message for row, message in rows if row.uuid in new]
+            if before:
+                yield from self._store(self._batches(before, (yield Embed(before)), held))
             yield from self._delete_ids([*fresh, str(note.uuid)])
             if isinstance(error, PartialWriteError):
-                raise BackendError(f"{self._where}: the replacement failed and was taken back: {error}") from error
+                said = str(error).removesuffix(_what_is_stored(error.stored_ids))
+                raise BackendError(f"{self._where}: the replacement failed and was taken back: {said}") from error
             raise
         yield from self._delete_ids([*old, str(note.uuid)])
 
@@ -195,8 +204,9 @@ class Writer:
         changed = False
         for row in (yield from self._reader.by_ids(notes, (*PLACE, BODY))):
             note = json.loads(row.properties[BODY])
-            there = {found.uuid for found in (yield from self._reader.by_ids(note["new"], PLACE))}
-            if there.issuperset(note["new"]):
+            rows = yield from self._reader.by_ids(note["new"], PLACE)
+            # An id alone may be that of the version before; the new one has an arrival of its own.
+            if note["new"].items() <= {found.uuid: found.place[1] for found in rows}.items():
                 doomed = note["old"]
             elif time.time() - note["at"] > _DEAD:
                 doomed = note["fresh"]
@@ -263,6 +273,10 @@ class Writer:
                 )
             if not reply.matches:
                 return deleted
+
+
+def _what_is_stored(ids: Sequence[str]) -> str:
+    return f". {len(ids)} messages are stored: add the same messages again, which doubles nothing"
 
 
 def _note(**parts: Any) -> DataObject[Any, Any]:
