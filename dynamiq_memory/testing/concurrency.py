@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -127,6 +128,8 @@ def _run_in_fork(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # Where it hangs, if it does.
+        faulthandler.dump_traceback_later(_CHILD_SECONDS / 2, file=2)
         try:
             work()
             status = 0

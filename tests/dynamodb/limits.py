@@ -213,3 +213,15 @@ class Watched:
         for each in consumed if isinstance(consumed, list) else [consumed]:
             self.units += each["CapacityUnits"]
         self.looked_at += parsed.get("ScannedCount", 0)
+
+
+def during(watched: Watched, wanted: str, act: Callable[[], Any]) -> None:
+    """Act once, before the first request whose text contains another."""
+    done: list[bool] = []
+
+    def before(operation: str, arguments: dict[str, Any]) -> None:
+        if not done and wanted in f"{operation} {arguments}":
+            done.append(True)
+            act()
+
+    watched.before = before

@@ -14,7 +14,7 @@ from dynamiq_memory.backends.dynamo import replacements, requests, writer
 from dynamiq_memory.backends.dynamo.replacements import SIGNED
 from dynamiq_memory.testing import contents, say
 from tests.dynamodb.fixtures import NewStore
-from tests.dynamodb.limits import Watched
+from tests.dynamodb.limits import Watched, during
 
 SCOPE = {"user_id": "user-1", "session_id": "s"}
 
@@ -33,18 +33,6 @@ def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def session(*texts: str, user: str = "user-1", name: str = "s") -> list[Message]:
     return [say(text, user=user, session=name) for text in texts]
-
-
-def during(watched: Watched, wanted: str, act: Callable[[], Any]) -> None:
-    """Act once, before the first request whose text contains another."""
-    done: list[bool] = []
-
-    def before(operation: str, arguments: dict[str, Any]) -> None:
-        if not done and wanted in f"{operation} {arguments}":
-            done.append(True)
-            act()
-
-    watched.before = before
 
 
 def switched(store: Any, watched: Watched, where: dict[str, Any], messages: list[Message]) -> None:

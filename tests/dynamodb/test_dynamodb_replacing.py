@@ -14,7 +14,7 @@ from dynamiq_memory import Message
 from dynamiq_memory.backends.dynamo import replacements, requests, writer
 from dynamiq_memory.testing import contents, say
 from tests.dynamodb.fixtures import NewStore
-from tests.dynamodb.limits import Watched
+from tests.dynamodb.limits import Watched, during
 
 LARGE = "x" * 150_000
 
@@ -51,18 +51,6 @@ def session(name: str, *texts: str) -> list[Message]:
 
 def read(store: Any, name: str) -> list[str]:
     return contents(store.get_all(filters={"user_id": "user-1", "session_id": name}))
-
-
-def during(watched: Watched, wanted: str, act: Callable[[], None]) -> None:
-    """Act once, before the first request whose text contains another."""
-    done: list[bool] = []
-
-    def before(operation: str, arguments: dict[str, Any]) -> None:
-        if not done and wanted in f"{operation} {arguments}":
-            done.append(True)
-            act()
-
-    watched.before = before
 
 
 def test_a_crash_at_any_request_leaves_the_old_or_the_new(

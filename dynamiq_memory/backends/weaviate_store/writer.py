@@ -181,8 +181,7 @@ class Writer:
         fresh = [uuid for uuid in new if uuid not in held]
         note = _note(old=old, new=new, fresh=fresh, until=until)
         try:
-            yield partial(_insert, objects=[note])
-            yield from self._store(batches[False])
+            yield from self._store([([note], []), *batches[False]])
         except _FAILURES as error:
             # As before, as far as that goes; else the note lets another do it.
             before = [message for row, message in rows if row.uuid in new]
