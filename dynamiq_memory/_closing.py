@@ -1,4 +1,4 @@
-"""Context managers for what has `close` and `aclose`."""
+"""Context managers for objects with `close` and `aclose`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Self
 
 
 class Closing:
-    """Closes itself at the end of a `with` or `async with` block."""
+    """An object that closes itself at the end of a `with` or `async with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what was opened."""
+        """Release all resources."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release what was opened."""
+        """Release all resources."""
 
     def __enter__(self) -> Self:
-        """Return the object itself; leaving the block closes it."""
+        """Return the object itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the object."""
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Return the object itself; leaving the block closes it."""
+        """Return the object itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
+        """Close the object."""
         await self.aclose()

@@ -11,5 +11,5 @@ else:
 
 
 def new_id() -> str:
-    """Return a new UUIDv7 (RFC 9562) as text: ids made later sort later, to the millisecond."""
+    """Return a new UUIDv7 (RFC 9562) as text. Ids sort by their time of creation, to the millisecond."""
     return str(uuid7())

@@ -1,7 +1,7 @@
-"""JSON that keeps what metadata may hold beyond JSON: datetime, date, bytes, Decimal, UUID.
+"""JSON that preserves the extra types allowed in metadata: datetime, date, bytes, Decimal, UUID.
 
-Such values become `{"$type": name, "value": text}`. A dict of the user's that has a key `$type` itself is
-wrapped the same way, so that nothing is mistaken for a tag.
+Such values become `{"$type": name, "value": text}`. A user's dict that has its own `$type` key is wrapped in the same
+way, so that it is not mistaken for a tag.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TAG = "$type"
-# Stores hold integers in 64 bits; a larger one would come back as an approximate float.
+# Stores use 64-bit integers; a larger one would be read back as an approximate float.
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 100
 _SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -45,18 +45,18 @@ _RESTORE: dict[str, Callable[[Any], Any]] = {
 
 
 def normalise(value: Any, where: str, depth: int = 0) -> Any:
-    """Copy a value deeply into plain dicts, lists and scalars that can be stored and restored.
+    """Make a deep copy of plain dicts, lists and scalars that can be stored and restored.
 
     Args:
-        value: What the caller gave.
-        where: The path to it, for the error's text, such as `metadata['when']`.
-        depth: Levels above this one.
+        value: Any value.
+        where: Path to the value, such as `metadata['when']`, for error messages.
+        depth: Number of levels above this one.
 
     Returns:
-        An equal value that shares nothing mutable with the one given. Tuples become lists, as in JSON.
+        An equal value that shares no mutable objects with the original. Tuples become lists, as in JSON.
 
     Raises:
-        MessageError: The value cannot be restored from JSON; the text names the key.
+        MessageError: The value cannot be restored from JSON; the error names the key.
     """
     kind = type(value)
     if kind is str:
@@ -77,8 +77,8 @@ def normalise(value: Any, where: str, depth: int = 0) -> Any:
 def _check_text(value: str, where: str) -> str:
     if _SPLIT_CHARACTER.search(value):
         raise MessageError(
-            f"{where} holds a character as two surrogates, which JSON would join: decode it, for example by "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16')"
+            f"{where} contains a character that is split into two surrogates, which JSON would join: decode it first, "
+            "for example with text.encode('utf-16', 'surrogatepass').decode('utf-16')"
         )
     return value
 
@@ -88,12 +88,12 @@ def _check_number(value: float, where: str) -> float:
         if not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
             raise MessageError(f"{where} does not fit in 64 bits: store it as a string")
     elif not math.isfinite(value):
-        raise MessageError(f"{where} is {value}, which JSON cannot hold: leave it out or store None or a string")
+        raise MessageError(f"{where} is {value}, which JSON cannot represent: omit it or store None or a string")
     return value
 
 
 def _plain(value: Any, where: str) -> Any:
-    """The plain value of an enum's member, or of a subclass of a plain kind (numpy.float64 is a float)."""
+    """Return the plain value of an enum member or of a subclass of a plain type (numpy.float64 is a float)."""
     if isinstance(value, Enum):
         return value.value
     for base in (str, int, float):
@@ -101,8 +101,8 @@ def _plain(value: Any, where: str) -> Any:
             return base.__str__(value) if base is str else base(value)
     kind = type(value)
     raise MessageError(
-        f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored: give plain JSON values "
-        "(str, int, float, bool, None, list, dict) or datetime, date, bytes, Decimal, UUID"
+        f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored: use plain JSON values "
+        "(str, int, float, bool, None, list, dict) or datetime, date, bytes, Decimal or UUID"
     )
 
 
@@ -112,7 +112,7 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
         if type(key) is not str:
             if not isinstance(key, str):
                 raise MessageError(f"{where} has the key {key!r}, a {type(key).__name__}: keys must be strings")
-            key = key.value if isinstance(key, Enum) else str.__str__(key)  # noqa: PLW2901 - the plain key
+            key = key.value if isinstance(key, Enum) else str.__str__(key)  # noqa: PLW2901 - same key as a plain string
         if not key.isascii():
             _check_text(key, f"a key of {where}")
         result[key] = normalise(item, f"{where}[{key!r}]", depth + 1)
@@ -120,7 +120,7 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
 
 
 def copy_plain(value: Any) -> Any:
-    """Copy what `normalise` returned. Faster than `copy.deepcopy`: scalars are shared."""
+    """Copy a value that `normalise` returned. Faster than `copy.deepcopy`, since scalars are shared."""
     if isinstance(value, dict):
         return {key: copy_plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -129,35 +129,34 @@ def copy_plain(value: Any) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Write a normalised value as JSON text that is valid UTF-8 and holds no NUL.
+    """Write a normalised value as JSON text that is valid UTF-8 without NUL.
 
     Args:
-        value: What `normalise` returned.
+        value: A value that `normalise` returned.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_tag)
     if f'"{TAG}"' in text:
         text = json.dumps(_wrap(value), ensure_ascii=False, separators=(",", ":"), default=_tag)
     if not is_clean(text):
-        # Only a lone surrogate can be left here; as an escape it travels through any store.
+        # Only a lone surrogate can cause this. Every store accepts it as an escape sequence.
         text = json.dumps(json.loads(text), separators=(",", ":"))
     return text
 
 
 def loads(text: str) -> Any:
-    """Read what `dumps` wrote."""
-    # The same text that dumps looked for: no tag, no walk.
+    """Read text that `dumps` wrote."""
     if f'"{TAG}"' in text:
         return _unwrap(json.loads(text))
     return json.loads(text)
 
 
 def shown(value: Any) -> str:
-    """The text by which JSON shows a datetime, date, bytes, Decimal or UUID."""
+    """Return the text that represents a datetime, date, bytes, Decimal or UUID in JSON."""
     return _TAGGED[type(value)][1](value)
 
 
 def is_clean(text: str) -> bool:
-    """Whether every store's text type takes this text: no NUL, no lone surrogate."""
+    """Return whether every store accepts the text, that is, it contains no NUL or lone surrogate."""
     if text.isascii():
         return "\0" not in text
     try:
@@ -182,7 +181,7 @@ def _wrap(value: Any) -> Any:
 
 
 def _unwrap(value: Any) -> Any:
-    """Undo `_tag` and `_wrap`, outermost first: what stands inside a wrapped dict is never taken for a tag."""
+    """Undo `_tag` and `_wrap` from the outside in, so that the user's `$type` keys are never taken for tags."""
     if isinstance(value, list):
         return [_unwrap(item) for item in value]
     if not isinstance(value, dict):

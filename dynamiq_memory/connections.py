@@ -1,7 +1,7 @@
-"""Where the servers of backends are, and how to sign in: settings, from the environment unless given.
+"""Connection settings: where a backend's server is and how to sign in. Unset values come from the environment.
 
-The environment variables are those of the `dynamiq` package. A backend also takes any other object with the same
-attributes, such as that package's own connections. Secrets never show in `repr` or an error.
+The environment variables are the same as in the `dynamiq` package. Backends also accept any other object with the same
+attributes, such as that package's own connections. Secrets never appear in `repr` or in errors.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def _region() -> str | None:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without its user, password, query and fragment, to be shown."""
+    """Remove the user, password, query and fragment from a URL so that it can be shown."""
     parsed = urlsplit(url)
     return parsed._replace(netloc=parsed.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def plain(secret: SecretStr | str | None) -> str | None:
-    """The text of a secret: of ours, or of another package's connection, which may keep a plain string."""
+    """Return a secret's text. Connections of other packages may hold a plain string."""
     return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
 
 
 class Connection(BaseModel):
-    """Settings of a connection; nothing is opened."""
+    """Base class of connection settings. Creating one opens no connection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -46,11 +46,11 @@ class PostgreSQL(Connection):
     """A PostgreSQL database.
 
     Attributes:
-        host: The server's name or address, or the folder of its socket; `POSTGRESQL_HOST`, else "localhost".
-        port: Its port; `POSTGRESQL_PORT`, else 5432.
-        database: The database's name; `POSTGRESQL_DATABASE`, else "db".
-        user: Who signs in; `POSTGRESQL_USER`, else "postgres".
-        password: The password; `POSTGRESQL_PASSWORD`, else "password".
+        host: Host name, address, or directory of the Unix socket. Defaults to `POSTGRESQL_HOST`, then "localhost".
+        port: Defaults to `POSTGRESQL_PORT`, then 5432.
+        database: Database name. Defaults to `POSTGRESQL_DATABASE`, then "db".
+        user: Defaults to `POSTGRESQL_USER`, then "postgres".
+        password: Defaults to `POSTGRESQL_PASSWORD`, then "password".
     """
 
     host: str = Field(default_factory=partial(_from_env, "POSTGRESQL_HOST", "localhost"))
@@ -61,15 +61,15 @@ class PostgreSQL(Connection):
 
 
 class AWS(Connection):
-    """An AWS account and region. What is not set, boto3 looks for in its usual places: shared files, roles.
+    """An AWS account and region. For unset values, boto3 searches its usual sources: shared files and roles.
 
     Attributes:
-        access_key_id: `AWS_ACCESS_KEY_ID`.
-        secret_access_key: `AWS_SECRET_ACCESS_KEY`.
-        session_token: `AWS_SESSION_TOKEN`; temporary credentials have one.
-        region: `AWS_DEFAULT_REGION`, else `AWS_REGION`.
-        profile: A profile of the shared files, which then gives the credentials; `AWS_DEFAULT_PROFILE`. Keys that are
-            given here go before a profile that only the environment names.
+        access_key_id: Defaults to `AWS_ACCESS_KEY_ID`.
+        secret_access_key: Defaults to `AWS_SECRET_ACCESS_KEY`.
+        session_token: Session token of temporary credentials. Defaults to `AWS_SESSION_TOKEN`.
+        region: Defaults to `AWS_DEFAULT_REGION`, then `AWS_REGION`.
+        profile: Profile in the shared files that supplies the credentials. Defaults to `AWS_DEFAULT_PROFILE`. Keys
+            passed here take precedence over a profile that only the environment names.
     """
 
     access_key_id: str | None = Field(default_factory=partial(_from_env, "AWS_ACCESS_KEY_ID"))
@@ -80,12 +80,12 @@ class AWS(Connection):
 
 
 class Dynamiq(Connection):
-    """The Dynamiq platform, or a service of ours (`dynamiq-memory serve`).
+    """The Dynamiq platform, or a `dynamiq-memory serve` service.
 
     Attributes:
-        url: Its base URL; `DYNAMIQ_URL`, else "https://api.getdynamiq.ai".
-        api_key: The API key; `DYNAMIQ_API_KEY`. A service without keys needs none.
-        headers: Further headers of each request.
+        url: Base URL. Defaults to `DYNAMIQ_URL`, then "https://api.getdynamiq.ai".
+        api_key: API key. Defaults to `DYNAMIQ_API_KEY`. Not needed for a service without keys.
+        headers: Additional headers for each request.
     """
 
     url: str = Field(default_factory=partial(_from_env, "DYNAMIQ_URL", "https://api.getdynamiq.ai"))
@@ -97,8 +97,8 @@ class OpenAI(Connection):
     """A server with OpenAI's API.
 
     Attributes:
-        api_key: `OPENAI_API_KEY`; None for a server that asks for none.
-        url: Its base URL; `OPENAI_URL`, else "https://api.openai.com/v1".
+        api_key: Defaults to `OPENAI_API_KEY`. None for a server that requires no key.
+        url: Base URL. Defaults to `OPENAI_URL`, then "https://api.openai.com/v1".
     """
 
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "OPENAI_API_KEY"), repr=False)
@@ -106,11 +106,11 @@ class OpenAI(Connection):
 
 
 class Pinecone(Connection):
-    """An account of Pinecone.
+    """A Pinecone account.
 
     Attributes:
-        api_key: `PINECONE_API_KEY`.
-        host: Where indexes are managed; `PINECONE_CONTROLLER_HOST`, else Pinecone's own service.
+        api_key: Defaults to `PINECONE_API_KEY`.
+        host: URL of the API that manages indexes. Defaults to `PINECONE_CONTROLLER_HOST`, then Pinecone's own service.
     """
 
     api_key: SecretStr | None = Field(default_factory=partial(_from_env, "PINECONE_API_KEY"), repr=False)
@@ -121,8 +121,8 @@ class Qdrant(Connection):
     """A Qdrant server.
 
     Attributes:
-        url: `QDRANT_URL`, else "http://localhost:6333".
-        api_key: `QDRANT_API_KEY`; None for a server that asks for none.
+        url: Defaults to `QDRANT_URL`, then "http://localhost:6333".
+        api_key: Defaults to `QDRANT_API_KEY`. None for a server that requires no key.
     """
 
     url: str = Field(default_factory=partial(_from_env, "QDRANT_URL", "http://localhost:6333"))
@@ -137,20 +137,20 @@ class WeaviateDeploymentType(StrEnum):
 
 
 class Weaviate(Connection):
-    """A Weaviate server: by its URL, or by the hosts and ports of HTTP and gRPC.
+    """A Weaviate server, given by its URL or by the hosts and ports of HTTP and gRPC.
 
     Attributes:
-        deployment_type: "custom" prefers the hosts, "weaviate_cloud" the URL, where both are set.
-        api_key: `WEAVIATE_API_KEY`; None for a server that asks for none.
-        url: `WEAVIATE_URL`, such as "https://name.weaviate.cloud" or "http://localhost:8080".
-        http_host: `WEAVIATE_HTTP_HOST`.
-        http_port: `WEAVIATE_HTTP_PORT`, else 443.
-        http_secure: Whether HTTP is over TLS; without a URL, it is.
-        grpc_host: `WEAVIATE_GRPC_HOST`, else the host of HTTP, or what the cloud calls it.
-        grpc_port: `WEAVIATE_GRPC_PORT`, else 50051; the cloud has its own.
-        grpc_secure: Whether gRPC is over TLS; by default as HTTP.
-        timeout_init: Seconds to wait for the server when it is opened.
-        timeout_query: Seconds to wait for an answer.
+        deployment_type: If both a URL and hosts are set, "custom" uses the hosts and "weaviate_cloud" the URL.
+        api_key: Defaults to `WEAVIATE_API_KEY`. None for a server that requires no key.
+        url: A URL such as "https://name.weaviate.cloud" or "http://localhost:8080". Defaults to `WEAVIATE_URL`.
+        http_host: Defaults to `WEAVIATE_HTTP_HOST`.
+        http_port: Defaults to `WEAVIATE_HTTP_PORT`, then 443.
+        http_secure: Whether HTTP uses TLS, for `http_host`. Defaults to True. With `url`, the URL's scheme decides.
+        grpc_host: Defaults to `WEAVIATE_GRPC_HOST`, then the HTTP host; Weaviate Cloud has its own.
+        grpc_port: Defaults to `WEAVIATE_GRPC_PORT`, then 50051; Weaviate Cloud has its own.
+        grpc_secure: Whether gRPC uses TLS. Defaults to the setting for HTTP.
+        timeout_init: Seconds to wait for the server when connecting.
+        timeout_query: Seconds to wait for a response.
         timeout_insert: Seconds to wait for a write.
     """
 

@@ -1,4 +1,4 @@
-"""Every error that the package raises on purpose derives from `DynamiqMemoryError`."""
+"""Exceptions. All errors that this package raises deliberately derive from `DynamiqMemoryError`."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ if TYPE_CHECKING:
 
 
 class DynamiqMemoryError(Exception):
-    """Base of all errors of this package."""
+    """Base class of this package's errors."""
 
 
 class InvalidArgumentError(DynamiqMemoryError, ValueError):
-    """A call's arguments are wrong; nothing was read or written."""
+    """An argument is invalid; nothing was read or written."""
 
 
 class ConfigurationError(InvalidArgumentError):
-    """A memory, backend or connection is set up wrongly; the text says what to change."""
+    """A memory, backend or connection is misconfigured; the message says what to change."""
 
 
 class FilterError(InvalidArgumentError):
-    """A filter has a shape that the filter language does not know."""
+    """A filter is malformed."""
 
 
 class MessageError(InvalidArgumentError):
-    """A message cannot be stored as it is given; the text names the field or key."""
+    """A message cannot be stored as it is; the error names the field or key."""
 
 
 class MessageTooLargeError(MessageError):
-    """A message exceeds what the store can hold; raised before anything is written."""
+    """A message is too large for the store; nothing was written."""
 
 
 class MissingDependencyError(DynamiqMemoryError, ImportError):
-    """An optional library is not installed; the text gives the `pip install` line."""
+    """An optional library is not installed; the message gives the `pip install` command."""
 
 
 class BackendError(DynamiqMemoryError):
-    """The store failed or refused; the driver's own exception is chained as the cause."""
+    """The store failed or refused the operation; the driver's exception is chained as the cause."""
 
 
 class BackendConnectionError(BackendError):
@@ -45,22 +45,22 @@ class BackendConnectionError(BackendError):
 
 
 class BackendAuthenticationError(BackendError):
-    """The store refused the credentials or the permission."""
+    """The store rejected the credentials or denied permission."""
 
 
 class PartialWriteError(BackendError):
     """A batch failed halfway on a store without transactions.
 
     Attributes:
-        stored_ids: Ids of the messages that are in the store. Adding the same batch again is safe, because
-            the same id replaces.
+        stored_ids: Ids of the messages that were stored. It is safe to add the same batch again: a message replaces
+            the stored one with the same id.
     """
 
     def __init__(self, message: str, stored_ids: Sequence[str]) -> None:
-        """Keep the text and the ids."""
+        """Create the error from its message and the stored ids."""
         super().__init__(message)
         self.stored_ids = tuple(stored_ids)
 
 
 class EmbedderError(BackendError):
-    """The embedder failed, or gave what is no vector for each text; nothing was written."""
+    """The embedder failed or did not return one vector per text; nothing was written."""

@@ -4,10 +4,10 @@
     {"k": ["a", "b"]}           one of
     {"k": {"gte": 1, "lt": 5}}  range (gt, gte, lt, lte)
     {"k": None}                 absent or null
-    {"k": 1, "l": True}         all of them
+    {"k": 1, "l": True}         all of these
 
-Keys are those of a message's metadata, taken literally (a dot is a dot); `timestamp` and `message_id` are the
-message's own. Numbers compare as numbers, a boolean is no number, strings are exact.
+Keys are metadata keys, taken literally: a dot is just a character. `timestamp` and `message_id` are the message's own
+fields. Numbers compare by value, booleans are not numbers, and strings must match exactly.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """The key's value equals one of `values` (a single one for plain equality)."""
+    """The key's value equals one of `values`; plain equality has a single value."""
 
     key: str
     values: tuple[Scalar, ...]
     _typed: frozenset[tuple[type | None, Scalar]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Prepare for many look-ups."""
+        """Build the set for fast look-ups."""
         object.__setattr__(self, "_typed", frozenset((_kind(value), value) for value in self.values))
 
     def holds(self, value: Any) -> bool:
@@ -55,7 +55,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The key's value is a number within the bounds, each a pair of operator and number."""
+    """The key's value is a number within the bounds, which are pairs of operator and number."""
 
     key: str
     bounds: tuple[tuple[str, Number], ...]
@@ -77,7 +77,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The key is not there, or null."""
+    """The key is missing or null."""
 
     key: str
 
@@ -94,7 +94,7 @@ class Filter:
     """A checked filter: all of its conditions must hold.
 
     Attributes:
-        conditions: One for each key.
+        conditions: One condition per key.
     """
 
     conditions: tuple[Condition, ...] = ()
@@ -107,7 +107,7 @@ class Filter:
         """The values that the filter allows for `user_id` or `session_id`.
 
         Returns:
-            The allowed ids (None stands for messages without one), or None where any is allowed.
+            The allowed ids, where None means messages without one; or None if any id is allowed.
         """
         allowed: tuple[str | None, ...] | None = None
         for condition in self.conditions:
@@ -123,18 +123,18 @@ class Filter:
 
     @property
     def beyond_scope(self) -> tuple[Condition, ...]:
-        """The conditions on other keys than `user_id` and `session_id`."""
+        """The conditions on keys other than `user_id` and `session_id`."""
         return tuple(c for c in self.conditions if c.key not in (USER_KEY, SESSION_KEY))
 
 
 def parse(filters: Mapping[str, Any] | None) -> Filter:
-    """Check a filter.
+    """Check a filter and convert it to a `Filter`.
 
     Args:
-        filters: The filter as users write it; None or empty matches everything.
+        filters: The filter as users write it; None or an empty dict matches everything.
 
     Raises:
-        FilterError: Its shape is not of the language; the text names the key.
+        FilterError: The filter is malformed; the error names the key.
     """
     if filters is None:
         return Filter()
@@ -143,23 +143,23 @@ def parse(filters: Mapping[str, Any] | None) -> Filter:
     return Filter(tuple(_condition(key, value) for key, value in filters.items()))
 
 
-def to_mapping(where: Filter) -> dict[str, Any]:
-    """Write a checked filter as users write it; several conditions on a key as one that says the same."""
+def to_mapping(filter: Filter) -> dict[str, Any]:
+    """Convert a `Filter` back to the dict that users write, merging conditions on the same key into one."""
     merged: dict[str, Condition] = {}
-    for condition in where.conditions:
-        held = merged.get(condition.key)
-        merged[condition.key] = condition if held is None else _both(held, condition)
-    return {key: _written(condition) for key, condition in merged.items()}
+    for condition in filter.conditions:
+        earlier = merged.get(condition.key)
+        merged[condition.key] = condition if earlier is None else _both(earlier, condition)
+    return {key: _to_value(condition) for key, condition in merged.items()}
 
 
-def _written(condition: Condition) -> Any:
+def _to_value(condition: Condition) -> Any:
     if isinstance(condition, Absent):
         return None
     return dict(condition.bounds) if isinstance(condition, Range) else list(condition.values)
 
 
 def _both(one: Condition, other: Condition) -> Condition:
-    """The condition that holds where two on the same key do."""
+    """Merge two conditions on the same key into one that holds when both do."""
     if isinstance(other, OneOf):
         one, other = other, one
     if isinstance(one, OneOf):
@@ -175,7 +175,7 @@ def _both(one: Condition, other: Condition) -> Condition:
 
 def _condition(key: Any, value: Any) -> Condition:
     if not isinstance(key, str) or not is_clean(key):
-        raise FilterError(f"a filter's key must be a string without NUL or lone surrogates, not {key!r}")
+        raise FilterError(f"a filter key must be a string without NUL or lone surrogates, not {key!r}")
     if value is None:
         return Absent(key)
     if isinstance(value, Mapping):
@@ -189,41 +189,41 @@ def _condition(key: Any, value: Any) -> Condition:
 def _check_scalar(key: str, value: Any) -> None:
     kind = _kind(value)
     if kind is None:
-        raise FilterError(f"filters[{key!r}] holds {value!r}, a {type(value).__name__}: use {_SHAPES}")
+        raise FilterError(f"filters[{key!r}] contains {value!r}, a {type(value).__name__}: use {_SHAPES}")
     if kind is str and not is_clean(value):
-        raise FilterError(f"filters[{key!r}] must not hold NUL or lone surrogates: {value!r}")
+        raise FilterError(f"filters[{key!r}] must not contain NUL or lone surrogates: {value!r}")
     if kind is float:
         _check_number(key, value)
     if key in _TEXT_KEYS and kind is not str:
-        raise FilterError(f"filters[{key!r}] is always a string, so {value!r} can match nothing: use {str(value)!r}")
+        raise FilterError(f"filters[{key!r}] is always a string, so {value!r} cannot match: use {str(value)!r}")
 
 
 def _check_number(key: str, value: Number) -> None:
     if not math.isfinite(value):
         raise FilterError(f"filters[{key!r}] is {value}: use a finite number")
     if isinstance(value, int) and not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
-        raise FilterError(f"filters[{key!r}] does not fit in 64 bits, and no stored number can be that large")
+        raise FilterError(f"filters[{key!r}] does not fit in 64 bits, so no stored number can match it")
 
 
 def _bounds(key: str, value: Mapping[Any, Any]) -> tuple[tuple[str, Number], ...]:
     if not value:
-        raise FilterError(f"filters[{key!r}] is an empty dict: give a range such as {{'gte': 1, 'lt': 5}}")
+        raise FilterError(f"filters[{key!r}] is an empty dict: use a range such as {{'gte': 1, 'lt': 5}}")
     for operator, bound in value.items():
         if operator not in _OPERATORS:
             raise FilterError(
-                f"filters[{key!r}] has the operator {operator!r}, which is unknown: use gt, gte, lt, lte for a "
-                "range, a plain value for equality, a list for one of several"
+                f"filters[{key!r}] has the unknown operator {operator!r}: use gt, gte, lt or lte for a range, "
+                "a plain value for equality, or a list for one of several values"
             )
         if _kind(bound) is not float:
             raise FilterError(f"filters[{key!r}][{operator!r}] must be a number, not {bound!r}")
         _check_number(key, bound)
     if key in _TEXT_KEYS:
-        raise FilterError(f"filters[{key!r}] is always a string, so a range can match nothing")
+        raise FilterError(f"filters[{key!r}] is always a string, so a range cannot match: use a string or a list")
     return tuple(value.items())
 
 
 def _kind(value: Any) -> type | None:
-    """Which values can equal each other: `str`, `bool`, or `float` for all numbers; None for anything else."""
+    """Classify a value, since only values of one kind can be equal: `str`, `bool`, `float` (any number), or None."""
     if isinstance(value, str):
         return str
     if isinstance(value, bool):
@@ -240,15 +240,15 @@ def _value(message: Message, key: str) -> Any:
 
 
 def earlier_than(timestamp: float, default: Any = None) -> dict[str, Any] | None:
-    """Make a filter for what stands before a time, within the default filter on the time of a memory.
+    """Make a filter for messages before a time that keeps the bounds of the memory's default filter.
 
     Args:
         timestamp: POSIX seconds.
-        default: What the memory's default filters say of `timestamp`. A call's own filter takes its place, so what it
-            says must be said again.
+        default: The condition on `timestamp` in the memory's default filters. A filter passed to a call replaces it,
+            so its bounds are repeated in the result.
 
     Returns:
-        The filter; None where the default fixes the times themselves.
+        The filter, or None if the default already names exact times.
     """
     if default is not None and not isinstance(default, Mapping):
         return None

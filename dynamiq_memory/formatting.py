@@ -1,4 +1,4 @@
-"""Conversations as text."""
+"""Format conversations as text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
 
     from dynamiq_memory.messages import Message
 
-# Characters that XML 1.0 does not allow, not even escaped (https://www.w3.org/TR/xml/#charsets).
+# XML 1.0 does not allow these characters, not even escaped (https://www.w3.org/TR/xml/#charsets).
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-# A parser reads a bare carriage return as a line feed (https://www.w3.org/TR/xml/#sec-line-ends).
+# XML parsers read a bare carriage return as a line feed (https://www.w3.org/TR/xml/#sec-line-ends).
 _LINE_ENDS = {"\r": "&#13;"}
 
 
 class FormatType(StrEnum):
-    """How a conversation is written as text."""
+    """The text format of a conversation."""
 
     PLAIN = "plain"
     MARKDOWN = "markdown"
@@ -32,28 +30,28 @@ class FormatType(StrEnum):
 
 
 def format_messages(messages: Sequence[Message], format_type: FormatType | str = FormatType.PLAIN) -> str:
-    """Write messages as text.
+    """Format messages as text.
 
     Args:
         messages: The messages.
-        format_type: "plain" (`user: Hi`), "markdown" (`**user:** Hi`) or "xml", with the content escaped.
+        format_type: "plain" (`user: Hi`), "markdown" (`**user:** Hi`) or "xml" (the content is escaped).
 
     Raises:
         InvalidArgumentError: The format is unknown.
     """
     try:
-        chosen = FormatType(format_type)
+        format_type = FormatType(format_type)
     except ValueError:
         known = ", ".join(FormatType)
         raise InvalidArgumentError(f"format_type {format_type!r} is unknown: use one of {known}") from None
-    if chosen is FormatType.XML:
+    if format_type is FormatType.XML:
         return "\n".join(["<messages>", *map(_as_xml, messages), "</messages>"])
-    label = "**{}:** {}" if chosen is FormatType.MARKDOWN else "{}: {}"
+    label = "**{}:** {}" if format_type is FormatType.MARKDOWN else "{}: {}"
     return "\n".join(label.format(message.role.value, _content(message)) for message in messages)
 
 
 def _content(message: Message) -> str:
-    """The text, and what the message calls."""
+    """The message's text and its tool calls."""
     parts = [message.text] if message.text else []
     for call in message.tool_calls or []:
         function = call.get("function")

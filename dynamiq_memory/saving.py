@@ -1,4 +1,4 @@
-"""Which messages of a finished turn an agent keeps."""
+"""Which messages of a finished turn are saved."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class MemorySaveMode(StrEnum):
-    """Which messages of a turn are kept.
+    """Which messages of a turn are saved.
 
     Attributes:
-        FULL: Every message but the system's: input, tool calls, results, answers.
+        FULL: All messages except system messages: input, tool calls, tool results and answers.
         INPUT_OUTPUT: The user's input and the final answer.
     """
 
@@ -24,36 +24,36 @@ class MemorySaveMode(StrEnum):
 
 
 def select_to_save(messages: Iterable[Message], mode: MemorySaveMode) -> list[Message]:
-    """Choose what a save mode keeps.
+    """Select the messages that a save mode keeps.
 
     Args:
         messages: The messages of one or more turns, in order.
         mode: The save mode.
 
     Returns:
-        The chosen messages in order. A turn that ended without an answer, because the model or a tool failed,
-        keeps its input.
+        The selected messages in order. If a turn ended without an answer, because the model or a tool failed, its
+        input is still kept.
 
     Raises:
-        MessageError: One of them is no `Message`.
+        MessageError: An item is not a `Message`.
     """
-    given = list(messages)
-    for position, message in enumerate(given):
+    messages = list(messages)
+    for position, message in enumerate(messages):
         check_message(message, position)
-    spoken = [message for message in given if message.role is not MessageRole.SYSTEM]
+    conversation = [message for message in messages if message.role is not MessageRole.SYSTEM]
     if mode is MemorySaveMode.FULL:
-        return spoken
-    kept: list[Message] = []
+        return conversation
+    selected: list[Message] = []
     answer: Message | None = None
-    for message in spoken:
+    for message in conversation:
         if message.role is MessageRole.USER:
             if answer is not None:
-                kept.append(answer)
+                selected.append(answer)
                 answer = None
-            kept.append(message)
+            selected.append(message)
         elif message.role is MessageRole.ASSISTANT:
-            # What an assistant says along with a tool call is not its answer.
+            # Text that accompanies a tool call is not the final answer.
             answer = None if message.tool_calls else message
     if answer is not None:
-        kept.append(answer)
-    return kept
+        selected.append(answer)
+    return selected

@@ -1,9 +1,9 @@
-"""Messages in the wire format of the Dynamiq platform's memories, which our service speaks too. No I/O.
+"""Messages in the wire format of Dynamiq memories, used by the platform and by our service. No I/O.
 
-An item is what every client of the platform reads and writes: `user_id`, `session_id`, `data` (role, content parts,
-calls) and `metadata`. What an item cannot hold of a message goes into an extension beside it: its id, its exact time,
-`native`, and each value that JSON cannot carry unchanged. So a message of ours comes back whole, and any other client
-reads the same item.
+All clients of the platform read and write items with `user_id`, `session_id`, `data` (role, content parts, calls) and
+`metadata`. Message data that does not fit into an item goes into an extension of the item: the id, the exact time,
+`native`, and values that JSON would change. We therefore read back exactly the message that was written, and other
+clients can read the same item.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dynamiq_memory.messages import (
 )
 
 EXTENSION = "dynamiq_memory"
-"""The name of the extension: a field of an item, or, where a server knows no such field, a key of its metadata."""
+"""The extension's name: a field of the item, or a key of its metadata if the server does not know the field."""
 
 _VIEWS = (TIMESTAMP_KEY, MESSAGE_ID_KEY, USER_KEY, SESSION_KEY)
 _UNCLEAN = re.compile("[\0\ud800-\udfff]")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PIECES = ("content", "metadata", "tool_calls", "tool_call_id", "name")
-# A server in another language may write a number as another one of the same value, or a large one inexactly.
+# A server in another language may write a number in another notation (1 for 1.0), or lose digits of a large one.
 _EXACT_EVERYWHERE = 2**53
 
 
@@ -46,15 +46,15 @@ def to_item(message: Message, *, in_metadata: bool = False) -> dict[str, Any]:
 
     Args:
         message: A prepared message, or one that a backend returned.
-        in_metadata: Whether the extension goes into the metadata, for a server that knows no such field.
+        in_metadata: Whether to put the extension into the metadata, for servers that do not know its field.
     """
-    reader = _Readable(wary=in_metadata)
-    own = {key: value for key, value in message.metadata.items() if key not in _VIEWS}
+    converter = _PortableJSON(strict=in_metadata)
+    user_metadata = {key: value for key, value in message.metadata.items() if key not in _VIEWS}
     exact: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     for name in _PIECES:
-        value = own if name == "metadata" else getattr(message, name)
-        fields[name], changed = reader.of(value)
+        value = user_metadata if name == "metadata" else getattr(message, name)
+        fields[name], changed = converter.convert(value)
         if changed:
             exact[name] = value
     if message.native is not None:
@@ -82,19 +82,19 @@ def to_item(message: Message, *, in_metadata: bool = False) -> dict[str, Any]:
 
 
 def to_shown_item(message: Message) -> dict[str, Any]:
-    """Write a stored message as a server shows it: with its id and times."""
+    """Write a stored message as a server returns it, with its id and times."""
     item = to_item(message)
     created = iso(message.timestamp or 0.0)
-    # Clients sort by the time in the metadata where there is one: `created_at` has only microseconds.
+    # Clients sort by the timestamp in the metadata if present, since `created_at` has only microseconds.
     item["metadata"] |= {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
     return {"id": message.id, **item, "created_at": created, "updated_at": created}
 
 
 def from_item(item: Mapping[str, Any]) -> Message:
-    """Read a message from an item, its extension included.
+    """Read a message from an item and its extension.
 
     Raises:
-        MessageError: It is no item of a message.
+        MessageError: The item is not a valid message.
     """
     data = item.get("data")
     if not isinstance(data, Mapping):
@@ -133,7 +133,7 @@ def from_item(item: Mapping[str, Any]) -> Message:
 
 
 def to_anchor(message: Message) -> dict[str, Any]:
-    """Name a stored message, so that what stands beside it can be read."""
+    """Identify a stored message, so that the messages around it can be read."""
     return {
         "id": message.id,
         "timestamp": message.timestamp,
@@ -143,17 +143,17 @@ def to_anchor(message: Message) -> dict[str, Any]:
 
 
 def from_anchor(anchor: Mapping[str, Any]) -> Message:
-    """Make a message without content that stands for the stored one.
+    """Make a placeholder message without content for a stored message.
 
     Raises:
-        MessageError: It names none.
+        MessageError: The anchor does not identify a message.
     """
     scope = {key: anchor[key] for key in (USER_KEY, SESSION_KEY) if anchor.get(key) is not None}
     for key, value in {"id": anchor.get("id"), **scope}.items():
         check_identifier(value, key)
     timestamp = anchor.get("timestamp")
     if not isinstance(timestamp, int | float) or not abs(timestamp) <= LATEST:
-        raise MessageError("timestamp must be the POSIX seconds of a stored message")
+        raise MessageError("timestamp must be a stored message's time in POSIX seconds")
     try:
         return Message(role=MessageRole.USER, id=anchor["id"], timestamp=timestamp, metadata=scope)
     except ValidationError as error:
@@ -161,7 +161,7 @@ def from_anchor(anchor: Mapping[str, Any]) -> Message:
 
 
 def iso(timestamp: float) -> str:
-    """Write POSIX seconds as ISO 8601, UTC, to the microsecond; times before the year 1 as its beginning."""
+    """Write POSIX seconds as ISO 8601 in UTC, with microseconds. Times before the year 1 become its first second."""
     try:
         moment = _EPOCH + dt.timedelta(seconds=timestamp)
     except OverflowError:
@@ -170,23 +170,23 @@ def iso(timestamp: float) -> str:
 
 
 def readable(text: str) -> str:
-    """A text that any client and server can hold: without NUL and lone surrogates."""
+    """Replace NUL and lone surrogates, so that any client and server accepts the text."""
     return text if text.isascii() and "\0" not in text else _UNCLEAN.sub("\ufffd", text)
 
 
-class _Readable:
-    """Turns values into JSON that any client and server can hold.
+class _PortableJSON:
+    """Converts values to JSON that any client and server accepts.
 
     Args:
-        wary: Whether to call what another language may change a change, too.
+        strict: Whether to report a number as changed if a server in another language may change it.
     """
 
-    def __init__(self, *, wary: bool) -> None:
-        self._wary = wary
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
         self._changed = False
 
-    def of(self, value: Any) -> tuple[Any, bool]:
-        """The readable value, and whether it is another than the one given."""
+    def convert(self, value: Any) -> tuple[Any, bool]:
+        """Return the portable value, and whether it differs from the original."""
         self._changed = False
         return self._plain(value), self._changed
 
@@ -196,7 +196,7 @@ class _Readable:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, int | float):
-            if self._wary and (isinstance(value, float) or abs(value) > _EXACT_EVERYWHERE):
+            if self._strict and (isinstance(value, float) or abs(value) > _EXACT_EVERYWHERE):
                 self._changed = True
             return value
         if isinstance(value, list):
@@ -221,20 +221,20 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _extension(item: Mapping[str, Any], data: Mapping[str, Any], metadata: dict[str, Any]) -> Mapping[str, Any] | None:
-    """The extension that belongs to an item, taken out of its metadata."""
-    beside = item.get(EXTENSION)
-    if isinstance(beside, Mapping):
-        return beside
-    within = metadata.get(EXTENSION)
-    if not isinstance(within, Mapping) or "of" not in within:
+    """Return the item's extension; if it is in the metadata, remove it from there."""
+    field = item.get(EXTENSION)
+    if isinstance(field, Mapping):
+        return field
+    entry = metadata.get(EXTENSION)
+    if not isinstance(entry, Mapping) or "of" not in entry:
         return None
     del metadata[EXTENSION]
-    # Clients copy metadata from one message to another: what it says of that one is not of this.
-    return within if within["of"] == _digest(data) else None
+    # Clients copy metadata from one message to another; the extension is valid for the first one only.
+    return entry if entry["of"] == _digest(data) else None
 
 
 def _restore(fields: dict[str, Any], metadata: dict[str, Any], extension: Mapping[str, Any]) -> None:
-    """Put in what the extension has."""
+    """Restore the fields that the extension contains."""
     fields["id"], fields["timestamp"] = extension.get("id"), extension.get("timestamp")
     text = extension.get("exact")
     fields["metadata"] = metadata
@@ -244,13 +244,13 @@ def _restore(fields: dict[str, Any], metadata: dict[str, Any], extension: Mappin
         exact = loads(text)
         fields |= {name: exact[name] for name in (*_PIECES, "native") if name in exact}
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
-        raise MessageError(f"{EXTENSION}.exact is not what this package writes: leave it out") from None
+        raise MessageError(f"{EXTENSION}.exact was not written by this package: leave it out") from None
     if not isinstance(fields["metadata"], dict):
-        raise MessageError(f"{EXTENSION}.exact holds metadata that is no object: leave it out")
+        raise MessageError(f"{EXTENSION}.exact contains metadata that is not an object: leave it out")
 
 
 def _one_text(content: Any) -> Any:
-    """The text of content that is one part of text; other content as it is."""
+    """Return the text if the content is a single text part, and other content unchanged."""
     if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], Mapping):
         return content
     part = content[0]
@@ -259,9 +259,9 @@ def _one_text(content: Any) -> Any:
 
 
 def _digest(data: Mapping[str, Any]) -> str:
-    """A short digest of who says what, the same however a server writes its JSON."""
+    """Return a short digest of the role and the texts, which does not depend on how a server formats its JSON."""
     content = data.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
-    said = dumps([data.get("role"), data.get("tool_call_id"), texts])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    text = dumps([data.get("role"), data.get("tool_call_id"), texts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
