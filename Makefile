@@ -22,10 +22,11 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 
 # The dynamiq package pins older versions of what the rest uses: an environment of its own.
 AGENTS := .venv-dynamiq/bin
-AGENTS_TESTS := adapters/dynamiq/tests $(addprefix tests/conformance/test_conformance_,postgresql.py::TestPostgreSQL \
-	sqlite.py::TestSQLiteFile qdrant.py::TestQdrantInMemory pinecone.py::TestPinecone weaviate.py)
-# All of it synchronously, and asynchronously where the stores' old clients do that in a way of their own.
-AGENTS_CHOICE := -k "not async or test_dynamiq or TestPostgreSQL or TestWeaviate"
+AGENTS_TESTS := adapters/dynamiq/tests $(addprefix tests/backends/,postgresql/test_conformance.py::TestPostgreSQL \
+	sqlite/test_conformance.py::TestSQLiteFile qdrant/test_conformance.py::TestQdrantInMemory \
+	pinecone/test_conformance.py::TestPinecone weaviate/test_conformance.py)
+# Asynchronous calls differ from synchronous ones only where a client has a way of its own for them.
+AGENTS_CHOICE := -k "not (async and (TestSQLiteFile or TestQdrantInMemory or TestPinecone))"
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
@@ -45,7 +46,8 @@ agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
 
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
 	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \
-		tests/core tests/langchain tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
+		$(addprefix tests/,core conversation integrations ranking backends/test_urls.py) \
+		tests/langchain tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
 
 lint: .venv/.dev ## Check style and types
 	$(BIN)/ruff check .

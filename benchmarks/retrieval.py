@@ -220,7 +220,7 @@ def pgvector(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
 @contextmanager
 def _postgresql(embedder: KeptVectors | None) -> Iterator[MemoryBackend]:
     from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - for those who measure it
-    from tests.servers import postgresql as server  # noqa: PLC0415
+    from tests.fakes.postgresql.server import postgresql as server  # noqa: PLC0415
 
     with server() as running, PostgreSQL(running.url, "retrieval_benchmark", embedder=embedder) as backend:
         backend.clear()
@@ -231,7 +231,7 @@ def _postgresql(embedder: KeptVectors | None) -> Iterator[MemoryBackend]:
 def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
     """Qdrant's own engine behind a server of the tests; or the server that QDRANT_URL names."""
     from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - for those who measure it
-    from tests.servers.qdrant import qdrant as server  # noqa: PLC0415
+    from tests.fakes.qdrant.server import qdrant as server  # noqa: PLC0415
 
     with server() as (url, _server), Qdrant(url, embedder, "retrieval-benchmark") as backend:
         backend.clear()
@@ -243,7 +243,7 @@ def pinecone(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
     """The server of the tests, which compares all vectors exactly."""
     from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - for those who measure it
     from dynamiq_memory.connections import Pinecone as Connection  # noqa: PLC0415
-    from tests.servers.pinecone import API_KEY, running  # noqa: PLC0415
+    from tests.fakes.pinecone.server import API_KEY, running  # noqa: PLC0415
 
     with running() as server, Pinecone(Connection(api_key=API_KEY, host=server.url), embedder) as backend:
         yield backend
@@ -254,7 +254,7 @@ def weaviate(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
     """The server of WEAVIATE_URL, or the stand-in of the tests."""
     from dynamiq_memory.backends import Weaviate  # noqa: PLC0415 - optional
     from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415
-    from tests.servers.weaviate import weaviate as running  # noqa: PLC0415
+    from tests.fakes.weaviate.server import weaviate as running  # noqa: PLC0415
 
     with running() as server:
         connection = Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)

@@ -46,7 +46,7 @@ def service() -> Iterator[WeaviateConnection]:
         yield WeaviateConnection()
         return
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.servers.weaviate import weaviate as running
+    from tests.fakes.weaviate.server import weaviate as running
 
     with running() as server:
         yield WeaviateConnection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)

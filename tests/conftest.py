@@ -18,7 +18,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 import dynamiq_memory
 from dynamiq_memory.backends import InMemory, SQLite
-from tests.servers import PostgreSQLServer, postgresql
+from tests.fakes.postgresql.server import PostgreSQLServer, postgresql
 
 if TYPE_CHECKING:
     from dynamiq_memory import MemoryBackend
@@ -59,7 +59,7 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewSto
         if request.param == "InMemory":
             made.append(InMemory(**options))  # type: ignore[arg-type]
         else:
-            # NORMAL saves a wait for the disk in each of a thousand tests; tests/sqlite tests FULL.
+            # NORMAL saves a wait for the disk in each of a thousand tests; tests/backends/sqlite tests FULL.
             made.append(SQLite(tmp_path / f"store-{len(made)}.db", synchronous="NORMAL", **options))  # type: ignore[arg-type]
         return made[-1]
 

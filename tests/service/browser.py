@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import REQUIRED
+from tests.fakes import REQUIRED
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from adapters.dynamiq.tests.model_server import ModelServer
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import PostgreSQL
 from dynamiq_memory_agents import AgentMemory
-from tests.servers import PostgreSQLServer, postgresql
-from tests.servers.openai import KEY, OpenAIServer
+from tests.fakes.openai import KEY, OpenAIServer
+from tests.fakes.postgresql.server import PostgreSQLServer, postgresql
 
 DEFAULT = InferenceMode.DEFAULT
 

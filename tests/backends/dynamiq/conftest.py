@@ -1,0 +1,5 @@
+"""The service's fixtures, for the tests of its client."""
+
+from tests.service.conftest import _no_proxy, keys, open_service, service
+
+__all__ = ["_no_proxy", "keys", "open_service", "service"]

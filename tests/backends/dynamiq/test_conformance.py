@@ -1,0 +1,117 @@
+"""The contract, kept by the Dynamiq backend: whole against our service, as far as its wire goes on the platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx_retries")
+
+from dynamiq_memory.backends import Dynamiq, MemoryBackend, SQLite
+from dynamiq_memory.connections import Dynamiq as DynamiqConnection
+from dynamiq_memory.testing import MemoryBackendConformance
+from dynamiq_memory.testing.base import SESSION, USER
+from tests.fakes.dynamiq.platform import KEY, Platform, platform
+from tests.fakes.postgresql.server import PostgreSQLServer
+from tests.service.serving import Service, serving
+
+
+def _backend(service: Service) -> Iterator[MemoryBackend]:
+    with Dynamiq(DynamiqConnection(url=service.url, api_key=None), service.new_memory()) as backend:
+        yield backend
+    service.store.clear()
+
+
+@pytest.fixture(scope="module")
+def sqlite_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    file = tmp_path_factory.mktemp("served") / "memory.db"
+    with SQLite(file, synchronous="NORMAL") as store, serving(store) as service:
+        yield service
+
+
+class TestServedSQLite(MemoryBackendConformance):
+    stateful_examples = 6
+    messages_per_writer = 10
+
+    @pytest.fixture
+    def backend(self, sqlite_service: Service) -> Iterator[MemoryBackend]:
+        yield from _backend(sqlite_service)
+
+
+@pytest.fixture(scope="module")
+def known_platform() -> Iterator[Platform]:
+    with platform() as server:
+        yield server
+
+
+# What the wire of the platform does not carry. It lists one user's one session, so nothing can be read over several
+# of them, and nothing that belongs to nobody can be stored.
+SEVERAL_SESSIONS = [
+    "test_an_update_stays_in_its_session",
+    "test_a_deleted_session_can_be_filled_again",
+    "test_default_filters_hold_everywhere",
+    "test_delete_needs_a_scope",
+    "test_delete_touches_its_scope_alone",
+    "test_injected_filters_reach_nobody_else",
+    "test_metadata_of_a_stored_message_can_be_used_for_another",
+    "test_neighbours_within_the_session",
+    "test_replace_needs_a_scope",
+    "test_replace_puts_the_new_in_the_place_of_the_old",
+    "test_replace_refuses_messages_of_others",
+    "test_scope_applies_before_ranking_and_limit",
+    "test_scope_holds_for_every_strategy",
+    "test_scope_may_be_absent",
+    "test_sessions_with_their_counts",
+    "test_the_same_id_elsewhere_is_another_message",
+    "test_two_sessions_at_once_keep_their_turns",
+    "test_user_and_session_are_exact",
+    "test_writers_and_searchers_do_not_disturb_each_other",
+    "test_it_behaves_like_a_list",
+]
+# It deletes whole sessions alone, so nothing can be taken out of one.
+SINGLE_MESSAGES = [
+    "test_an_update_brings_nothing_back",
+    "test_clear",
+    "test_delete_can_be_narrowed",
+    "test_deleted_and_replaced_messages_are_found_no_more",
+    "test_of_many_who_take_one_gets_each_message",
+    "test_replace_by_nothing_deletes",
+    "test_replace_keeps_ids_and_times_of_what_stays",
+    "test_take_deletes_and_returns",
+    "test_what_replaces_a_part_stands_in_its_place",
+]
+
+
+class TestPlatform(MemoryBackendConformance):
+    messages_per_writer = 6
+
+    @pytest.fixture
+    def backend(self, known_platform: Platform) -> Iterator[MemoryBackend]:
+        connection = DynamiqConnection(url=known_platform.url, api_key=KEY)
+        with Dynamiq(connection, known_platform.new_memory(), USER, SESSION) as backend:
+            yield backend
+        known_platform.items.clear()
+        known_platform.requests.clear()
+
+    locals().update(dict.fromkeys((*SEVERAL_SESSIONS, *SINGLE_MESSAGES)))
+
+
+@pytest.fixture(scope="module")
+def postgresql_service(postgresql_server: PostgreSQLServer) -> Iterator[Service]:
+    pytest.importorskip("psycopg")
+    from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - not where its driver is missing
+
+    with PostgreSQL(postgresql_server.url, "served") as store, serving(store) as service:
+        yield service
+        store.clear()
+
+
+class TestServedPostgreSQL(MemoryBackendConformance):
+    stateful_examples = 3
+    messages_per_writer = 5
+
+    @pytest.fixture
+    def backend(self, postgresql_service: Service) -> Iterator[MemoryBackend]:
+        yield from _backend(postgresql_service)

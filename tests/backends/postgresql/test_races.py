@@ -1,0 +1,250 @@
+"""What comes in the middle of something else: cancellations, and indexing anew while others write."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import waiting
+from psycopg._pipeline_async import AsyncPipeline
+from sqlalchemy import create_engine, make_url
+
+from dynamiq_memory import Message
+from dynamiq_memory.backends import PostgreSQL
+from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError
+from tests.fakes.embedders import NGrams
+from tests.fakes.postgresql.server import PostgreSQLServer
+
+ANN = {"user_id": "ann", "session_id": "s"}
+Open = Callable[..., PostgreSQL]
+SQL = psycopg.Connection[Any]
+
+
+def say(text: str, **fields: Any) -> Message:
+    return Message(role="user", content=text, metadata=ANN, **fields)
+
+
+def texts(messages: list[Message]) -> list[str]:
+    return [message.text for message in messages]
+
+
+class Words:
+    """A tokenizer of another kind."""
+
+    signature = "words"
+
+    def __call__(self, text: str) -> list[str]:
+        return text.lower().split()
+
+
+# --- cancellations -----------------------------------------------------------------------------------------------
+
+
+def test_a_cancellation_within_a_pipeline_spoils_no_connection(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(pool_size=1)
+    armed = False
+    enter = AsyncPipeline.__aenter__
+
+    async def cancel_there(pipeline: AsyncPipeline) -> AsyncPipeline:
+        nonlocal armed
+        if armed:
+            armed = False
+            monkeypatch.setattr(waiting, "_last_yield", 0, raising=False)  # it yields to the loop there and then
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        return await enter(pipeline)
+
+    monkeypatch.setattr(AsyncPipeline, "__aenter__", cancel_there)
+
+    async def script() -> None:
+        nonlocal armed
+        await store.aadd(say("before"))
+        armed = True
+        writing = asyncio.create_task(store.aadd_many([say("one"), say("two")]))
+        (result,) = await asyncio.gather(writing, return_exceptions=True)
+        assert isinstance(result, asyncio.CancelledError)
+        assert texts(await store.aget_all()) == ["before"]
+        await store.aadd_many([say("three"), say("four")])
+        assert texts(await store.aget_all()) == ["before", "three", "four"]
+        assert await store.acount() == 3
+
+    asyncio.run(script())
+
+
+def test_cancelled_calls_leave_the_pool_whole(open_store: Open) -> None:
+    store = open_store(pool_size=2)
+    store.add(say("before"))
+
+    async def script() -> None:
+        for step in range(40):
+            call = store.aadd_many([say("a"), say("b")]) if step % 2 else store.aget_all(filters=ANN)
+            task: asyncio.Task[Any] = asyncio.create_task(call)
+            for _ in range(step % 8):
+                await asyncio.sleep(0)
+            task.cancel()
+            ended: Any = await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(ended[0], asyncio.CancelledError | list), repr(ended)
+        found = await store.aget_all(filters=ANN)
+        assert texts(found)[0] == "before"
+        assert len(found) == await store.acount()
+        assert len(found) % 2 == 1  # no batch in part
+
+    asyncio.run(script())
+
+
+# --- indexing anew while others write ----------------------------------------------------------------------------
+
+
+@contextmanager
+def meanwhile(
+    store: PostgreSQL, sql: SQL, call: Callable[[], PostgreSQL], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Future[PostgreSQL]]]:
+    """While the store's next write is between its checks and its end, call something that must wait for it."""
+    started: list[Future[PostgreSQL]] = []
+    insert = store._upsert_messages.run
+    with ThreadPoolExecutor(1) as pool:
+
+        def run(connection: Any, rows: Any) -> None:
+            if not started:
+                started.append(pool.submit(call))
+                for _ in range(1000):
+                    waits = sql.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+                    if started[0].done() or (waits is not None and waits[0]):
+                        break
+                    threading.Event().wait(0.01)
+            insert(connection, rows)
+
+        monkeypatch.setattr(store._upsert_messages, "run", run)
+        yield started
+
+
+def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
+    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    store.add(say("first running"))
+    with meanwhile(store, sql, lambda: open_store(tokenizer=Words(), reindex=True), monkeypatch) as started:
+        store.add(say("second running"))
+        renewed = started[0].result(30)
+    assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
+    with pytest.raises(ConfigurationError, match=r"meanwhile"):
+        store.add(say("third"))
+
+
+@pytest.fixture
+def _needs_pgvector(postgresql_server: PostgreSQLServer) -> None:
+    if not postgresql_server.has_pgvector:
+        pytest.skip("the server has no pgvector")
+
+
+@pytest.mark.usefixtures("_needs_pgvector")
+def test_a_write_in_flight_has_no_vector_of_the_old_dimension(
+    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(embedder=NGrams(64))
+    store.add(say("hello world"))
+    with meanwhile(store, sql, lambda: open_store(embedder=NGrams(32), reindex=True), monkeypatch) as started:
+        store.add(say("another text"))
+        renewed = started[0].result(30)
+    assert texts(renewed.search("another", ANN, 1)) == ["another text"]
+    with pytest.raises(ConfigurationError, match=r"64 numbers.*32"):
+        store.add(say("late"))
+
+
+@pytest.mark.usefixtures("_needs_pgvector")
+def test_a_text_that_changes_while_it_is_embedded_gets_no_vector_of_the_old_one(open_store: Open) -> None:
+    plain = open_store()
+    message = plain.add(say("apples and oranges"))
+
+    class Slow(NGrams):
+        def embed_documents(self, texts: Any) -> Any:
+            plain.add(message.model_copy(update={"content": "zebra giraffe"}))
+            return super().embed_documents(texts)
+
+    store = open_store(embedder=Slow(64), reindex=True)
+    assert store.search("apples", ANN) == []
+    assert texts(store.search("zebra", ANN)) == ["zebra giraffe"]
+    again = open_store(embedder=NGrams(64), reindex=True)
+    assert texts(again.search("giraffes", ANN)) == ["zebra giraffe"]
+
+
+@pytest.mark.usefixtures("_needs_pgvector")
+def test_one_odd_answer_of_an_embedder_spoils_nothing(open_store: Open) -> None:
+    class Odd(NGrams):
+        answers = 0
+
+        def _vector(self, text: str) -> list[float]:
+            self.answers += 1
+            return [1.0] * (4 if self.answers == 1 else 8)
+
+    store = open_store(embedder=Odd())
+    with pytest.raises(ConfigurationError, match=r"8 numbers.*4"):
+        store.add_many([say("a"), say("b")])
+    store.add(say("c"))
+    assert texts(store.get_all()) == ["c"]
+
+
+# --- connections and engines -------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_idled_for_too_long_is_replaced(
+    open_store: Open, postgresql_server: PostgreSQLServer
+) -> None:
+    store = open_store(postgresql_server.url_with(options="-c idle_session_timeout=100"))
+    store.add(say("hello"))
+    threading.Event().wait(0.4)
+    assert store.count() == 1
+    threading.Event().wait(0.4)
+    assert texts(store.take(ANN)) == ["hello"]
+
+
+def test_a_break_at_the_commit_says_that_nobody_knows(
+    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    store.add(say("hello"))
+    delete = store._delete_matching
+
+    def then_break(connection: Any, where: Any) -> int:
+        count = delete(connection, where)
+        sql.execute("SELECT pg_terminate_backend(%s)", (connection.connection.driver_connection.info.backend_pid,))
+        return count
+
+    monkeypatch.setattr(store, "_delete_matching", then_break)
+    with pytest.raises(BackendConnectionError, match="may have been made or not"):
+        store.delete("s", "ann")
+
+
+def test_an_engine_that_renames_schemas_is_refused(open_store: Open, postgresql_url: str) -> None:
+    engine = create_engine(make_url(postgresql_url).set(drivername="postgresql+psycopg"))
+    renaming = engine.execution_options(schema_translate_map={None: "tenant"})
+    try:
+        with pytest.raises(ConfigurationError, match="schema_translate_map"):
+            open_store(renaming)
+        with pytest.raises(ConfigurationError, match="statement_timeout is for connections that are made here"):
+            open_store(engine, statement_timeout=1)
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://app@h:s3cret/db", "is no URL"),
+        ("postgresql://app:pa@s3cret@127.0.0.1/db", "write %40"),
+    ],
+    ids=["port", "at"],
+)
+def test_a_wrong_url_does_not_show_what_may_be_a_secret(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        PostgreSQL(url)
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,78 @@
+"""The contract, kept by Qdrant: in this process, and over the wire."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from dynamiq_memory.backends import MemoryBackend, Qdrant
+from dynamiq_memory.backends.qdrant_store.clients import Address
+from dynamiq_memory.connections import Qdrant as QdrantConnection
+from dynamiq_memory.testing import MemoryBackendConformance
+from dynamiq_memory.testing.changing import ChangingConformance
+from dynamiq_memory.testing.deleting import DeletingConformance
+from dynamiq_memory.testing.filtering import FilteringConformance
+from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.searching import SearchingConformance
+from tests.fakes.embedders import NGrams
+from tests.fakes.qdrant.grpc_server import QdrantGRPC
+from tests.fakes.qdrant.server import QdrantServer, qdrant
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, str]]:
+    """A server's URL, and a collection there for the tests of this module."""
+    name = f"test-{uuid.uuid4()}"
+    with qdrant() as (url, _):
+        yield url, name
+        key = os.environ.get("QDRANT_API_KEY")
+        with closing(Address(url=url, api_key=key).client()) as client:
+            client.delete_collection(name)
+
+
+class TestQdrantInMemory(MemoryBackendConformance):
+    messages_per_writer = 8
+    stateful_examples = 6
+    stateful_steps = 20
+
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with Qdrant(":memory:", NGrams()) as backend:
+            yield backend
+
+
+class TestQdrantOverTheWire(MemoryBackendConformance):
+    """The real client, synchronous and asynchronous, and Qdrant's own engine behind the API; or any `QDRANT_URL`."""
+
+    messages_per_writer = 8
+    stateful_examples = 6
+    stateful_steps = 20
+
+    @pytest.fixture
+    def backend(self, served: tuple[str, str]) -> Iterator[MemoryBackend]:
+        url, name = served
+        with Qdrant(QdrantConnection(url=url), NGrams(), name) as backend:
+            backend.clear()
+            yield backend
+
+
+@pytest.fixture(scope="module")
+def by_grpc() -> Iterator[QdrantGRPC]:
+    with QdrantServer() as rest, QdrantGRPC(rest) as server:
+        yield server
+
+
+class TestQdrantByGRPC(
+    ReadingConformance, SearchingConformance, FilteringConformance, DeletingConformance, ChangingConformance
+):
+    """The parts of the contract that what is sent is a part of, with the client's other protocol."""
+
+    @pytest.fixture
+    def backend(self, by_grpc: QdrantGRPC) -> Iterator[MemoryBackend]:
+        with Qdrant(by_grpc.rest.url, NGrams(), prefer_grpc=True, grpc_port=by_grpc.port) as backend:
+            backend.clear()
+            yield backend

@@ -1,0 +1,22 @@
+"""The contract, kept by Weaviate over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dynamiq_memory.backends import MemoryBackend
+from dynamiq_memory.testing import MemoryBackendConformance
+from tests.backends.weaviate.conftest import NewStore
+
+
+class TestWeaviate(MemoryBackendConformance):
+    messages_per_writer = 6
+    stateful_examples = 8
+    stateful_steps = 20
+
+    @pytest.fixture
+    def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
+        with new_store() as backend:
+            yield backend
