@@ -1,4 +1,4 @@
-"""Ranking by words for stores that cannot rank, or cannot rank within a scope; fusing with other rankings."""
+"""Keyword ranking for stores that cannot rank, or cannot rank within a scope; fusion with other rankings."""
 
 from dynamiq_memory.ranking.bm25 import BM25, InvertedIndex
 from dynamiq_memory.ranking.tokenizer import Tokenize, Tokenizer

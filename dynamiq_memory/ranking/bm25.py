@@ -1,8 +1,8 @@
 """BM25 over the messages of a scope, with the scope's own statistics.
 
-The formula is that of Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009),
-with Lucene's idf, ln(1 + (N - df + 0.5) / (df + 0.5)). It is above zero for every term, so that a conversation
-of two messages is searchable too.
+The formula comes from Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with
+Lucene's idf, ln(1 + (N - df + 0.5) / (df + 0.5)). This idf is positive for every term, so that even a conversation of
+two messages can be searched.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any
 
 from dynamiq_memory.exceptions import ConfigurationError
 
-# A count weighs hardly more past this (BM25 saturates), and one byte holds it in a stored index.
+# Counts above 255 hardly change a score, since BM25 saturates; a count up to 255 fits in one byte of a stored index.
 COUNT_BITS = 8
 MAX_COUNT = (1 << COUNT_BITS) - 1
 
 Postings = tuple[Sequence[int], Mapping[int, int] | Sequence[int]]
-"""Which documents hold a term, `document << COUNT_BITS | count` each, and where to look up their lengths."""
+"""The documents that contain a term, each as `document << COUNT_BITS | count`, and the lengths of all documents."""
 
 
 @dataclass(frozen=True, slots=True)
 class BM25:
     """The two parameters of the formula.
 
-    The defaults are those that Anserini uses for passages (https://github.com/castorini/anserini); on the
-    development conversations of benchmarks/retrieval.py they also did best of those tried.
+    The defaults are Anserini's for passages (https://github.com/castorini/anserini). They were also the best of the
+    values tried on the development conversations of benchmarks/retrieval.py.
 
     Attributes:
-        k1: How fast repeated occurrences of a term stop counting, 0 or more.
+        k1: How much repeated occurrences of a term add to the score, 0 (nothing) or more.
         b: How much long messages are discounted, from 0 (not at all) to 1.
     """
 
@@ -45,7 +45,7 @@ class BM25:
         """Check the parameters.
 
         Raises:
-            ConfigurationError: One is out of its range.
+            ConfigurationError: A parameter is out of range.
         """
         if not 0 <= self.k1 < math.inf:
             raise ConfigurationError(f"k1 must be 0 or more, not {self.k1!r}")
@@ -53,25 +53,25 @@ class BM25:
             raise ConfigurationError(f"b must be from 0 to 1, not {self.b!r}")
 
     def scores(self, terms: Iterable[Sequence[Postings]], documents: int, total_length: int) -> dict[int, float]:
-        """Score every document that holds at least one of the query's terms.
+        """Score all documents that contain at least one of the query's terms.
 
         Args:
-            terms: For each distinct term of the query, the postings of each index that is searched.
-            documents: How many documents there are in the scope.
-            total_length: How many terms they have together.
+            terms: For each distinct term of the query, its postings in each index searched.
+            documents: Number of documents in the scope.
+            total_length: Number of terms in all of them.
 
         Returns:
-            The score of each document by its number, all above zero.
+            Positive scores by document number.
         """
         scores: dict[int, float] = {}
         if not documents:
             return scores
         base = self.k1 * (1 - self.b)
         per_term = self.k1 * self.b * documents / max(total_length, 1)
-        for held in terms:
-            found = sum(len(packed) for packed, _ in held)
-            weight = math.log(1 + (documents - found + 0.5) / (found + 0.5)) * (self.k1 + 1)
-            for packed, lengths in held:
+        for postings in terms:
+            frequency = sum(len(packed) for packed, _ in postings)
+            weight = math.log(1 + (documents - frequency + 0.5) / (frequency + 0.5)) * (self.k1 + 1)
+            for packed, lengths in postings:
                 for posting in packed:
                     document = posting >> COUNT_BITS
                     count = posting & MAX_COUNT
@@ -81,68 +81,68 @@ class BM25:
 
 
 def best(scores: Mapping[int, float], recency: Callable[[int], Any], limit: int | None) -> list[int]:
-    """Order documents by score, best first, of equals the most recent first, and keep the first `limit`.
+    """Return the `limit` best documents, best first; among equal scores, the most recent comes first.
 
     Args:
-        scores: The score of each document.
-        recency: Gives what is larger for a later document.
-        limit: How many to keep, or None for all.
+        scores: Scores by document.
+        recency: Sort key of a document, larger for later ones.
+        limit: Maximum number of documents, or None for all.
     """
     candidates: Iterable[int] = scores
     if limit is not None and limit < len(scores):
-        # Plain floats first: comparing recency as well for all documents costs more than ranking them.
-        least = heapq.nlargest(limit, scores.values())[-1]
-        candidates = [document for document, score in scores.items() if score >= least]
+        # Select by plain floats first: comparing all documents by recency too costs more than the ranking itself.
+        minimum = heapq.nlargest(limit, scores.values())[-1]
+        candidates = [document for document, score in scores.items() if score >= minimum]
     return sorted(candidates, key=lambda document: (scores[document], recency(document)), reverse=True)[:limit]
 
 
 class InvertedIndex:
-    """Which documents hold a term, kept up to date as documents come and go.
+    """Maps each term to the documents that contain it.
 
-    A document is a small non-negative integer chosen by the caller. Adding and removing cost time in proportion
-    to that document alone (and to the logarithm of all).
+    A document is a small non-negative integer chosen by the caller. Adding or removing a document takes time
+    proportional to its own length and to the logarithm of the number of documents.
 
     Attributes:
-        lengths: The length of each document in terms.
-        total_length: Their sum.
+        lengths: Number of terms in each document.
+        total_length: Sum of the lengths.
     """
 
     __slots__ = ("_postings", "lengths", "total_length")
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create an empty index."""
         self.lengths: dict[int, int] = {}
         self.total_length = 0
-        # Most terms of a session occur in one message only: then the packed posting itself stands in the dict,
-        # which takes a third of the memory of an array of one.
+        # Most terms of a session occur in a single message. Their only posting is stored in the dict directly, which
+        # takes a third of the memory of a one-element array.
         self._postings: dict[str, int | array[int]] = {}
 
     def __len__(self) -> int:
-        """How many documents there are."""
+        """Return the number of documents."""
         return len(self.lengths)
 
     def add(self, document: int, terms: Sequence[str]) -> None:
-        """Add a document that is not in the index.
+        """Add a document that is not yet in the index.
 
         Args:
-            document: Its number, larger than that of every document added before.
-            terms: Its terms, repeated as often as they occur.
+            document: Its number, larger than those of all documents added before.
+            terms: Its terms, including repetitions.
         """
         self.lengths[document] = len(terms)
         self.total_length += len(terms)
         postings = self._postings
         for term, count in Counter(terms).items():
             packed = document << COUNT_BITS | (count if count < MAX_COUNT else MAX_COUNT)  # noqa: FURB136 - twice as fast as min
-            held = postings.get(term)
-            if held is None:
+            existing = postings.get(term)
+            if existing is None:
                 postings[term] = packed
-            elif isinstance(held, int):
-                postings[term] = array("Q", (held, packed))
+            elif isinstance(existing, int):
+                postings[term] = array("Q", (existing, packed))
             else:
-                held.append(packed)
+                existing.append(packed)
 
     def remove(self, document: int, terms: Iterable[str]) -> None:
-        """Take a document out.
+        """Remove a document.
 
         Args:
             document: Its number.
@@ -150,20 +150,20 @@ class InvertedIndex:
         """
         self.total_length -= self.lengths.pop(document)
         for term in set(terms):
-            held = self._postings[term]
-            if isinstance(held, int):
+            postings = self._postings[term]
+            if isinstance(postings, int):
                 del self._postings[term]
                 continue
-            del held[bisect_left(held, document << COUNT_BITS)]
-            if len(held) == 1:
-                self._postings[term] = held[0]
+            del postings[bisect_left(postings, document << COUNT_BITS)]
+            if len(postings) == 1:
+                self._postings[term] = postings[0]
 
     def postings(self, term: str) -> Postings:
-        """The documents that hold a term."""
-        held = self._postings.get(term, ())
-        return ((held,) if isinstance(held, int) else held, self.lengths)
+        """Return the documents that contain a term."""
+        postings = self._postings.get(term, ())
+        return ((postings,) if isinstance(postings, int) else postings, self.lengths)
 
     def scores(self, formula: BM25, query: Iterable[str]) -> dict[int, float]:
-        """Score the documents that hold at least one term of a query."""
+        """Score the documents that contain at least one term of a query."""
         terms = ([self.postings(term)] for term in dict.fromkeys(query))
         return formula.scores(terms, len(self), self.total_length)

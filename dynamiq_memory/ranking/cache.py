@@ -1,4 +1,4 @@
-"""A bounded cache for the functions that ranking calls for each word."""
+"""A bounded cache for functions that are called for every word."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
-_MOST = 65_536
-# Longer ones are no words, are not met again, and would fill the memory.
+_MAX_ENTRIES = 65_536
+# Longer strings are not words: they rarely occur again and would fill the memory.
 LONGEST_WORD = 64
 
 
 class Cache(dict[str, Value], Generic[Value]):
-    """Remembers a function's results by its argument.
+    """Caches a function's results by its argument.
 
-    A plain dict look-up takes half the time of `functools.lru_cache`. Emptied when full: words follow Zipf's law,
-    so the common ones are back at once.
+    A plain dict lookup takes half the time of `functools.lru_cache`. The cache is emptied when full; since words
+    follow Zipf's law, the common ones are soon back.
 
     Args:
         function: The function.
     """
 
     def __init__(self, function: Callable[[str], Value]) -> None:
-        """Start empty."""
+        """Create an empty cache."""
         super().__init__()
         self._function = function
 
     def __missing__(self, word: str) -> Value:
-        """Compute, and remember what is short."""
+        """Compute the value, and cache it unless the word is too long."""
         value = self._function(word)
         if len(word) <= LONGEST_WORD:
-            if len(self) >= _MOST:
+            if len(self) >= _MAX_ENTRIES:
                 self.clear()
             self[word] = value
         return value

@@ -1,4 +1,4 @@
-"""Words that say nothing about what a message is about."""
+"""Common words that say nothing about a message's topic."""
 
 from __future__ import annotations
 

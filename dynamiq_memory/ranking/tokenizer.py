@@ -1,4 +1,4 @@
-"""From text to the terms that keyword ranking counts."""
+"""Tokenizers: convert a text to the terms that keyword ranking counts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
 Tokenize = Callable[[str], list[str]]
-"""Any function from a text to its terms can rank; it must give the same terms for the same text every time."""
+"""Any function that converts a text to terms. It must always return the same terms for the same text."""
 
-# Scripts written without spaces between words: there, pairs of neighbouring characters serve as terms.
+# Scripts written without spaces between words. Their terms are pairs of neighbouring characters.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\u3005]"
 _TERM = regex.compile(
     rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+"
@@ -32,33 +32,32 @@ _ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _HAN = regex.compile(r"\p{Han}")
-# Languages whose stemmers know no diacritics: "résumé" has the stem of "resume" only without them.
+# Languages whose stemmers do not handle diacritics: they stem "résumé" like "resume" only without its accents.
 _WITHOUT_DIACRITICS = ("english", "porter")
 _VERSION = 1
 
 
 class Tokenizer:
-    """Splits a text into words by Unicode's rules, drops stop words, reduces words to their stems.
+    """Splits a text into words by Unicode's rules, removes stop words, and reduces words to their stems.
 
-    Case, compatibility forms (full-width letters, ligatures) and diacritics make no difference. Text in scripts
-    without spaces (Chinese, Japanese, Korean, Thai, …) gives pairs of neighbouring characters, and single Han
-    characters.
+    Case, compatibility forms (full-width letters, ligatures) and diacritics are ignored. In scripts without spaces
+    (Chinese, Japanese, Korean, Thai, …), pairs of neighbouring characters and single Han characters are the terms.
 
     Args:
         language: A language of the Snowball stemmers (https://snowballstem.org), or None for no stemming.
-        stop_words: Words to leave out; None means the language's own list (English has one), an empty
-            collection means none.
+        stop_words: Words to leave out. Defaults to the language's own list (only English has one); pass an empty
+            collection to keep all words.
 
     Attributes:
-        signature: Tells two tokenizers apart that give different terms; a stored index names the one it was made
-            with.
+        signature: Differs between tokenizers that return different terms. A stored index records the signature of the
+            tokenizer that it was made with.
 
     Raises:
         ConfigurationError: There is no stemmer for the language.
     """
 
     def __init__(self, language: str | None = "english", stop_words: Collection[str] | None = None) -> None:
-        """Prepare the stemmer."""
+        """Create the tokenizer."""
         if language is not None and language not in snowballstemmer.algorithms():
             raise ConfigurationError(
                 f"there is no stemmer for language={language!r}: use one of "
@@ -72,12 +71,12 @@ class Tokenizer:
         self.stop_words = frozenset(_fold_case(word) for word in stop_words)
         words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
         self.signature = f"words-{_VERSION}/{language or 'unstemmed'}/{words}"
-        # A Snowball stemmer keeps the word that it works on in itself: each thread has its own.
+        # Snowball stemmers are not thread-safe, so each thread has its own.
         self._stemmers = threading.local()
         self._terms = Cache(self._reduce)
 
     def __call__(self, text: str) -> list[str]:
-        """Return the terms of a text in their order, repeated as often as they occur."""
+        """Return the terms of a text in order, including repetitions."""
         if text.isascii():
             return list(filter(None, map(self._terms.__getitem__, _ASCII_TERM.findall(text.lower()))))
         terms: list[str] = []
@@ -90,7 +89,7 @@ class Tokenizer:
 
     @property
     def keeping_stop_words(self) -> Tokenizer:
-        """The same tokenizer with no word left out, for queries that consist of stop words alone."""
+        """The same tokenizer without stop words, for queries that consist only of stop words."""
         return Tokenizer(self.language, ())
 
     def _reduce(self, word: str) -> str:
@@ -108,7 +107,7 @@ class Tokenizer:
 
 
 def signature_of(tokenize: Tokenize) -> str:
-    """Name a tokenizer: its own `signature`, or the function's qualified name."""
+    """Return a tokenizer's `signature`, or the function's qualified name if it has none."""
     signature = getattr(tokenize, "signature", None)
     if isinstance(signature, str):
         return signature
@@ -126,7 +125,7 @@ def _character_terms(run: str) -> list[str]:
 
 
 def _fold_case(text: str) -> str:
-    # Normalising takes quadratic time on a run of combining marks; 30 are more than any language uses (UAX #15,
+    # Normalising takes quadratic time on a run of combining marks. No language uses more than 30 in a row (UAX #15,
     # Stream-Safe Text Format).
     text = _LONG_MARKS.sub(r"\1", text)
     return unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
@@ -147,9 +146,9 @@ def terms_of(tokenize: Tokenize, text: str) -> list[str]:
     """
     if isinstance(tokenize, Tokenizer):
         return tokenize(text)
-    given: Any = tokenize(text)
-    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        terms = list(given)
+    returned: Any = tokenize(text)
+    if isinstance(returned, Iterable) and not isinstance(returned, str | bytes):
+        terms = list(returned)
         if all(isinstance(term, str) for term in terms):
             return terms
     raise ConfigurationError(f"the tokenizer {signature_of(tokenize)} must return a list of strings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamiq_memory.ranking.fusion import Ranking, min_max, reciprocal_ranks
+from dynamiq_memory.ranking.fusion import Ranking, min_max
 
 
 def order(scores: dict[str, float]) -> str:
@@ -50,9 +50,3 @@ def test_what_matches_has_a_score_above_zero() -> None:
 def test_empty_rankings_change_no_order() -> None:
     assert min_max([Ranking({}), Ranking({})]) == {}
     assert order(min_max([Ranking({}, zero=0.0), Ranking({"a": 0.2, "b": 0.3, "c": 0.1})])) == "bac"
-
-
-def test_reciprocal_ranks() -> None:
-    assert reciprocal_ranks([["a", "b"], ["b", "c"]], k=1) == pytest.approx(
-        {"a": 1 / 2, "b": 1 / 3 + 1 / 2, "c": 1 / 3}
-    )

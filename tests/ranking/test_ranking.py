@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
 from dynamiq_memory import Memory, MessageRole
-from dynamiq_memory.ranking import BM25, InvertedIndex, forward
+from dynamiq_memory.ranking import BM25, InvertedIndex, packed_terms
 
 WORDS = st.sampled_from(["red", "green", "blue", "car", "house", "x", "天気", ""])
 DOCUMENTS = st.lists(st.lists(WORDS, max_size=12), min_size=1, max_size=12)
@@ -50,7 +50,7 @@ def test_scores_are_those_of_rank_bm25(documents, query, formula):
 def test_terms_carried_by_each_message_give_the_same_scores(documents, query, formula):
     expected = index_of(documents).scores(formula, query)
     lengths = [len(terms) for terms in documents]
-    scores = forward.scores(formula, query, lengths, [forward.encode(terms) for terms in documents])
+    scores = packed_terms.scores(formula, query, lengths, [packed_terms.encode(terms) for terms in documents])
     assert scores == pytest.approx(expected, rel=1e-12)
     assert set(scores) == set(expected)
 
@@ -59,22 +59,24 @@ def test_terms_carried_by_each_message_give_the_same_scores(documents, query, fo
 def test_counts_that_one_byte_does_not_hold(count):
     documents = [["often"] * count + ["once"], ["once", "other"]]
     expected = index_of(documents).scores(BM25(), ["often", "once"])
-    packed = [forward.encode(terms) for terms in documents]
-    assert forward.scores(BM25(), ["often", "once"], [count + 1, 2], packed) == pytest.approx(expected)
+    packed = [packed_terms.encode(terms) for terms in documents]
+    assert packed_terms.scores(BM25(), ["often", "once"], [count + 1, 2], packed) == pytest.approx(expected)
     assert expected[0] > expected[1]
 
 
 def test_a_hash_found_across_two_entries_is_no_match():
-    wanted = forward.encode(["wanted"])[:5]
+    wanted = packed_terms.encode(["wanted"])[:5]
     # Six bytes an entry: the hash begins in the middle of the first, or is found there before its true place.
     split = b"\x00" * 3 + wanted + b"\x00" * 4
-    assert forward.scores(BM25(), ["wanted"], [2, 1], [split, b""]) == {}
+    assert packed_terms.scores(BM25(), ["wanted"], [2, 1], [split, b""]) == {}
     true_place = split + wanted + b"\x02"
-    assert set(forward.scores(BM25(), ["wanted"], [3, 1], [true_place, b""])) == {0}
+    assert set(packed_terms.scores(BM25(), ["wanted"], [3, 1], [true_place, b""])) == {0}
 
 
 def test_lone_surrogates_can_be_terms():
-    assert set(forward.scores(BM25(), ["\ud800"], [1, 1], [forward.encode(["\ud800"]), forward.encode(["x"])])) == {0}
+    assert set(
+        packed_terms.scores(BM25(), ["\ud800"], [1, 1], [packed_terms.encode(["\ud800"]), packed_terms.encode(["x"])])
+    ) == {0}
 
 
 EDITS = st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.lists(WORDS, max_size=8)), max_size=40)
@@ -104,7 +106,7 @@ def test_an_index_after_any_edits_is_that_of_a_fresh_build(edits, query):
 def test_nothing_stored_nothing_scored():
     assert InvertedIndex().scores(BM25(), ["x"]) == {}
     assert index_of([[], []]).scores(BM25(), ["x"]) == {}
-    assert forward.scores(BM25(), ["x"], [], []) == {}
+    assert packed_terms.scores(BM25(), ["x"], [], []) == {}
 
 
 def test_the_same_scores_on_both_backends(new_store):
