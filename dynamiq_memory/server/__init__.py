@@ -1,6 +1,6 @@
-"""The memory service: the Dynamiq platform's endpoints, and more, over any backend.
+"""The memory service: the Dynamiq platform's endpoints and more, on top of any backend.
 
     dynamiq-memory serve --backend sqlite:///conversations.db --port 8000
 
-Needs the extra `server`. `create_app` in `dynamiq_memory.server.app` is the ASGI application.
+Requires the `server` extra. `dynamiq_memory.server.app.create_app` returns the ASGI application.
 """

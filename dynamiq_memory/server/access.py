@@ -1,4 +1,4 @@
-"""What a request may reach: one memory, and of that one user's part if its key says so."""
+"""What a request may access: one memory, or a single user's part of it if its key is for one user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import LATEST, USER_KEY, Message, MessageRole
 from dynamiq_memory.server.errors import ProblemError
-from dynamiq_memory.server.keys import Key
+from dynamiq_memory.server.keys import APIKey
 from dynamiq_memory.server.metrics import Metrics
 from dynamiq_memory.server.partition import MEMORY_ID_PATTERN, Partition, of_user
 from dynamiq_memory.server.settings import Settings
@@ -19,12 +19,12 @@ from dynamiq_memory.server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What an application is made of.
+    """The parts that all requests of an application share.
 
     Attributes:
-        store: Where the messages live.
+        store: The store with the messages.
         settings: The limits.
-        metrics: What counts.
+        metrics: The counters.
     """
 
     store: MemoryBackend
@@ -34,11 +34,11 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The memory that a request has asked for and may reach.
+    """The memory that a request names and may access.
 
     Attributes:
-        memory_id: Its id.
-        memory: The memory; there is no other way to the store.
+        memory_id: The memory's id.
+        memory: The memory. Handlers reach the store only through it.
         service: The limits and counters.
     """
 
@@ -49,20 +49,20 @@ class Access:
     def filters(
         self, filters: dict[str, Any] | None, user_id: str | None = None, session_id: str | None = None
     ) -> dict[str, Any]:
-        """Check a filter, with the ids that the request names beside it.
+        """Combine a filter with the ids in the request, and check the result.
 
         Raises:
-            FilterError: It is none.
-            OtherUserError: It asks for another user than the key is for.
+            FilterError: The filter is malformed.
+            OtherUserError: It names a user other than the key's.
         """
-        both = of_user(filters, user_id, session_id)
-        self.memory.check_filter(parse(both))
-        return both
+        combined = of_user(filters, user_id, session_id)
+        self.memory.check_filter(parse(combined))
+        return combined
 
     def beginning(self) -> Message:
-        """An anchor before every message."""
-        own = {} if self.memory.user_id is None else {USER_KEY: self.memory.user_id}
-        return Message(role=MessageRole.USER, id="-", timestamp=-LATEST, metadata=own)
+        """Return an anchor before the first message."""
+        metadata = {} if self.memory.user_id is None else {USER_KEY: self.memory.user_id}
+        return Message(role=MessageRole.USER, id="-", timestamp=-LATEST, metadata=metadata)
 
 
 def _access(
@@ -70,14 +70,14 @@ def _access(
     memory_id: Annotated[str, Path(pattern=MEMORY_ID_PATTERN, description="The memory.")],
 ) -> Access:
     service: Service = request.app.state.service
-    key: Key | None = request.scope["state"].get("key")
+    key: APIKey | None = request.scope["state"].get("key")
     if key is not None and memory_id not in key.memory_ids:
-        raise ProblemError(403, "OtherMemory", "this key does not open this memory")
-    only = service.settings.memory_id
-    if only is not None and memory_id != only:
-        raise ProblemError(404, "NotFound", "there is no such memory here")
-    memory = Partition(service.store, None if only is not None else memory_id, key.user_id if key else None)
+        raise ProblemError(403, "OtherMemory", "this key is not valid for this memory")
+    only_memory_id = service.settings.memory_id
+    if only_memory_id is not None and memory_id != only_memory_id:
+        raise ProblemError(404, "NotFound", "this memory does not exist")
+    memory = Partition(service.store, memory_id if only_memory_id is None else None, key.user_id if key else None)
     return Access(memory_id, memory, service)
 
 
-Accessed = Annotated[Access, Depends(_access)]
+RequestAccess = Annotated[Access, Depends(_access)]

@@ -19,7 +19,7 @@ try:
     from dynamiq_memory.server import items, models, search
     from dynamiq_memory.server.access import Service
     from dynamiq_memory.server.errors import add_handlers, log_failure
-    from dynamiq_memory.server.guard import Guard, Observer, parsed_rate
+    from dynamiq_memory.server.guard import Guard, Observer, parse_rate
     from dynamiq_memory.server.metrics import Metrics
 except ImportError as error:
     raise MissingDependencyError(
@@ -36,38 +36,38 @@ _PAGES = {
     "/api.js": "api.js",
 }
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
-_REFUSALS = {
-    400: "The body is no JSON.",
-    401: "There is no valid key.",
+_PROBLEMS = {
+    400: "The body is not valid JSON.",
+    401: "The key is missing or invalid.",
     403: "The key is for another memory or user.",
-    404: "There is no such memory.",
-    408: "The body came too slowly.",
+    404: "The memory does not exist.",
+    408: "The body arrived too slowly.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    422: "The request is wrong.",
-    429: "There were too many requests.",
+    415: "The content type is not JSON.",
+    422: "The request is invalid.",
+    429: "Too many requests.",
     500: "The store failed.",
     503: "The store cannot be reached.",
 }
-_NOBODY = {"message_id": "-", "user_id": "-", "session_id": "-"}
+_NO_MESSAGE = {"message_id": "-", "user_id": "-", "session_id": "-"}
 
 
 def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Settings | None = None) -> FastAPI:
-    """Make the application.
+    """Create the application.
 
     Args:
-        store: Where the messages live; it stays the caller's.
-        keys: The keys that it asks for. None lets everybody in who reaches it.
+        store: The store with the messages. The caller closes it.
+        keys: The API keys to require. With None, anyone who can reach the service is admitted.
         settings: The limits.
     """
     settings = Settings() if settings is None else settings
-    parsed_rate(settings.rate)  # now, not at the first request
+    parse_rate(settings.rate)  # fail now, not at the first request
     metrics = Metrics()
     app = FastAPI(
         title="dynamiq-memory",
         version=dynamiq_memory.__version__,
         description="Conversation memory for AI agents.",
-        docs_url=None,  # its page loads scripts from another site
+        docs_url=None,  # FastAPI's page loads scripts from another site
         redoc_url=None,
         middleware=[
             Middleware(Observer, metrics=metrics),
@@ -77,7 +77,7 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
     app.state.service = Service(store, settings, metrics)
     add_handlers(app)
     problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": models.Problem, "description": text} for status, text in _REFUSALS.items()
+        status: {"model": models.Problem, "description": text} for status, text in _PROBLEMS.items()
     }
     app.include_router(search.router, responses=problems)
     app.include_router(items.router, responses=problems)
@@ -87,32 +87,34 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
 
 
 def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
-    failing: dict[int | str, dict[str, Any]] = {503: {"model": models.Health, "description": "The store is not there."}}
+    failing: dict[int | str, dict[str, Any]] = {
+        503: {"model": models.Health, "description": "The store does not respond."}
+    }
 
     @app.get("/healthz", response_model=models.Health, responses=failing, tags=["operation"])
     async def health() -> Response:
-        """Tell whether the store answers."""
+        """Report whether the store responds."""
         try:
-            await store.aget_all(1, _NOBODY)
+            await store.aget_all(1, _NO_MESSAGE)
         except DynamiqMemoryError as error:
-            log_failure("the store does not answer", error)
+            log_failure("the store does not respond", error)
             return JSONResponse({"status": "failing"}, 503)
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
     async def prometheus() -> Response:
-        """Give the counters in the text format of Prometheus."""
+        """Return the counters in Prometheus text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_viewer(app: FastAPI) -> None:
     folder = resources.files("dynamiq_memory.server") / "static"
     for path, name in _PAGES.items():
-        answer = _Static((folder / name).read_bytes(), _TYPES[name.rpartition(".")[2]])
-        app.add_api_route(path, answer.get, methods=["GET"], include_in_schema=False)
+        file = _StaticFile((folder / name).read_bytes(), _TYPES[name.rpartition(".")[2]])
+        app.add_api_route(path, file.get, methods=["GET"], include_in_schema=False)
 
 
-class _Static:
+class _StaticFile:
     """A file of the viewer."""
 
     def __init__(self, body: bytes, media_type: str) -> None:
@@ -120,5 +122,5 @@ class _Static:
         self._media_type = media_type
 
     async def get(self) -> Response:
-        """Answer with it."""
+        """Send the file."""
         return Response(self._body, media_type=self._media_type)

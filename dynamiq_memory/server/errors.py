@@ -1,4 +1,4 @@
-"""Errors as the service answers them: a status, a `type` and a `detail`, without what was sent."""
+"""Error responses of the service: a status, a `type` and a `detail`, which never repeats the request's content."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _RETRY_SECONDS = 1
 
 
 class ProblemError(Exception):
-    """An answer that is an error.
+    """An error response.
 
     Args:
-        status: Its HTTP status.
-        kind: Its `type`.
-        detail: What is wrong, and what to do.
-        headers: Further headers.
+        status: HTTP status.
+        kind: Value of `type`.
+        detail: What is wrong and how to fix it.
+        headers: Additional headers.
     """
 
     def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Keep all four."""
+        """Create the error."""
         super().__init__(detail)
         self.status, self.kind, self.detail, self.headers = status, kind, detail, dict(headers or {})
 
     def response(self) -> JSONResponse:
-        """Write the answer."""
+        """Return the response."""
         return JSONResponse({"type": self.kind, "detail": self.detail}, self.status, self.headers)
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have an application answer errors this way."""
+    """Register the handlers that convert exceptions to error responses."""
 
     @app.exception_handler(ProblemError)
     async def problem(_: Request, error: ProblemError) -> JSONResponse:
@@ -61,9 +61,9 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = [_sentence(each) for each in error.errors()[:5]]
+        details = [_describe(each) for each in error.errors()[:5]]
         status = 400 if any(each["type"] == "json_invalid" for each in error.errors()) else 422
-        return ProblemError(status, "InvalidArgumentError", "; ".join(found)).response()
+        return ProblemError(status, "InvalidArgumentError", "; ".join(details)).response()
 
     @app.exception_handler(OtherUserError)
     async def other_user(_: Request, error: OtherUserError) -> JSONResponse:
@@ -77,17 +77,17 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(BackendError)
     async def backend(_: Request, error: BackendError) -> JSONResponse:
         log_failure("the store failed", error)
-        detail = "the store failed: see the log of the service for the request of this X-Request-Id"
+        detail = "the store failed: search the service's log for this response's X-Request-Id"
         if isinstance(error, BackendConnectionError):
             return ProblemError(503, "BackendError", detail, {"Retry-After": str(_RETRY_SECONDS)}).response()
-        answer: dict[str, Any] = {"type": "BackendError", "detail": detail}
+        body: dict[str, Any] = {"type": "BackendError", "detail": detail}
         if isinstance(error, PartialWriteError):
-            answer |= {"type": "PartialWriteError", "stored_ids": error.stored_ids}
-        return JSONResponse(answer, 500)
+            body |= {"type": "PartialWriteError", "stored_ids": error.stored_ids}
+        return JSONResponse(body, 500)
 
 
 def log_failure(event: str, error: BaseException) -> None:
-    """Log what failed and where, without the texts of errors: they may hold what users wrote."""
+    """Log the types of the errors and where they occurred, but not their messages, which may contain user content."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:
@@ -98,6 +98,6 @@ def log_failure(event: str, error: BaseException) -> None:
     logger.error(event, extra={"fields": {"error": kinds, "frames": frames[-12:]}})
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{place}: {error['msg']}"
+def _describe(error: Mapping[str, Any]) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    return f"{location}: {error['msg']}"

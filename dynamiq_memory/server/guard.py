@@ -1,4 +1,4 @@
-"""What stands before the application: the key, the limits, the log."""
+"""Middleware that runs before the application: API keys, limits and the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.server.errors import ProblemError, log_failure
-from dynamiq_memory.server.keys import Key, KeyStore
+from dynamiq_memory.server.keys import APIKey, KeyStore
 from dynamiq_memory.server.logs import request_id
 from dynamiq_memory.server.metrics import Metrics
 from dynamiq_memory.server.settings import Settings
@@ -27,7 +27,7 @@ logger = logging.getLogger("dynamiq_memory.server")
 
 PROTECTED = "/v1/"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# By these a reverse proxy passes on requests of other machines.
+# Reverse proxies set these headers when they forward requests from other machines.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -40,20 +40,20 @@ _SECURITY = {
 
 
 class Observer:
-    """The outermost part: gives each request an id, logs and counts it, and adds the headers that protect a browser.
+    """The outermost middleware: gives each request an id, logs and counts it, and adds security headers for browsers.
 
     Args:
-        app: What answers.
-        metrics: What counts.
+        app: The next application.
+        metrics: The counters.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Keep both."""
+        """Create the middleware."""
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,7 +61,7 @@ class Observer:
         started, status = time.perf_counter(), 0
         scope.setdefault("state", {})
 
-        async def watched(message: Message) -> None:
+        async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -73,51 +73,51 @@ class Observer:
 
         self._metrics.open.inc()
         try:
-            await self._app(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
+            await self._app(scope, receive, observed_send)
+        except Exception as error:  # noqa: BLE001 - after any error, the client gets a response and the log a line
             log_failure("a request failed", error)
             if not status:
-                problem = ProblemError(500, "InternalError", "the service failed: see its log for this X-Request-Id")
-                await problem.response()(scope, receive, watched)
+                detail = "the service failed: search its log for this response's X-Request-Id"
+                await ProblemError(500, "InternalError", detail).response()(scope, receive, observed_send)
         finally:
             self._metrics.open.dec()
             self._finish(scope, status, time.perf_counter() - started)
             request_id.reset(token)
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
-        # The route's own text, and no method that a client made up: what is counted is bounded.
+        # Only the route's template and known methods, so that clients cannot create any number of time series.
         route = getattr(scope.get("route"), "path", "") or "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, status).inc()
         self._metrics.seconds.labels(method, route).observe(seconds)
-        key: Key | None = scope["state"].get("key")
+        key: APIKey | None = scope["state"].get("key")
         fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
         logger.info("request", extra={"fields": fields | ({"key": key.id} if key is not None else {})})
 
 
 class Guard:
-    """Lets in who has a key, as often as allowed, with a body as large as allowed.
+    """Checks the API key, the request rate and the size of the body.
 
-    All of it happens before the body is read to its end and before the application sees anything.
+    Requests are rejected before their body is read in full and before the application sees them.
 
     Args:
-        app: What answers.
-        keys: The keys; None to let everybody in.
+        app: The next application.
+        keys: The keys, or None to admit everyone.
         settings: The limits.
-        metrics: What counts.
+        metrics: The counters.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyStore | None, settings: Settings, metrics: Metrics) -> None:
-        """Set up the limits."""
+        """Create the middleware."""
         self._app = app
         self._keys = keys
         self._settings = settings
         self._metrics = metrics
-        self._rate = parsed_rate(settings.rate)
+        self._rate = parse_rate(settings.rate)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Forward a request, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -127,25 +127,25 @@ class Guard:
             protected = scope["path"].startswith(PROTECTED)
             if protected:
                 await self._admit(scope, headers)
-            # What asks for no key takes no body: else anybody could fill the memory.
-            most = self._settings.max_body_bytes if protected else 0
-            body = await self._body(scope, headers, receive, most)
+            # Paths that need no key accept no body: anyone could fill the memory otherwise.
+            max_bytes = self._settings.max_body_bytes if protected else 0
+            body = await self._body(scope, headers, receive, max_bytes)
         except ProblemError as problem:
             self._metrics.refused.labels(problem.kind).inc()
             await problem.response()(scope, receive, send)
             return
         except BackendError as error:
             log_failure("the keys cannot be read", error)
-            unread = ProblemError(503, "BackendError", "the keys cannot be read", {"Retry-After": "1"})
-            await unread.response()(scope, receive, send)
+            unavailable = ProblemError(503, "BackendError", "the keys cannot be read", {"Retry-After": "1"})
+            await unavailable.response()(scope, receive, send)
             return
-        await self._app(scope, _replayed(body, receive), send)
+        await self._app(scope, _replay(body, receive), send)
 
     def _check_host(self, headers: Headers) -> None:
         if self._settings.local_only and not is_local(_host_of(headers.get("host", ""))):
-            raise ProblemError(421, "WrongHost", "without keys, the service answers on localhost alone")
+            raise ProblemError(421, "WrongHost", "without keys, the service accepts requests to localhost only")
         if self._settings.local_only and any(name in headers for name in _FORWARDED):
-            raise ProblemError(421, "WrongHost", "without keys, the service answers to no proxy: make a key")
+            raise ProblemError(421, "WrongHost", "without keys, the service rejects proxied requests: create a key")
 
     async def _admit(self, scope: Scope, headers: Headers) -> None:
         address = (scope.get("client") or ("?",))[0]
@@ -153,76 +153,76 @@ class Guard:
             await self._count(f"address {address}")
             return
         scheme, _, text = headers.get("authorization", "").partition(" ")
-        given = text.strip() if scheme.lower() == "bearer" else ""
-        key = self._keys.check(given) if given else None
+        token = text.strip() if scheme.lower() == "bearer" else ""
+        key = self._keys.check(token) if token else None
         await self._count(f"key {key.id}" if key is not None else f"address {address}")
         if key is None:
-            detail = "give a valid API key: Authorization: Bearer dm_…"
+            detail = "send a valid API key: Authorization: Bearer dm_…"
             raise ProblemError(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"})
         scope["state"]["key"] = key
 
-    async def _count(self, who: str) -> None:
-        if self._rate is None or await self._limiter.hit(self._rate, who):
+    async def _count(self, client: str) -> None:
+        if self._rate is None or await self._limiter.hit(self._rate, client):
             return
-        window = await self._limiter.get_window_stats(self._rate, who)
+        window = await self._limiter.get_window_stats(self._rate, client)
         seconds = max(1, round(window.reset_time - time.time() + 0.5))
-        detail = f"more than {self._settings.rate} requests: wait as long as Retry-After says"
+        detail = f"the limit is {self._settings.rate} requests: wait for the number of seconds in Retry-After"
         raise ProblemError(429, "TooManyRequests", detail, {"Retry-After": str(seconds)})
 
-    async def _body(self, scope: Scope, headers: Headers, receive: Receive, most: int) -> bytes:
+    async def _body(self, scope: Scope, headers: Headers, receive: Receive, max_bytes: int) -> bytes:
         length = headers.get("content-length")
         if length is None and headers.get("transfer-encoding") is None:
             return b""
-        if length is not None and length.isdecimal() and int(length) > most:
-            raise self._too_large(most)
+        if length is not None and length.isdecimal() and int(length) > max_bytes:
+            raise self._too_large(max_bytes)
         if scope["method"] in ("POST", "PUT", "PATCH"):
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                # A page in a browser cannot send this type to another site without asking that site first.
-                raise ProblemError(415, "UnsupportedMediaType", "send JSON, with Content-Type: application/json")
+            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type != "application/json":
+                # Browsers send this content type to another site only after a preflight request.
+                raise ProblemError(415, "UnsupportedMediaType", "send JSON with Content-Type: application/json")
         try:
             async with asyncio.timeout(self._settings.body_timeout):
-                return await self._read(receive, most)
+                return await self._read(receive, max_bytes)
         except TimeoutError:
-            detail = f"the body did not come within {self._settings.body_timeout:g} seconds"
+            detail = f"the body did not arrive within {self._settings.body_timeout:g} seconds"
             raise ProblemError(408, "RequestTimeout", detail, {"Connection": "close"}) from None
 
-    async def _read(self, receive: Receive, most: int) -> bytes:
+    async def _read(self, receive: Receive, max_bytes: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise ProblemError(400, "Disconnected", "the client went away")
+                raise ProblemError(400, "Disconnected", "the client disconnected")
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > most:
-                raise self._too_large(most)
+            if size > max_bytes:
+                raise self._too_large(max_bytes)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
-    def _too_large(self, most: int) -> ProblemError:
-        detail = f"a body may have {most:,} bytes: send fewer messages at once"
+    def _too_large(self, max_bytes: int) -> ProblemError:
+        detail = f"the maximum size of a body is {max_bytes:,} bytes: send fewer messages at once"
         return ProblemError(413, "BodyTooLarge", detail, {"Connection": "close"})
 
 
-def parsed_rate(rate: str | None) -> RateLimitItem | None:
-    """Read a rate.
+def parse_rate(rate: str | None) -> RateLimitItem | None:
+    """Parse a request rate.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The rate is malformed.
     """
     if rate is None:
         return None
     try:
         return parse(rate)
     except ValueError as error:
-        raise ConfigurationError(f"rate={rate!r} is no rate: write for example 100/second, 5000/minute") from error
+        raise ConfigurationError(f"rate={rate!r} is not a rate: use, for example, 100/second or 5000/minute") from error
 
 
 def is_local(host: str) -> bool:
-    """Whether a host's name or address is this machine's own."""
+    """Return whether a host name or address means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -230,7 +230,7 @@ def is_local(host: str) -> bool:
 
 
 def _host_of(authority: str) -> str:
-    """The name or address in a Host header, without its port."""
+    """Return the host name or address in a Host header, without the port."""
     if "@" in authority:
         return ""
     try:
@@ -239,12 +239,12 @@ def _host_of(authority: str) -> str:
         return ""
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Give an application the body that has been read, and then what comes."""
-    left: Iterable[bytes] = iter([body])
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that yields the body already read, then any later messages."""
+    unsent: Iterable[bytes] = iter([body])
 
     async def replay() -> Message:
-        for chunk in left:
+        for chunk in unsent:
             return {"type": "http.request", "body": chunk, "more_body": False}
         return await receive()
 

@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, kept as hashes."""
+"""API keys. A key is shown once, when it is created; only its hash is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidA
 from dynamiq_memory.messages import check_identifier
 from dynamiq_memory.server.partition import MEMORY_ID_PATTERN
 
-_FORM = re.compile(r"dm_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_FORMAT = re.compile(r"dm_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY,
@@ -38,16 +38,16 @@ _NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """An API key, without its secret.
+class APIKey:
+    """An API key without its secret.
 
     Attributes:
-        id: Its public part, for lists and logs.
-        name: What it is for.
-        memory_ids: The memories that it opens.
-        user_id: The one user whose messages it reaches, or None for all of these memories.
+        id: The public part, for lists and logs.
+        name: A label.
+        memory_ids: The memories that the key may access.
+        user_id: The only user whose messages the key may access, or None for all users.
         created_at: POSIX seconds.
-        revoked_at: POSIX seconds, or None while it is valid.
+        revoked_at: POSIX seconds, or None if the key is valid.
     """
 
     id: str
@@ -64,17 +64,16 @@ class Key:
 
 
 class KeyStore(Closing):
-    """The keys of a service, in a SQLite file of its own. What is revoked is refused from the next request on.
+    """The API keys of a service, in a separate SQLite file. A revoked key is rejected from the next request on.
 
-    A key's secret is 256 random bits, of which only the SHA-256 is stored: with so many bits nothing is gained by a
-    slow hash.
+    A secret has 256 random bits, and only its SHA-256 is stored. A slow hash would add no security to so many bits.
 
     Args:
-        path: The file; made, readable by its owner alone, if there is none.
+        path: The file. If it does not exist, it is created with access for its owner only.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the file."""
+        """Open or create the file."""
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
@@ -85,56 +84,58 @@ class KeyStore(Closing):
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"the file of keys {str(self.path)!r} cannot be opened: {error}") from error
+            raise ConfigurationError(f"the key file {str(self.path)!r} cannot be opened: {error}") from error
 
-    def create(self, memory_ids: Sequence[str], user_id: str | None = None, name: str = "") -> tuple[Key, str]:
-        """Make a key.
+    def create(self, memory_ids: Sequence[str], user_id: str | None = None, name: str = "") -> tuple[APIKey, str]:
+        """Create a key.
 
         Args:
-            memory_ids: The memories that it opens, at least one.
-            user_id: The one user whose messages it reaches; None for all of these memories.
-            name: What it is for.
+            memory_ids: The memories that the key may access, at least one.
+            user_id: The only user whose messages the key may access, or None for all users.
+            name: A label.
 
         Returns:
-            The key, and its text, which is stored nowhere.
+            The key, and its text including the secret, which is not stored.
 
         Raises:
-            InvalidArgumentError: A memory id or the user_id is none.
+            InvalidArgumentError: A memory id or the user id is invalid.
         """
         if not memory_ids:
             raise InvalidArgumentError("a key needs the id of at least one memory")
         for memory_id in memory_ids:
             if not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
-                raise InvalidArgumentError(f"memory id {memory_id!r} must be of letters, digits, '.', '_' and '-'")
+                raise InvalidArgumentError(
+                    f"memory id {memory_id!r} may contain only letters, digits, '.', '_' and '-'"
+                )
         if user_id is not None:
             check_identifier(user_id, "user_id")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         text = f"dm_{key_id}_{secret}"
-        key = Key(key_id, name, tuple(dict.fromkeys(memory_ids)), user_id, time.time(), None)
+        key = APIKey(key_id, name, tuple(dict.fromkeys(memory_ids)), user_id, time.time(), None)
         row = (key.id, _digest(text), name, json.dumps(key.memory_ids), user_id, key.created_at)
         self._run("INSERT INTO keys (id, digest, name, memory_ids, user_id, created_at) VALUES (?, ?, ?, ?, ?, ?)", row)
         return key, text
 
-    def check(self, text: str) -> Key | None:
-        """The valid key of a text; None if there is none. Takes as long for a wrong secret as for the right one."""
-        form = _FORM.fullmatch(text)
-        rows = self._run(f"SELECT digest, {_COLUMNS} FROM keys WHERE id = ?", (form[1] if form else "",))  # noqa: S608
+    def check(self, text: str) -> APIKey | None:
+        """Return the valid key that a text represents, or None. A wrong secret takes as long as the right one."""
+        match = _FORMAT.fullmatch(text)
+        rows = self._run(f"SELECT digest, {_COLUMNS} FROM keys WHERE id = ?", (match[1] if match else "",))  # noqa: S608
         digest: Any
         digest, *row = rows[0] if rows else (_NO_DIGEST,)
-        right = hmac.compare_digest(_digest(text), digest)
-        key = Key._of_row(row) if row else None  # noqa: SLF001 - of this module
-        return key if right and key is not None and key.revoked_at is None else None
+        is_correct = hmac.compare_digest(_digest(text), digest)
+        key = APIKey._of_row(row) if row else None  # noqa: SLF001 - of this module
+        return key if is_correct and key is not None and key.revoked_at is None else None
 
-    def all(self) -> list[Key]:
-        """All keys that were ever made, the oldest first."""
+    def all(self) -> list[APIKey]:
+        """Return all keys, including revoked ones, oldest first."""
         rows = self._run(f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id")  # noqa: S608 - a constant
-        return [Key._of_row(row) for row in rows]  # noqa: SLF001
+        return [APIKey._of_row(row) for row in rows]  # noqa: SLF001
 
     def revoke(self, key_id: str) -> bool:
-        """Make a key invalid.
+        """Revoke a key.
 
         Returns:
-            Whether there was a valid one of this id.
+            Whether a valid key with this id existed.
         """
         statement = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING id"
         return bool(self._run(statement, (time.time(), key_id)))
@@ -149,7 +150,7 @@ class KeyStore(Closing):
         self.close()
 
     def __del__(self) -> None:
-        """Close what nobody closed."""
+        """Close the file if the caller did not."""
         with suppress(AttributeError):
             self._connection.close()
 
@@ -158,7 +159,7 @@ class KeyStore(Closing):
             with self._lock:
                 return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
-            raise BackendError(f"the file of keys {str(self.path)!r}: {error}") from error
+            raise BackendError(f"the key file {str(self.path)!r} failed: {error}") from error
 
 
 def _digest(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Logs: a line of JSON for each event, without content, ids of users or keys."""
+"""Logs: one line of JSON per event, without content, user ids or keys."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("dynamiq
 
 
 class JSONFormatter(logging.Formatter):
-    """Writes a record and its `fields` as a line of JSON."""
+    """Formats a record and its `fields` as a line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line."""
+        """Return the line."""
         line: dict[str, Any] = {
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -34,14 +34,14 @@ class JSONFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Log to standard error from now on.
+    """Log to standard error.
 
     Args:
         level: "debug", "info", "warning" or "error".
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter())
-    # What others log is written without what they fill in: it may be content.
+    # JSONFormatter omits the arguments of other libraries' log messages, since they may be user content.
     logging.getLogger().handlers = [handler]
     for name in ("dynamiq_memory", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)

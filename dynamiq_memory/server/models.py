@@ -1,4 +1,4 @@
-"""The bodies of requests and answers, for checking and for the OpenAPI description."""
+"""Request and response bodies, used for validation and for the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from dynamiq_memory.wire import EXTENSION
 
 FILTERS = (
     'A filter on metadata: {"k": "v"} equals, {"k": ["a", "b"]} one of, {"k": {"gte": 1, "lt": 5}} range (gt, gte, lt, '
-    'lte), {"k": null} absent. All keys must match; user_id, session_id, timestamp and message_id are keys too.'
+    'lte), {"k": null} absent. All keys must match. user_id, session_id, timestamp and message_id are keys too.'
 )
-# JSON has larger integers; neither a store nor another language does.
+# JSON allows larger integers, but stores and other languages do not.
 _Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Filters = Annotated[dict[str, Any] | None, Field(description=FILTERS)]
 
 
-class Strict(BaseModel):
-    """Refuses what it does not know: nothing that is sent is dropped."""
+class StrictModel(BaseModel):
+    """Rejects unknown fields, so that nothing a client sends is dropped silently."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Data(Strict):
-    """What is said, and by whom."""
+class Data(StrictModel):
+    """The role and the content of a message."""
 
     role: Literal["user", "system", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = Field("", description="Text, or parts in OpenAI's shape.")
+    content: str | list[dict[str, Any]] | None = Field("", description="Text, or parts in OpenAI's format.")
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     name: str | None = None
     metadata: dict[str, Any] | None = None
 
 
-class Extension(Strict):
-    """What an item cannot hold of a message of dynamiq-memory."""
+class Extension(StrictModel):
+    """The parts of a dynamiq-memory message that do not fit into an item."""
 
     id: str = Field(min_length=1)
     timestamp: float = Field(description="POSIX seconds.")
     text: bool = Field(False, description="Whether the content is a string, not parts.")
-    exact: str | None = Field(None, description="Values that JSON cannot carry unchanged, as text of this package.")
+    exact: str | None = Field(None, description="Values that JSON would change, encoded by this package.")
 
 
-class Item(Strict):
+class Item(StrictModel):
     """A message."""
 
-    id: str | None = Field(None, min_length=1, description="Unique in its session; the same again replaces.")
+    id: str | None = Field(
+        None, min_length=1, description="Unique within the session. Storing the same id again replaces the message."
+    )
     user_id: str | None = Field(None, min_length=1)
     session_id: str | None = Field(None, min_length=1)
     type: Literal["message"] = "message"
@@ -58,11 +60,11 @@ class Item(Strict):
     dynamiq_memory: Extension | None = None
 
 
-assert EXTENSION in Item.model_fields  # noqa: S101 - the two names are one
+assert EXTENSION in Item.model_fields  # noqa: S101 - the field must have the extension's name
 
 
-class Items(Strict):
-    """Several messages, stored all or none where the store can."""
+class Items(StrictModel):
+    """Several messages. All or none are stored if the store has transactions."""
 
     items: list[Item]
 
@@ -71,8 +73,8 @@ class ItemList(RootModel[list[Item]]):
     """Several messages, as a bare list."""
 
 
-class Anchor(Strict):
-    """Names a stored message."""
+class Anchor(StrictModel):
+    """Identifies a stored message."""
 
     id: str = Field(min_length=1)
     timestamp: float
@@ -80,17 +82,19 @@ class Anchor(Strict):
     session_id: str | None = None
 
 
-class Query(Strict):
-    """What to read."""
+class QueryRequest(StrictModel):
+    """The messages to read."""
 
     filters: Filters = None
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many; a page by default.")
-    before: Anchor | None = Field(None, description="Only before this one.")
-    after: Anchor | None = Field(None, description="Only behind this one; then the earliest come first.")
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Maximum number of messages. Defaults to the maximum page size."
+    )
+    before: Anchor | None = Field(None, description="Only messages before this one.")
+    after: Anchor | None = Field(None, description="Only messages after this one, earliest first.")
 
 
-class Around(Strict):
-    """Whose neighbours to read."""
+class AroundRequest(StrictModel):
+    """The messages whose neighbours to read."""
 
     anchors: Annotated[list[Anchor], Field(max_length=100)]
     before: _Count
@@ -98,34 +102,34 @@ class Around(Strict):
     filters: Filters = None
 
 
-class Some(Strict):
-    """Which messages."""
+class OptionalFilterRequest(StrictModel):
+    """An optional filter. Without it, all messages match."""
 
     filters: Filters = None
 
 
-class Exactly(Strict):
-    """Which messages; an empty filter is all of them."""
+class FilterRequest(StrictModel):
+    """A required filter. If it is empty, all messages match."""
 
     filters: Annotated[dict[str, Any], Field(description=FILTERS)]
 
 
-class Replace(Strict):
-    """What to put in the place of what."""
+class ReplaceRequest(StrictModel):
+    """The messages to replace, and their replacements."""
 
     filters: Annotated[dict[str, Any], Field(description=FILTERS)]
     items: list[Item]
 
 
-class Update(Strict):
+class UpdateRequest(StrictModel):
     """New versions of stored messages."""
 
     items: list[Item]
     filters: Filters = None
 
 
-class Search(Strict):
-    """What to look for, and how."""
+class SearchRequest(StrictModel):
+    """A search."""
 
     query: str | None = None
     user_id: str | None = Field(None, min_length=1)
@@ -134,13 +138,15 @@ class Search(Strict):
     limit: Annotated[int, Field(ge=1)] | None = None
     strategy: MemoryRetrievalStrategy | None = Field(
         None,
-        description="What an agent would be given by it, oldest first, each with its reason. Without: the messages "
-        "that match, best first.",
+        description="Return the messages that an agent would be given with this strategy, oldest first, each with its "
+        "reason. Without a strategy, return the matching messages, best first.",
     )
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="With a strategy: at most so many tokens.")
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Maximum number of tokens. Requires a strategy."
+    )
 
 
-class ShownItem(BaseModel):
+class StoredItem(BaseModel):
     """A stored message."""
 
     id: str
@@ -156,19 +162,19 @@ class ShownItem(BaseModel):
     reason: Reason | None = None
 
 
-class One(BaseModel):
+class ItemResponse(BaseModel):
     """A message."""
 
-    data: ShownItem
+    data: StoredItem
 
 
-class Several(BaseModel):
+class ItemsResponse(BaseModel):
     """Messages, in order."""
 
-    data: list[ShownItem]
+    data: list[StoredItem]
 
 
-class Page(Several):
+class ItemPage(ItemsResponse):
     """A page of messages."""
 
     page_size: int
@@ -176,32 +182,32 @@ class Page(Several):
     next_cursor: str | None
 
 
-class Found(Several):
-    """What a search found."""
+class SearchResponse(ItemsResponse):
+    """The results of a search."""
 
     has_more: bool
 
 
-class Windows(BaseModel):
-    """For each anchor, its neighbours and itself."""
+class WindowsResponse(BaseModel):
+    """The neighbours of each anchor, including the anchor itself."""
 
-    data: list[list[ShownItem]]
+    data: list[list[StoredItem]]
 
 
-class Counted(BaseModel):
-    """How many messages."""
+class CountResponse(BaseModel):
+    """The number of matching messages."""
 
     count: int
 
 
-class Deleted(BaseModel):
-    """How many messages were deleted."""
+class DeleteResponse(BaseModel):
+    """The number of deleted messages."""
 
     deleted: int
 
 
-class ShownSession(BaseModel):
-    """A conversation."""
+class SessionSummary(BaseModel):
+    """A session and the number of its messages."""
 
     user_id: str | None
     session_id: str | None
@@ -210,14 +216,14 @@ class ShownSession(BaseModel):
     last: float = Field(description="POSIX seconds.")
 
 
-class Sessions(BaseModel):
-    """Conversations, the most recently used first."""
+class SessionsResponse(BaseModel):
+    """Sessions, most recently used first."""
 
-    data: list[ShownSession]
+    data: list[SessionSummary]
 
 
-class ShownCapabilities(BaseModel):
-    """What the store can do."""
+class StoreCapabilities(BaseModel):
+    """The capabilities of the store."""
 
     keyword: bool
     vector: bool
@@ -226,33 +232,33 @@ class ShownCapabilities(BaseModel):
     max_message_bytes: int | None
 
 
-class ShownLimits(BaseModel):
-    """What a request may ask for."""
+class RequestLimits(BaseModel):
+    """The limits for requests."""
 
     max_body_bytes: int
     max_page_size: int
     max_results: int
 
 
-class Description(BaseModel):
-    """What serves this memory."""
+class MemoryDescription(BaseModel):
+    """The service, its version, its store's capabilities and its limits."""
 
     service: Literal["dynamiq-memory"]
     version: str
     memory_id: str
-    user_id: str | None = Field(description="The one user whom the key is for.")
-    capabilities: ShownCapabilities
-    limits: ShownLimits
+    user_id: str | None = Field(description="The only user that the key may access; null for all users.")
+    capabilities: StoreCapabilities
+    limits: RequestLimits
 
 
 class Health(BaseModel):
-    """Whether the store answers."""
+    """Whether the store responds."""
 
     status: Literal["ok", "failing"]
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """The reason why a request failed."""
 
     type: str
     detail: str

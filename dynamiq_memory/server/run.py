@@ -21,86 +21,86 @@ except ImportError as error:
 _HEADER_SECONDS = 10.0
 _UNREAD_SECONDS = 60.0
 _GRACE_SECONDS = 10
-# Longer than clients keep a connection that they do not use (5 s in httpx): else they send on one that is being closed.
+# Longer than clients keep idle connections (5 s in httpx). Otherwise they might send a request while we close it.
 _IDLE_SECONDS = 75
 
 
-class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that hangs up on a client whose request's head does not come in time."""
+class TimeoutProtocol(H11Protocol):
+    """HTTP/1.1 that disconnects clients that send the head of a request, or read a response, too slowly."""
 
     header_seconds = _HEADER_SECONDS
     unread_seconds = _UNREAD_SECONDS
-    _deadline: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
+        """Start the timer for the first request's head."""
         super().connection_made(transport)
-        self._wait()
+        self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Wait until the head is there; what follows it has limits of its own."""
+        """Stop the timer when the head is complete; the body has its own limits."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+            self._stop_head_timer()
         else:
-            self._wait()
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._stop_waiting()
-        self._stop_unread()
+        """Stop all timers."""
+        self._stop_head_timer()
+        self._stop_unread_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Begin to wait for a client that does not read."""
+        """Start the timer for a client that does not read."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """Stop the timer, since the client has read."""
         super().resume_writing()
-        self._stop_unread()
+        self._stop_unread_timer()
 
-    def _stop_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
-    def _wait(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_seconds, self.transport.close)
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.header_seconds, self.transport.close)
 
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 def check_open(host: str, keys: KeyStore | None) -> None:
-    """Check that a service which anybody can reach asks for a key.
+    """Check that a service without keys is reachable from this machine only.
 
     Raises:
-        ConfigurationError: It would not.
+        ConfigurationError: It would be reachable from elsewhere.
     """
     if keys is None and not is_local(host):
         raise ConfigurationError(
-            f"without keys, the service listens on 127.0.0.1 alone, not on {host!r}: make a key with "
-            "`dynamiq-memory keys create`, or leave out --host"
+            f"without keys, the service listens on 127.0.0.1 only, not on {host!r}: create a key with "
+            "`dynamiq-memory keys create`, or omit --host"
         )
 
 
 def serve(
     store: MemoryBackend, keys: KeyStore | None, settings: Settings, host: str, port: int, max_connections: int
 ) -> None:
-    """Answer requests until the process is told to end.
+    """Serve requests until the process receives a signal to stop.
 
     Raises:
-        ConfigurationError: It would let anybody in.
+        ConfigurationError: Without keys, the service would be reachable from other machines.
     """
     check_open(host, keys)
-    options: dict[str, Any] = {"http": PromptProtocol, "ws": "none", "lifespan": "off", "log_config": None}
+    options: dict[str, Any] = {"http": TimeoutProtocol, "ws": "none", "lifespan": "off", "log_config": None}
     config = uvicorn.Config(
         create_app(store, keys, settings),
         host=host,

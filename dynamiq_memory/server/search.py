@@ -1,4 +1,4 @@
-"""Searching, listing sessions, exporting, describing."""
+"""Endpoints that search, list sessions, export messages and describe the memory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dynamiq_memory.exceptions import InvalidArgumentError
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 from dynamiq_memory.server import models
-from dynamiq_memory.server.access import Access, Accessed
-from dynamiq_memory.server.items import shown
+from dynamiq_memory.server.access import Access, RequestAccess
+from dynamiq_memory.server.items import stored_items
 from dynamiq_memory.wire import to_shown_item
 
-_EXPORTED_AT_ONCE = 500
+_EXPORT_PAGE = 500
 _DEFAULT_LIMIT = 20
 
 router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"])
 UserId = Annotated[str | None, Query(min_length=1)]
 
 
-@router.get("", response_model=models.Description)
-async def describe_memory(access: Accessed) -> Response:
-    """Tell what serves this memory, what it can do and what it allows. This is how clients recognise the service."""
+@router.get("", response_model=models.MemoryDescription)
+async def describe_memory(access: RequestAccess) -> Response:
+    """Describe the service, the store's capabilities and the limits. Clients recognise the service by this response."""
     capabilities, settings = access.memory.capabilities, access.service.settings
-    limits = {name: getattr(settings, name) for name in models.ShownLimits.model_fields}
+    limits = {name: getattr(settings, name) for name in models.RequestLimits.model_fields}
     return JSONResponse(
         {
             "service": "dynamiq-memory",
@@ -43,62 +43,65 @@ async def describe_memory(access: Accessed) -> Response:
     )
 
 
-@router.post("/search", response_model=models.Found)
-async def search_messages(access: Accessed, body: models.Search) -> Response:
-    """Find the messages that match a query, best first; or with a strategy, what an agent would be given."""
-    most = access.service.settings.max_results
-    if body.limit is not None and body.limit > most:
-        raise InvalidArgumentError(f"limit may be {most:,} at most, not {body.limit:,}")
-    wanted = access.filters(body.filters, body.user_id, body.session_id)
+@router.post("/search", response_model=models.SearchResponse)
+async def search_messages(access: RequestAccess, body: models.SearchRequest) -> Response:
+    """Search the messages, best first; with a strategy, return the messages that an agent would be given."""
+    max_results = access.service.settings.max_results
+    if body.limit is not None and body.limit > max_results:
+        raise InvalidArgumentError(f"limit may be up to {max_results:,}, not {body.limit:,}")
+    filters = access.filters(body.filters, body.user_id, body.session_id)
     if body.strategy is not None:
         memory = Memory(backend=access.memory)
         limit = body.limit if body.limit is not None else _DEFAULT_LIMIT
-        picks = await memory.aexplain_agent_conversation(body.query, limit, wanted, body.strategy, body.max_tokens)
-        items = shown([pick.message for pick in picks])
+        picks = await memory.aexplain_agent_conversation(body.query, limit, filters, body.strategy, body.max_tokens)
+        items = stored_items([pick.message for pick in picks])
         data = [item | {"reason": pick.reason.value} for item, pick in zip(items, picks, strict=True)]
         return JSONResponse({"data": data, "has_more": False})
     if body.max_tokens is not None:
-        raise InvalidArgumentError("max_tokens needs a strategy")
-    found = await access.memory.asearch(body.query, wanted, body.limit if body.limit is not None else most + 1)
-    more = len(found) > most
-    if more and (body.query is None or not body.query.strip()):
-        found = found[1:]  # without a query, the oldest come first
-    return JSONResponse({"data": shown(found[:most]), "has_more": more})
+        raise InvalidArgumentError("max_tokens requires a strategy")
+    limit = body.limit if body.limit is not None else max_results + 1
+    messages = await access.memory.asearch(body.query, filters, limit)
+    has_more = len(messages) > max_results
+    if has_more and (body.query is None or not body.query.strip()):
+        messages = messages[1:]  # without a query, the oldest come first
+    return JSONResponse({"data": stored_items(messages[:max_results]), "has_more": has_more})
 
 
-@router.get("/sessions", response_model=models.Sessions)
-async def list_sessions(access: Accessed, user_id: UserId = None) -> Response:
-    """List the sessions of a user, or of all, the most recently used first."""
+@router.get("/sessions", response_model=models.SessionsResponse)
+async def list_sessions(access: RequestAccess, user_id: UserId = None) -> Response:
+    """List the sessions of one user or of all users, most recently used first."""
     return await _sessions(access, access.filters(None, user_id))
 
 
-@router.post("/sessions/query", response_model=models.Sessions)
-async def query_sessions(access: Accessed, body: models.Some) -> Response:
-    """List the sessions that have messages which match, the most recently used first."""
+@router.post("/sessions/query", response_model=models.SessionsResponse)
+async def query_sessions(access: RequestAccess, body: models.OptionalFilterRequest) -> Response:
+    """List the sessions that have matching messages, most recently used first."""
     return await _sessions(access, access.filters(body.filters))
 
 
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "A message a line."}},
+    responses={200: {"content": {"application/x-ndjson": {}}, "description": "One message per line."}},
 )
-async def export_messages(access: Accessed, user_id: UserId = None, session_id: UserId = None) -> StreamingResponse:
-    """Give all messages, oldest first, an item a line: what storing them again takes."""
-    wanted = access.filters(None, user_id, session_id)
-    page = await _earliest(access, wanted, None)  # a store that fails is an error, not half an answer
-    return StreamingResponse(_lines(access, wanted, page), media_type="application/x-ndjson")
+async def export_messages(
+    access: RequestAccess, user_id: UserId = None, session_id: UserId = None
+) -> StreamingResponse:
+    """Export all messages, oldest first, as one item per line. The items can be stored again."""
+    filters = access.filters(None, user_id, session_id)
+    page = await _read_page(access, filters, None)  # before the response starts, so that a failure is an error response
+    return StreamingResponse(_lines(access, filters, page), media_type="application/x-ndjson")
 
 
-async def _sessions(access: Access, wanted: dict[str, Any]) -> Response:
-    return JSONResponse({"data": [asdict(session) for session in await access.memory.asessions(wanted)]})
+async def _sessions(access: Access, filters: dict[str, Any]) -> Response:
+    return JSONResponse({"data": [asdict(session) for session in await access.memory.asessions(filters)]})
 
 
-async def _earliest(access: Access, wanted: dict[str, Any], after: Message | None) -> list[Message]:
-    return await access.memory.aget_all(_EXPORTED_AT_ONCE, wanted, after=after or access.beginning())
+async def _read_page(access: Access, filters: dict[str, Any], after: Message | None) -> list[Message]:
+    return await access.memory.aget_all(_EXPORT_PAGE, filters, after=after or access.beginning())
 
 
-async def _lines(access: Access, wanted: dict[str, Any], page: list[Message]) -> AsyncIterator[str]:
+async def _lines(access: Access, filters: dict[str, Any], page: list[Message]) -> AsyncIterator[str]:
     while page:
         yield "".join(json.dumps(to_shown_item(message), ensure_ascii=False) + "\n" for message in page)
-        page = await _earliest(access, wanted, page[-1]) if len(page) == _EXPORTED_AT_ONCE else []
+        page = await _read_page(access, filters, page[-1]) if len(page) == _EXPORT_PAGE else []

@@ -1,4 +1,4 @@
-"""What the service allows."""
+"""The service's settings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class Settings:
     """The limits of a service.
 
     Attributes:
-        memory_id: The one memory that the store is; None for any number of memories within it.
-        max_body_bytes: The largest body of a request.
-        max_page_size: The most items in a page.
-        max_results: The most results of a search without a limit.
-        rate: Requests of a key, or of an address without one, as the library `limits` writes it; None for any number.
-        body_timeout: Seconds in which a request's body must have come.
-        local_only: Whether only requests to a name of this machine are answered: the guard of a service without keys
-            against pages in a browser that reach for it under a name of their own.
+        memory_id: Serve the whole store as this one memory. With None, the store holds any number of memories.
+        max_body_bytes: Maximum size of a request body, in bytes.
+        max_page_size: Maximum number of items per page.
+        max_results: Maximum number of results of a search without a limit, and of items reached by page number.
+        rate: Request limit per key, or per address without a key, in the notation of the `limits` library; None for no
+            limit.
+        body_timeout: Seconds within which a request body must arrive.
+        local_only: Whether to reject requests whose Host is not this machine. This protects a service without keys from
+            web pages that reach it through a domain of their own (DNS rebinding).
     """
 
     memory_id: str | None = None
@@ -35,9 +36,9 @@ class Settings:
     local_only: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers and the memory's id."""
+        """Check the numbers and the memory id."""
         if self.memory_id is not None and not re.fullmatch(MEMORY_ID_PATTERN, self.memory_id):
-            raise ConfigurationError(f"memory id {self.memory_id!r} must be of letters, digits, '.', '_' and '-'")
+            raise ConfigurationError(f"memory id {self.memory_id!r} must consist of letters, digits, '.', '_', '-'")
         for name in ("max_body_bytes", "max_page_size", "max_results"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be 1 or more, not {getattr(self, name)!r}")

@@ -22,7 +22,7 @@ import uvicorn
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.server.app import create_app
 from dynamiq_memory.server.keys import KeyStore
-from dynamiq_memory.server.run import PromptProtocol
+from dynamiq_memory.server.run import TimeoutProtocol
 from dynamiq_memory.server.settings import Settings
 
 SECONDS = 120
@@ -65,7 +65,7 @@ def running(app: Any, **options: Any) -> Iterator[str]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=PromptProtocol, ws="none", lifespan="off", log_config=None, access_log=False, **options
+        app, http=TimeoutProtocol, ws="none", lifespan="off", log_config=None, access_log=False, **options
     )
     server = PromptServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -213,7 +213,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
 
 
 def test_slow_clients_are_sent_away_and_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamiq_memory.server.run.PromptProtocol.header_seconds", 0.3)
+    monkeypatch.setattr("dynamiq_memory.server.run.TimeoutProtocol.header_seconds", 0.3)
     with InMemory() as store, serving(store, body_timeout=0.3) as service:
         host, port = urlsplit(service.url).netloc.split(":")
         slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(40)]
@@ -311,7 +311,7 @@ def test_what_the_store_says_stays_inside(
             assert answer.headers["X-Request-Id"]
         assert api.get("/healthz").status_code == 503 or isinstance(failure, RuntimeError)
     lines = [JSONFormatter().format(record) for record in caplog.records]
-    assert any(type(failure).__name__ in line and "test_service_requests.py" in line for line in lines)
+    assert any(type(failure).__name__ in line and "test_requests.py" in line for line in lines)
     assert not any("hunter2" in line for line in lines)
 
 

@@ -1,28 +1,28 @@
 "use strict";
-// The OpenAPI description as a page: operations, their parameters, what goes in and what comes out.
+// Shows the OpenAPI description as a page: operations with their parameters, bodies and responses.
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
-// A schema in a line, with the schemas that it names, each opened once on the way down.
-function outline(schema, all, open = []) {
+// Formats a schema as one line. Referenced schemas are expanded, except within themselves.
+function outline(schema, all, parents = []) {
   if (schema === undefined) return "";
   if (schema.$ref) {
     const name = schema.$ref.split("/").pop();
-    return open.includes(name) ? name : outline(all[name], all, [...open, name]);
+    return parents.includes(name) ? name : outline(all[name], all, [...parents, name]);
   }
   const choices = schema.anyOf ?? schema.oneOf;
-  if (choices) return choices.map((choice) => outline(choice, all, open)).join(" | ");
+  if (choices) return choices.map((choice) => outline(choice, all, parents)).join(" | ");
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
   if (schema.const !== undefined) return JSON.stringify(schema.const);
-  if (schema.type === "array") return `[${outline(schema.items ?? {}, all, open)}, …]`;
+  if (schema.type === "array") return `[${outline(schema.items ?? {}, all, parents)}, …]`;
   if (!schema.properties) return schema.type ?? "any";
-  const needed = schema.required ?? [];
+  const required = schema.required ?? [];
   const fields = Object.entries(schema.properties).map(
-    ([name, field]) => `${name}${needed.includes(name) ? "" : "?"}: ${outline(field, all, open)}`,
+    ([name, field]) => `${name}${required.includes(name) ? "" : "?"}: ${outline(field, all, parents)}`,
   );
   return `{${fields.join(", ")}}`;
 }
@@ -31,30 +31,30 @@ function part(title, text) {
   return text ? [element("h3", { textContent: title }), element("pre", { textContent: text })] : [];
 }
 
-function operation(method, path, described, all) {
+function operation(method, path, description, all) {
   const summary = element("summary", {}, element("code", { textContent: `${method.toUpperCase()} ${path}` }));
-  const parameters = (described.parameters ?? []).map(
+  const parameters = (description.parameters ?? []).map(
     (each) => `${each.name} (${each.in}${each.required ? ", required" : ""}): ${outline(each.schema, all)}`,
   );
-  const body = outline(Object.values(described.requestBody?.content ?? {})[0]?.schema, all);
-  const answers = Object.entries(described.responses).map(([status, answer]) => `${status}: ${answer.description}`);
+  const body = outline(Object.values(description.requestBody?.content ?? {})[0]?.schema, all);
+  const responses = Object.entries(description.responses).map(([status, each]) => `${status}: ${each.description}`);
   return element(
     "details",
     {},
     summary,
-    element("p", { textContent: described.description ?? described.summary }),
+    element("p", { textContent: description.description ?? description.summary }),
     ...part("Parameters", parameters.join("\n")),
     ...part("Body", body),
-    ...part("Answers", answers.join("\n")),
+    ...part("Responses", responses.join("\n")),
   );
 }
 
 async function show() {
-  const described = await (await fetch("openapi.json")).json();
-  const made = Object.entries(described.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, each]) => operation(method, path, each, described.components.schemas)),
+  const openapi = await (await fetch("openapi.json")).json();
+  const operations = Object.entries(openapi.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, each]) => operation(method, path, each, openapi.components.schemas)),
   );
-  document.getElementById("operations").replaceChildren(...made);
+  document.getElementById("operations").replaceChildren(...operations);
 }
 
 show().catch((error) => {

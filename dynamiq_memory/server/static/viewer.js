@@ -1,5 +1,5 @@
 "use strict";
-// Whatever was stored is shown by textContent alone: markup in a message is text.
+// Stored values are shown only through textContent, so markup in a message stays text.
 
 const PAGE = 50;
 const REMEMBERED = ["key", "memory", "user"];
@@ -11,22 +11,22 @@ const STRATEGIES = {
 const REASONS = { recent: "one of the latest turns", match: "matches the question", context: "same turn as a match" };
 
 const byId = (id) => document.getElementById(id);
-let session = null; // {user_id, session_id} of the conversation that is shown
-let older = null; // the cursor to what is before it
-let asked = 0; // numbers what is asked, so that a late answer does not overwrite a newer one
+let session = null; // {user_id, session_id} of the conversation shown
+let older = null; // cursor to the messages before it
+let latestTask = 0; // number of the latest task, so that a late response does not overwrite a newer one
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
-function say(text, wrong = false) {
+function showStatus(text, wrong = false) {
   byId("status").textContent = text;
   byId("status").classList.toggle("wrong", wrong);
 }
 
-async function ask(path, body) {
+async function request(path, body) {
   const headers = {};
   const key = byId("key").value.trim();
   if (key) headers.Authorization = `Bearer ${key}`;
@@ -36,47 +36,47 @@ async function ask(path, body) {
     Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   }
   const response = await fetch(`v1/memories/${encodeURIComponent(byId("memory").value.trim())}${path}`, options);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(`${response.status}: ${answer.detail}`);
-  return answer;
+  const content = await response.json();
+  if (!response.ok) throw new Error(`${response.status}: ${content.detail}`);
+  return content;
 }
 
-// Runs what a button asks for, and says what went wrong.
+// Returns an event handler that runs a task and shows its result or its error.
 function task(work) {
   return async (event) => {
     event?.preventDefault();
-    const number = ++asked;
-    say("…");
+    const number = ++latestTask;
+    showStatus("…");
     try {
-      const done = await work(() => number === asked);
-      if (number === asked) say(done);
+      const result = await work(() => number === latestTask);
+      if (number === latestTask) showStatus(result);
     } catch (error) {
-      if (number === asked) say(error.message, true);
+      if (number === latestTask) showStatus(error.message, true);
     }
   };
 }
 
-function when(seconds) {
+function formatTime(seconds) {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.getTime()) ? String(seconds) : date.toLocaleString();
 }
 
 function textOf(content) {
   if (typeof content === "string") return content;
-  const shown = (part) => (typeof part.text === "string" ? part.text : `[${part.type ?? "part"}]`);
-  return (content ?? []).map(shown).join("\n");
+  const textOfPart = (part) => (typeof part.text === "string" ? part.text : `[${part.type ?? "part"}]`);
+  return (content ?? []).map(textOfPart).join("\n");
 }
 
-function whose(item) {
+function scopeOf(item) {
   return [item.user_id ?? "no user", item.session_id ?? "no session"].join(" · ");
 }
 
-function card(item, { score = false, place = false } = {}) {
+function card(item, { score = false, scope = false } = {}) {
   const data = item.data;
-  const made = element("li", { className: `message ${data.role}` });
+  const node = element("li", { className: `message ${data.role}` });
   const meta = element("div", { className: "meta" }, element("span", { className: "role", textContent: data.role }));
   if (data.name) meta.append(element("span", { textContent: data.name }));
-  meta.append(element("time", { textContent: when(item.dynamiq_memory.timestamp) }));
+  meta.append(element("time", { textContent: formatTime(item.dynamiq_memory.timestamp) }));
   if (item.reason) {
     meta.append(element("span", { className: "badge reason", textContent: item.reason, title: REASONS[item.reason] }));
     meta.append(element("span", { textContent: REASONS[item.reason] }));
@@ -84,108 +84,112 @@ function card(item, { score = false, place = false } = {}) {
   if (typeof item.score === "number" && (score || item.reason)) {
     meta.append(element("span", { className: "score", textContent: `score ${item.score.toFixed(2)}` }));
   }
-  if (place) meta.append(element("span", { textContent: whose(item) }));
-  made.append(meta, element("p", { className: "text", textContent: textOf(data.content) }));
+  if (scope) meta.append(element("span", { textContent: scopeOf(item) }));
+  node.append(meta, element("p", { className: "text", textContent: textOf(data.content) }));
   for (const call of data.tool_calls ?? []) {
     const summary = element("summary", { textContent: `calls ${call.function?.name ?? call.id ?? "a tool"}` });
-    made.append(element("details", {}, summary, element("pre", { textContent: JSON.stringify(call, null, 2) })));
+    node.append(element("details", {}, summary, element("pre", { textContent: JSON.stringify(call, null, 2) })));
   }
-  return made;
+  return node;
 }
 
 function cards(list, items, options) {
-  const nothing = element("li", { className: "nothing", textContent: "Nothing." });
+  const nothing = element("li", { className: "nothing", textContent: "No messages." });
   list.replaceChildren(...(items.length ? items.map((item) => card(item, options)) : [nothing]));
 }
 
-function scope(alone) {
+function scopeBody(sessionOnly) {
   const user = byId("user").value.trim();
-  if (alone && session) return { filters: { user_id: session.user_id, session_id: session.session_id } };
+  if (sessionOnly && session) return { filters: { user_id: session.user_id, session_id: session.session_id } };
   return user ? { user_id: user } : {};
 }
 
 async function open(current) {
   for (const id of REMEMBERED) sessionStorage.setItem(id, byId(id).value.trim());
   const user = byId("user").value.trim();
-  const answer = await ask(`/sessions${user ? `?user_id=${encodeURIComponent(user)}` : ""}`);
+  const sessions = (await request(`/sessions${user ? `?user_id=${encodeURIComponent(user)}` : ""}`)).data;
   if (!current()) return "";
   session = null;
   byId("messages").replaceChildren();
   byId("older").hidden = true;
-  byId("sessions").replaceChildren(...answer.data.map(sessionButton));
-  if (answer.data.length) await show(answer.data[0], current);
-  return `${answer.data.length} session${answer.data.length === 1 ? "" : "s"}`;
+  byId("sessions").replaceChildren(...sessions.map(sessionButton));
+  if (sessions.length) await show(sessions[0], current);
+  return `${sessions.length} session${sessions.length === 1 ? "" : "s"}`;
 }
 
-function sessionButton(found) {
-  const button = element("button", { type: "button" }, element("span", { textContent: found.session_id ?? "no session" }));
-  const count = `${found.messages} message${found.messages === 1 ? "" : "s"}`;
-  const facts = `${found.user_id ?? "no user"} · ${count} · ${when(found.last)}`;
+function sessionButton(summary) {
+  const name = element("span", { textContent: summary.session_id ?? "no session" });
+  const button = element("button", { type: "button" }, name);
+  const count = `${summary.messages} message${summary.messages === 1 ? "" : "s"}`;
+  const facts = `${summary.user_id ?? "no user"} · ${count} · ${formatTime(summary.last)}`;
   button.append(element("small", { textContent: facts }));
-  button.found = found;
+  button.session = summary;
   button.addEventListener("click", task(async (current) => {
-    await show(found, current);
+    await show(summary, current);
     select("chat");
-    return `Session ${found.session_id ?? "without a name"}`;
+    return `Session ${summary.session_id ?? "without an id"}`;
   }));
   return element("li", {}, button);
 }
 
-async function show(found, current) {
-  const answer = await page(found, null);
+async function show(selected, current) {
+  const page = await readPage(selected, null);
   if (!current()) return;
-  session = found;
+  session = selected;
   for (const button of byId("sessions").querySelectorAll("button")) {
-    const shown = button.found.user_id === found.user_id && button.found.session_id === found.session_id;
-    button.setAttribute("aria-current", String(shown));
+    const { user_id, session_id } = button.session;
+    const isCurrent = user_id === selected.user_id && session_id === selected.session_id;
+    button.setAttribute("aria-current", String(isCurrent));
   }
-  cards(byId("messages"), answer.data.reverse());
-  remember(answer);
+  cards(byId("messages"), page.data.reverse());
+  updateOlder(page);
 }
 
-function page(found, cursor) {
-  const filters = { user_id: found.user_id, session_id: found.session_id };
-  return ask("/items/query", { filters, limit: PAGE, ...(cursor ? { before: cursor } : {}) });
+function readPage({ user_id, session_id }, cursor) {
+  const filters = { user_id, session_id };
+  return request("/items/query", { filters, limit: PAGE, ...(cursor ? { before: cursor } : {}) });
 }
 
-function remember(answer) {
-  const first = answer.data[0];
-  older = answer.has_more
+function updateOlder(page) {
+  const first = page.data[0];
+  older = page.has_more
     ? { id: first.id, timestamp: first.dynamiq_memory.timestamp, user_id: first.user_id, session_id: first.session_id }
     : null;
   byId("older").hidden = older === null;
 }
 
 async function showOlder(current) {
-  const answer = await page(session, older);
+  const page = await readPage(session, older);
   if (!current()) return "";
-  byId("messages").prepend(...answer.data.reverse().map((item) => card(item)));
-  remember(answer);
-  return `${answer.data.length} older messages`;
+  byId("messages").prepend(...page.data.reverse().map((item) => card(item)));
+  updateOlder(page);
+  return `${page.data.length} older messages`;
 }
 
 async function search(current) {
-  const answer = await ask("/search", { query: byId("query").value, limit: PAGE, ...scope(byId("within").checked) });
-  if (current()) cards(byId("results"), answer.data, { score: true, place: true });
-  return `${answer.data.length} found`;
+  const body = { query: byId("query").value, limit: PAGE, ...scopeBody(byId("within").checked) };
+  const results = (await request("/search", body)).data;
+  if (current()) cards(byId("results"), results, { score: true, scope: true });
+  return `${results.length} found`;
 }
 
-async function given(current) {
+async function compareStrategies(current) {
   const query = byId("question").value.trim() || null;
   const limit = Number(byId("limit").value);
-  const where = scope(byId("agent-within").checked);
+  const scope = scopeBody(byId("agent-within").checked);
   const names = Object.keys(STRATEGIES);
-  const answers = await Promise.all(names.map((strategy) => ask("/search", { query, limit, strategy, ...where })));
+  const results = await Promise.all(names.map((strategy) => request("/search", { query, limit, strategy, ...scope })));
   if (!current()) return "";
   byId("strategies").replaceChildren(...names.map((name, number) => {
     const list = element("ol", { className: "messages" });
-    cards(list, answers[number].data);
-    const count = `${STRATEGIES[name]}: ${answers[number].data.length} messages`;
-    const made = element("section", {}, element("h3", { textContent: name }), element("small", { textContent: count }), list);
-    made.dataset.strategy = name;
-    return made;
+    cards(list, results[number].data);
+    const title = element("h3", { textContent: name });
+    const count = `${STRATEGIES[name]}: ${results[number].data.length} messages`;
+    const section = element("section", {}, title, element("small", { textContent: count }), list);
+    section.dataset.strategy = name;
+    return section;
   }));
-  return "What each strategy gives the agent, oldest first";
+  return "Messages that the agent would see with each strategy, oldest first";
 }
 
 function select(name) {
@@ -209,12 +213,12 @@ function moveTab(event) {
 
 function forget() {
   for (const id of REMEMBERED) sessionStorage.removeItem(id);
-  asked += 1;
+  latestTask += 1;
   session = null;
   byId("key").value = "";
   for (const id of ["sessions", "messages", "results", "strategies"]) byId(id).replaceChildren();
   byId("older").hidden = true;
-  say("The key is forgotten.");
+  showStatus("The key was removed from this tab.");
 }
 
 for (const id of REMEMBERED) byId(id).value = sessionStorage.getItem(id) ?? "";
@@ -222,7 +226,7 @@ byId("access").addEventListener("submit", task(open));
 byId("forget").addEventListener("click", forget);
 byId("older").addEventListener("click", task(showOlder));
 byId("search-form").addEventListener("submit", task(search));
-byId("agent-form").addEventListener("submit", task(given));
+byId("agent-form").addEventListener("submit", task(compareStrategies));
 for (const tab of document.querySelectorAll("[role=tab]")) {
   tab.addEventListener("click", () => select(tab.getAttribute("aria-controls")));
   tab.addEventListener("keydown", moveTab);
