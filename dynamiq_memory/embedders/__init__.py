@@ -1,4 +1,4 @@
-"""Embedders: what turns texts into vectors for the stores that rank by meaning."""
+"""Embedders convert texts to vectors, for stores that rank by meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "as_embedder",
 ]
 
-# Imported when first used: their libraries cost time and may not be installed.
+# Imported on first use, since their libraries are slow to import and may not be installed.
 _MODULES = {
     "FastEmbedEmbedder": "fastembed",
     "OpenAIDocumentEmbedder": "openai",

@@ -1,4 +1,4 @@
-"""Embedders of other packages, told by their methods: none of these packages is imported here."""
+"""Adapters for the embedders of other packages, recognised by their methods. None of these packages is imported."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 from dynamiq_memory.embedders.base import Embedder, ThreadedEmbedder
 from dynamiq_memory.exceptions import ConfigurationError
 
-_OWN = ("embed_documents", "embed_query")
-_OWN_TWINS = ("aembed_documents", "aembed_query")
+_EMBEDDER = ("embed_documents", "embed_query")
+_ASYNC_EMBEDDER = ("aembed_documents", "aembed_query")
 _LLAMA_INDEX = ("get_text_embedding_batch", "get_query_embedding")
 _DYNAMIQ = ("embed_documents", "embed_text")
 _DYNAMIQ_PARTS = ("document_embedder", "text_embedder")
 
 
 def as_embedder(given: Any) -> Embedder:
-    """Take an embedder of ours or of another package.
+    """Convert an embedder of this or another package to an `Embedder`.
 
     Args:
-        given: An object with the methods of `Embedder` (LangChain's `Embeddings` have them), or with the two
-            synchronous ones, which then run in a thread for asynchronous callers; a `BaseEmbedding` of LlamaIndex; an
-            embedder node or component of the `dynamiq` package.
+        given: One of: an object with the methods of `Embedder`, such as LangChain's `Embeddings`; an object with only
+            its synchronous methods, which are run in a thread for asynchronous callers; a LlamaIndex `BaseEmbedding`;
+            an embedder node or component of the `dynamiq` package.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: The object is not an embedder.
     """
     if isinstance(given, type):
         raise ConfigurationError(
             f"embedder must be an object, not the class {given.__name__}: write {given.__name__}(…)"
         )
-    if _has(given, _OWN):
-        return given if _has(given, _OWN_TWINS) else _Twinned(given)
+    if _has(given, _EMBEDDER):
+        return given if _has(given, _ASYNC_EMBEDDER) else _SyncEmbedder(given)
     if _has(given, _LLAMA_INDEX):
         return _LlamaIndexEmbedder(given)
     if _has(given, _DYNAMIQ):
@@ -41,30 +41,30 @@ def as_embedder(given: Any) -> Embedder:
     if any(hasattr(given, name) for name in _DYNAMIQ_PARTS):
         return _DynamiqEmbedder(_component(given))
     raise ConfigurationError(
-        f"embedder must have embed_documents and embed_query, which {type(given).__name__} has not: give one of "
-        "dynamiq_memory.embedders, an Embeddings of LangChain, a BaseEmbedding of LlamaIndex, or an embedder of dynamiq"
+        f"embedder must have embed_documents and embed_query, but {type(given).__name__} does not: use one of "
+        "dynamiq_memory.embedders, LangChain's Embeddings, LlamaIndex's BaseEmbedding, or an embedder of dynamiq"
     )
 
 
-def _has(given: Any, methods: Sequence[str]) -> bool:
-    return all(callable(getattr(given, name, None)) for name in methods)
+def _has(embedder: Any, methods: Sequence[str]) -> bool:
+    return all(callable(getattr(embedder, name, None)) for name in methods)
 
 
-class _Twinned(ThreadedEmbedder):
-    """An object with the two synchronous methods alone."""
+class _SyncEmbedder(ThreadedEmbedder):
+    """Adapts an object with only the synchronous methods."""
 
-    def __init__(self, given: Any) -> None:
-        self._given = given
+    def __init__(self, embedder: Any) -> None:
+        self._embedder = embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._given.embed_documents(texts)  # type: ignore[no-any-return]
+        return self._embedder.embed_documents(texts)  # type: ignore[no-any-return]
 
     def embed_query(self, text: str) -> list[float]:
-        return self._given.embed_query(text)  # type: ignore[no-any-return]
+        return self._embedder.embed_query(text)  # type: ignore[no-any-return]
 
 
 class _LlamaIndexEmbedder:
-    """A `BaseEmbedding` of LlamaIndex; it makes batches of its own."""
+    """Adapts a LlamaIndex `BaseEmbedding`, which splits its input into batches itself."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -83,7 +83,7 @@ class _LlamaIndexEmbedder:
 
 
 def _component(node: Any) -> Any:
-    """The component of one of dynamiq's embedder nodes, which a workflow would make when it starts."""
+    """Return the component of a dynamiq embedder node, which a workflow would create when it starts."""
     for name in _DYNAMIQ_PARTS:
         if hasattr(node, name):
             if getattr(node, name) is None:
@@ -93,7 +93,7 @@ def _component(node: Any) -> Any:
 
 
 class _DynamiqEmbedder:
-    """An embedder component of dynamiq; it cuts its input and makes batches of its own."""
+    """Adapts a dynamiq embedder component, which truncates its input and splits it into batches itself."""
 
     def __init__(self, component: Any) -> None:
         self._component = component
@@ -116,12 +116,12 @@ class _DynamiqEmbedder:
 
 
 def _documents(component: Any, texts: list[str]) -> list[Any]:
-    # It takes documents of its own package, which is imported where there is such a component.
+    # The component takes documents of its own package, which is already imported if such a component exists.
     if any(kind.__module__.partition(".")[0] == "dynamiq" for kind in type(component).__mro__):
         document = import_module("dynamiq.types").Document
         return [document(content=text) for text in texts]
     raise ConfigurationError(
-        f"embedder {type(component).__name__} has embed_text, but is no component of dynamiq: give it embed_query"
+        f"embedder {type(component).__name__} has embed_text but is not a component of dynamiq: add embed_query to it"
     )
 
 

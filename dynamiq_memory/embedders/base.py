@@ -1,4 +1,4 @@
-"""The protocol of an embedder."""
+"""The `Embedder` protocol."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Turns texts into vectors: of one length each, and near each other for texts of like meaning.
+    """Converts texts to vectors of the same length, which are close to each other if the texts have similar meanings.
 
-    LangChain's `Embeddings` have the same four methods. One object is used by many threads and tasks at once.
+    LangChain's `Embeddings` have the same four methods. An embedder is used by many threads and tasks at once.
     """
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored: a vector for each, in their order."""
+        """Embed texts to store. Return one vector per text, in the same order."""
         ...
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for."""
+        """Embed a search query."""
         ...
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored; see `embed_documents`."""
+        """Embed texts to store; see `embed_documents`."""
         ...
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed what is searched for; see `embed_query`."""
+        """Embed a search query; see `embed_query`."""
         ...
 
 
@@ -36,16 +36,16 @@ class ThreadedEmbedder(ABC):
 
     @abstractmethod
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored: a vector for each, in their order."""
+        """Embed texts to store. Return one vector per text, in the same order."""
 
     @abstractmethod
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for."""
+        """Embed a search query."""
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored; see `embed_documents`."""
+        """Embed texts to store; see `embed_documents`."""
         return await asyncio.to_thread(self.embed_documents, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed what is searched for; see `embed_query`."""
+        """Embed a search query; see `embed_query`."""
         return await asyncio.to_thread(self.embed_query, text)

@@ -1,4 +1,4 @@
-"""Embeddings in this process, by the ONNX models of `fastembed`."""
+"""Embeddings computed in this process by the ONNX models of `fastembed`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ except ImportError as error:
 
 
 class FastEmbedEmbedder(ThreadedEmbedder):
-    """Embeds by a model of `fastembed`, which is loaded (and the first time downloaded) when first used.
+    """Embeds with a `fastembed` model, which is loaded on first use (and downloaded if necessary).
 
-    The model cuts what is longer than it takes; what is stored is never cut.
+    Texts that are too long for the model are truncated for embedding; stored messages never are.
 
     Args:
-        model: The model's name, or a `fastembed.TextEmbedding`.
-        batch_size: How many texts are computed at once.
-        cache_dir: Where downloaded models are kept; by default where fastembed does.
-        threads: How many threads compute; None for all cores.
+        model: Model name, or a `fastembed.TextEmbedding`.
+        batch_size: Number of texts embedded at once.
+        cache_dir: Directory for downloaded models. Defaults to fastembed's.
+        threads: Number of threads, or None for one per core.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class FastEmbedEmbedder(ThreadedEmbedder):
         cache_dir: str | Path | None = None,
         threads: int | None = None,
     ) -> None:
-        """Keep the settings."""
+        """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
         self._name = model if isinstance(model, str) else str(model.model_name)
         self._settings = {"cache_dir": None if cache_dir is None else str(cache_dir), "threads": threads}
@@ -46,15 +46,15 @@ class FastEmbedEmbedder(ThreadedEmbedder):
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Name the model."""
+        """Return the class and the model's name."""
         return f"FastEmbedEmbedder({self._name!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored."""
+        """Embed texts to store."""
         return _lists(self._model().passage_embed(texts, batch_size=self.batch_size))
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for, with what the model puts before questions."""
+        """Embed a search query, with the model's prefix for queries."""
         return _lists(self._model().query_embed(text))[0]
 
     def _model(self) -> Any:

@@ -1,4 +1,4 @@
-"""Embeddings by OpenAI's API, or by any server that speaks it."""
+"""Embeddings from OpenAI's API, or from any compatible server."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ except ImportError as error:
         "OpenAIDocumentEmbedder needs the openai package: pip install 'dynamiq-memory[openai]'"
     ) from error
 
-# What the service takes in one request: https://platform.openai.com/docs/api-reference/embeddings/create
-_MOST_TEXTS = 2048
-_MOST_BYTES = 750_000
+# Limits per request: https://platform.openai.com/docs/api-reference/embeddings/create
+_MAX_TEXTS = 2048
+_MAX_BYTES = 750_000
 _MAX_INPUT_TOKENS = 8191
-# English has some 4.5 bytes a token, code and other languages 2 or 3.
-_BYTES_A_TOKEN = 3
-# A text that is refused at this length is not refused for its length.
-_SHORTEST_CUT = 256
+# English text has about 4.5 bytes per token, code and other languages 2 or 3.
+_BYTES_PER_TOKEN = 3
+# If the server still rejects a text this short, its length is not the reason.
+_MIN_BYTES = 256
 
 
 class Tokens(Protocol):
-    """What cuts by tokens exactly: an encoding of `tiktoken`, for one."""
+    """An exact tokenizer of the model, such as an encoding of `tiktoken`."""
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Turn a text into tokens."""
+        """Convert a text to tokens."""
         ...
 
     def decode(self, tokens: list[int]) -> str:
-        """Turn tokens into a text."""
+        """Convert tokens to a text."""
         ...
 
 
 class OpenAIDocumentEmbedder(ThreadedEmbedder):
-    """Embeds by the official `openai` client, which repeats what fails for a while. Asynchronous methods use a thread.
+    """Embeds with the official `openai` client, which retries transient errors. Asynchronous methods use a thread.
 
-    A text that is longer than the model takes is cut at its end; what is stored is never cut. Without `tokens`, a text
-    is first taken to have a token for each 3 bytes, and where the server finds it too long all the same, it is cut to
-    half until it fits. Texts are sent in batches, which are split where the server finds one too large.
+    Texts that are too long for the model are truncated for embedding; stored messages never are. Without `tokens`, the
+    embedder assumes one token per 3 bytes, and halves a text that the server still rejects as too long until it fits.
+    Texts are sent in batches, and a batch that the server rejects as too large is split.
 
     Args:
-        model: The model.
-        connection: A `dynamiq_memory.connections.OpenAI` (or an object with `api_key` and `url`), or a client of the
-            `openai` package, which stays the caller's. By default, what the environment says.
-        dimensions: How many numbers a vector has, for models that let you choose; None for the model's own.
-        batch_size: At most so many texts in a request, 1 to 2,048.
-        max_input_tokens: What the model takes of one text.
-        tokens: Counts and cuts tokens, such as `tiktoken.get_encoding("cl100k_base")`.
-        max_retries: How often the client repeats a request that failed for a while.
-        timeout: Seconds to wait for an answer.
+        model: Model name.
+        connection: A `dynamiq_memory.connections.OpenAI` (or an object with `api_key` and `url`), or an
+            `openai.OpenAI` client, which the caller closes. By default, the settings come from the environment.
+        dimensions: Length of the vectors, for models that support a choice; None for the model's default.
+        batch_size: Maximum number of texts per request, from 1 to 2,048.
+        max_input_tokens: Maximum number of tokens per text.
+        tokens: Exact tokenizer, such as `tiktoken.get_encoding("cl100k_base")`.
+        max_retries: Maximum number of retries after transient errors.
+        timeout: Seconds to wait for a response.
 
     Raises:
-        ConfigurationError: An argument is wrong, or there is no key for OpenAI's own servers.
+        ConfigurationError: An argument is invalid, or there is no key for OpenAI's own servers.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         max_retries: int = 5,
         timeout: float = 60.0,
     ) -> None:
-        """Keep the settings; nothing is sent."""
+        """Create the embedder; nothing is sent yet."""
         for name, number in (("batch_size", batch_size), ("max_input_tokens", max_input_tokens)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
@@ -90,21 +90,23 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
             raise ConfigurationError(f"dimensions must be a whole number of 1 or more, or None; not {dimensions!r}")
         self.model = model
         self.dimensions = dimensions
-        self.batch_size = min(batch_size, _MOST_TEXTS)
+        self.batch_size = min(batch_size, _MAX_TEXTS)
         self.max_input_tokens = max_input_tokens
         self.max_retries = max_retries
         self.timeout = timeout
         self._tokens = tokens
         self._lock = threading.Lock()
         self._key: str | None
-        self._given: openai.OpenAI | None = None
-        self._made: tuple[int, openai.OpenAI] | None = None
+        self._callers_client: openai.OpenAI | None = None
+        self._own_client: tuple[int, openai.OpenAI] | None = None  # with the id of the process that created it
         if isinstance(connection, openai.OpenAI):
-            self._given = connection
+            self._callers_client = connection
             self.url, self._key = str(connection.base_url), connection.api_key
             return
         if isinstance(connection, openai.AsyncOpenAI):
-            raise ConfigurationError("connection must be an openai.OpenAI, not an AsyncOpenAI: it serves both")
+            raise ConfigurationError(
+                "connection must be an openai.OpenAI, not an AsyncOpenAI: it is used for sync and async calls"
+            )
         settings = OpenAIConnection() if connection is None else connection
         if not hasattr(settings, "api_key") or not hasattr(settings, "url"):
             raise ConfigurationError(
@@ -114,80 +116,83 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         self.url = settings.url
         self._key = plain(settings.api_key)
         if not self._key and "api.openai.com" in self.url:
-            raise ConfigurationError("OpenAI needs a key: set OPENAI_API_KEY, or give OpenAI(api_key=…)")
+            raise ConfigurationError("OpenAI requires a key: set OPENAI_API_KEY or pass OpenAI(api_key=…)")
 
     def __repr__(self) -> str:
-        """Name the model and the server."""
+        """Return the class, the model and the server."""
         return f"OpenAIDocumentEmbedder(model={self.model!r}, url={without_secrets(self.url)!r})"
 
     def close(self) -> None:
-        """Close the connections that were made here; a client that was given stays open."""
+        """Close the client, unless the caller passed it in."""
         with self._lock:
-            made, self._made = self._made, None
-        if made is not None and made[0] == os.getpid():
-            made[1].close()
+            own, self._own_client = self._own_client, None
+        if own is not None and own[0] == os.getpid():
+            own[1].close()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts, in as many requests as they need.
+        """Embed texts, in as many requests as necessary.
 
         Raises:
-            EmbedderError: The server refused, or cannot be reached.
+            EmbedderError: The server rejected the request.
+            BackendAuthenticationError: The server rejected the key.
+            BackendConnectionError: The server cannot be reached.
         """
         vectors: list[list[float]] = []
-        for batch in self._batches([self._fitting(text) for text in texts]):
+        for batch in self._batches([self._truncate(text) for text in texts]):
             vectors += self._embed(batch)
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for: these models make no difference."""
+        """Embed a search query. These models treat queries like documents."""
         return self.embed_documents([text])[0]
 
     def _client(self) -> openai.OpenAI:
-        if self._given is not None:
-            return self._given
+        if self._callers_client is not None:
+            return self._callers_client
         with self._lock:
             # A forked child must not share its parent's connections.
-            if self._made is None or self._made[0] != os.getpid():
+            if self._own_client is None or self._own_client[0] != os.getpid():
                 client = openai.OpenAI(
-                    # The client demands some key, where a server of one's own may ask for none.
+                    # The client requires a key even if the server does not.
                     api_key=self._key or "none",
                     base_url=self.url,
                     max_retries=self.max_retries,
                     timeout=self.timeout,
                 )
-                self._made = (os.getpid(), client)
-            return self._made[1]
+                self._own_client = (os.getpid(), client)
+            return self._own_client[1]
 
-    def _fitting(self, text: str) -> str:
-        size = len(text.encode())
-        if size <= self.max_input_tokens:  # a token has one byte at least
+    def _truncate(self, text: str) -> str:
+        if len(text.encode()) <= self.max_input_tokens:  # every token has at least one byte
             return text
         if self._tokens is not None:
             tokens = self._tokens.encode_ordinary(text)
             return (
                 text if len(tokens) <= self.max_input_tokens else self._tokens.decode(tokens[: self.max_input_tokens])
             )
-        return _first_bytes(text, self.max_input_tokens * _BYTES_A_TOKEN)
+        return _first_bytes(text, self.max_input_tokens * _BYTES_PER_TOKEN)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch: list[str] = []
         size = 0
         for text in texts:
-            own = len(text.encode())
-            if batch and (len(batch) == self.batch_size or size + own > _MOST_BYTES):
+            text_size = len(text.encode())
+            if batch and (len(batch) == self.batch_size or size + text_size > _MAX_BYTES):
                 yield batch
                 batch, size = [], 0
             batch.append(text)
-            size += own
+            size += text_size
         if batch:
             yield batch
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        """Embed a batch; of what the server finds too long, the halves."""
+        """Embed a batch. If the server rejects it as too long, embed its halves."""
         options: dict[str, Any] = {} if self.dimensions is None else {"dimensions": self.dimensions}
         try:
-            # Floats, not base64: not every server knows that.
-            answer = self._client().embeddings.create(input=texts, model=self.model, encoding_format="float", **options)
+            # Not every server supports base64.
+            response = self._client().embeddings.create(
+                input=texts, model=self.model, encoding_format="float", **options
+            )
         except openai.BadRequestError as error:
             if not _is_about_length(error):
                 raise self._translated(error) from error
@@ -195,31 +200,31 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
                 middle = len(texts) // 2
                 return self._embed(texts[:middle]) + self._embed(texts[middle:])
             half = len(texts[0].encode()) // 2
-            if half < _SHORTEST_CUT:
+            if half < _MIN_BYTES:
                 raise self._translated(error) from error
             return self._embed([_first_bytes(texts[0], half)])
         except openai.OpenAIError as error:
             raise self._translated(error) from error
-        items = list(answer.data)
-        places = [getattr(item, "index", None) for item in items]
-        if sorted(places, key=str) == sorted(range(len(items)), key=str):
+        items = list(response.data)
+        indexes = [getattr(item, "index", None) for item in items]
+        if sorted(indexes, key=str) == sorted(range(len(items)), key=str):
             items.sort(key=lambda item: item.index)
-        elif any(place is not None for place in places):  # some servers number nothing, and answer in order
-            raise EmbedderError(f"{self!r}: the server numbered the vectors {places!r:.100}, not those of the texts")
+        elif any(index is not None for index in indexes):  # some servers return no indexes, but keep the order
+            raise EmbedderError(f"{self!r}: the indexes in the response do not match the texts: {indexes!r:.100}")
         return [item.embedding for item in items]
 
     def _translated(self, error: openai.OpenAIError) -> DynamiqMemoryError:
-        said = str(error)
+        text = str(error)
         if self._key:
-            said = said.replace(self._key, "…")
-        where = f"the embedder {self.model} at {without_secrets(self.url)}"
+            text = text.replace(self._key, "…")
+        name = f"the embedder {self.model} at {without_secrets(self.url)}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return BackendAuthenticationError(f"{where} refuses the key ({said}): correct OPENAI_API_KEY")
+            return BackendAuthenticationError(f"{name} rejected the key ({text}): correct OPENAI_API_KEY")
         if isinstance(error, openai.APIConnectionError):
-            return BackendConnectionError(f"{where} cannot be reached ({said}): check OPENAI_URL and the network")
+            return BackendConnectionError(f"{name} cannot be reached ({text}): check OPENAI_URL and the network")
         if isinstance(error, openai.NotFoundError):
-            return EmbedderError(f"{where} is not there ({said}): correct the model or the URL")
-        return EmbedderError(f"{where}: {said}")
+            return EmbedderError(f"{name} was not found ({text}): correct the model or the URL")
+        return EmbedderError(f"{name} failed: {text}")
 
 
 def _first_bytes(text: str, count: int) -> str:
@@ -227,8 +232,8 @@ def _first_bytes(text: str, count: int) -> str:
 
 
 def _is_about_length(error: openai.BadRequestError) -> bool:
-    said = str(error).lower()
+    text = str(error).lower()
     return error.code in ("context_length_exceeded", "max_tokens_per_request") or any(
-        sign in said
-        for sign in ("maximum context", "max_tokens_per_request", "too many tokens", "too long", "maximum input")
+        phrase in text
+        for phrase in ("maximum context", "max_tokens_per_request", "too many tokens", "too long", "maximum input")
     )

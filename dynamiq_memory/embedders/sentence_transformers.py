@@ -1,4 +1,4 @@
-"""Embeddings in this process, by the models of `sentence-transformers`."""
+"""Embeddings computed in this process by the models of `sentence-transformers`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ except ImportError as error:
 
 
 class SentenceTransformersEmbedder(ThreadedEmbedder):
-    """Embeds by a model of `sentence-transformers`, which is loaded (and the first time downloaded) when first used.
+    """Embeds with a `sentence-transformers` model, which is loaded on first use (and downloaded if necessary).
 
-    The model cuts what is longer than it takes; what is stored is never cut. Vectors have the length 1.
+    Texts that are too long for the model are truncated for embedding; stored messages never are. Vectors are normalised
+    to length 1.
 
     Args:
-        model: The model's name or folder, or a `SentenceTransformer`.
-        batch_size: How many texts are computed at once.
-        device: Where it computes, such as "cpu" or "cuda"; None to let the library choose.
+        model: Model name or directory, or a `SentenceTransformer`.
+        batch_size: Number of texts embedded at once.
+        device: Device such as "cpu" or "cuda", or None to let the library choose.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
         batch_size: int = 32,
         device: str | None = None,
     ) -> None:
-        """Keep the settings."""
+        """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
         self._name = model if isinstance(model, str) else type(model).__name__
         self._device = device
@@ -43,22 +44,22 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Name the model."""
+        """Return the class and the model's name."""
         return f"SentenceTransformersEmbedder({self._name!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are stored."""
+        """Embed texts to store."""
         return self._encode(texts, "encode_document")
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for, with what the model puts before questions."""
+        """Embed a search query, with the model's prompt for queries."""
         return self._encode([text], "encode_query")[0]
 
     def _encode(self, texts: list[str], method: str) -> list[list[float]]:
-        with self._lock:  # one computation has all cores; two at once would only take more memory
+        with self._lock:  # one computation uses all cores; two at once would only need more memory
             if self._loaded is None:
                 self._loaded = SentenceTransformer(self._name, device=self._device)
-            # Before version 5 there is one method for both.
+            # Versions before 5 have one method for documents and queries.
             encode = getattr(self._loaded, method, self._loaded.encode)
             vectors = encode(
                 texts,
