@@ -1,4 +1,4 @@
-"""The conformance suite: what every backend must do, as tests that a backend's author subclasses.
+"""The conformance suite: the contract of a backend, as tests to subclass.
 
     class TestMyStore(MemoryBackendConformance):
         @pytest.fixture
@@ -6,7 +6,7 @@
             with MyStore("localhost") as backend:
                 yield backend
 
-Every test runs twice, once with the synchronous methods and once with their asynchronous twins.
+Every test runs twice, with the synchronous methods and with their asynchronous twins.
 """
 
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ for _library in ("hypothesis", "pytest"):
 
 import pytest  # noqa: E402
 
-# Before these modules are imported, so that a failing assert of theirs shows its values.
+# Must be registered before these modules are imported, so that their failing asserts show values.
 _PARTS = (
     "changing",
     "concurrency",
@@ -61,4 +61,4 @@ class MemoryBackendConformance(
     LifecycleConformance,
     StatefulConformance,
 ):
-    """All of the contract. Subclass it and override the fixture `backend` with a fresh, empty one."""
+    """The whole contract. Subclass it and override the `backend` fixture with a fresh, empty backend."""

@@ -1,4 +1,4 @@
-"""What all parts of the suite share."""
+"""Fixtures and helpers shared by all parts of the suite."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ SCOPE = {"user_id": USER, "session_id": SESSION}
 
 
 class Twin:
-    """Calls an object's methods, or their asynchronous twins and waits for them.
+    """Calls an object's methods, either directly or by running their asynchronous twins.
 
     Args:
         target: A backend or a memory.
-        runner: The event loop for the asynchronous twins, or None for the synchronous methods.
+        runner: Runs the asynchronous twins; None calls the synchronous methods.
     """
 
     def __init__(self, target: Any, runner: asyncio.Runner | None) -> None:
-        """Keep both."""
+        """Create the wrapper."""
         self.target = target
         self.runner = runner
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """A method of the target that returns its result either way."""
+        """Return a function that calls the target's method and returns its result."""
         if self.runner is None:
             method: Callable[..., Any] = getattr(self.target, name)
             return method
         twin, runner = getattr(self.target, f"a{name}"), self.runner
 
-        def call(*arguments: Any, **named: Any) -> Any:
-            coroutine = twin(*arguments, **named)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            coroutine = twin(*args, **kwargs)
             assert inspect.isawaitable(coroutine), f"a{name} must be a coroutine function"
             return runner.run(coroutine)  # type: ignore[arg-type]
 
         return call
 
     def over(self, **settings: Any) -> Twin:
-        """A memory on this backend, called the same way."""
+        """Return a memory on this backend, called in the same way."""
         return Twin(Memory(backend=self.target, **settings), self.runner)
 
 
@@ -55,12 +55,12 @@ class ConformanceBase:
 
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
-        """A fresh, empty backend; to be overridden."""
-        raise NotImplementedError("override the fixture `backend` with a fresh, empty backend of yours")
+        """A fresh, empty backend. Subclasses must override this fixture."""
+        raise NotImplementedError("override the `backend` fixture with a fresh, empty backend")
 
     @pytest.fixture(params=["sync", "async"])
     def store(self, request: pytest.FixtureRequest, backend: MemoryBackend) -> Iterator[Twin]:
-        """The backend, called synchronously and asynchronously in turn."""
+        """The backend, called synchronously in one run and asynchronously in the other."""
         if request.param == "sync":
             yield Twin(backend, None)
             return
@@ -75,7 +75,7 @@ def say(
     session: str | None = SESSION,
     **fields: Any,
 ) -> Message:
-    """Build a message; fields that `Message` does not have go into its metadata."""
+    """Create a message. Arguments that are not fields of `Message` go into its metadata."""
     metadata = dict(fields.pop("metadata", {}))
     for name in [name for name in fields if name not in Message.model_fields]:
         metadata[name] = fields.pop(name)
@@ -85,5 +85,5 @@ def say(
 
 
 def contents(messages: Iterable[Message]) -> list[Any]:
-    """The contents of messages, in order."""
+    """Return the contents of messages, in order."""
     return [message.content for message in messages]

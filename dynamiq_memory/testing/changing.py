@@ -1,4 +1,4 @@
-"""Changing and taking what is stored, against others who do so at once."""
+"""Updating and taking stored messages, including by several callers at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
 
-_AT_ONCE = 4
+_CALLERS = 4
 
 
 def _changed(message: Message, content: str, **metadata: object) -> Message:
@@ -21,7 +21,7 @@ def _changed(message: Message, content: str, **metadata: object) -> Message:
 
 
 class ChangingConformance(ConformanceBase):
-    """Section 6 and 7 of the contract: update, take."""
+    """Tests of `update` and `take`."""
 
     def test_an_update_keeps_the_place(self, store: Twin) -> None:
         first, second, third = store.add_many([say("apple"), say("pear"), say("plum")])
@@ -77,26 +77,26 @@ class ChangingConformance(ConformanceBase):
 
     def test_of_many_who_take_one_gets_each_message(self, backend: MemoryBackend) -> None:
         backend.add_many([say(f"{n}") for n in range(20)])
-        start = Barrier(_AT_ONCE)
+        start = Barrier(_CALLERS)
 
         def take(_: int) -> list[str]:
             start.wait()
             return contents(backend.take(SCOPE))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            taken = list(pool.map(take, range(_AT_ONCE)))
+        with ThreadPoolExecutor(_CALLERS) as pool:
+            taken = list(pool.map(take, range(_CALLERS)))
         assert sorted(chain.from_iterable(taken), key=int) == [f"{n}" for n in range(20)]
 
     def test_of_many_who_claim_one_gets_each_message(self, backend: MemoryBackend) -> None:
         if not backend.capabilities.transactions:
             pytest.skip("the store has no transactions")
         stored = backend.add_many([say(f"{n}") for n in range(20)])
-        start = Barrier(_AT_ONCE)
+        start = Barrier(_CALLERS)
 
         def claim(number: int) -> list[str]:
             start.wait()
             return contents(backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None}))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            claimed = list(pool.map(claim, range(_AT_ONCE)))
+        with ThreadPoolExecutor(_CALLERS) as pool:
+            claimed = list(pool.map(claim, range(_CALLERS)))
         assert sorted(chain.from_iterable(claimed), key=int) == [f"{n}" for n in range(20)]

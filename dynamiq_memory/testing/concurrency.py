@@ -1,4 +1,4 @@
-"""Many writers at once."""
+"""Concurrent use by threads, tasks and forked processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CHILD_SECONDS = 30
 
 
 class ConcurrencyConformance(ConformanceBase):
-    """Section 10 of the contract: threads, tasks, forks.
+    """Tests with threads, tasks and forks.
 
     Attributes:
-        messages_per_writer: How many messages each of eight writers stores.
+        messages_per_writer: Number of messages that each of the eight writers stores.
     """
 
     messages_per_writer = 25
@@ -34,8 +34,8 @@ class ConcurrencyConformance(ConformanceBase):
         found = contents(backend.get_all())
         assert len(found) == WRITERS * self.messages_per_writer
         for writer in range(WRITERS):
-            own = [content for content in found if content.startswith(f"{writer}:")]
-            assert own == [f"{writer}:{number}" for number in range(self.messages_per_writer)]
+            written = [content for content in found if content.startswith(f"{writer}:")]
+            assert written == [f"{writer}:{number}" for number in range(self.messages_per_writer)]
 
     def test_threads_lose_nothing_and_keep_their_order(self, backend: MemoryBackend) -> None:
         start = threading.Barrier(WRITERS)
@@ -128,7 +128,7 @@ def _run_in_fork(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
-        # Where it hangs, if it does.
+        # Shows where the child hangs, if it does.
         faulthandler.dump_traceback_later(_CHILD_SECONDS / 2, file=2)
         try:
             work()

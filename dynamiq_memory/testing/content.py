@@ -1,4 +1,4 @@
-"""What goes in comes out."""
+"""Messages are read back as they were written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ VALUES: dict[str, Any] = {
 
 
 class ContentConformance(ConformanceBase):
-    """Section 9 of the contract, and what a message is made of."""
+    """Tests of text, metadata, ids, timestamps and the other fields of a message."""
 
     @pytest.mark.parametrize("text", TEXTS)
     def test_text_is_stored_whole(self, store: Twin, text: str) -> None:
@@ -68,7 +68,7 @@ class ContentConformance(ConformanceBase):
         found = store.get_all()[0].metadata
         assert found[name] == value
         assert type(found[name]) is type(value)
-        assert repr(found[name]) == repr(value)  # tells -0.0 from 0.0, and the order of keys
+        assert repr(found[name]) == repr(value)  # distinguishes -0.0 from 0.0 and compares the order of keys
         assert found["inside"] == {"list": [value]}
 
     def test_tuples_become_lists(self, store: Twin) -> None:
@@ -194,20 +194,20 @@ class ContentConformance(ConformanceBase):
         assert contents(store.get_all()) == ["one", "two"]
 
     @pytest.mark.parametrize(
-        "given", [1000.5, 1000, "1000.5", "1970-01-01T00:16:40.500000+00:00", dt.datetime.fromtimestamp(1000.5, dt.UTC)]
+        "value", [1000.5, 1000, "1000.5", "1970-01-01T00:16:40.500000+00:00", dt.datetime.fromtimestamp(1000.5, dt.UTC)]
     )
-    def test_a_timestamp_in_the_metadata_is_the_messages_time(self, store: Twin, given: object) -> None:
+    def test_a_timestamp_in_the_metadata_is_the_messages_time(self, store: Twin, value: object) -> None:
         store.add(say("now"))
-        store.add(say("then", metadata={"timestamp": given}))
+        store.add(say("then", metadata={"timestamp": value}))
         found = store.get_all()
         assert contents(found) == ["then", "now"]
         assert found[0].timestamp == found[0].metadata["timestamp"] == pytest.approx(1000.25, abs=0.25)
         assert isinstance(found[0].timestamp, float)
 
-    @pytest.mark.parametrize("given", ["yesterday", dt.datetime(2026, 1, 1), True, [1], "2026-01-01"])  # noqa: DTZ001
-    def test_an_unclear_timestamp_is_refused(self, store: Twin, given: object) -> None:
+    @pytest.mark.parametrize("value", ["yesterday", dt.datetime(2026, 1, 1), True, [1], "2026-01-01"])  # noqa: DTZ001
+    def test_an_unclear_timestamp_is_refused(self, store: Twin, value: object) -> None:
         with pytest.raises(MessageError, match="timestamp"):
-            store.add(say(metadata={"timestamp": given}))
+            store.add(say(metadata={"timestamp": value}))
 
     def test_a_stored_message_can_be_stored_again(self, store: Twin) -> None:
         store.add_many([say("hello", k=1), say("there")])

@@ -12,11 +12,11 @@ from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, T
 
 
 class DeletingConformance(ConformanceBase):
-    """Sections 7 and 8 of the contract: delete, replace."""
+    """Tests of `delete`, `clear` and `replace`."""
 
     @pytest.fixture
     def filled(self, store: Twin) -> Twin:
-        """Four scopes with two messages each."""
+        """A store with two messages in each of four scopes."""
         for user in ("u1", "u2"):
             for session in ("s1", "s2"):
                 store.add_many([say(f"{user} {session} {n}", user=user, session=session, n=n) for n in range(2)])
@@ -105,7 +105,7 @@ class DeletingConformance(ConformanceBase):
         assert contents(store.get_all()) == ["b", "d", "c", "a"]
 
     def _replace_or_refuse(self, store: Twin, filters: dict[str, Any], messages: list[Message], old: list[str]) -> None:
-        """A store that cannot change the order of equal times may say so, and leaves all as it was."""
+        """Allow a store that cannot reorder messages of equal times to raise an error, without any change."""
         refused: BackendError | None = None
         try:
             store.replace(filters, messages)

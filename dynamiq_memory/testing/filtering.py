@@ -31,7 +31,7 @@ ODD_KEYS = (
 
 
 class FilteringConformance(ConformanceBase):
-    """Sections 3 and 4 of the contract: filters, scope."""
+    """Tests of filters and of the scope by user and session."""
 
     @pytest.mark.parametrize(
         ("filters", "expected"),

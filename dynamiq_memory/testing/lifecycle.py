@@ -1,4 +1,4 @@
-"""Opening, closing, describing."""
+"""Closing, capabilities and descriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dynamiq_memory.testing.base import ConformanceBase, Twin, contents, say
 
 
 class LifecycleConformance(ConformanceBase):
-    """Sections 11 and 12 of the contract: errors, capabilities."""
+    """Tests of closing, capabilities, descriptions and argument errors."""
 
     def test_a_closed_backend_says_so(self, store: Twin) -> None:
         store.add(say())

@@ -1,4 +1,4 @@
-"""Order, limit, writing again, counting."""
+"""Order, limits, repeated writes and counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, T
 
 
 class ReadingConformance(ConformanceBase):
-    """Sections 1, 2 and 6 of the contract: order, limit, writes."""
+    """Tests of order, limits, pages, repeated writes and sessions."""
 
     def test_empty_store(self, store: Twin) -> None:
         assert store.get_all() == []
@@ -128,12 +128,12 @@ class ReadingConformance(ConformanceBase):
         assert sorted(contents(store.get_all())) == ["new", "other"]
 
     def test_the_same_id_elsewhere_is_another_message(self, store: Twin) -> None:
-        places = [(USER, SESSION), (USER, "session-2"), ("user-2", SESSION), (None, None), (USER, None)]
-        for user, session in places:
+        scopes = [(USER, SESSION), (USER, "session-2"), ("user-2", SESSION), (None, None), (USER, None)]
+        for user, session in scopes:
             store.add(say(f"{user} {session}", user=user, session=session, id="same"))
-        assert contents(store.get_all()) == [f"{user} {session}" for user, session in places]
+        assert contents(store.get_all()) == [f"{user} {session}" for user, session in scopes]
         store.add(say("changed", id="same"))
-        assert store.count() == len(places)
+        assert store.count() == len(scopes)
         assert store.count({"user_id": "user-2"}) == 1
 
     def test_an_empty_batch_is_no_work(self, store: Twin) -> None:

@@ -1,4 +1,4 @@
-"""What an agent is given, over this backend."""
+"""The messages that an agent is given from this backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _turn(number: int, text: str = "") -> list[Message]:
 
 
 class RetrievingConformance(ConformanceBase):
-    """Retrieval for an agent: strategies, whole turns, budgets, save modes."""
+    """Tests of retrieval strategies, whole turns, budgets and save modes."""
 
     def test_all_gives_the_most_recent_whole_turns(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)

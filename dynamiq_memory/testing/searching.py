@@ -1,4 +1,4 @@
-"""Ranking."""
+"""Search and ranking."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dynamiq_memory.testing.base import SESSION, USER, ConformanceBase, Twin, co
 
 
 class SearchingConformance(ConformanceBase):
-    """Section 5 of the contract: search."""
+    """Tests of `search`."""
 
     def test_the_best_comes_first(self, store: Twin) -> None:
         store.add_many(

@@ -1,4 +1,4 @@
-"""A backend against a plain list, under random operations."""
+"""Random operations on a backend, compared with the same operations on a plain list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMITS = st.none() | st.integers(1, 5)
 
 @st.composite
 def messages(draw: st.DrawFn) -> Message:
-    """A message with a time; few users, ids, times and labels, so that they meet."""
+    """A message with a time. There are few users, ids, times and labels, so that they often coincide."""
     scope = {"user_id": draw(USERS), "session_id": draw(SESSIONS)}
     metadata = {"label": draw(LABELS)} | {key: value for key, value in scope.items() if value is not None}
     return Message(role="user", content=draw(TEXTS), id=draw(IDS), timestamp=draw(TIMES), metadata=metadata)
@@ -33,21 +33,21 @@ def messages(draw: st.DrawFn) -> Message:
 @st.composite
 def filters(draw: st.DrawFn) -> dict[str, Any]:
     """A filter on any of the keys."""
-    found: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     if draw(st.booleans()):
-        found["user_id"] = draw(USERS | st.just(["u1", "u2"]))
+        conditions["user_id"] = draw(USERS | st.just(["u1", "u2"]))
     if draw(st.booleans()):
-        found["session_id"] = draw(SESSIONS)
+        conditions["session_id"] = draw(SESSIONS)
     if draw(st.booleans()):
-        found["label"] = draw(LABELS | st.just(["1", 2.5]) | st.just({"gte": 1, "lt": 2}))
+        conditions["label"] = draw(LABELS | st.just(["1", 2.5]) | st.just({"gte": 1, "lt": 2}))
     if draw(st.booleans()):
-        found["timestamp"] = draw(st.just({"gt": 1}) | TIMES)
-    return found
+        conditions["timestamp"] = draw(st.just({"gt": 1}) | TIMES)
+    return conditions
 
 
-def _holds(message: Message, wanted: dict[str, Any]) -> bool:
-    """An evaluator of its own, so that a mistake in the package's is seen."""
-    for key, value in wanted.items():
+def _matches(message: Message, filter: dict[str, Any]) -> bool:
+    """Evaluate a filter independently of the package, so that a mistake in the package is noticed."""
+    for key, value in filter.items():
         actual = message.timestamp if key == "timestamp" else message.metadata.get(key)
         number = isinstance(actual, int | float) and not isinstance(actual, bool)
         if isinstance(value, dict):
@@ -72,13 +72,13 @@ class BackendMachine(RuleBasedStateMachine):
     """Random operations on a backend and on a list.
 
     Attributes:
-        backend: Set by the test.
+        backend: The backend, set by the test.
     """
 
     backend: MemoryBackend
 
     def __init__(self) -> None:
-        """Start with an empty list."""
+        """Create an empty list."""
         super().__init__()
         self.model: list[Message] = []
         self.replaced = 0
@@ -97,7 +97,7 @@ class BackendMachine(RuleBasedStateMachine):
         if user is None and session is None:
             return
         scope = {key: value for key, value in (("user_id", user), ("session_id", session)) if value is not None}
-        left = [message for message in self.model if not _holds(message, scope)]
+        left = [message for message in self.model if not _matches(message, scope)]
         assert self.backend.delete(session_id=session, user_id=user) == len(self.model) - len(left)
         self.model = left
 
@@ -106,42 +106,42 @@ class BackendMachine(RuleBasedStateMachine):
     )
     def replace(self, batch: list[Message], user: str, session: str) -> None:
         scope = {"user_id": user, "session_id": session}
-        # New ids: where the store has no transactions, a kept one also keeps its place among equal times.
+        # Use new ids, since in a store without transactions a kept id also keeps its position among equal times.
         self.replaced += 1
         moved = [
             m.model_copy(update={"metadata": {**m.metadata, **scope}, "id": f"{m.id} {self.replaced}"}) for m in batch
         ]
         self.backend.replace(scope, moved)
-        self.model = [message for message in self.model if not _holds(message, scope)]
+        self.model = [message for message in self.model if not _matches(message, scope)]
         self._put({self._key(message): message for message in moved}.values())
 
-    @rule(wanted=filters(), batch=st.lists(messages(), min_size=1, max_size=3))
-    def update(self, wanted: dict[str, Any], batch: list[Message]) -> None:
-        stored = {self._key(message) for message in self._expected(wanted)}
+    @rule(filter=filters(), batch=st.lists(messages(), min_size=1, max_size=3))
+    def update(self, filter: dict[str, Any], batch: list[Message]) -> None:
+        stored = {self._key(message) for message in self._expected(filter)}
         versions = {self._key(message): message for message in batch}
-        updated = [self._key(message) for message in self.backend.update(batch, wanted)]
+        updated = [self._key(message) for message in self.backend.update(batch, filter)]
         assert updated == [key for key in versions if key in stored]
         self._put(versions[key] for key in updated)
 
-    @rule(wanted=filters())
-    def take(self, wanted: dict[str, Any]) -> None:
-        expected = self._expected(wanted)
-        taken = self.backend.take(wanted)
+    @rule(filter=filters())
+    def take(self, filter: dict[str, Any]) -> None:
+        expected = self._expected(filter)
+        taken = self.backend.take(filter)
         assert [self._key(message) for message in taken] == [self._key(message) for message in expected]
-        self.model = [message for message in self.model if not _holds(message, wanted)]
+        self.model = [message for message in self.model if not _matches(message, filter)]
 
-    @rule(wanted=filters(), limit=LIMITS)
-    def read(self, wanted: dict[str, Any], limit: int | None) -> None:
-        expected = self._expected(wanted)
-        found = self.backend.get_all(limit=limit, filters=wanted)
+    @rule(filter=filters(), limit=LIMITS)
+    def read(self, filter: dict[str, Any], limit: int | None) -> None:
+        expected = self._expected(filter)
+        found = self.backend.get_all(limit=limit, filters=filter)
         assert [self._key(m) for m in found] == [self._key(m) for m in expected[-(limit or 0) :]]
         assert [m.content for m in found] == [m.content for m in expected[-(limit or 0) :]]
-        assert self.backend.count(wanted) == len(expected)
+        assert self.backend.count(filter) == len(expected)
 
-    @rule(wanted=filters(), word=st.sampled_from(WORDS), limit=LIMITS)
-    def search(self, wanted: dict[str, Any], word: str, limit: int | None) -> None:
-        expected = {self._key(m) for m in self._expected(wanted) if word in m.text.split()}
-        found = self.backend.search(word, wanted, limit)
+    @rule(filter=filters(), word=st.sampled_from(WORDS), limit=LIMITS)
+    def search(self, filter: dict[str, Any], word: str, limit: int | None) -> None:
+        expected = {self._key(m) for m in self._expected(filter) if word in m.text.split()}
+        found = self.backend.search(word, filter, limit)
         keys = [self._key(m) for m in found]
         assert len(set(keys)) == len(keys) == min(len(expected), limit or len(expected))
         assert set(keys) <= expected
@@ -159,11 +159,11 @@ class BackendMachine(RuleBasedStateMachine):
         if not self.model:
             return
         order = self._expected({})
-        place = data.draw(st.integers(0, len(order) - 1))
-        before = self.backend.get_all(limit=size, before=order[place])
-        after = self.backend.get_all(limit=size, after=order[place])
-        assert [self._key(m) for m in before] == [self._key(m) for m in order[max(0, place - size) : place]]
-        assert [self._key(m) for m in after] == [self._key(m) for m in order[place + 1 : place + 1 + size]]
+        position = data.draw(st.integers(0, len(order) - 1))
+        before = self.backend.get_all(limit=size, before=order[position])
+        after = self.backend.get_all(limit=size, after=order[position])
+        assert [self._key(m) for m in before] == [self._key(m) for m in order[max(0, position - size) : position]]
+        assert [self._key(m) for m in after] == [self._key(m) for m in order[position + 1 : position + 1 + size]]
 
     @staticmethod
     def _key(message: Message) -> tuple[str | None, str | None, str]:
@@ -171,23 +171,23 @@ class BackendMachine(RuleBasedStateMachine):
 
     def _put(self, batch: Any) -> None:
         for message in batch:
-            for number, present in enumerate(self.model):
-                if self._key(present) == self._key(message):
-                    self.model[number] = message
+            for index, existing in enumerate(self.model):
+                if self._key(existing) == self._key(message):
+                    self.model[index] = message
                     break
             else:
                 self.model.append(message)
 
-    def _expected(self, wanted: dict[str, Any]) -> list[Message]:
-        return sorted((m for m in self.model if _holds(m, wanted)), key=lambda m: m.timestamp or 0.0)
+    def _expected(self, filter: dict[str, Any]) -> list[Message]:
+        return sorted((m for m in self.model if _matches(m, filter)), key=lambda m: m.timestamp or 0.0)
 
 
 class StatefulConformance(ConformanceBase):
-    """All of the contract's data operations at random.
+    """Test of random sequences of all data operations.
 
     Attributes:
-        stateful_examples: How many random runs.
-        stateful_steps: How many operations in each.
+        stateful_examples: Number of random runs.
+        stateful_steps: Number of operations per run.
     """
 
     stateful_examples = 60
