@@ -5,7 +5,7 @@ most relevant, or both, always within a user and a session. The messages live in
 `dynamiq_memory.backends`.
 """
 
-from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
     BackendConnectionError,
@@ -21,8 +21,8 @@ from dynamiq_memory.exceptions import (
 )
 from dynamiq_memory.formatting import FormatType
 from dynamiq_memory.memory import Memory
-from dynamiq_memory.messages import Message, MessageRole
-from dynamiq_memory.references import register_memory
+from dynamiq_memory.messages import Message, MessageRole, Session
+from dynamiq_memory.integrations.references import register_memory
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, Reason
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.turns import count_tokens_approximately

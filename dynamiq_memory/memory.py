@@ -8,9 +8,11 @@ from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
+from dynamiq_memory._checks import check_limit, check_query
 from dynamiq_memory._closing import Closing
-from dynamiq_memory.backends.base import MemoryBackend, Session, check_limit, check_query
+from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
+from dynamiq_memory.backends.plans import Plan, arun, run
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import FormatType, format_messages
@@ -21,11 +23,11 @@ from dynamiq_memory.messages import (
     USER_KEY,
     Message,
     MessageRole,
+    Session,
     check_identifier,
     clock,
     refusal,
 )
-from dynamiq_memory.plans import Plan, arun, run
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, pick
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.turns import Budget, TokenCounter, count_tokens_approximately
@@ -306,7 +308,7 @@ class Memory(Closing):
         Returns:
             The picked messages, oldest first, each with its reason.
         """
-        return run(self.backend, self._pick(query, limit, filters, strategy, max_tokens))
+        return run(self._pick(query, limit, filters, strategy, max_tokens), self.backend.execute)
 
     async def aexplain_agent_conversation(
         self,
@@ -317,7 +319,7 @@ class Memory(Closing):
         max_tokens: int | None = None,
     ) -> list[Pick]:
         """Pick and tell why; see `explain_agent_conversation`."""
-        return await arun(self.backend, self._pick(query, limit, filters, strategy, max_tokens))
+        return await arun(self._pick(query, limit, filters, strategy, max_tokens), self.backend.aexecute)
 
     def get_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
         """Write what `get_all` returns as text: "plain", "markdown" or "xml"."""

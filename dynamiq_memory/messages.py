@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
 from typing import Annotated, Any, Self
@@ -161,33 +162,41 @@ class Message(BaseModel):
 
 MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
 
+Scope = tuple[str | None, str | None]
+"""A conversation's identity within a store: user_id and session_id."""
+Key = tuple[str | None, str | None, str]
+"""A message's identity within a store: user_id, session_id and id."""
 
-def put_together(messages: Sequence[Message], behind: Message | None = None) -> None:
-    """Set the times of messages that are made for one batch so that nobody else's stands between them.
 
-    A batch is stored at once, but ordered by its messages' times; what another thread makes meanwhile has a time of
-    its own. (Another process may still have one within the same microsecond.)
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation in a store.
 
-    Args:
-        messages: The messages, in order; their times are changed.
-        behind: The last message of their session: theirs are later, even if that one's clock is ahead.
+    Attributes:
+        user_id: The user it belongs to, or None.
+        session_id: Its id, or None for messages without one.
+        messages: The number of its messages.
+        first: Timestamp of its first message, POSIX seconds.
+        last: Timestamp of its last message, POSIX seconds.
     """
-    later = -math.inf if behind is None or behind.timestamp is None else behind.timestamp
-    for message, at in zip(messages, clock.several(len(messages), later), strict=True):
-        message.timestamp = at
+
+    user_id: str | None
+    session_id: str | None
+    messages: int
+    first: float
+    last: float
 
 
-def put_behind(messages: Sequence[Message], latest: Sequence[Message]) -> None:
-    """Move messages behind the last of their session, if that one's time is ahead of the clock.
+def scope_of(message: Message) -> Scope:
+    """Return the identity of the conversation that a message belongs to."""
+    metadata = message.metadata
+    return (metadata.get(USER_KEY), metadata.get(SESSION_KEY))
 
-    Else their times stand: whoever calls first comes first, whoever is stored first.
 
-    Args:
-        messages: The messages, in order, with their times; these may be changed.
-        latest: The last message of the session, if it has one.
-    """
-    if latest and (latest[-1].timestamp or 0.0) > time.time():
-        put_together(messages, latest[-1])
+def key_of(message: Message) -> Key:
+    """Return the message's identity within a store."""
+    metadata = message.metadata
+    return (metadata.get(USER_KEY), metadata.get(SESSION_KEY), message.id)
 
 
 def prepare(

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dynamiq_memory import plans
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Message, MessageRole
-from dynamiq_memory.plans import Plan
-from dynamiq_memory.turns import Budget, Key, Turn, arrange, key_of, latest_turns, split_turns
+from dynamiq_memory.backends.operations import Around, Read, Search
+from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.filters import parse
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Key, Message, MessageRole, key_of
+from dynamiq_memory.turns import Budget, Turn, arrange, latest_turns, split_turns
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
@@ -122,7 +123,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     size = most if budget.tokens is None else min(most, _PAGE)
     collected: list[Message] = []
     while True:
-        page = yield from plans.read(filters, size, before=collected[0] if collected else None)
+        page = yield from Read(parse(filters), size, before=collected[0] if collected else None)
         collected = page + collected
         if len(page) == size and not _has_user(page) and not _has_user(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
@@ -165,7 +166,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     budget = choice.budget
     whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
     # Some matches are picked already, and some will not fit.
-    matches = yield from plans.search(query, filters, budget.messages + len(choice.picks) + _SPARE_MATCHES)
+    matches = yield from Search(parse(filters), query, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     beginnings: dict[tuple[str | None, str | None], _Beginning] = {}
     turns: dict[Key, Turn] = {}
@@ -174,7 +175,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         if not some or budget.spent:
             continue
         picked = len(choice.picks)
-        windows = yield from plans.around(some, _NEIGHBOURS, _NEIGHBOURS, filters)
+        windows = yield from Around(parse(filters), some, _NEIGHBOURS, _NEIGHBOURS)
         for match, window in zip(some, windows, strict=True):
             if key_of(match) in choice.picks:
                 continue
@@ -224,7 +225,7 @@ def _turn_of(
     size = _NEIGHBOURS
     while len(page) == size and not _has_user(after) and len(after) < most:
         size *= 4
-        page = yield from plans.read(session, size, after=after[-1])
+        page = yield from Read(parse(session), size, after=after[-1])
         after = [*after, *page]
     size = _NEIGHBOURS
     read_all = len(before) < size
@@ -243,7 +244,7 @@ def _turn_of(
             before, read_all = [*known, *before], True
         else:
             size = min(size * 4, 10 * _PAGE)
-            page = yield from plans.read(session, size, before=before[0])
+            page = yield from Read(parse(session), size, before=before[0])
             before, read_all = [*page, *before], len(page) < size
 
 
@@ -255,7 +256,7 @@ def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[lis
     messages = sorted((p.message for p in picks.values()), key=lambda message: message.timestamp or 0.0)
     if len({message.timestamp for message in messages}) < len(messages):
         # Equal timestamps: only the store knows which message arrived first.
-        stored = yield from plans.read({**filters, MESSAGE_ID_KEY: [message.id for message in messages]}, None)
+        stored = yield from Read(parse({**filters, MESSAGE_ID_KEY: [message.id for message in messages]}))
         place = {key_of(message): number for number, message in enumerate(stored)}
         messages.sort(key=lambda message: place.get(key_of(message), -1))
     return [picks[key_of(message)] for message in arrange(messages)]

@@ -8,24 +8,15 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, MessageRole
+from dynamiq_memory.messages import Key, Message, MessageRole, key_of
 
 TokenCounter = Callable[[Message], int]
-
-Key = tuple[str | None, str | None, str]
-"""What tells stored messages apart: user_id, session_id, id."""
 
 # Providers count some tokens for the frame of each message, and about a thousand for an image.
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_OTHER_PART = 1_000
 _LETTERS_PER_TOKEN = 4
 _OTHER_CHARACTERS_PER_TOKEN = 1.5
-
-
-def key_of(message: Message) -> Key:
-    """The message's identity within a store."""
-    metadata = message.metadata
-    return (metadata.get(USER_KEY), metadata.get(SESSION_KEY), message.id)
 
 
 def count_tokens_approximately(message: Message) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError
@@ -36,35 +36,29 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 
-# Imported when first used: a store's client costs time and may not be installed.
-_MODULES = {
-    "Dynamiq": "dynamiq",
-    "DynamoDB": "dynamodb",
-    "InMemory": "in_memory",
-    "Pinecone": "pinecone",
-    "PostgreSQL": "postgresql",
-    "Qdrant": "qdrant",
-    "SQLite": "sqlite",
-    "Weaviate": "weaviate",
+
+class _Store(NamedTuple):
+    module: str
+    schemes: tuple[str, ...]
+
+
+# Imported when first used: a store's client takes time to import, and may not be installed.
+_STORES = {
+    "Dynamiq": _Store("dynamiq", ("dynamiq+http", "dynamiq+https")),
+    "DynamoDB": _Store("dynamodb", ("dynamodb",)),
+    "InMemory": _Store("in_memory", ("memory",)),
+    "Pinecone": _Store("pinecone", ("pinecone",)),
+    "PostgreSQL": _Store("postgresql", ("postgres", "postgresql", "postgresql+psycopg")),
+    "Qdrant": _Store("qdrant", ("qdrant",)),
+    "SQLite": _Store("sqlite", ("sqlite",)),
+    "Weaviate": _Store("weaviate", ("weaviate",)),
 }
-_SCHEMES = {
-    "dynamiq+http": "Dynamiq",
-    "dynamiq+https": "Dynamiq",
-    "dynamodb": "DynamoDB",
-    "memory": "InMemory",
-    "pinecone": "Pinecone",
-    "postgres": "PostgreSQL",
-    "postgresql": "PostgreSQL",
-    "postgresql+psycopg": "PostgreSQL",
-    "qdrant": "Qdrant",
-    "sqlite": "SQLite",
-    "weaviate": "Weaviate",
-}
+_CLASS_OF_SCHEME = {scheme: name for name, store in _STORES.items() for scheme in store.schemes}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in _STORES:
+        return getattr(import_module(f"{__name__}.{_STORES[name].module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -75,28 +69,28 @@ def __dir__() -> list[str]:
 def create_backend(url: str) -> MemoryBackend:
     """Make a backend from a URL.
 
-    The stores of this package are known, each by what its `from_url` reads: `memory://`, `sqlite:///path.db`,
+    The stores of this package are known, each by the URL that its `from_url` reads: `memory://`, `sqlite:///path.db`,
     `postgresql://user:password@host/database`, `dynamodb://table?region=…`, `qdrant://host:6333/collection`,
-    `pinecone://index`, `weaviate://host:8080/Collection`, `dynamiq+https://host/memory_id`. A package adds a scheme by
-    an entry point of that name in the group `dynamiq_memory.backends`; it is called with the URL and returns the
-    backend.
+    `pinecone://index`, `weaviate://host:8080/Collection`, `dynamiq+https://host/memory_id`. Another package adds a
+    scheme by an entry point of that name in the group `dynamiq_memory.backends`, a function that takes the URL and
+    returns the backend.
 
     Args:
-        url: Where the messages live.
+        url: The address of the store.
 
     Raises:
         ConfigurationError: The scheme is unknown, or its backend refuses the URL.
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:
-        raise ConfigurationError(f"{url!r} is no URL: write for example sqlite:///conversations.db")
-    if scheme in _SCHEMES:
+        raise ConfigurationError(f"{url!r} is not a URL; for example, use sqlite:///conversations.db")
+    if scheme in _CLASS_OF_SCHEME:
         try:
-            return __getattr__(_SCHEMES[scheme]).from_url(url)  # type: ignore[no-any-return]
+            return __getattr__(_CLASS_OF_SCHEME[scheme]).from_url(url)  # type: ignore[no-any-return]
         except ValueError as error:
             if isinstance(error, DynamiqMemoryError):
                 raise
-            # What could not be read may be a part of a password: it is not shown.
+            # The unreadable part may belong to a password: it is not shown.
             raise ConfigurationError(
                 f"the {scheme}:// URL, or a setting of the environment, cannot be read: check its host, port and query"
             ) from None
@@ -110,5 +104,5 @@ def create_backend(url: str) -> MemoryBackend:
                     "not a MemoryBackend"
                 )
             return backend
-    known = sorted({*_SCHEMES, *(entry_point.name for entry_point in found)})
+    known = sorted({*_CLASS_OF_SCHEME, *(entry_point.name for entry_point in found)})
     raise ConfigurationError(f"no backend is known for {scheme}://; known: {', '.join(known)}")

@@ -1,67 +1,62 @@
-"""The contract that every backend keeps. `dynamiq_memory.testing` holds each of its lines as a test.
+"""The contract that every backend keeps. `dynamiq_memory.testing` checks each of its rules with a test.
 
-A backend for a new store subclasses `MemoryBackend` and writes three methods: `_write`, `_read`, `_delete`. All
-others have a default in terms of these, which a store overrides where it can do better. Each may have a natively
-asynchronous twin (`_awrite`, …); without one, it runs in a thread pool of the backend's own.
+A backend for a new store subclasses `MemoryBackend` and writes three methods: `_write`, `_read`, `_delete`. All others
+have a default in terms of these, which a store overrides where it can do better. A backend that handles all operations
+alike (a wrapper, a remote) writes `_perform` and `_aperform` instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
-import threading
-import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from abc import ABC
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar
 
+from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
-from dynamiq_memory.exceptions import (
-    BackendError,
-    DynamiqMemoryError,
-    InvalidArgumentError,
-    MessageTooLargeError,
+from dynamiq_memory.backends._defaults import default_plan
+from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory.backends._threads import ShutDownError, Threads
+from dynamiq_memory.backends.operations import (
+    Around,
+    Count,
+    Delete,
+    IsEmpty,
+    Operation,
+    Read,
+    Replace,
+    Search,
+    Sessions,
+    Take,
+    Update,
+    Write,
 )
+from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
+from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
-from dynamiq_memory.messages import (
-    MESSAGE_ID_KEY,
-    SESSION_KEY,
-    USER_KEY,
-    Message,
-    check_identifier,
-    clock,
-    prepare,
-    size_of,
-    views,
-)
-from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize, Tokenizer
-from dynamiq_memory.ranking.bm25 import best
-from dynamiq_memory.ranking.tokenizer import terms_of
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session, prepare, size_of, views
+from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
+from dynamiq_memory.ranking.tokenizer import signature_of
 
-_THREADS = 8
+__all__ = ["Capabilities", "MemoryBackend", "Session"]
+
+T = TypeVar("T")
+
 # Checking more messages than this would hold up an event loop for milliseconds.
 _BATCH_ON_THE_LOOP = 200
-# More than any store holds, and within the 64 bits of a driver's integer.
-_LARGEST_LIMIT = 2**62
-_ANY = Filter()
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do; told for each instance.
+    """What an instance of a backend can do.
 
     Attributes:
         keyword: Ranks by words, natively or by BM25 over the scope.
         vector: Ranks by embeddings.
         ttl: Can let messages expire.
         transactions: A failed batch leaves nothing; a replacement is seen whole or not at all.
-        max_message_bytes: The largest message that can be stored, or None for no limit of its own.
+        max_message_bytes: The largest message that can be stored, or None if the backend sets no limit.
     """
 
     keyword: bool = True
@@ -76,53 +71,36 @@ class Capabilities:
         return self.keyword and self.vector
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A conversation in a store.
-
-    Attributes:
-        user_id: Whose it is, or None.
-        session_id: Its id, or None for messages without one.
-        messages: How many messages it has.
-        first: Timestamp of its first message, POSIX seconds.
-        last: Timestamp of its last message, POSIX seconds.
-    """
-
-    user_id: str | None
-    session_id: str | None
-    messages: int
-    first: float
-    last: float
-
-
-class MemoryBackend(Closing, ABC):
+class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
     """A store of messages.
 
     One object is safe from many threads and asyncio tasks, and in a child process after a fork.
 
-    Every method may raise `BackendError` (the store failed, the driver's exception is the cause) and
-    `InvalidArgumentError` (an argument is wrong, nothing was read or written). Each has an asynchronous twin of
-    the same name with an `a` before it. A task that is cancelled while its operation runs in the thread pool ends when
-    the operation does.
+    Every method may raise `BackendError` (the store failed; the driver's exception is the cause) and
+    `InvalidArgumentError` (an argument is wrong; nothing was read or written). Each has an asynchronous twin of the
+    same name with an `a` before it. A task that is cancelled while its operation runs in a thread ends when the
+    operation does.
 
     Args:
-        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+        tokenizer: Splits a text into the terms of keyword ranking; English words by default.
         bm25: The parameters of keyword ranking.
+
+    Raises:
+        TypeError: The class lacks one of the methods that it must write.
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
-    """The driver's exceptions that `_translate` turns into ours."""
+    """The driver's exceptions, which `_translate` turns into ours."""
     most_ranked: int | None = None
-    """How many messages, the most recent that match, are ranked in this process; None for all."""
+    """How many messages are ranked in this process, the most recent that match; None for all."""
 
     def __init__(self, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
         """Set up what all backends share."""
+        self._check_complete()
         self.tokenizer: Tokenize = Tokenizer() if tokenizer is None else tokenizer
         self.bm25 = BM25() if bm25 is None else bm25
         self._closed = False
-        self._executor: ThreadPoolExecutor | None = None
-        self._executor_lock = threading.Lock()
-        _living.add(self)
+        self._threads = Threads(f"dynamiq-memory-{self.name}")
 
     @property
     def name(self) -> str:
@@ -156,7 +134,7 @@ class MemoryBackend(Closing, ABC):
         """Name the backend; no secrets."""
         return f"{self.name}()"
 
-    # --- the public methods: check, call, translate errors ---------------------------------------------------
+    # --- what users call: each checks its arguments and makes an operation -------------------------------------
 
     def add(self, message: Message) -> Message:
         """Store one message; see `add_many`."""
@@ -170,18 +148,18 @@ class MemoryBackend(Closing, ABC):
         """Store messages as one ordered batch: durable when this returns, all or none where the store can.
 
         Args:
-            messages: The messages; they are not changed. The same id in the same session again replaces.
+            messages: The messages; they are not changed. An id that is already in the session replaces that message.
 
         Returns:
             The messages as stored.
 
         Raises:
-            MessageError: A message cannot be stored as it is given.
-            PartialWriteError: The store has no transactions and failed midway; it names the ids that are in.
+            MessageError: A message cannot be stored as given.
+            PartialWriteError: The store has no transactions and failed halfway; the error lists the stored ids.
         """
         prepared = self._prepare(messages)
         if prepared:
-            self._call("write", prepared)
+            self.execute(Write(prepared))
         return views(prepared)
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
@@ -189,7 +167,7 @@ class MemoryBackend(Closing, ABC):
         large = isinstance(messages, Sized) and len(messages) > _BATCH_ON_THE_LOOP
         prepared = await self._in_thread(self._prepare, messages) if large else self._prepare(messages)
         if prepared:
-            await self._acall("write", prepared)
+            await self.aexecute(Write(prepared))
         return views(prepared)
 
     def get_all(
@@ -203,19 +181,18 @@ class MemoryBackend(Closing, ABC):
         """Read the most recent messages, oldest first.
 
         Args:
-            limit: At most so many, 1 or more; None for all.
+            limit: Maximum number of messages, 1 or more; None for all.
             filters: Only messages that match (see `dynamiq_memory.filters`).
             before: Only messages before this stored one.
-            after: Only messages behind this stored one; then the limit keeps the earliest, not the latest.
+            after: Only messages after this stored one; the limit then keeps the earliest, not the latest.
 
         Returns:
             The messages in the order of (timestamp, arrival).
 
         Raises:
-            FilterError: The filter is not of the language.
+            FilterError: The filter is not written in the filter language.
         """
-        arguments = (parse(filters), check_limit(limit), before, after)
-        return cast("list[Message]", self._call("read", *arguments))
+        return self.execute(Read(parse(filters), check_limit(limit), before, after))
 
     async def aget_all(
         self,
@@ -226,8 +203,7 @@ class MemoryBackend(Closing, ABC):
         after: Message | None = None,
     ) -> list[Message]:
         """Read the most recent messages, oldest first; see `get_all`."""
-        arguments = (parse(filters), check_limit(limit), before, after)
-        return cast("list[Message]", await self._acall("read", *arguments))
+        return await self.aexecute(Read(parse(filters), check_limit(limit), before, after))
 
     def search(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
@@ -237,24 +213,22 @@ class MemoryBackend(Closing, ABC):
         Args:
             query: What to look for. None or blank ranks nothing: the result is that of `get_all`.
             filters: Only messages that match; applied before ranking and before the limit.
-            limit: At most so many, 1 or more; None for all that match.
+            limit: Maximum number of messages, 1 or more; None for all that match.
 
         Returns:
-            With a query, the messages that match it at all, best first and of equals the latest first, each
-            with its `score`. Without one, the most recent, oldest first.
+            With a query, the messages that match it at all, best first and the latest first among equals, each with
+            its `score`. Without one, the most recent, oldest first.
 
         Raises:
-            FilterError: The filter is not of the language.
+            FilterError: The filter is not written in the filter language.
         """
-        name, arguments = self._search_call(query, filters, limit)
-        return cast("list[Message]", self._call(name, *arguments))
+        return self.execute(self._search_operation(query, filters, limit))
 
     async def asearch(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> list[Message]:
         """Rank messages by their relevance to a query; see `search`."""
-        name, arguments = self._search_call(query, filters, limit)
-        return cast("list[Message]", await self._acall(name, *arguments))
+        return await self.aexecute(self._search_operation(query, filters, limit))
 
     def around(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
@@ -263,22 +237,20 @@ class MemoryBackend(Closing, ABC):
 
         Args:
             anchors: Stored messages.
-            before: At most so many messages before each, 0 or more.
-            after: At most so many behind each, 0 or more.
+            before: Maximum number of messages before each, 0 or more.
+            after: Maximum number of messages after each, 0 or more.
             filters: Only neighbours that match.
 
         Returns:
             For each anchor, its neighbours and itself in the order of (timestamp, arrival).
         """
-        arguments = (anchors, check_neighbours(before), check_neighbours(after), parse(filters))
-        return cast("list[list[Message]]", self._call("around", *arguments))
+        return self.execute(Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after)))
 
     async def aaround(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
     ) -> list[list[Message]]:
         """Read the neighbours of stored messages; see `around`."""
-        arguments = (anchors, check_neighbours(before), check_neighbours(after), parse(filters))
-        return cast("list[list[Message]]", await self._acall("around", *arguments))
+        return await self.aexecute(Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after)))
 
     def delete(
         self,
@@ -294,12 +266,12 @@ class MemoryBackend(Closing, ABC):
             filters: Of these, only messages that match.
 
         Returns:
-            How many were deleted.
+            The number of deleted messages.
 
         Raises:
             InvalidArgumentError: Neither session_id nor user_id is given.
         """
-        return cast("int", self._call("delete", _delete_filter(session_id, user_id, filters)))
+        return self.execute(Delete(deletion_filter(session_id, user_id, filters)))
 
     async def adelete(
         self,
@@ -308,480 +280,319 @@ class MemoryBackend(Closing, ABC):
         filters: Mapping[str, Any] | None = None,
     ) -> int:
         """Delete the messages of a session, of a user, or of a user's session; see `delete`."""
-        return cast("int", await self._acall("delete", _delete_filter(session_id, user_id, filters)))
+        return await self.aexecute(Delete(deletion_filter(session_id, user_id, filters)))
 
     def replace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Put messages in the place of all that match a filter; readers see the old set or the new one.
+        """Replace all messages that match a filter; readers see either the old messages or the new.
 
         Args:
-            filters: What to replace; it must fix `user_id`, `session_id` or both to one value.
-            messages: What to put there, in order, also where times are equal; a message without user_id or session_id
-                gets the filter's. Where the filter replaces a part of a conversation, messages that were given no time
-                stand there too.
+            filters: The messages to replace; must fix `user_id`, `session_id` or both to one value.
+            messages: The new messages; they keep this order, also where times are equal. One without user_id or
+                session_id gets the filter's. Where the filter replaces a part of a conversation, messages without a
+                time get the position of that part.
 
         Returns:
             The messages as stored.
 
         Raises:
-            InvalidArgumentError: The filter fixes no scope, or a message is of another user or session.
-            MessageError: A message cannot be stored as it is given.
-            BackendError: The store fails, or cannot give this order.
+            InvalidArgumentError: The filter fixes no scope, or a message belongs to another user or session.
+            MessageError: A message cannot be stored as given.
+            BackendError: The store fails, or cannot keep this order.
         """
-        where, scope = _replace_scope(filters)
-        # Within a part of a conversation, what replaces stands where the replaced stood.
-        last = self.get_all(1, filters) if where.beyond_scope else []
-        prepared = self._to_replace(where, scope, messages, last)
-        self._call("replace", where, prepared)
-        return views(prepared)
+        return run(self._replacement(filters, messages), self.execute)
 
     async def areplace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Put messages in the place of all that match a filter; see `replace`."""
-        where, scope = _replace_scope(filters)
-        last = await self.aget_all(1, filters) if where.beyond_scope else []
-        prepared = self._to_replace(where, scope, messages, last)
-        await self._acall("replace", where, prepared)
-        return views(prepared)
+        """Replace all messages that match a filter; see `replace`."""
+        return await arun(self._replacement(filters, messages), self.aexecute)
 
     def update(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
-        """Store new versions of messages that are still there, as one batch; what has been deleted stays deleted.
+        """Store new versions of messages that are still stored, as one batch; deleted messages stay deleted.
 
         Args:
             messages: The new versions, each with the id, user_id and session_id of the stored one.
-            filters: Only those whose stored version matches. Of several callers at once who change what they filter by,
-                one gets each message.
+            filters: Only those whose stored version matches. When several callers change the key that they filter by
+                at the same time, each message goes to one of them.
 
         Returns:
-            Those that were stored, in the order given.
+            The stored messages, in the order given.
 
         Raises:
-            FilterError: The filter is not of the language.
-            MessageError: A message cannot be stored as it is given.
+            FilterError: The filter is not written in the filter language.
+            MessageError: A message cannot be stored as given.
         """
-        where, prepared = parse(filters), self._prepare(messages)
-        return views(cast("list[Message]", self._call("update", where, prepared)) if prepared else [])
+        filter, prepared = parse(filters), self._prepare(messages)
+        return views(self.execute(Update(filter, prepared)) if prepared else [])
 
     async def aupdate(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
-        """Store new versions of messages that are still there; see `update`."""
-        where, prepared = parse(filters), self._prepare(messages)
-        return views(cast("list[Message]", await self._acall("update", where, prepared)) if prepared else [])
+        """Store new versions of messages that are still stored; see `update`."""
+        filter, prepared = parse(filters), self._prepare(messages)
+        return views(await self.aexecute(Update(filter, prepared)) if prepared else [])
 
     def take(self, filters: Mapping[str, Any]) -> list[Message]:
-        """Delete what matches a filter and return it; of several callers at once, one gets each message.
+        """Delete the messages that match a filter and return them; of several callers, each message goes to one.
 
         Args:
-            filters: What to take.
+            filters: The messages to take.
 
         Returns:
-            What was deleted, in the order of (timestamp, arrival).
+            The deleted messages, in the order of (timestamp, arrival).
 
         Raises:
-            FilterError: The filter is not of the language.
+            FilterError: The filter is not written in the filter language.
         """
-        return cast("list[Message]", self._call("take", parse(filters)))
+        return self.execute(Take(parse(filters)))
 
     async def atake(self, filters: Mapping[str, Any]) -> list[Message]:
-        """Delete what matches a filter and return it; see `take`."""
-        return cast("list[Message]", await self._acall("take", parse(filters)))
+        """Delete the messages that match a filter and return them; see `take`."""
+        return await self.aexecute(Take(parse(filters)))
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
-        return cast("int", self._call("count", parse(filters)))
+        return self.execute(Count(parse(filters)))
 
     async def acount(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
-        return cast("int", await self._acall("count", parse(filters)))
+        return await self.aexecute(Count(parse(filters)))
 
     def sessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
-        """List the sessions that have messages matching a filter, the most recently used first."""
-        return cast("list[Session]", self._call("sessions", parse(filters)))
+        """List the sessions with messages that match a filter, the most recently used first."""
+        return self.execute(Sessions(parse(filters)))
 
     async def asessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
-        """List the sessions that have messages matching a filter, the most recently used first."""
-        return cast("list[Session]", await self._acall("sessions", parse(filters)))
+        """List the sessions with messages that match a filter, the most recently used first."""
+        return await self.aexecute(Sessions(parse(filters)))
 
     def is_empty(self) -> bool:
         """Whether the store holds no message at all."""
-        return not self.get_all(limit=1)
+        return self.execute(IsEmpty(Filter()))
 
     async def ais_empty(self) -> bool:
         """Whether the store holds no message at all."""
-        return not await self.aget_all(limit=1)
+        return await self.aexecute(IsEmpty(Filter()))
 
     def clear(self, filters: Mapping[str, Any] | None = None) -> int:
         """Delete everything, or everything that matches a filter.
 
         Returns:
-            How many messages were deleted.
+            The number of deleted messages.
         """
-        return cast("int", self._call("delete", parse(filters)))
+        return self.execute(Delete(parse(filters)))
 
     async def aclear(self, filters: Mapping[str, Any] | None = None) -> int:
         """Delete everything, or everything that matches a filter; see `clear`."""
-        return cast("int", await self._acall("delete", parse(filters)))
+        return await self.aexecute(Delete(parse(filters)))
 
     def close(self) -> None:
-        """Release what the backend opened. A client or engine that the caller passed in stays open."""
+        """Release what the backend opened. A client or engine owned by the caller stays open."""
         if self._closed:
             return
         self._closed = True
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
+        self._threads.shut_down()
         self._close()
 
     async def aclose(self) -> None:
         """Release what the backend opened; see `close`."""
         await asyncio.to_thread(self.close)
 
-    # --- what a store implements -----------------------------------------------------------------------------
+    # --- the one way of every operation ------------------------------------------------------------------------
 
-    @abstractmethod
-    def _write(self, messages: Sequence[Message]) -> None:
-        """Store prepared messages in this order; a message whose id is in its session replaces that one.
+    def execute(self, operation: Operation[T]) -> T:
+        """Perform an operation: errors are translated here, and passing failures retried.
 
-        A replaced message keeps its place in the order of arrival.
+        Raises:
+            BackendError: The store failed, or the backend is closed.
         """
+        attempt = 0
+        while True:
+            self._check_open()
+            attempt += 1
+            try:
+                return self._perform(operation)
+            except self.driver_errors as error:
+                if not self._may_repeat(operation, error, attempt):
+                    raise self._translate(error) from error
 
-    @abstractmethod
-    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        """Read messages as `get_all` promises, as `dynamiq_memory.messages.views` makes them."""
+    async def aexecute(self, operation: Operation[T]) -> T:
+        """Perform an operation; see `execute`."""
+        attempt = 0
+        while True:
+            self._check_open()
+            attempt += 1
+            try:
+                return await self._aperform(operation)
+            except self.driver_errors as error:
+                if not self._may_repeat(operation, error, attempt):
+                    raise self._translate(error) from error
 
-    @abstractmethod
-    def _delete(self, where: Filter) -> int:
-        """Delete what matches and return the count."""
+    def _perform(self, operation: Operation[T]) -> T:
+        """Perform an operation, once; by default, by the method for it."""
+        return operation.perform(self)
 
-    def _search(self, query: str, where: Filter, limit: int | None) -> list[Message]:
+    async def _aperform(self, operation: Operation[T]) -> T:
+        """Perform an operation asynchronously; by default, in a thread."""
+        return await self._in_thread(self._perform, operation)
+
+    def _may_repeat(self, operation: Operation[Any], error: Exception, attempt: int) -> bool:  # noqa: ARG002
+        """Whether to try an operation again after it failed for the `attempt`-th time; by default, never."""
+        return False
+
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        """Turn one of `driver_errors` into our error."""
+        return BackendError(f"{self.name}: {error}")
+
+    # --- what a store writes -----------------------------------------------------------------------------------
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        """Store prepared messages in this order; a message whose id is already in its session replaces that message.
+
+        A replaced message keeps its position in the order of arrival.
+        """
+        raise NotImplementedError("_write")
+
+    def _read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
+        """Read messages as `get_all` promises, copied by `dynamiq_memory.messages.views`."""
+        raise NotImplementedError("_read")
+
+    def _delete(self, filter: Filter) -> int:
+        """Delete matching messages and return their number."""
+        raise NotImplementedError("_delete")
+
+    def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
         """Rank as `search` promises. By default, BM25 in this process over all that matches the filter."""
-        return self._rank(self.tokenizer, query, where, limit)
+        return self._by_default(Search(filter, query, limit))
 
-    def _around(self, anchors: Sequence[Message], before: int, after: int, where: Filter) -> list[list[Message]]:
-        windows = []
-        for anchor in anchors:
-            within = session_filter(anchor, where)
-            earlier = self._read(within, before, anchor, None) if before else []
-            later = self._read(within, after, None, anchor) if after else []
-            windows.append([*earlier, anchor, *later])
-        return windows
+    def _search_texts(self, search: Search) -> list[Message]:
+        """Rank by a query of stop words, which only the texts themselves contain."""
+        return self._by_default(search)
 
-    def _replace(self, where: Filter, messages: Sequence[Message]) -> None:
-        """Replace as `replace` promises. By default without a transaction: a crash can double, never lose."""
-        old = {_key(message): message for message in self._read(where, None, None, None)}
-        versions = chain.from_iterable(self._read(each, None, None, None) for each in versions_filters(messages))
-        check_places(versions, messages)
-        if messages:
-            self._write(messages)
-        for message in messages:
-            old.pop(_key(message), None)
-        for message in old.values():
-            self._delete(next(versions_filters([message])))
+    def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
+        """Read neighbours as `around` promises."""
+        return self._by_default(Around(filter, anchors, before, after))
 
-    def _update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
-        """Update as `update` promises. By default without a transaction: what is deleted meanwhile may come back."""
-        held = chain.from_iterable(self._read(each, None, None, None) for each in versions_filters(messages, where))
-        present = those_among(messages, held)
-        if present:
-            self._write(present)
-        return present
+    def _replace(self, filter: Filter, messages: Sequence[Message]) -> None:
+        """Replace as `replace` promises. By default without a transaction: a crash can double, but never lose."""
+        self._by_default(Replace(filter, messages))
 
-    def _take(self, where: Filter) -> list[Message]:
-        """Take as `take` promises. By default, one message after the other: whoever deletes it has it."""
-        held = self._read(where, None, None, None)
-        return [message for message in held if self._delete(next(versions_filters([message], where)))]
+    def _update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
+        """Update as `update` promises. By default without a transaction: a deleted message may come back."""
+        return self._by_default(Update(filter, messages))
 
-    def _count(self, where: Filter) -> int:
-        return len(self._read(where, None, None, None))
+    def _take(self, filter: Filter) -> list[Message]:
+        """Take as `take` promises. By default, one message after the other."""
+        return self._by_default(Take(filter))
 
-    def _sessions(self, where: Filter) -> list[Session]:
-        groups: dict[tuple[str | None, str | None], list[float]] = {}
-        for message in self._read(where, None, None, None):
-            groups.setdefault((message.user_id, message.session_id), []).append(message.timestamp or 0.0)
-        found = [Session(*scope, len(times), min(times), max(times)) for scope, times in groups.items()]
-        return sorted(found, key=latest_first)
+    def _count(self, filter: Filter) -> int:
+        """Count matching messages."""
+        return self._by_default(Count(filter))
+
+    def _sessions(self, filter: Filter) -> list[Session]:
+        """List the sessions of matching messages, the most recently used first."""
+        return self._by_default(Sessions(filter))
+
+    def _is_empty(self, filter: Filter) -> bool:
+        """Whether no message matches."""
+        return self._by_default(IsEmpty(filter))
+
+    def _prepare(
+        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, time: float | None = None
+    ) -> list[Message]:
+        """Check messages and copy them into the form that is stored (see `dynamiq_memory.messages.prepare`)."""
+        if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
+            raise InvalidArgumentError("messages must be a list of Message")
+        prepared = prepare(list(messages), scope, time)
+        largest = self.capabilities.max_message_bytes
+        for message in prepared if largest is not None else ():
+            size = size_of(message)
+            if largest is not None and size > largest:
+                raise MessageTooLargeError(
+                    f"message {message.id} takes {size:,} bytes; {self.name} stores up to {largest:,} in one message: "
+                    "split it, or store the content elsewhere and keep a reference"
+                )
+        return prepared
 
     def _close(self) -> None:
         """Close connections that the backend opened."""
-
-    def _translate(self, error: Exception) -> DynamiqMemoryError:
-        """Turn one of `driver_errors` into an error of ours."""
-        return BackendError(f"{self.name}: {error}")
-
-    def _may_repeat(self, name: str, error: Exception, attempt: int) -> bool:  # noqa: ARG002 - for those who can
-        """Whether an operation that failed so for the `attempt`-th time can be tried again, and nothing be doubled."""
-        return False
 
     def _before_fork(self) -> None:
         """Hold what must not change while the process forks."""
 
     def _after_fork_in_parent(self) -> None:
-        """Let go of what `_before_fork` holds."""
+        """Release what `_before_fork` holds."""
 
     def _after_fork(self) -> None:
-        """Renew, in a child process, what must not be shared with the parent: locks, connections."""
-        self._executor = None
-        self._executor_lock = threading.Lock()
+        """In a forked child, renew what must not be shared with the parent: locks, connections."""
+        self._threads.renew()
 
-    # --- shared parts ----------------------------------------------------------------------------------------
+    @classmethod
+    def _check_complete(cls) -> None:
+        """Check that a class writes the three methods, or `_perform`, which does not need them."""
+        if cls._perform is not MemoryBackend._perform:
+            return
+        unwritten = (MemoryBackend._write, MemoryBackend._read, MemoryBackend._delete)
+        missing = [method.__name__ for method in (cls._write, cls._read, cls._delete) if method in unwritten]
+        if missing:
+            raise TypeError(f"{cls.__name__} must define {', '.join(missing)} (or _perform, for all operations alike)")
 
-    def _prepare(
-        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
-    ) -> list[Message]:
-        if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
-            raise InvalidArgumentError("messages must be a list of Message")
-        prepared = prepare(list(messages), scope, place)
-        largest = self.capabilities.max_message_bytes
-        if largest is not None:
-            for message in prepared:
-                size = size_of(message)
-                if size > largest:
-                    raise MessageTooLargeError(
-                        f"message {message.id} takes {size:,} bytes; {self.name} stores up to {largest:,} in one "
-                        "message: split it, or store the content elsewhere and keep a reference"
-                    )
-        return prepared
+    # --- shared parts ------------------------------------------------------------------------------------------
 
-    def _search_call(
+    def tokenizer_for(self, query: str) -> Tokenize:
+        """Return the tokenizer for a query: one that keeps stop words where there is nothing else."""
+        if self._only_stop_words(query) and isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer.keeping_stop_words
+        return self.tokenizer
+
+    def _only_stop_words(self, query: str) -> bool:
+        """Whether a query consists of stop words, which no index contains."""
+        return isinstance(self.tokenizer, Tokenizer) and self.capabilities.keyword and not self.tokenizer(query)
+
+    @property
+    def _has_default_ranking(self) -> bool:
+        """Whether a backend made from a URL would rank the same way."""
+        return signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+
+    def _by_default(self, operation: Operation[T]) -> T:
+        """Perform an operation in terms of `_write`, `_read` and `_delete`."""
+        result: T = run(default_plan(self, operation), self._step)
+        return result
+
+    def _step(self, step: Step[Any]) -> Any:
+        return self._perform(step) if isinstance(step, Operation) else _computed(step)
+
+    def _search_operation(
         self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None
-    ) -> tuple[str, tuple[Any, ...]]:
-        where, limit = parse(filters), check_limit(limit)
-        check_query(query)
-        if query is None or not query.strip():
-            return "read", (where, limit, None, None)
-        if isinstance(self.tokenizer, Tokenizer) and self.capabilities.keyword and not self.tokenizer(query):
-            # Stop words alone: an index does not hold them, so look at the texts themselves.
-            return "rank", (self.tokenizer.keeping_stop_words, query, where, limit)
-        return "search", (query, where, limit)
+    ) -> Operation[list[Message]]:
+        filter, limit, query = parse(filters), check_limit(limit), check_query(query)
+        return Read(filter, limit) if query is None else Search(filter, query, limit)
 
-    def _to_replace(
-        self, where: Filter, scope: Mapping[str, str], messages: Sequence[Message], last: Sequence[Message]
-    ) -> list[Message]:
+    def _replacement(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> Plan[list[Message]]:
+        filter, scope = replacement_filter(filters)
+        # Messages that replace a part of a conversation get the position of that part.
+        last = (yield from Read(filter, 1)) if filter.beyond_scope else []
         prepared = self._prepare(messages, scope, last[0].timestamp if last else None)
         for message in prepared:
             for key in (USER_KEY, SESSION_KEY):
-                allowed = where.scope(key)
+                allowed = filter.scope(key)
                 if allowed is not None and message.metadata.get(key) not in allowed:
                     raise InvalidArgumentError(
                         f"message {message.id} has {key}={message.metadata.get(key)!r}, outside of what the filters "
                         f"replace: {allowed!r}"
                     )
-        return prepared
+        yield from Replace(filter, prepared)
+        return views(prepared)
 
-    def _rank(self, tokenizer: Tokenize, query: str, where: Filter, limit: int | None) -> list[Message]:
-        """Rank in this process all that matches the filter."""
-        return self._ranked(tokenizer, query, self._read(where, self.most_ranked, None, None), limit)
-
-    def _ranked(self, tokenizer: Tokenize, query: str, messages: list[Message], limit: int | None) -> list[Message]:
-        """Rank messages that have been read."""
-        index = InvertedIndex()
-        for number, message in enumerate(messages):
-            index.add(number, terms_of(tokenizer, message.text))
-        scores = index.scores(self.bm25, terms_of(tokenizer, query))
-        ranked = best(scores, lambda number: number, limit)
-        for number in ranked:
-            messages[number].score = scores[number]
-        return [messages[number] for number in ranked]
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        attempt = 0
-        while True:
-            self._check_open()
-            attempt += 1
-            try:
-                return getattr(self, f"_{name}")(*arguments)
-            except self.driver_errors as error:
-                if not self._may_repeat(name, error, attempt):
-                    raise self._translate(error) from error
-
-    async def _acall(self, name: str, *arguments: Any) -> Any:
-        attempt = 0
-        while True:
-            self._check_open()
-            attempt += 1
-            try:
-                return await self._perform(name, *arguments)
-            except self.driver_errors as error:
-                if not self._may_repeat(name, error, attempt):
-                    raise self._translate(error) from error
-
-    async def _perform(self, name: str, *arguments: Any) -> Any:
-        """Do an operation asynchronously: by its native twin, or in the thread pool."""
-        native = getattr(self, f"_a{name}", None)
-        if native is not None:
-            return await native(*arguments)
-        return await self._in_thread(getattr(self, f"_{name}"), *arguments)
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        run = partial(contextvars.copy_context().run, function, *arguments)
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         try:
-            started = self._threads().submit(run)
-        except RuntimeError:
-            self._check_open()  # closed between the check and here
+            return await self._threads.run(function, *arguments)
+        except ShutDownError:
+            self._check_open()
             raise
-        result = asyncio.wrap_future(started)
-        try:
-            return await asyncio.shield(result)
-        except asyncio.CancelledError:
-            # What runs cannot be stopped. It must be over when the caller goes on, or it would undo what comes next.
-            if not started.cancel():
-                await _until_over(result)
-            raise
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._executor_lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"dynamiq-memory-{self.name}")
-            return self._executor
 
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name} is closed: make a new one, or close it later")
 
 
-async def _until_over(operation: asyncio.Future[Any]) -> None:
-    """Wait for what cannot be stopped, however often the one who waits is cancelled."""
-    while not operation.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([operation])
-
-
-def check_limit(limit: int | None) -> int | None:
-    """Check a limit.
-
-    Raises:
-        InvalidArgumentError: It is neither None nor a whole number of 1 or more.
-    """
-    if limit is None:
-        return None
-    if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-        return min(limit, _LARGEST_LIMIT)
-    raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None; not {limit!r}")
-
-
-def check_neighbours(count: int) -> int:
-    """Check how many neighbours are asked for.
-
-    Raises:
-        InvalidArgumentError: It is no whole number of 0 or more.
-    """
-    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
-        return min(count, _LARGEST_LIMIT)
-    raise InvalidArgumentError(f"the number of neighbours must be a whole number of 0 or more, not {count!r}")
-
-
-def check_query(query: str | None) -> None:
-    """Check a query.
-
-    Raises:
-        InvalidArgumentError: It is neither a string nor None.
-    """
-    if query is not None and not isinstance(query, str):
-        raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
-
-
-def _replace_scope(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, str]]:
-    """Check the filters of `replace`; return them with the single values of the scope."""
-    where = parse(filters)
-    scope: dict[str, str] = {}
-    for key in (USER_KEY, SESSION_KEY):
-        allowed = where.scope(key)
-        if allowed is not None and len(allowed) == 1 and allowed[0] is not None:
-            scope[key] = allowed[0]
-    if not scope:
-        raise InvalidArgumentError(
-            "replace needs filters that fix user_id or session_id to one value: without, it would replace other "
-            "users' messages"
-        )
-    return where, scope
-
-
-def _delete_filter(session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None) -> Filter:
-    if session_id is None and user_id is None:
-        raise InvalidArgumentError("delete needs session_id, user_id or both; clear() deletes everything")
-    scope: dict[str, str] = {}
-    for key, value in ((SESSION_KEY, session_id), (USER_KEY, user_id)):
-        if value is not None:
-            scope[key] = check_identifier(value, key)
-    both = parse(scope).conditions + parse(filters).conditions
-    return Filter(both)
-
-
-def session_filter(message: Message, where: Filter) -> Filter:
-    """The filter for a message's own session, and what another filter says besides."""
-    session = parse({USER_KEY: message.user_id, SESSION_KEY: message.session_id})
-    return Filter(session.conditions + where.conditions)
-
-
-def versions_filters(messages: Sequence[Message], where: Filter = _ANY) -> Iterator[Filter]:
-    """For each session that messages are of, the filter for their stored versions, and what another filter says."""
-    ids: dict[tuple[str | None, str | None], list[str]] = {}
-    for message in messages:
-        ids.setdefault((message.user_id, message.session_id), []).append(message.id)
-    for (user_id, session_id), own in ids.items():
-        versions = parse({USER_KEY: user_id, SESSION_KEY: session_id, MESSAGE_ID_KEY: own})
-        yield Filter(versions.conditions + where.conditions)
-
-
-def those_among(messages: Sequence[Message], stored: Iterable[Message]) -> list[Message]:
-    """Those of messages of which a version is among the stored ones."""
-    keys = {_key(message) for message in stored}
-    return [message for message in messages if _key(message) in keys]
-
-
-def check_places(stored: Iterable[Message], messages: Sequence[Message]) -> None:
-    """Check that a replacement comes in the order given, in a store where a new version takes the place of the old.
-
-    Args:
-        stored: The stored versions of what comes, in their order.
-        messages: What comes.
-
-    Raises:
-        BackendError: It would not: among equal times the stored ones would keep theirs.
-    """
-    wanted = {_key(message): message for message in messages}
-    kept = [wanted[key] for key in map(_key, stored) if key in wanted]
-    placed = list({_key(message): message for message in (*kept, *messages)})
-    result = sorted(placed, key=lambda key: wanted[key].timestamp or 0.0)
-    if result != sorted(wanted, key=lambda key: wanted[key].timestamp or 0.0):
-        raise BackendError(
-            "this store cannot change the order of messages of the same time: give them the times that they are to have"
-        )
-
-
-def _key(message: Message) -> tuple[str | None, str | None, str]:
-    return (message.user_id, message.session_id, message.id)
-
-
-def latest_first(session: Session) -> tuple[float, str, str]:
-    """The order of sessions: the most recently used first, then by user and session."""
-    return (-session.last, session.user_id or "", session.session_id or "")
-
-
-_living: weakref.WeakSet[MemoryBackend] = weakref.WeakSet()
-_forking: list[MemoryBackend] = []
-# Two threads may fork at once.
-_fork_lock = threading.Lock()
-
-
-def _before_fork() -> None:
-    _fork_lock.acquire()
-    _forking[:] = _living
-    for backend in _forking:
-        backend._before_fork()  # noqa: SLF001 - the module's own class
-
-
-def _after_fork_in_parent() -> None:
-    for backend in _forking:
-        backend._after_fork_in_parent()  # noqa: SLF001
-    _forking.clear()
-    _fork_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _fork_lock  # noqa: PLW0603 - the parent's may be held by a thread that the child does not have
-    _fork_lock = threading.Lock()
-    clock.renew_lock()
-    for backend in _forking:
-        backend._after_fork()  # noqa: SLF001
-    _forking.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _computed(step: Step[Any]) -> Any:
+    if isinstance(step, Compute):
+        return step.work()
+    raise TypeError(f"a default plan has no step {step!r}")

@@ -7,14 +7,17 @@ carries it, so that whatever is asked through a partition is asked of its own me
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
+from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write
 from dynamiq_memory.exceptions import BackendError, InvalidArgumentError
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
+
+T = TypeVar("T")
 
 MEMORY_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 
@@ -75,40 +78,20 @@ class Partition(MemoryBackend):
 
     # Every operation passes here, whatever it is: there is no way around the translation.
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        self._check_open()
-        return self._decoded(self._store._call(name, *self._encoded(name, arguments)))  # noqa: SLF001 - of our kind
+    def _perform(self, operation: Operation[T]) -> T:
+        result: T = self._decoded(self._store.execute(self._encoded(operation)))
+        return result
 
-    async def _acall(self, name: str, *arguments: Any) -> Any:
-        self._check_open()
-        return self._decoded(await self._store._acall(name, *self._encoded(name, arguments)))  # noqa: SLF001
-
-    def _write(self, messages: Sequence[Message]) -> None:
-        self._call("write", messages)
-
-    def _read(self, where: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        found: list[Message] = self._call("read", where, limit, before, after)
-        return found
-
-    def _delete(self, where: Filter) -> int:
-        deleted: int = self._call("delete", where)
-        return deleted
+    async def _aperform(self, operation: Operation[T]) -> T:
+        result: T = self._decoded(await self._store.aexecute(self._encoded(operation)))
+        return result
 
     # --- into the store --------------------------------------------------------------------------------------
 
-    def _encoded(self, name: str, arguments: Sequence[Any]) -> list[Any]:
-        if name != "write" and not any(isinstance(argument, Filter) for argument in arguments):
-            raise TypeError(f"{name} has no filter, and would reach beyond this memory")
-        return [self._encode(argument) for argument in arguments]
-
-    def _encode(self, value: Any) -> Any:
-        if isinstance(value, Filter):
-            return self._encode_filter(value)
-        if isinstance(value, Message):
-            return self._encode_message(value)
-        if isinstance(value, list | tuple):
-            return [self._encode(item) for item in value]
-        return value
+    def _encoded(self, operation: Operation[T]) -> Operation[T]:
+        if not isinstance(operation, Write | FilteredOperation):
+            raise TypeError(f"{type(operation).__name__} has no filter, and would reach beyond this memory")
+        return operation.map(self._encode_message, self._encode_filter)
 
     def _encode_message(self, message: Message) -> Message:
         self.check_user(message.user_id)

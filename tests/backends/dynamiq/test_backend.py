@@ -48,7 +48,7 @@ def server() -> Iterator[Platform]:
 
 @pytest.fixture
 def memory(server: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamiq]:
-    monkeypatch.setattr("dynamiq_memory.backends.platform.transport._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("dynamiq_memory.backends.dynamiq.client._FIRST_WAIT", 0.001)
     with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS) as backend:
         yield backend
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.dynamo import replacements, requests, writer
-from dynamiq_memory.backends.dynamo.replacements import SIGNED
+from dynamiq_memory.backends.dynamodb import replacements
+from dynamiq_memory.backends.dynamodb import requests
+from dynamiq_memory.backends.dynamodb import writer
+from dynamiq_memory.backends.dynamodb.replacements import SIGNED
 from dynamiq_memory.testing import contents, say
 from tests.backends.dynamodb.conftest import NewStore
 from tests.fakes.dynamodb.limits import Watched, during

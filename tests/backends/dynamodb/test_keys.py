@@ -8,8 +8,8 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamiq_memory.backends.dynamo.conditions import attribute, value_of
-from dynamiq_memory.backends.dynamo.keys import (
+from dynamiq_memory.backends.dynamodb.filters import attribute, value_of
+from dynamiq_memory.backends.dynamodb.keys import (
     PLACE_DIGITS,
     highest,
     lowest,
@@ -88,7 +88,7 @@ def test_arrivals_increase_over_threads() -> None:
     found: list[list[str]] = []
 
     def draw() -> None:
-        found.append([each for _ in range(100) for each in arrivals.next(3)])
+        found.append([each for _ in range(100) for each in arrivals.keys(3)])
 
     threads = [threading.Thread(target=draw) for _ in range(4)]
     for thread in threads:

@@ -9,10 +9,10 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import DynamoDB
-from dynamiq_memory.backends.dynamo.conditions import FILTERABLE
-from dynamiq_memory.backends.dynamo.items import drafts_of, weight_of
-from dynamiq_memory.backends.dynamo.keys import session_guard
-from dynamiq_memory.backends.dynamo.requests import Change, Table, operation
+from dynamiq_memory.backends.dynamodb.filters import FILTERABLE
+from dynamiq_memory.backends.dynamodb.records import drafts_of, weight_of
+from dynamiq_memory.backends.dynamodb.keys import session_guard
+from dynamiq_memory.backends.dynamodb.requests import Change, Table, operation
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, MessageError, MessageTooLargeError
@@ -51,7 +51,7 @@ def largest(count: int, text: str) -> list[Message]:
 def test_the_largest_messages_fit_into_one_transaction(count: int, text: str) -> None:
     """With the longest identifiers, much metadata, and any content."""
     ready = prepare(largest(count, text))
-    drafts = drafts_of(ready, Arrivals().next(count), 2**33)
+    drafts = drafts_of(ready, Arrivals().keys(count), 2**33)
     changes = [Change(draft.key, draft, None) for draft in drafts]
     table = Table("t", "t", lambda: None, consistent=True)
     operations = [table._operation(change, 0) for change in changes]

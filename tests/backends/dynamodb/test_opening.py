@@ -237,7 +237,7 @@ def test_reasons_of_a_cancelled_transaction(
         }
         raise ClientError(response, "TransactWriteItems")
 
-    monkeypatch.setattr("dynamiq_memory.backends.dynamo.requests.wait", lambda _: None)
+    monkeypatch.setattr("dynamiq_memory.backends.dynamodb.requests.wait", lambda _: None)
     monkeypatch.setattr(store._made, "transact_write_items", fail)
     with pytest.raises(BackendError, match=named):
         store.add_many([say("1"), say("2")])

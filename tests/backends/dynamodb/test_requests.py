@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.dynamo import requests
-from dynamiq_memory.backends.dynamo.items import Item, drafts_of
+from dynamiq_memory.backends.dynamodb import requests
+from dynamiq_memory.backends.dynamodb.records import Item, drafts_of
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.messages import prepare
@@ -46,7 +46,7 @@ class Fault:
 def write_directly(watched: Watched, store: Any, messages: list[Message]) -> list[Item]:
     """Put messages into the table without asking what is there, and return their items."""
     ready = prepare(messages)
-    items = [draft.item(None, 0) for draft in drafts_of(ready, Arrivals().next(len(ready)), None)]
+    items = [draft.item(None, 0) for draft in drafts_of(ready, Arrivals().keys(len(ready)), None)]
     store._writer._table.write_many(items)
     return items
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend
-from dynamiq_memory.backends.pinecone_index import recent
+from dynamiq_memory.backends.pinecone import recent
 from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.deleting import DeletingConformance

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.pinecone_index import filters, keys, records
-from dynamiq_memory.backends.pinecone_index.recent import KEPT_SECONDS, SETTLED_SECONDS, Recent
-from dynamiq_memory.backends.pinecone_index.records import Stored, chunks, listable
+from dynamiq_memory.backends.pinecone import filters
+from dynamiq_memory.backends.pinecone import keys
+from dynamiq_memory.backends.pinecone import records
+from dynamiq_memory.backends.pinecone.recent import KEPT_SECONDS, SETTLED_SECONDS, Recent
+from dynamiq_memory.backends.pinecone.records import Stored, chunks, listable
 from dynamiq_memory.filters import parse
 from dynamiq_memory.testing import say
 from tests.fakes.pinecone.server import check_id, check_metadata, compiled

@@ -18,8 +18,12 @@ import pytest
 import dynamiq_memory
 from dynamiq_memory.backends import Pinecone, create_backend
 from dynamiq_memory.backends.pinecone import PineconeIndexType, PineconeSimilarityMetric
-from dynamiq_memory.backends.pinecone_index import client as seam
-from dynamiq_memory.backends.pinecone_index import installed, opening, reader, recent, writer
+from dynamiq_memory.backends.pinecone import client as seam
+from dynamiq_memory.backends.pinecone import installed
+from dynamiq_memory.backends.pinecone import schema as opening
+from dynamiq_memory.backends.pinecone import reader
+from dynamiq_memory.backends.pinecone import recent
+from dynamiq_memory.backends.pinecone import writer
 from dynamiq_memory.connections import Pinecone as PineconeConnection
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,

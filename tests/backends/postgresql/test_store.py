@@ -19,7 +19,7 @@ from dynamiq_memory.backends import InMemory, create_backend
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.filters import parse
 from dynamiq_memory.ranking import Tokenizer
-from dynamiq_memory.references import memory_at, reference_to, resolve
+from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from dynamiq_memory.testing import contents, say
 
 SCOPE = {"user_id": "user-1", "session_id": "session-1"}

@@ -242,8 +242,8 @@ def test_asynchronous_calls_embed_asynchronously(open_store: Open) -> None:
 def test_a_user_without_the_right_to_create_an_extension_is_told(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dynamiq_memory.backends.sql.pgvector._is_there", lambda _: False)
-    monkeypatch.setattr("dynamiq_memory.backends.sql.pgvector.text", lambda _: psycopg_text("CREATE EXTENSION nothere"))
+    monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors._is_there", lambda _: False)
+    monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors.text", lambda _: psycopg_text("CREATE EXTENSION nothere"))
     with pytest.raises(ConfigurationError, match=r"pgvector.*CREATE EXTENSION vector, or leave the embedder out"):
         open_store(embedder=NGrams())
 

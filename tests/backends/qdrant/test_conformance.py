@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend, Qdrant
-from dynamiq_memory.backends.qdrant_store.clients import Address
+from dynamiq_memory.backends.qdrant.client import Address
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance

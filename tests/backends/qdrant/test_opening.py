@@ -13,7 +13,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from dynamiq_memory.backends import Qdrant, create_backend
-from dynamiq_memory.backends.qdrant_store.clients import Address
+from dynamiq_memory.backends.qdrant.client import Address
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,

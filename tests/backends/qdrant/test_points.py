@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from dynamiq_memory.backends.qdrant_store import points
-from dynamiq_memory.backends.qdrant_store.clients import Address
+from dynamiq_memory.backends.qdrant import records as points
+from dynamiq_memory.backends.qdrant.client import Address
 from dynamiq_memory.testing import say
 from tests.fakes.qdrant.server import QdrantServer
 

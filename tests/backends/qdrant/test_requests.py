@@ -14,7 +14,8 @@ import pytest
 from qdrant_client import QdrantClient
 
 from dynamiq_memory.backends import Qdrant
-from dynamiq_memory.backends.qdrant_store import reader, writer
+from dynamiq_memory.backends.qdrant import reader
+from dynamiq_memory.backends.qdrant import writer
 from dynamiq_memory.exceptions import (
     BackendConnectionError,
     BackendError,

@@ -13,7 +13,7 @@ from weaviate.classes.config import Configure, DataType, Property, Tokenization
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import Weaviate, create_backend
-from dynamiq_memory.backends.weaviate_store.client import settings_of
+from dynamiq_memory.backends.weaviate.client import settings_of
 from dynamiq_memory.connections import Weaviate as Connection
 from dynamiq_memory.connections import WeaviateDeploymentType
 from dynamiq_memory.exceptions import (

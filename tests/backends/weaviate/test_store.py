@@ -269,7 +269,7 @@ def test_new_versions_of_what_is_stored_count_when_they_are_there(
     other.replace(scope, [three, summary])
     assert contents(store.get_all()) == ["all three", "three"]
     # The writer of the first one has died.
-    monkeypatch.setattr("dynamiq_memory.backends.weaviate_store.writer._DEAD", -1.0)
+    monkeypatch.setattr("dynamiq_memory.backends.weaviate.writer._DEAD", -1.0)
     assert contents(store.get_all()) == ["all three", "three"]
     assert other.count() == len(server.objects(store.collection_name)) == 2
 
@@ -277,7 +277,7 @@ def test_new_versions_of_what_is_stored_count_when_they_are_there(
 def test_a_failed_replacement_takes_new_versions_back(
     new_store: NewStore, server: WeaviateServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dynamiq_memory.backends.weaviate_store.writer._OBJECTS_AT_ONCE", 1)
+    monkeypatch.setattr("dynamiq_memory.backends.weaviate.writer._OBJECTS_AT_ONCE", 1)
     store = new_store()
     old = store.add_many([say("one"), say("two"), say("three")])
     again = [each.model_copy(update={"content": f"new {each.content}"}) for each in reversed(old[:2])]

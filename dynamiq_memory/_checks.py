@@ -1,0 +1,140 @@
+"""Checks of arguments that all backends share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError
+from dynamiq_memory.filters import Filter, parse
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, check_identifier
+
+# More than any store holds, and within the 64 bits of a driver's integer.
+_LARGEST_LIMIT = 2**62
+
+
+def check_whole_number(name: str, value: object, least: int = 1, most: float = math.inf) -> int:
+    """Check a setting that is a whole number.
+
+    Args:
+        name: The setting's name, for the error.
+        value: The value to check; a bool is not a number.
+        least: The smallest value allowed.
+        most: The largest value allowed.
+
+    Raises:
+        ConfigurationError: It is not a whole number, or out of range.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    range_ = f"of {least:,} or more" if most == math.inf else f"from {least:,} to {most:,}"
+    raise ConfigurationError(f"{name} must be a whole number {range_}, not {value!r}")
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Check a setting in seconds.
+
+    Args:
+        name: The setting's name, for the error.
+        value: The value to check.
+        zero: Whether 0 is allowed.
+
+    Raises:
+        ConfigurationError: It is not a finite number, or not large enough.
+    """
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (0 < value < math.inf or (zero and not value))
+    ):
+        return value
+    raise ConfigurationError(f"{name} must be {'0 seconds or more' if zero else 'more than 0 seconds'}, not {value!r}")
+
+
+def check_share(name: str, value: object) -> float:
+    """Check a setting that is a share of a whole.
+
+    Raises:
+        ConfigurationError: It is not a number from 0 to 1.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ConfigurationError(f"{name} must be from 0 to 1, not {value!r}")
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Check a limit.
+
+    Raises:
+        InvalidArgumentError: It is neither None nor a whole number of 1 or more.
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+        return min(limit, _LARGEST_LIMIT)
+    raise InvalidArgumentError(f"limit must be a whole number of 1 or more, or None; not {limit!r}")
+
+
+def check_neighbours(count: int) -> int:
+    """Check a number of neighbours to read.
+
+    Raises:
+        InvalidArgumentError: It is not a whole number of 0 or more.
+    """
+    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+        return min(count, _LARGEST_LIMIT)
+    raise InvalidArgumentError(f"the number of neighbours must be a whole number of 0 or more, not {count!r}")
+
+
+def check_query(query: str | None) -> str | None:
+    """Check a query.
+
+    Returns:
+        The query, or None if it is blank.
+
+    Raises:
+        InvalidArgumentError: It is neither a string nor None.
+    """
+    if query is not None and not isinstance(query, str):
+        raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
+    return query if query is not None and query.strip() else None
+
+
+def replacement_filter(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, str]]:
+    """Check the filters of a replacement.
+
+    Returns:
+        The filter, and the ids of user and session that it fixes to one value.
+
+    Raises:
+        InvalidArgumentError: It fixes neither.
+    """
+    filter = parse(filters)
+    scope: dict[str, str] = {}
+    for key in (USER_KEY, SESSION_KEY):
+        allowed = filter.scope(key)
+        if allowed is not None and len(allowed) == 1 and allowed[0] is not None:
+            scope[key] = allowed[0]
+    if not scope:
+        raise InvalidArgumentError(
+            "replace needs filters that fix user_id or session_id to one value: without, it would replace other "
+            "users' messages"
+        )
+    return filter, scope
+
+
+def deletion_filter(session_id: str | None, user_id: str | None, filters: Mapping[str, Any] | None) -> Filter:
+    """Build the filter of a deletion.
+
+    Raises:
+        InvalidArgumentError: Neither session_id nor user_id is given.
+    """
+    if session_id is None and user_id is None:
+        raise InvalidArgumentError("delete needs session_id, user_id or both; clear() deletes everything")
+    scope = {
+        key: check_identifier(value, key)
+        for key, value in ((SESSION_KEY, session_id), (USER_KEY, user_id))
+        if value is not None
+    }
+    return Filter(parse(scope).conditions + parse(filters).conditions)

@@ -1,0 +1,146 @@
+"""How a store does what it has no better way for: plans in terms of Read, Write and Delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dynamiq_memory.backends._order import (
+    check_replaced_order,
+    session_filter,
+    sessions_of,
+    version_filters,
+    with_stored_version,
+)
+from dynamiq_memory.backends.operations import (
+    Around,
+    Count,
+    Delete,
+    IsEmpty,
+    Operation,
+    Read,
+    Replace,
+    Search,
+    Sessions,
+    Take,
+    Update,
+    Write,
+)
+from dynamiq_memory.backends.plans import Compute, Plan
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import Message, key_of, scope_of
+from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
+from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.tokenizer import terms_of
+
+if TYPE_CHECKING:
+    from dynamiq_memory.backends.base import MemoryBackend
+
+
+def default_plan(backend: MemoryBackend, operation: Operation[Any]) -> Plan[Any]:
+    """Return the plan by which a backend performs an operation that it has no better way for."""
+    match operation:
+        case Search():
+            return _search(backend, operation)
+        case Around():
+            return _around(operation)
+        case Replace(filter, messages):
+            return _replace(filter, messages)
+        case Update(filter, messages):
+            return _update(filter, messages)
+        case Take(filter):
+            return _take(filter)
+        case Count(filter):
+            return _count(filter)
+        case Sessions(filter):
+            return _sessions(filter)
+        case IsEmpty(filter):
+            return _is_empty(filter)
+    raise TypeError(f"{backend.name} cannot perform {type(operation).__name__}")
+
+
+def rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, limit: int | None) -> list[Message]:
+    """Rank messages that have been read, by words; those that do not match are left out.
+
+    Args:
+        messages: The messages, oldest first; the results get their `score`.
+        query: The query.
+        tokenizer: Splits texts into terms.
+        bm25: The parameters of the ranking.
+        limit: Maximum number of results, or None for all.
+    """
+    index = InvertedIndex()
+    for number, message in enumerate(messages):
+        index.add(number, terms_of(tokenizer, message.text))
+    scores = index.scores(bm25, terms_of(tokenizer, query))
+    ranked = best(scores, lambda number: number, limit)
+    for number in ranked:
+        messages[number].score = scores[number]
+    return [messages[number] for number in ranked]
+
+
+def _search(backend: MemoryBackend, search: Search) -> Plan[list[Message]]:
+    """BM25 in this process over all that matches the filter, or the most recent of it."""
+    found = yield from Read(search.filter, backend.most_ranked)
+    tokenizer = backend.tokenizer_for(search.query)
+    return (yield from Compute(partial(rank, found, search.query, tokenizer, backend.bm25, search.limit)))
+
+
+def _around(around: Around) -> Plan[list[list[Message]]]:
+    windows = []
+    for anchor in around.anchors:
+        session = session_filter(anchor, around.filter)
+        earlier = (yield from Read(session, around.before, before=anchor)) if around.before else []
+        later = (yield from Read(session, around.after, after=anchor)) if around.after else []
+        windows.append([*earlier, anchor, *later])
+    return windows
+
+
+def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
+    """Write, then delete: without a transaction, a crash can double messages, but never lose any."""
+    old = {key_of(message): message for message in (yield from Read(filter))}
+    check_replaced_order((yield from _versions(messages)), messages)
+    if messages:
+        yield from Write(messages)
+    for message in messages:
+        old.pop(key_of(message), None)
+    for message in old.values():
+        yield from Delete(next(version_filters([message])))
+
+
+def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
+    """Read, then write: without a transaction, a message deleted in between may come back."""
+    stored = yield from _versions(messages, filter)
+    present = with_stored_version(messages, stored)
+    if present:
+        yield from Write(present)
+    return present
+
+
+def _take(filter: Filter) -> Plan[list[Message]]:
+    """Delete one message after the other: each belongs to the caller whose deletion counted it."""
+    taken = []
+    for message in (yield from Read(filter)):
+        if (yield from Delete(next(version_filters([message], filter)))):
+            taken.append(message)  # noqa: PERF401 - a comprehension cannot yield
+    return taken
+
+
+def _count(filter: Filter) -> Plan[int]:
+    return len((yield from Read(filter)))
+
+
+def _sessions(filter: Filter) -> Plan[Any]:
+    return sessions_of((scope_of(message), message.timestamp or 0.0) for message in (yield from Read(filter)))
+
+
+def _is_empty(filter: Filter) -> Plan[bool]:
+    return not (yield from Read(filter, 1))
+
+
+def _versions(messages: Sequence[Message], filter: Filter = Filter()) -> Plan[list[Message]]:  # noqa: B008 - frozen
+    found: list[Message] = []
+    for each in version_filters(messages, filter):
+        found += yield from Read(each)
+    return found

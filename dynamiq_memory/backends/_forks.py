@@ -1,0 +1,66 @@
+"""What happens to backends when the process forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from abc import ABCMeta
+from typing import Any, Protocol
+
+from dynamiq_memory.messages import clock
+
+
+class _Forks(Protocol):
+    def _before_fork(self) -> None: ...
+    def _after_fork_in_parent(self) -> None: ...
+    def _after_fork(self) -> None: ...
+
+
+_watched: weakref.WeakSet[_Forks] = weakref.WeakSet()
+_forking: list[_Forks] = []
+# Two threads may fork at the same time.
+_lock = threading.Lock()
+_inherited: list[Any] = []
+
+
+class WatchesForks(ABCMeta):
+    """The class of classes whose objects hear of forks, from the moment on in which they are completely built."""
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        """Make an object and watch it."""
+        made = super().__call__(*arguments, **named)
+        _watched.add(made)
+        return made
+
+
+def keep_inherited(*connections: Any) -> None:
+    """Keep a parent's connections alive in a forked child: collecting them would close them for the parent, too."""
+    _inherited.extend(connections)
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    _forking[:] = _watched
+    for each in _forking:
+        each._before_fork()  # noqa: SLF001 - the protocol above
+
+
+def _after_fork_in_parent() -> None:
+    for each in _forking:
+        each._after_fork_in_parent()  # noqa: SLF001 - the protocol above
+    _forking.clear()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be locked by a thread that the child does not have
+    _lock = threading.Lock()
+    clock.renew_lock()
+    for each in _forking:
+        each._after_fork()  # noqa: SLF001 - the protocol above
+    _forking.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,97 @@
+"""Backends over a client with a synchronous and an asynchronous side: each operation is a plan."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from typing import Any, TypeVar
+
+from dynamiq_memory.backends._defaults import default_plan
+from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
+from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.backends.operations import Operation, Search
+from dynamiq_memory.backends.plans import Compute, Plan, Step, Wait, arun, run
+
+T = TypeVar("T")
+
+
+class PlannedBackend(MemoryBackend):
+    """A backend whose operations are plans, carried out by a synchronous or an asynchronous client.
+
+    A store writes `_plan`, which returns the plan of an operation, and `_ask` and `_aask`, which send one request of a
+    plan. Embedding, waiting and computing are done here.
+    """
+
+    _embedder: MessageEmbedder | None = None
+
+    @property
+    def _is_asynchronous(self) -> bool:
+        """Whether there is an asynchronous client; otherwise asynchronous callers use threads."""
+        return True
+
+    def _plan(self, operation: Operation[Any]) -> Plan[Any]:
+        """Return the plan of an operation; by default, one in terms of Read, Write and Delete."""
+        return default_plan(self, operation)
+
+    @abstractmethod
+    def _ask(self, request: Any) -> Any:
+        """Send a request of a plan and return its result."""
+
+    @abstractmethod
+    async def _aask(self, request: Any) -> Any:
+        """Send a request of a plan and return its result."""
+
+    def _perform(self, operation: Operation[T]) -> T:
+        result: T = self._run(self._plan_of(operation))
+        return result
+
+    async def _aperform(self, operation: Operation[T]) -> T:
+        if not self._is_asynchronous:
+            return await super()._aperform(operation)
+        result: T = await self._arun(self._plan_of(operation))
+        return result
+
+    def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
+        if isinstance(operation, Search) and self._only_stop_words(operation.query):
+            return default_plan(self, operation)
+        return self._plan(operation)
+
+    def _run(self, plan: Plan[T]) -> T:
+        return run(plan, self._step)
+
+    async def _arun(self, plan: Plan[T]) -> T:
+        return await arun(plan, self._astep)
+
+    def _step(self, step: Step[Any]) -> Any:
+        match step:
+            case Operation():
+                return self._perform(step)
+            case Embed(messages):
+                return [None] * len(messages) if self._embedder is None else self._embedder.embed(messages)
+            case EmbedQuery(query):
+                return None if self._embedder is None else self._embedder.embed_query(query)
+            case Compute(work):
+                return work()
+            case Wait(seconds):
+                return time.sleep(seconds)
+        return self._ask(step)
+
+    async def _astep(self, step: Step[Any]) -> Any:
+        match step:
+            case Operation():
+                return await self._aperform(step)
+            case Embed(messages):
+                return [None] * len(messages) if self._embedder is None else await self._embedder.aembed(messages)
+            case EmbedQuery(query):
+                return None if self._embedder is None else await self._embedder.aembed_query(query)
+            case Compute(work):
+                return await self._in_thread(work)
+            case Wait(seconds):
+                return await asyncio.sleep(seconds)
+        return await self._aask(step)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        if self._embedder is not None:
+            self._embedder.renew_lock()

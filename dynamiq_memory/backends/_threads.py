@@ -1,0 +1,80 @@
+"""Running synchronous code for asynchronous callers, in a backend's own thread pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ShutDownError(Exception):
+    """The pool has been shut down; the function was not called."""
+
+
+_THREADS = 8
+
+
+class Threads:
+    """A thread pool that starts when it is first used.
+
+    Args:
+        name: The prefix of the threads' names.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start nothing yet."""
+        self._name = name
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a thread, with the caller's context variables.
+
+        A task that is cancelled ends when the function has returned: it cannot be stopped, and what it does must be
+        over before the caller goes on.
+
+        Raises:
+            ShutDownError: The pool has been shut down.
+        """
+        run = partial(contextvars.copy_context().run, function, *arguments)
+        try:
+            started = self._pool().submit(run)
+        except RuntimeError as error:
+            raise ShutDownError from error
+        result = asyncio.wrap_future(started)
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            if not started.cancel():
+                await _until_over(result)
+            raise
+
+    def shut_down(self) -> None:
+        """Wait for the functions that are running, and end the threads."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+
+    def renew(self) -> None:
+        """Start again without threads, in a forked child."""
+        self._executor = None
+        self._lock = threading.Lock()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix=self._name)
+            return self._executor
+
+
+async def _until_over(operation: asyncio.Future[Any]) -> None:
+    """Wait for something that cannot be stopped, however often the waiting task is cancelled."""
+    while not operation.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([operation])

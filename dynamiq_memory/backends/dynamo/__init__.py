@@ -1,1 +1,0 @@
-"""What the DynamoDB backend is made of."""

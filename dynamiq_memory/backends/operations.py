@@ -1,0 +1,198 @@
+"""What can be asked of a backend, as typed values.
+
+A public method of a backend checks its arguments, makes an operation and hands it to `execute` or `aexecute`. A store
+that writes `_write`, `_read` and `_delete` has each operation performed by the method of its name. A wrapper, a remote
+or a store made of plans handles all of them in one method, `_perform`.
+
+Each operation is also a step of a plan: `yield from Read(filter, limit=1)` (see `dynamiq_memory.backends.plans`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from dynamiq_memory.backends.plans import Step
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import Message, Session
+
+if TYPE_CHECKING:
+    from dynamiq_memory.backends.base import MemoryBackend
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Step[T_co], ABC):
+    """Something to be done by a backend; T_co is the type of its result."""
+
+    repeatable: ClassVar[bool] = True
+    """Whether doing it twice has the effect of doing it once."""
+
+    @abstractmethod
+    def perform(self, backend: MemoryBackend) -> T_co:
+        """Perform the operation by the backend's method for it."""
+
+    def map(self, message: Callable[[Message], Message], filter: Callable[[Filter], Filter]) -> Self:
+        """Return the same operation on other messages and filters, for wrappers that translate both.
+
+        Args:
+            message: Translates each message, anchors included.
+            filter: Translates the filter.
+        """
+
+        def translated(value: Any) -> Any:
+            if isinstance(value, Message):
+                return message(value)
+            if isinstance(value, Filter):
+                return filter(value)
+            if isinstance(value, list | tuple):
+                return [translated(item) for item in value]
+            return value
+
+        return replace(self, **{field.name: translated(getattr(self, field.name)) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredOperation(Operation[T_co]):
+    """An operation on the messages that match a filter.
+
+    Attributes:
+        filter: The messages it may touch.
+    """
+
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Operation[None]):
+    """Store prepared messages in order; a message whose id is already in its session replaces that message.
+
+    A replaced message keeps its position in the order of arrival.
+    """
+
+    messages: Sequence[Message]
+
+    def perform(self, backend: MemoryBackend) -> None:
+        """Perform the operation by `_write`."""
+        backend._write(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Read(FilteredOperation[list[Message]]):
+    """Read messages as `MemoryBackend.get_all` promises."""
+
+    limit: int | None = None
+    before: Message | None = None
+    after: Message | None = None
+
+    def perform(self, backend: MemoryBackend) -> list[Message]:
+        """Perform the operation by `_read`."""
+        return backend._read(self.filter, self.limit, self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Search(FilteredOperation[list[Message]]):
+    """Rank messages as `MemoryBackend.search` promises.
+
+    Attributes:
+        query: The query; not blank.
+        limit: Maximum number of messages; None for all that match.
+    """
+
+    query: str
+    limit: int | None = None
+
+    def perform(self, backend: MemoryBackend) -> list[Message]:
+        """Perform the operation by `_search`, or by reading the texts for stop words, which no index contains."""
+        if backend._only_stop_words(self.query):
+            return backend._search_texts(self)
+        return backend._search(self.query, self.filter, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Around(FilteredOperation[list[list[Message]]]):
+    """Read the neighbours of stored messages as `MemoryBackend.around` promises."""
+
+    anchors: Sequence[Message]
+    before: int
+    after: int
+
+    def perform(self, backend: MemoryBackend) -> list[list[Message]]:
+        """Perform the operation by `_around`."""
+        return backend._around(self.anchors, self.before, self.after, self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(FilteredOperation[int]):
+    """Delete matching messages; the result is their number."""
+
+    repeatable: ClassVar[bool] = False
+
+    def perform(self, backend: MemoryBackend) -> int:
+        """Perform the operation by `_delete`."""
+        return backend._delete(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(FilteredOperation[None]):
+    """Replace all matching messages by prepared ones."""
+
+    messages: Sequence[Message]
+
+    def perform(self, backend: MemoryBackend) -> None:
+        """Perform the operation by `_replace`."""
+        backend._replace(self.filter, self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Update(FilteredOperation[list[Message]]):
+    """Store new versions of messages of which a version is stored and matches; the result is those stored."""
+
+    repeatable: ClassVar[bool] = False
+
+    messages: Sequence[Message]
+
+    def perform(self, backend: MemoryBackend) -> list[Message]:
+        """Perform the operation by `_update`."""
+        return backend._update(self.filter, self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Take(FilteredOperation[list[Message]]):
+    """Delete matching messages and return them in order."""
+
+    repeatable: ClassVar[bool] = False
+
+    def perform(self, backend: MemoryBackend) -> list[Message]:
+        """Perform the operation by `_take`."""
+        return backend._take(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Count(FilteredOperation[int]):
+    """Count matching messages."""
+
+    def perform(self, backend: MemoryBackend) -> int:
+        """Perform the operation by `_count`."""
+        return backend._count(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions(FilteredOperation[list[Session]]):
+    """List the sessions of matching messages, the most recently used first."""
+
+    def perform(self, backend: MemoryBackend) -> list[Session]:
+        """Perform the operation by `_sessions`."""
+        return backend._sessions(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class IsEmpty(FilteredOperation[bool]):
+    """Find out whether no message matches."""
+
+    def perform(self, backend: MemoryBackend) -> bool:
+        """Perform the operation by `_is_empty`."""
+        return backend._is_empty(self.filter)

@@ -1,0 +1,8 @@
+"""Messages in a Pinecone index."""
+
+from dynamiq_memory.backends.pinecone.backend import Pinecone, PineconeIndexType, PineconeSimilarityMetric
+
+__all__ = ["Pinecone", "PineconeIndexType", "PineconeSimilarityMetric"]
+
+for _public in (Pinecone, PineconeIndexType, PineconeSimilarityMetric):
+    _public.__module__ = __name__

@@ -1,0 +1,102 @@
+"""Logic that synchronous and asynchronous callers share, written once.
+
+A plan is a generator that yields steps and is sent their results. Iterating over a step yields it, so that
+`yield from` gives its result with the right type:
+
+    def newest(filter: Filter) -> Plan[Message | None]:
+        found = yield from Read(filter, limit=1)  # list[Message]
+        return found[0] if found else None
+
+    run(newest(filter), backend.execute)
+    await arun(newest(filter), backend.aexecute)
+
+`run` and `arun` are all there is to carrying out a plan: they perform each step with the function they are given. A
+step that fails raises its exception inside the plan, at its `yield from`, as if the plan had called the client itself.
+That includes cancellation and interrupts: `try … finally` in a plan works as it does in a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Step(Generic[T_co]):
+    """Something that a plan needs done; T_co is the type of its result."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Step[Any], Any, T_co]:
+        """Yield the step from a plan and return its result."""
+        result: T_co = yield self
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Compute(Step[T_co]):
+    """Compute something that takes a while: in a thread where an event loop would wait for it.
+
+    Attributes:
+        work: The function to call; its result is the step's.
+    """
+
+    work: Callable[[], T_co]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Step[None]):
+    """Let time pass.
+
+    Attributes:
+        seconds: How much.
+    """
+
+    seconds: float
+
+
+Plan = Generator[Step[Any], Any, T]
+
+
+def run(plan: Plan[T], perform: Callable[[Any], Any]) -> T:
+    """Carry out a plan.
+
+    Args:
+        plan: The plan.
+        perform: Performs one step and returns its result.
+    """
+    with closing(plan):  # a traceback may keep the plan alive, and what it holds
+        proceed, value = plan.send, None
+        while True:
+            try:
+                step = proceed(value)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            try:
+                proceed, value = plan.send, perform(step)
+            except BaseException as error:  # noqa: BLE001 - raised again inside the plan
+                proceed, value = plan.throw, error
+
+
+async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
+    """Carry out a plan asynchronously.
+
+    Args:
+        plan: The plan.
+        perform: Performs one step and returns an awaitable for its result.
+    """
+    with closing(plan):
+        proceed, value = plan.send, None
+        while True:
+            try:
+                step = proceed(value)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            try:
+                proceed, value = plan.send, await perform(step)
+            except BaseException as error:  # noqa: BLE001 - raised again inside the plan
+                proceed, value = plan.throw, error

@@ -1,1 +1,0 @@
-"""Parts of the backend for the Dynamiq platform and for our own service."""
