@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Table, column, inspect, select, table, text
 
-from dynamiq_memory._ids import new_id
-from dynamiq_memory._json import MAX_INTEGER
+from dynamiq_memory.backends._legacy import legacy_message
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
 from dynamiq_memory.backends._sql.schema import DIMENSION_KEY, SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, Tables
-from dynamiq_memory.exceptions import ConfigurationError, MessageError
-from dynamiq_memory.messages import (
-    LATEST,
-    MESSAGE_ID_KEY,
-    SESSION_KEY,
-    TIMESTAMP_KEY,
-    USER_KEY,
-    Message,
-    MessageRole,
-    parse_timestamp,
-    prepare,
-)
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.messages import Message, prepare
 from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
 
 if TYPE_CHECKING:
@@ -202,66 +190,9 @@ def _upgrade_dynamiq(connection: Connection, tables: Tables, store: Store, legac
 def _upgraded(name: str, row: Sequence[Any], last: float) -> Message:
     """Read a row; a time that cannot be read becomes that of the row before it."""
     try:
-        return prepare([from_dynamiq(*row, last=last)])[0]
+        return prepare([legacy_message(*row, last=last)])[0]
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"the message {row[0]!r} in the table {name!r} of the dynamiq package cannot be read ({error}): mend or "
             "delete that row; nothing has been changed"
         ) from error
-
-
-def from_dynamiq(
-    message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, *, last: float
-) -> Message:
-    """Read what the dynamiq package wrote of a message.
-
-    Args:
-        message_id: Its id.
-        role: Its role.
-        content: Its content.
-        metadata: Its metadata as JSON text.
-        timestamp: Its time.
-        last: The time of the message before it, for one without a time that can be read.
-
-    Raises:
-        ValueError: It is no message.
-    """
-    values = json.loads(metadata or "{}", parse_constant=str, parse_int=_integer)
-    if not isinstance(values, dict):
-        values = {} if values is None else {"metadata": values}
-    tool_calls = values.pop("_tool_calls", None)
-    if isinstance(tool_calls, str):
-        tool_calls = json.loads(tool_calls) if tool_calls else None
-    tool_call_id = values.pop("_tool_call_id", None) or None
-    name = values.pop("_name", None) or None
-    for key in (USER_KEY, SESSION_KEY):
-        # The package stores None as the empty string, and ids of any type.
-        value = values.pop(key, None)
-        if value not in (None, ""):
-            values[key] = value if isinstance(value, str) else str(value)
-    given = values.pop(TIMESTAMP_KEY, timestamp)
-    try:
-        when = parse_timestamp(given)
-    except MessageError:
-        values["dynamiq_timestamp"] = given
-        when = timestamp if isinstance(timestamp, float) else last
-    if when is not None and abs(when) > LATEST:  # milliseconds, or a time that no clock shows
-        values["dynamiq_timestamp"] = given
-        when = when / 1000 if abs(when) / 1000 <= LATEST else last
-    if MESSAGE_ID_KEY in values:
-        values["dynamiq_message_id"] = values.pop(MESSAGE_ID_KEY)
-    return Message(
-        id=str(message_id) if message_id else new_id(),
-        role=MessageRole(role),
-        content=content if isinstance(content, str) else str(content),
-        timestamp=when if when is not None else last,
-        metadata=values,
-        tool_calls=tool_calls,
-        tool_call_id=tool_call_id,
-        name=name,
-    )
-
-
-def _integer(digits: str) -> int | str:
-    number = int(digits)
-    return number if -MAX_INTEGER - 1 <= number <= MAX_INTEGER else digits

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dynamiq_memory.backends._sql.opening import from_dynamiq
+from dynamiq_memory.backends._legacy import legacy_message
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, TIMESTAMP_KEY, Message
 
@@ -36,7 +36,7 @@ def _message(table: str, item: dict[str, Any]) -> Message:
         given = {key: value for key, value in given.items() if key not in (MESSAGE_ID_KEY, TIMESTAMP_KEY)}
     try:
         moment = float(plain[TIMESTAMP_KEY])
-        return from_dynamiq(
+        return legacy_message(
             plain[MESSAGE_ID_KEY],
             plain.get(_ROLE, "user"),
             plain.get(_CONTENT, ""),
