@@ -8,12 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynamiq_memory.backends.plans import Step
 from dynamiq_memory.embedders import as_embedder
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
 from dynamiq_memory.messages import Message
+
+if TYPE_CHECKING:
+    from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
 _QUERIES_KEPT = 256
 _LONGEST = 1e18
@@ -185,6 +188,19 @@ class MessageEmbedder:
                     "the embedder that the messages were stored with, or another collection for this one"
                 )
         return dimension
+
+
+def embedder_of_url(model: str | None) -> OpenAIDocumentEmbedder | None:
+    """Make the embedder that the `embedder` option of a URL names; None without one.
+
+    Args:
+        model: An OpenAI model. The environment has the key and the server's URL.
+    """
+    if model is None:
+        return None
+    from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
+
+    return OpenAIDocumentEmbedder(model)
 
 
 def _numbers(given: Any) -> Vector:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Compute, Plan, Step, Wait, arun, run
+
+if TYPE_CHECKING:
+    from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
 T = TypeVar("T")
 
@@ -20,10 +23,14 @@ class PlannedBackend(MemoryBackend):
     """A backend whose operations are plans, carried out by a synchronous or an asynchronous client.
 
     A store writes `_plan`, which returns the plan of an operation, and `_ask` and `_aask`, which send one request of a
-    plan. Embedding, waiting and computing are done here.
+    plan. Embedding, waiting and computing are done here, and so is sending a failed request again.
     """
 
+    request_errors: tuple[type[Exception], ...] = ()
+    """The client's exceptions of a request, which `_wait_before_retry` receives."""
     _embedder: MessageEmbedder | None = None
+    _embedder_of_url: OpenAIDocumentEmbedder | None = None
+    """The embedder that the backend's URL names, which the backend closes."""
 
     @property
     def _is_asynchronous(self) -> bool:
@@ -41,6 +48,19 @@ class PlannedBackend(MemoryBackend):
     @abstractmethod
     async def _aask(self, request: Any) -> Any:
         """Send a request of a plan and return its result."""
+
+    def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
+        """Return how many seconds to wait before a request is sent again that failed for the `attempt`-th time.
+
+        Raises:
+            DynamiqMemoryError: It must not be sent again; the error is what the plan sees.
+        """
+        raise error
+
+    @property
+    def _fits_in_a_url(self) -> bool:
+        """Whether a URL can describe how the backend ranks."""
+        return self._has_default_ranking and (self._embedder is None or self._embedder_of_url is not None)
 
     def _perform(self, operation: Operation[T]) -> T:
         result: T = self._run(self._plan_of(operation))
@@ -75,7 +95,14 @@ class PlannedBackend(MemoryBackend):
                 return work()
             case Wait(seconds):
                 return time.sleep(seconds)
-        return self._ask(step)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._ask(step)
+            except self.request_errors as error:
+                wait = self._wait_before_retry(error, attempt)
+            time.sleep(wait)
 
     async def _astep(self, step: Step[Any]) -> Any:
         match step:
@@ -89,7 +116,18 @@ class PlannedBackend(MemoryBackend):
                 return await self._in_thread(work)
             case Wait(seconds):
                 return await asyncio.sleep(seconds)
-        return await self._aask(step)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._aask(step)
+            except self.request_errors as error:
+                wait = self._wait_before_retry(error, attempt)
+            await asyncio.sleep(wait)
+
+    def _close(self) -> None:
+        if self._embedder_of_url is not None:
+            self._embedder_of_url.close()
 
     def _after_fork(self) -> None:
         super()._after_fork()
