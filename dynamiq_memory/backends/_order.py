@@ -50,18 +50,22 @@ class Arrivals:
     """Numbers messages in the order in which they arrive.
 
     Within a process the numbers strictly increase. Between processes their clocks decide, to the nanosecond.
+
+    Args:
+        unit: Nanoseconds per number. Stores whose numbers are doubles, which are exact up to 2**53, need 1,000.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: int = 1) -> None:
         """Begin with the present time."""
+        self._unit = unit
         self._lock = threading.Lock()
         self._last = 0
         self._process = f"{secrets.randbits(4 * _PROCESS_DIGITS):0{_PROCESS_DIGITS}x}"
 
     def numbers(self, count: int) -> range:
-        """Return as many new numbers: nanoseconds since 1970."""
+        """Return as many new numbers: units of time since 1970."""
         with self._lock:
-            first = max(time.time_ns(), self._last + 1)
+            first = max(time.time_ns() // self._unit, self._last + 1)
             self._last = first + count - 1
         return range(first, first + count)
 

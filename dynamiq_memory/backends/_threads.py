@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class ShutDownError(Exception):
@@ -55,6 +56,13 @@ class Threads:
             if not started.cancel():
                 await _until_over(result)
             raise
+
+    def map(self, function: Callable[[V], T], values: Iterable[V]) -> list[T]:
+        """Call a function on each value, all at once, and wait for the results.
+
+        The function must not use this pool: it would wait for a thread while it occupies one.
+        """
+        return list(self._pool().map(function, values))
 
     def shut_down(self) -> None:
         """Wait for the functions that are running, and end the threads."""
