@@ -1,12 +1,12 @@
-"""Which messages of a conversation that a framework holds are stored already."""
+"""Which messages of a conversation that a framework hands over are stored already."""
 
 from __future__ import annotations
 
 import pytest
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
-from dynamiq_memory.alignment import Alignment, Held, align
-from dynamiq_memory.plans import run
+from dynamiq_memory.integrations.alignment import Alignment, Transcript, align
+from dynamiq_memory.integrations.plans import run
 
 ROLES = {"u": MessageRole.USER, "a": MessageRole.ASSISTANT, "t": MessageRole.TOOL}
 
@@ -19,12 +19,12 @@ def said(*texts: str) -> list[Message]:
     ]
 
 
-def anew(*texts: str) -> list[Message]:
+def again(*texts: str) -> list[Message]:
     """The same with new ids, as of a client that keeps none."""
     return [message.model_copy(update={"id": f"new-{place}"}) for place, message in enumerate(said(*texts))]
 
 
-class HeldList(Held):
+class ListTranscript(Transcript):
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages
         self.looked_at: set[int] = set()
@@ -32,16 +32,16 @@ class HeldList(Held):
     def __len__(self) -> int:
         return len(self.messages)
 
-    def id(self, place: int) -> str:
-        self.looked_at.add(place)
-        return self.messages[place].id
+    def id(self, position: int) -> str:
+        self.looked_at.add(position)
+        return self.messages[position].id
 
-    def is_question(self, place: int) -> bool:
-        return self.messages[place].role is MessageRole.USER
+    def is_question(self, position: int) -> bool:
+        return self.messages[position].role is MessageRole.USER
 
-    def message(self, place: int) -> Message:
-        self.looked_at.add(place)
-        return self.messages[place]
+    def message(self, position: int) -> Message:
+        self.looked_at.add(position)
+        return self.messages[position]
 
 
 @pytest.fixture
@@ -49,51 +49,51 @@ def memory(store: MemoryBackend) -> Memory:
     return Memory(backend=store).scoped("s", "u")
 
 
-def stored(memory: Memory, *held: list[Message]) -> int:
-    return run(memory, align(HeldList([message for part in held for message in part]))).stored
+def new_from(memory: Memory, *parts: list[Message]) -> int:
+    return run(memory, align(ListTranscript([message for part in parts for message in part]))).new_from
 
 
-def first(memory: Memory, *held: list[Message]) -> str | None:
-    found = run(memory, align(HeldList([message for part in held for message in part]))).first
+def recall_before(memory: Memory, *parts: list[Message]) -> str | None:
+    found = run(memory, align(ListTranscript([message for part in parts for message in part]))).recall_before
     return None if found is None else found.text
 
 
 def test_nothing_is_stored(memory: Memory) -> None:
-    assert run(memory, align(HeldList([]))) == Alignment(0)
-    assert run(memory, align(HeldList(said("u1", "a1", "u2")))) == Alignment(0)
+    assert run(memory, align(ListTranscript([]))) == Alignment(0)
+    assert run(memory, align(ListTranscript(said("u1", "a1", "u2")))) == Alignment(0)
 
 
 def test_stored_messages_are_known_by_their_ids(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert stored(memory, said("u1", "a1", "u2")) == 2
-    assert first(memory, said("u1", "a1", "u2")) == "u1"
+    assert new_from(memory, said("u1", "a1", "u2")) == 2
+    assert recall_before(memory, said("u1", "a1", "u2")) == "u1"
 
 
 def test_what_the_framework_has_left_out_does_not_matter(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert stored(memory, said("u0", "u1", "a1", "u2")) == 3
-    assert stored(memory, said("u9", "a1", "u2")) == 2
+    assert new_from(memory, said("u0", "u1", "a1", "u2")) == 3
+    assert new_from(memory, said("u9", "a1", "u2")) == 2
 
 
 def test_only_messages_of_this_session_count(memory: Memory, store: MemoryBackend) -> None:
     Memory(backend=store).scoped("s", "v").add_many(said("u1", "a1"))
-    assert stored(memory, said("u1", "a1", "u2")) == 0
+    assert new_from(memory, said("u1", "a1", "u2")) == 0
 
 
 def test_a_long_unknown_end_is_read_back_to_what_is_known(memory: Memory) -> None:
     old = [f"u{n}" for n in range(100)]
     memory.add_many(said(*old))
-    held = said(*old, *(f"a{n}" for n in range(500)))
-    assert stored(memory, held) == 100
-    assert first(memory, held) == "u0"
+    transcript = said(*old, *(f"a{n}" for n in range(500)))
+    assert new_from(memory, transcript) == 100
+    assert recall_before(memory, transcript) == "u0"
 
 
 def test_of_a_long_conversation_only_the_ends_are_looked_at(memory: Memory) -> None:
     old = [f"{kind}{n}" for n in range(1000) for kind in "ua"]
     memory.add_many(said(*old))
-    held = HeldList(said(*old, "u-new"))
-    assert run(memory, align(held)).stored == 2000
-    assert len(held.looked_at) < 100
+    transcript = ListTranscript(said(*old, "u-new"))
+    assert run(memory, align(transcript)).new_from == 2000
+    assert len(transcript.looked_at) < 100
 
 
 # --- a client that sends the conversation anew ---------------------------------------------------------------
@@ -101,61 +101,61 @@ def test_of_a_long_conversation_only_the_ends_are_looked_at(memory: Memory) -> N
 
 def test_what_was_said_is_compared(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "t1", "a1"))
-    assert stored(memory, anew("u1", "a1", "u2")) == 2
-    assert first(memory, anew("u1", "a1", "u2")) == "u1"
-    assert stored(memory, anew("u0", "a0", "u1", "a1", "u2")) == 4
+    assert new_from(memory, again("u1", "a1", "u2")) == 2
+    assert recall_before(memory, again("u1", "a1", "u2")) == "u1"
+    assert new_from(memory, again("u0", "a0", "u1", "a1", "u2")) == 4
 
 
 def test_a_question_alone_is_new(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1"))
-    assert stored(memory, anew("u1")) == 0
+    assert new_from(memory, again("u1")) == 0
 
 
 def test_a_repeated_question_is_new(memory: Memory) -> None:
-    memory.add_many([*said("u0", "a0"), *anew("u0", "a1")])
-    assert stored(memory, anew("u0", "a0", "u0", "a1", "u0")) == 4
+    memory.add_many([*said("u0", "a0"), *again("u0", "a1")])
+    assert new_from(memory, again("u0", "a0", "u0", "a1", "u0")) == 4
 
 
 def test_a_question_asked_again_after_a_failure_is_the_same(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1"))
-    assert stored(memory, anew("u0", "a0", "u1")) == 3
+    assert new_from(memory, again("u0", "a0", "u1")) == 3
 
 
 def test_an_answer_generated_again_follows_the_first(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert stored(memory, anew("u0", "a0", "u1")) == 3
+    assert new_from(memory, again("u0", "a0", "u1")) == 3
 
 
 def test_an_edited_question_is_new(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert stored(memory, anew("u0", "a0", "u-edited")) == 2
+    assert new_from(memory, again("u0", "a0", "u-edited")) == 2
     memory.add_many([*said("u-edited"), *said("a-edited")])
-    assert stored(memory, anew("u0", "a0", "u-edited", "a-edited", "u2")) == 4
+    assert new_from(memory, again("u0", "a0", "u-edited", "a-edited", "u2")) == 4
 
 
 @pytest.mark.parametrize("wording", ["a0", "  a0 ", "a-in other words"])
 def test_a_client_s_wording_of_an_answer_is_not_stored_again(memory: Memory, wording: str) -> None:
     memory.add_many(said("u0", "t0", "a0"))
-    assert stored(memory, anew("u0"), anew(wording, "u1")) == 2
-    assert stored(memory, said("u0"), anew(wording, "u1")) == 2
+    assert new_from(memory, again("u0"), again(wording, "u1")) == 2
+    assert new_from(memory, said("u0"), again(wording, "u1")) == 2
 
 
 def test_an_answer_that_is_not_stored_is_new(memory: Memory) -> None:
     memory.add_many(said("u0"))
-    assert stored(memory, said("u0"), anew("a0", "u1")) == 1
+    assert new_from(memory, said("u0"), again("a0", "u1")) == 1
 
 
 def test_examples_before_the_question_are_stored_once(memory: Memory) -> None:
     memory.add_many(said("u-example", "a-example", "u0", "a0"))
-    assert stored(memory, anew("u-example", "a-example", "u1")) == 2
+    assert new_from(memory, again("u-example", "a-example", "u1")) == 2
 
 
 def test_parts_and_text_compare_by_their_text(memory: Memory) -> None:
     memory.add_many(said("u0", "a0"))
     parts = Message(role=MessageRole.USER, content=[{"type": "text", "text": "u0"}])
-    assert stored(memory, [parts], anew("a0", "u1")) == 2
+    assert new_from(memory, [parts], again("a0", "u1")) == 2
 
 
 def test_a_conversation_of_another_course_is_new(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
-    assert stored(memory, anew("u7", "a7", "u8")) == 0
+    assert new_from(memory, again("u7", "a7", "u8")) == 0

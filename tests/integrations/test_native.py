@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageError, MessageRole
-from dynamiq_memory.native import TAG, decode, encode, pack, unpack
+from dynamiq_memory.integrations.native import TAG, decode, encode, pack, unpack
 
 
 class Point:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from dynamiq_memory import BackendConnectionError, ConfigurationError, Memory, references, register_memory
+from dynamiq_memory import BackendConnectionError, ConfigurationError, Memory, register_memory
 from dynamiq_memory.backends import InMemory, SQLite, create_backend
+from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from dynamiq_memory.ranking import Tokenizer
-from dynamiq_memory.references import memory_at, reference_to, resolve
 from tests.conftest import RunScript
 
 
 @pytest.fixture(autouse=True)
 def _registries_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "_by_url", {})
-    monkeypatch.setattr(references, "_by_name", {})
+    monkeypatch.setattr("dynamiq_memory.integrations.references._by_url", {})
+    monkeypatch.setattr("dynamiq_memory.integrations.references._by_name", {})
 
 
 def test_a_memory_is_opened_once_for_each_url(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_file_is_opened_in_another_process(tmp_path: Path, run_script: RunScri
         """
 import json, sys
 from dynamiq_memory import MemorySaveMode
-from dynamiq_memory.references import resolve
+from dynamiq_memory.integrations.references import resolve
 with resolve(json.loads(sys.argv[1])) as memory:
     assert memory.get_all()[0].content == "hello"
     assert memory.filters == {"user_id": "u"}

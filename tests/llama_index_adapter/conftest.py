@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dynamiq_memory import Memory, references
+from dynamiq_memory import Memory
+from dynamiq_memory.integrations import references
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from dynamiq_memory import (
     MessageError,
 )
 from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory.backends.operations import Operation, Update, Write
 from dynamiq_memory.filters import parse
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
@@ -708,24 +709,24 @@ def test_what_another_process_stored_before_an_archived_message_stays_active(mem
 
 
 class Meanwhile(InMemory):
-    """Lets others do something just before the next call of one of its methods."""
+    """Lets others do something just before the next operation of one kind."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, kind: type[Operation[Any]]) -> None:
         super().__init__()
-        self.method = method
+        self.kind = kind
         self.others: Callable[[], Awaitable[Any]] | None = None
 
-    async def _acall(self, name: str, *arguments: Any) -> Any:
+    async def _aperform(self, operation: Operation[Any]) -> Any:
         others = self.others
-        if name == self.method and others is not None:
+        if isinstance(operation, self.kind) and others is not None:
             self.others = None
             await others()
-        return await super()._acall(name, *arguments)
+        return await super()._aperform(operation)
 
 
 def test_what_is_added_while_something_later_is_archived_stays_active():
     async def script() -> None:
-        backend = Meanwhile("write")
+        backend = Meanwhile(Write)
         chats = DynamiqAsyncChatStore(Memory(backend=backend))
 
         async def others() -> None:
@@ -746,7 +747,7 @@ def test_what_is_added_while_something_later_is_archived_stays_active():
 
 def test_what_is_added_before_something_that_is_being_archived_stays_active():
     async def script() -> None:
-        backend = Meanwhile("update")
+        backend = Meanwhile(Update)
         memory = Memory(backend=backend)
         chats = DynamiqAsyncChatStore(memory)
         batch = [Message(role="user", content=f"{n}", metadata={"session_id": "s"}) for n in range(300)]

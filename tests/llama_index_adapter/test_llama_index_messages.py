@@ -41,7 +41,7 @@ from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Memory, Message, MessageError, MessageRole
 from dynamiq_memory.backends import SQLite
-from dynamiq_memory.native import pack
+from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.memory.dynamiq._messages import FRAMEWORK, from_message, to_message

@@ -20,9 +20,15 @@ from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 
 from dynamiq_memory import Message, MessageError, MessageRole
-from dynamiq_memory._ids import new_id
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, prepare
-from dynamiq_memory.native import pack, unpack
+from dynamiq_memory.integrations.messages import (
+    MESSAGE_ID_KEY,
+    SESSION_KEY,
+    TIMESTAMP_KEY,
+    USER_KEY,
+    new_id,
+    prepare,
+)
+from dynamiq_memory.integrations.native import pack, unpack
 
 FRAMEWORK = "dynamiq"
 

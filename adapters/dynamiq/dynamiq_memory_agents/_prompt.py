@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 
-from dynamiq_memory import InvalidArgumentError, Memory, MemorySaveMode, Message, MessageRole
-from dynamiq_memory._ids import new_id
-from dynamiq_memory.alignment import Held, align
-from dynamiq_memory.plans import run
-from dynamiq_memory.saving import select_to_save
+from dynamiq_memory import InvalidArgumentError, Memory, MemorySaveMode, Message, MessageRole, select_to_save
+from dynamiq_memory.integrations.alignment import Transcript, align
+from dynamiq_memory.integrations.plans import run
 from dynamiq_memory_agents._loads import Load
 from dynamiq_memory_agents._messages import is_observation, is_question, to_messages
 
@@ -28,28 +26,28 @@ _OBSERVED = re.compile(r"\s*Observation:")
 _Key = tuple[str, str, str, str | None]
 
 
-class HeldPrompt(Held):
-    """A prompt whose messages have no ids: what is stored of it is found by what it says."""
+class PromptTranscript(Transcript):
+    """A prompt, whose messages have no ids: those that are stored are found by their text."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         """Take our messages of the prompt."""
         self._messages = messages
 
     def __len__(self) -> int:
-        """How many messages there are."""
+        """Return the number of messages."""
         return len(self._messages)
 
-    def id(self, place: int) -> str:
-        """The id of a message: new, so none that is stored."""
-        return self._messages[place].id
+    def id(self, position: int) -> str:
+        """Return the id of a message, which is new and so not that of a stored one."""
+        return self._messages[position].id
 
-    def message(self, place: int) -> Message:
-        """Our message at a place."""
-        return self._messages[place]
+    def message(self, position: int) -> Message:
+        """Return the message at a position."""
+        return self._messages[position]
 
-    def is_question(self, place: int) -> bool:
-        """Whether the user says it."""
-        return self._messages[place].role is MessageRole.USER
+    def is_question(self, position: int) -> bool:
+        """Whether it is a message of the user."""
+        return self._messages[position].role is MessageRole.USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +162,8 @@ def _turn(rest: Sequence[DynamiqMessage], summary: DynamiqMessage | None, load: 
 
 
 def _by_content(said: Sequence[DynamiqMessage], memory: Memory) -> list[Message]:
-    held = HeldPrompt(to_messages(said))
-    found = run(memory, align(held))
-    new = [held.message(place) for place in range(found.stored, len(held))]
-    for message in new:
-        if message.id in found.taken:
-            message.id = new_id()
-    return new
+    transcript = PromptTranscript(to_messages(said))
+    return run(memory, align(transcript)).new_messages(transcript)
 
 
 def _key(message: DynamiqMessage) -> _Key:

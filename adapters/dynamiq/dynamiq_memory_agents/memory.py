@@ -17,8 +17,9 @@ from dynamiq.prompts import MessageRole as DynamiqRole
 from pydantic import Field, SkipValidation
 
 from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgumentError, Memory
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, put_together
-from dynamiq_memory.references import memory_at, reference_to, resolve
+from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
+from dynamiq_memory.integrations.ordering import set_batch_times
+from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from dynamiq_memory_agents._loads import Load, Scope, forget, recall, remember
 from dynamiq_memory_agents._messages import from_message, to_stored, with_metadata, with_stable_ids
 from dynamiq_memory_agents._prompt import new_messages
@@ -179,8 +180,7 @@ class AgentMemory(DynamiqMemory):
             new = new_messages(messages, loads, session)
             if new:
                 with_metadata(new, messages[-1].metadata or {})
-                latest = session.get_all(limit=1)
-                put_together(new, latest[0] if latest else None)
+                set_batch_times(new, after=session.get_all(limit=1))
                 session.add_many(new)
             forget(scope)
 

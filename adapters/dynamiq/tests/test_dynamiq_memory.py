@@ -25,7 +25,7 @@ from dynamiq_memory import (
     MessageRole,
 )
 from dynamiq_memory.backends import InMemory, SQLite
-from dynamiq_memory.native import pack
+from dynamiq_memory.integrations.native import pack
 from dynamiq_memory_agents import AgentMemory
 
 DEFAULT = InferenceMode.DEFAULT

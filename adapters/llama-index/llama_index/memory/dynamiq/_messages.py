@@ -1,7 +1,7 @@
-"""LlamaIndex's messages and ours, both ways, without loss.
+"""Conversion between LlamaIndex's messages and ours, without loss.
 
-The canonical fields of a stored message hold what every framework understands: role, text, content parts and tool
-calls in OpenAI's shape. Its `native` holds LlamaIndex's blocks and additional_kwargs beyond these.
+The canonical fields of a stored message are those that every framework understands: role, text, content parts and tool
+calls in OpenAI's shape. Its `native` has LlamaIndex's blocks and additional_kwargs beyond these.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from llama_index.core.base.llms.types import MessageRole as Role
 from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
-from dynamiq_memory.messages import put_together
-from dynamiq_memory.native import Kinds, decode, encode, pack, unpack
+from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, unpack
+from dynamiq_memory.integrations.ordering import set_batch_times
 
 FRAMEWORK = "llama_index"
 
 logger = logging.getLogger(__name__)
 
-# What reading fields may raise that are not what they should be.
+# Errors of reading fields that have unexpected values.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _ROLES = {
@@ -41,7 +41,7 @@ _ROLES = {
     Role.TOOL: MessageRole.TOOL,
     Role.FUNCTION: MessageRole.TOOL,
 }
-# Later releases of llama-index-core 0.13 brought the others.
+# Added by a later release of llama-index-core 0.13.
 _ToolCallBlock: type[BaseModel] | None = getattr(types, "ToolCallBlock", None)
 _BLOCKS: dict[str, type[BaseModel]] = {
     name: kind
@@ -51,21 +51,21 @@ _BLOCKS: dict[str, type[BaseModel]] = {
 
 
 def to_message(message: ChatMessage) -> Message:
-    """Make our message of one of LlamaIndex's.
+    """Convert a LlamaIndex message to ours.
 
     Args:
         message: The message; not changed.
 
     Returns:
-        The message, with a new id: LlamaIndex's have none.
+        The message, with a new id, since LlamaIndex's messages have none.
 
     Raises:
-        MessageError: It is no LlamaIndex message, or holds a value that cannot be stored.
+        MessageError: It is not a LlamaIndex message, or has a value that cannot be stored.
     """
     kind: type = type(message)
     if not issubclass(kind, ChatMessage):
         raise MessageError(
-            f"a {kind.__module__}.{kind.__qualname__} is no LlamaIndex message: give "
+            f"a {kind.__module__}.{kind.__qualname__} is not a LlamaIndex message: give "
             "llama_index.core.llms.ChatMessage(role=…, content=…)"
         )
     _check(message)
@@ -84,7 +84,7 @@ def to_message(message: ChatMessage) -> Message:
     except MessageError:
         raise
     except _UNREADABLE as error:
-        raise MessageError(f"a block of the message holds what none of LlamaIndex's does ({error})") from error
+        raise MessageError(f"a block of the message has a value that no LlamaIndex block has ({error})") from error
     result = Message(
         role=_ROLES[role],
         content=content,
@@ -97,37 +97,42 @@ def to_message(message: ChatMessage) -> Message:
 
 
 def to_messages(messages: Any) -> list[Message]:
-    """Make our messages of those of one batch, between which nobody else's are to stand.
+    """Convert LlamaIndex messages to ours; storing them may move their times to keep their order.
 
     Raises:
-        MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
-    """
-    batch = unplaced(messages)
-    put_together(batch)
-    return batch
-
-
-def unplaced(messages: Any) -> list[Message]:
-    """Make our messages of several, with times that move as far as the order of a batch demands.
-
-    Raises:
-        MessageError: It is no list of LlamaIndex messages, or one holds a value that cannot be stored.
+        MessageError: It is not a list of LlamaIndex messages, or one has a value that cannot be stored.
     """
     if isinstance(messages, str | Mapping | BaseModel) or not isinstance(messages, Iterable):
         raise MessageError(f"messages must be a list of ChatMessage, not a {type(messages).__name__}: give [message]")
     return [to_message(message) for message in messages]
 
 
+def to_batch(messages: Any) -> list[Message]:
+    """Convert LlamaIndex messages to ours, with times between which no other message comes.
+
+    Raises:
+        MessageError: It is not a list of LlamaIndex messages, or one has a value that cannot be stored.
+    """
+    batch = to_messages(messages)
+    set_batch_times(batch)
+    return batch
+
+
+def from_messages(messages: Iterable[Message]) -> list[ChatMessage]:
+    """Convert our messages to LlamaIndex's; see `from_message`."""
+    return [from_message(message) for message in messages]
+
+
 def from_message(message: Message) -> ChatMessage:
-    """Make LlamaIndex's message of one of ours: as LlamaIndex wrote it, or by its canonical fields."""
+    """Convert our message to LlamaIndex's: as LlamaIndex wrote it, or by its canonical fields."""
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
-            own = decode(data, _KINDS)
-            blocks = own["blocks"] if "blocks" in own else [TextBlock(text=str(message.content))]
-            return _restore(ChatMessage, Role(own["role"]), blocks, own.get("additional_kwargs", {}))
-        except _UNREADABLE as error:  # somebody else has written it
-            logger.warning("message %s holds no LlamaIndex fields that can be read (%r)", message.id, error)
+            fields = decode(data, _KINDS)
+            blocks = fields["blocks"] if "blocks" in fields else [TextBlock(text=str(message.content))]
+            return _restore(ChatMessage, Role(fields["role"]), blocks, fields.get("additional_kwargs", {}))
+        except _UNREADABLE as error:  # not written by this module
+            logger.warning("the LlamaIndex fields of message %s cannot be read (%r)", message.id, error)
     kwargs: dict[str, Any] = {}
     if message.name is not None:
         kwargs["name"] = message.name
@@ -145,7 +150,7 @@ def from_message(message: Message) -> ChatMessage:
 
 
 def _check(message: ChatMessage) -> None:
-    """Refuse what would not come back: fields may have been set to anything since the message was made."""
+    """Refuse fields that would not come back; they may have been set to anything since the message was made."""
     more = type(message).model_fields.keys() - ChatMessage.model_fields.keys()
     if more:
         raise MessageError(
@@ -160,12 +165,12 @@ def _check(message: ChatMessage) -> None:
         raise MessageError(f"blocks must be a list, not {message.blocks!r:.100}")
     for place, block in enumerate(message.blocks):
         if _known(block) is None:
-            raise MessageError(f"blocks[{place}] is {block!r:.100}, no block of LlamaIndex's: give TextBlock(text=…)")
+            raise MessageError(f"blocks[{place}] is {block!r:.100}, not a LlamaIndex block: give TextBlock(text=…)")
         _check_fields(block)
 
 
 def _check_fields(block: BaseModel) -> type[BaseModel]:
-    """Refuse fields that would not come back; return which of LlamaIndex's blocks it is."""
+    """Refuse fields that would not come back; return the LlamaIndex class of the block."""
     kind, known = type(block).__qualname__, _known(block) or BaseModel
     more = block.__dict__.keys() - known.model_fields.keys()
     if more and known.model_config.get("extra") != "allow":
@@ -179,19 +184,19 @@ def _check_fields(block: BaseModel) -> type[BaseModel]:
 
 
 def _known(block: Any) -> type[BaseModel] | None:
-    """Which of LlamaIndex's blocks something is."""
+    """The LlamaIndex class of a block; None if it has none."""
     return next((kind for kind in type(block).__mro__ if _BLOCKS.get(kind.__name__) is kind), None)
 
 
 def _plain_text(message: ChatMessage) -> str | None:
-    """The text of a message whose blocks say no more than that."""
+    """The text of a message that is one plain text block."""
     block = message.blocks[0] if len(message.blocks) == 1 else None
     plain = type(block) is TextBlock and block.__dict__.keys() == {"block_type", "text"}
     return block.text if plain and isinstance(block, TextBlock) else None
 
 
 def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
-    # Validating would append the images of additional_kwargs once more.
+    # Validating would append the images of additional_kwargs again.
     if not isinstance(kwargs, dict) or not all(isinstance(block, BaseModel) for block in blocks):
         raise ValueError("blocks or additional_kwargs of another kind")
     return kind.model_construct(role=role, blocks=blocks, additional_kwargs=kwargs)
@@ -202,7 +207,7 @@ def _plain_model(model: BaseModel) -> dict[str, Any]:
 
 
 def _block_from(plain: Mapping[str, Any]) -> BaseModel:
-    # Validating would encode the bytes of images once more.
+    # Validating would encode the bytes of images again.
     kind, fields = _BLOCKS[plain["class"]], plain["fields"]
     missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
     if missing or not isinstance(fields.get("text", ""), str):
@@ -219,7 +224,7 @@ def _plain_openai(model: BaseModel) -> dict[str, Any]:
 
 
 def _openai_from(plain: Mapping[str, Any]) -> Any:
-    """OpenAI's object, if its package is here; else its fields."""
+    """OpenAI's object, if its package is installed; else its fields."""
     module, name = str(plain["module"]), str(plain["class"])
     if not module.startswith(_OPENAI):
         return plain["data"]
@@ -249,7 +254,7 @@ class _OpenAIMeta(type):
 
 
 class _OpenAIModel(metaclass=_OpenAIMeta):
-    """Any of the OpenAI package's types, without importing it."""
+    """Any type of the OpenAI package, without importing it."""
 
 
 _OPENAI = "openai.types."
@@ -274,7 +279,7 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
 
 
 def _parts(block: Any) -> list[dict[str, Any]]:
-    """A block in OpenAI's shape; none for what only LlamaIndex or the model's provider understands."""
+    """A block in OpenAI's shape; none for a block that only LlamaIndex or the model's provider understands."""
     if isinstance(block, TextBlock):
         return [{"type": "text", "text": block.text}]
     kind = getattr(block, "block_type", "")
@@ -295,22 +300,22 @@ def _parts(block: Any) -> list[dict[str, Any]]:
 
 
 def _url(block: Any, data: bytes | IOBase | None, mime: str) -> str | None:
-    """A data URL of what the block holds, else its own URL; None for a local path."""
-    held = _base64(data)
-    if held:
-        return f"data:{mime};base64,{held}"
+    """A data URL of the block's content, else its own URL; None for a local path."""
+    encoded = _base64(data)
+    if encoded:
+        return f"data:{mime};base64,{encoded}"
     return str(block.url) if block.url else None
 
 
 def _base64(data: bytes | IOBase | None) -> str | None:
-    """What a block holds: the bytes of one are base64 already, a stream's are not."""
+    """The content of a block: bytes are base64 already, a stream is not."""
     if isinstance(data, IOBase):
         data = base64.b64encode(_plain_stream(data))
     return data.decode("ascii", "replace") if isinstance(data, bytes) and data else None
 
 
 def _calls(message: ChatMessage) -> list[dict[str, Any]]:
-    """The calls of an assistant's message: of its blocks, and of additional_kwargs, where they stood before."""
+    """The calls of an assistant's message: in its blocks, and in additional_kwargs, as in older releases."""
     if _ROLES[Role(message.role)] is not MessageRole.ASSISTANT:
         return []
     blocks: list[Any] = list(message.blocks)
@@ -321,8 +326,8 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
     ]
     known = {call["id"] for call in calls}
     given = message.additional_kwargs.get("tool_calls")
-    for made in given if isinstance(given, list | tuple) else ():
-        fields = made.model_dump() if isinstance(made, BaseModel) else made
+    for item in given if isinstance(given, list | tuple) else ():
+        fields = item.model_dump() if isinstance(item, BaseModel) else item
         if not isinstance(fields, Mapping):
             continue
         function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
@@ -337,7 +342,7 @@ def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, str):
         try:
             arguments = json.dumps(arguments, default=str)
-        except (TypeError, ValueError):  # keys that JSON does not know, or a value within itself
+        except (TypeError, ValueError):  # keys that JSON does not know, or a value that contains itself
             arguments = json.dumps(str(arguments))
     return {"id": str(id_ or ""), "type": "function", "function": {"name": str(name or ""), "arguments": arguments}}
 
@@ -364,11 +369,11 @@ def _blocks(message: Message) -> list[Any]:
 
 
 def _block(part: Mapping[str, Any]) -> BaseModel | None:
-    """The block of a content part; None for one that LlamaIndex has no block for, or refuses."""
+    """The block of a content part; None for a part that LlamaIndex has no block for, or refuses."""
     try:
         return _block_of(part)
     except ValueError as error:
-        logger.warning("a content part of type %r is no block of LlamaIndex's (%s)", part.get("type"), error)
+        logger.warning("a content part of type %r is not a LlamaIndex block (%s)", part.get("type"), error)
         return None
 
 
@@ -394,7 +399,7 @@ def _block_of(part: Mapping[str, Any]) -> BaseModel | None:
 
 
 def _decoded(url: str) -> tuple[bytes | None, str | None]:
-    """The bytes and the type of a data URL; None if it is none."""
+    """The bytes and the type of a data URL; None if it is not one."""
     head, separator, data = url.partition(";base64,")
     if not separator or not head.startswith("data:"):
         return None, None

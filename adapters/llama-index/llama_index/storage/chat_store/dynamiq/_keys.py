@@ -1,8 +1,8 @@
 """The keys of LlamaIndex's chat stores and our sessions.
 
-`"user/session"` is a user's session, `"session"` one of nobody. In a user's id, `%` is written as `%25` and `/` as
-`%2F`, and nothing else is escaped, so that no other spelling names the same user. A session of nobody whose own name
-holds a slash has an empty user before it: `"/a/b"`.
+`"user/session"` is a user's session, `"session"` a session without a user. In a user's id, `%` is written as `%25` and
+`/` as `%2F`, and nothing else is escaped, so that no other spelling names the same user. A session without a user whose
+name contains a slash begins with one: `"/a/b"`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _NO_ESCAPE = re.compile("%(?!25|2F)")
 
 
 def session_of(memory: Memory, key: str) -> Memory:
-    """The memory of the session that a key names.
+    """Return the memory of the session that a key names.
 
     Raises:
-        InvalidArgumentError: It names none, or one that the memory's default filters exclude: keys often are a
-            client's words.
+        InvalidArgumentError: The key is wrong. (A client may have chosen it.)
+        ConfigurationError: The memory's default filters exclude the session.
     """
     if not isinstance(key, str) or not key or key == "/":
         raise InvalidArgumentError(f"key must be 'session' or 'user/session', not {key!r}")
@@ -32,14 +32,14 @@ def session_of(memory: Memory, key: str) -> Memory:
         )
     if slash and not user and "/" not in session:
         raise InvalidArgumentError(
-            f"key {key!r} has no user before the slash: write {session!r} for a session of nobody"
+            f"key {key!r} has no user before the slash: write {session!r} for a session without a user"
         )
     user_id = (_unescaped(user) or None) if slash else None
     return memory.scoped(session if slash else key, user_id)
 
 
 def key_of(session: Session, memory: Memory) -> str | None:
-    """The key of a session; None for messages without a session, which no key can name."""
+    """Return the key of a session; None for messages without a session, which no key can name."""
     if session.session_id is None:
         return None
     if session.user_id is None or session.user_id == memory.filters.get("user_id"):
@@ -48,7 +48,7 @@ def key_of(session: Session, memory: Memory) -> str | None:
 
 
 def _escaped(user: str) -> str:
-    return re.sub("[%/]", lambda found: _ESCAPED[found[0]], user)
+    return re.sub("[%/]", lambda match: _ESCAPED[match[0]], user)
 
 
 def _unescaped(user: str) -> str:

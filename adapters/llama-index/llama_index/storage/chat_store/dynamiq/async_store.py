@@ -1,4 +1,4 @@
-"""The chat store that LlamaIndex's own `Memory` runs on."""
+"""The chat store for LlamaIndex's own `Memory`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind, put_together
-from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
-from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
+from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
+from dynamiq_memory.integrations.ordering import move_after, set_batch_times
+from llama_index.memory.dynamiq._messages import from_message, from_messages, to_batch, to_messages
+from llama_index.memory.dynamiq._replacing import keep_stored, scope_of
 from llama_index.storage.chat_store.dynamiq._keys import session_of
-from llama_index.storage.chat_store.dynamiq._store import MemoryByReference
+from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
 
-# Where a message's status is kept. Active messages have none, so what other frameworks wrote is active.
+# The key of a message's status in its metadata. Active messages have none, like those of other frameworks.
 STATUS = "llama_index_status"
-# Archived because it was the oldest active one: nothing before it is active.
+# The status of a message archived as the oldest active one: no message before it is active.
 _ARCHIVED_OLDEST = "archived_oldest"
-# So many before it may be active all the same: another process may have stored them at the same time.
+# The number of messages before it that may be active nevertheless: another process may have stored them
+# at the same time.
 _UNSETTLED = 64
 _PAGE = 128
 
 
-class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
+class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
     """An asynchronous chat store for `llama_index.core.memory.Memory`, on any store of dynamiq-memory.
 
-    Keys are sessions: `"session"`, or `"user/session"`. Reading the active messages costs no more when there are many
-    archived ones: what stands more than 64 messages before the last one that was archived as the oldest counts as
+    Keys are sessions: `"session"`, or `"user/session"`. The cost of reading the active messages does not depend on the
+    number of archived ones: messages more than 64 before the last one that was archived as the oldest count as
     archived too. A copy of this object shares its store.
 
     Args:
-        memory: Where the messages live.
-        store: Instead of `memory`, the reference to one, as `model_dump` holds it.
+        memory: Where the messages are stored.
+        store: Instead of `memory`, a reference to one, as in the result of `model_dump`.
 
     Raises:
         ConfigurationError: Neither is given, or the store cannot be found in this process.
@@ -43,7 +45,7 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
         self,
         memory: Memory | None = None,
         store: Mapping[str, Any] | None = None,
-        class_name: str | None = None,  # noqa: ARG002 - what LlamaIndex writes into its JSON
+        class_name: str | None = None,  # noqa: ARG002 - LlamaIndex writes it into its JSON
     ) -> None:
         """Take the memory; no I/O."""
         super().__init__(memory, store)
@@ -64,16 +66,16 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
 
         Args:
             key: The session.
-            status: Only those of this status; None for all.
-            limit: At most so many, the oldest, 0 or more; None for all.
-            offset: Leave out so many of the oldest, 0 or more.
+            status: The status they have; None for any.
+            limit: Maximum number of messages, 0 or more, counted from the oldest; None for all.
+            offset: Number of oldest messages to leave out, 0 or more.
         """
         start = _count("offset", offset or 0)
         stop = None if limit is None else start + _count("limit", limit)
-        return _told((await self._of_status(session_of(self._memory, key), status))[start:stop])
+        return from_messages((await self._of_status(session_of(self._memory, key), status))[start:stop])
 
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
-        """Count the messages of a session that have a status; None for all."""
+        """Count the messages of a session that have a status; None for any."""
         session = session_of(self._memory, key)
         if _status(status) is MessageStatus.ACTIVE:
             return len(await self._active(session))
@@ -88,8 +90,8 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
         """Store messages at the end of a session, as one batch."""
-        session, batch = session_of(self._memory, key), _of(status, to_messages(messages))
-        put_behind(batch, await session.aget_all(1))
+        session, batch = session_of(self._memory, key), _all_with_status(status, to_batch(messages))
+        move_after(batch, await session.aget_all(1))
         stored = await session.aadd_many(batch)
         if _status(status) is MessageStatus.ACTIVE:
             await self._stay_active(session, stored)
@@ -97,55 +99,54 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
     async def set_messages(
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
-        """Make a session hold just these messages; those that it holds already keep their time and id."""
-        session, new = session_of(self._memory, key), unplaced(messages)
+        """Make a session contain exactly these messages; those that are stored keep their times and ids."""
+        session, given = session_of(self._memory, key), to_messages(messages)
         stored = await session.backend.aget_all(None, session.filters)
-        await session.areplace_messages(scope_of(session), _of(status, rewritten(stored, new)))
+        await session.areplace_messages(scope_of(session), _all_with_status(status, keep_stored(stored, given)))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete the message at a place among all of a session, counted from 0.
+        """Delete the message at a position among all messages of a session, counted from 0.
 
         Returns:
-            The message; None if there is none at that place.
+            The message; None if there is none at that position.
         """
         session = session_of(self._memory, key)
-        held = await session.backend.aget_all(None, session.filters)
-        if not -len(held) <= idx < len(held):
+        stored = await session.backend.aget_all(None, session.filters)
+        if not -len(stored) <= idx < len(stored):
             return None
-        taken = await session.backend.atake(_these(session, [held[idx]]))
+        taken = await session.backend.atake(_only(session, [stored[idx]]))
         return from_message(taken[0]) if taken else None
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
-        """Delete the messages of a session that have a status; None for all."""
+        """Delete the messages of a session that have a status; None for any."""
         session = session_of(self._memory, key)
         if status is None:
             await session.aclear()
         else:
-            await session.backend.atake(_these(session, await self._of_status(session, status)))
+            await session.backend.atake(_only(session, await self._of_status(session, status)))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Delete the oldest active messages of a session and return them.
 
-        Of what several delete or archive at once, each has its own part.
+        Calls that delete or archive at the same time each get different messages.
         """
         session = session_of(self._memory, key)
         oldest = (await self._active(session))[: _count("n", n)]
-        return _told(await session.backend.atake({**_these(session, oldest), STATUS: None}))
+        return from_messages(await session.backend.atake({**_only(session, oldest), STATUS: None}))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Archive the oldest active messages of a session and return them. They stay stored, and are found.
+        """Archive the oldest active messages of a session and return them. They stay stored, and searches find them.
 
-        Of what several delete or archive at once, each has its own part.
+        Calls that delete or archive at the same time each get different messages.
         """
         session = session_of(self._memory, key)
         oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in (await self._active(session))[: _count("n", n)]]
-        # The same ids: they take their own places.
         archived = await session.backend.aupdate(oldest, {**session.filters, STATUS: None})
         await self._leave_active(session, archived)
-        return _told(archived)
+        return from_messages(archived)
 
     async def get_keys(self) -> list[str]:
-        """The keys of the sessions, the most recently used first."""
+        """List the keys of the sessions, the most recently used first."""
         return self._keys(await self._memory.asessions())
 
     async def _of_status(self, session: Memory, status: MessageStatus | None) -> list[Message]:
@@ -158,7 +159,7 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
         return [message for message in stored if message.id not in active]
 
     async def _active(self, session: Memory) -> list[Message]:
-        """The active messages, read from the end up to what is settled."""
+        """Read the active messages, from the end back to where all are archived."""
         read: list[Message] = []
         size = _PAGE
         while True:
@@ -168,30 +169,30 @@ class DynamiqAsyncChatStore(MemoryByReference, AsyncDBChatStore):
                 return _active_of(read)
             size *= 2
 
-    # Who adds and who archives at the same time both look afterwards, so one of them sees what the other has done.
+    # Calls that add and archive at the same time both look afterwards, so one of them sees the effect of the other.
 
     async def _stay_active(self, session: Memory, added: Sequence[Message]) -> None:
-        """Move what was added behind all that was archived meanwhile."""
+        """Move added messages after all that were archived in the meantime."""
         while added:
-            behind = await session.backend.aget_all(None, session.filters, after=added[0])
-            if not any(message.metadata.get(STATUS) == _ARCHIVED_OLDEST for message in behind):
+            later = await session.backend.aget_all(None, session.filters, after=added[0])
+            if not any(message.metadata.get(STATUS) == _ARCHIVED_OLDEST for message in later):
                 return
             moved = [message.model_copy() for message in added]
-            put_together(moved, behind[-1])
+            set_batch_times(moved, after=later)
             added = await session.backend.aupdate(moved, {**session.filters, STATUS: None})
 
     async def _leave_active(self, session: Memory, archived: Sequence[Message]) -> None:
-        """Mark what was archived otherwise if active messages stand before it, so that reading goes on to these."""
+        """Mark archived messages in another way if active ones come before them, so that reading goes on to these."""
         if not archived:
             return
-        upto = await session.backend.aget_all(len(archived) + _UNSETTLED, session.filters, before=archived[-1])
-        if any(message.metadata.get(STATUS) is None for message in upto):
+        earlier = await session.backend.aget_all(len(archived) + _UNSETTLED, session.filters, before=archived[-1])
+        if any(message.metadata.get(STATUS) is None for message in earlier):
             changed = [_with_status(message, MessageStatus.ARCHIVED.value) for message in archived]
             await session.backend.aupdate(changed, {**session.filters, STATUS: _ARCHIVED_OLDEST})
 
 
 def _settled(messages: Sequence[Message]) -> int:
-    """Before which place nothing is active; the messages are the last of their session. 0 if it cannot be told."""
+    """The position before which no message is active, in the last messages of a session; 0 if it is not known."""
     marked = (place for place, message in enumerate(messages) if message.metadata.get(STATUS) == _ARCHIVED_OLDEST)
     return max(max(marked, default=0) - _UNSETTLED, 0)
 
@@ -200,12 +201,8 @@ def _active_of(messages: Sequence[Message]) -> list[Message]:
     return [message for message in messages[_settled(messages) :] if message.metadata.get(STATUS) is None]
 
 
-def _these(session: Memory, messages: Sequence[Message]) -> dict[str, Any]:
+def _only(session: Memory, messages: Sequence[Message]) -> dict[str, Any]:
     return {**session.filters, MESSAGE_ID_KEY: [message.id for message in messages]}
-
-
-def _told(messages: Sequence[Message]) -> list[ChatMessage]:
-    return [from_message(message) for message in messages]
 
 
 def _count(name: str, value: int) -> int:
@@ -222,7 +219,7 @@ def _status(status: MessageStatus | str | None) -> MessageStatus | None:
         raise InvalidArgumentError(f"status {status!r} is unknown: use one of {known}, or None for all") from None
 
 
-def _of(status: MessageStatus, messages: Sequence[Message]) -> list[Message]:
+def _all_with_status(status: MessageStatus, messages: Sequence[Message]) -> list[Message]:
     value = None if _status(status) is MessageStatus.ACTIVE else MessageStatus.ARCHIVED.value
     return [_with_status(message, value) for message in messages]
 

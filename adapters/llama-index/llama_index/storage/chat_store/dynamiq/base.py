@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 
 from dynamiq_memory import InvalidArgumentError, Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_behind
-from llama_index.memory.dynamiq._messages import from_message, to_messages, unplaced
-from llama_index.memory.dynamiq._rewrite import rewritten, scope_of
+from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
+from dynamiq_memory.integrations.ordering import move_after
+from dynamiq_memory.integrations.plans import AddMany, GetAll, GetEverything, Plan, Take, arun, run
+from llama_index.memory.dynamiq._messages import from_messages, to_batch
+from llama_index.memory.dynamiq._replacing import set_messages
 from llama_index.storage.chat_store.dynamiq._keys import session_of
-from llama_index.storage.chat_store.dynamiq._store import MemoryByReference
+from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class DynamiqChatStore(MemoryByReference, BaseChatStore):
+class DynamiqChatStore(StoreOfSessions, BaseChatStore):
     """A chat store whose keys are the sessions of a memory: `"session"`, or `"user/session"`.
 
-    Everything that is added is stored, whatever the memory's save mode. A copy of this object shares its store; as
-    JSON it holds a reference to the store and no secret.
+    Every message that is added is stored, whatever the memory's save mode. A copy of this object shares its store; as
+    JSON it contains a reference to the store and no secret.
 
     Args:
-        memory: Where the messages live.
-        store: Instead of `memory`, the reference to one, as `to_dict` holds it.
+        memory: Where the messages are stored.
+        store: Instead of `memory`, a reference to one, as in the result of `to_dict`.
 
     Raises:
         ConfigurationError: Neither is given, or the store cannot be found in this process.
@@ -34,7 +39,7 @@ class DynamiqChatStore(MemoryByReference, BaseChatStore):
         self,
         memory: Memory | None = None,
         store: Mapping[str, Any] | None = None,
-        class_name: str | None = None,  # noqa: ARG002 - what LlamaIndex writes into its JSON
+        class_name: str | None = None,  # noqa: ARG002 - LlamaIndex writes it into its JSON
     ) -> None:
         """Take the memory; no I/O."""
         super().__init__(memory, store)
@@ -45,105 +50,114 @@ class DynamiqChatStore(MemoryByReference, BaseChatStore):
         return "DynamiqChatStore"
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Make a session hold just these messages; those that it holds already keep their time and id."""
-        session, new = session_of(self._memory, key), unplaced(messages)
-        stored = session.backend.get_all(None, session.filters)
-        session.replace_messages(scope_of(session), rewritten(stored, new))
+        """Make a session contain exactly these messages; those that are stored keep their times and ids."""
+        self._run(key, set_messages, messages)
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Make a session hold just these messages; see `set_messages`."""
-        session, new = session_of(self._memory, key), unplaced(messages)
-        stored = await session.backend.aget_all(None, session.filters)
-        await session.areplace_messages(scope_of(session), rewritten(stored, new))
+        """Make a session contain exactly these messages; see `set_messages`."""
+        await self._arun(key, set_messages, messages)
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Read all messages of a session, oldest first."""
-        session = session_of(self._memory, key)
-        return [from_message(message) for message in session.backend.get_all(None, session.filters)]
+        return self._run(key, _get)
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """Read all messages of a session, oldest first."""
-        session = session_of(self._memory, key)
-        return [from_message(message) for message in await session.backend.aget_all(None, session.filters)]
+        return await self._arun(key, _get)
 
     def add_message(self, key: str, message: ChatMessage) -> None:
         """Store a message at the end of a session."""
-        session, batch = session_of(self._memory, key), to_messages([message])
-        put_behind(batch, session.get_all(1))
-        session.add_many(batch)
+        self._run(key, _add, message)
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """Store a message at the end of a session."""
-        session, batch = session_of(self._memory, key), to_messages([message])
-        put_behind(batch, await session.aget_all(1))
-        await session.aadd_many(batch)
+        await self._arun(key, _add, message)
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete a session.
 
         Returns:
-            What it held; None if it held nothing.
+            Its messages; None if there were none.
         """
-        session = session_of(self._memory, key)
-        return [from_message(message) for message in session.backend.take(session.filters)] or None
+        return self._run(key, _delete) or None
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Delete a session; see `delete_messages`."""
-        session = session_of(self._memory, key)
-        return [from_message(message) for message in await session.backend.atake(session.filters)] or None
+        return await self._arun(key, _delete) or None
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete the message at a place, counted from 0, or from the end if it is negative.
+        """Delete the message at a position, counted from 0, or from the end if it is negative.
 
         Returns:
-            The message; None if there is none at that place, or somebody else deletes it at the same time.
+            The message; None if there is none at that position, or another call deletes it at the same time.
         """
-        session = session_of(self._memory, key)
-        found = _at(session.backend.get_all(None, session.filters), idx)
-        return None if found is None else _first(session.backend.take(_only(session, found)))
+        return self._run(key, _delete_at, idx)
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete the message at a place; see `delete_message`."""
-        session = session_of(self._memory, key)
-        found = _at(await session.backend.aget_all(None, session.filters), idx)
-        return None if found is None else _first(await session.backend.atake(_only(session, found)))
+        """Delete the message at a position; see `delete_message`."""
+        return await self._arun(key, _delete_at, idx)
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Delete the last message of a session and return it; None if there is none."""
-        session = session_of(self._memory, key)
-        while last := session.get_all(1):
-            taken = session.backend.take(_only(session, last[0]))
-            if taken:  # else somebody else has it: there may be one before
-                return from_message(taken[0])
-        return None
+        return self._run(key, _delete_last)
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Delete the last message of a session and return it; None if there is none."""
-        session = session_of(self._memory, key)
-        while last := await session.aget_all(1):
-            taken = await session.backend.atake(_only(session, last[0]))
-            if taken:
-                return from_message(taken[0])
-        return None
+        return await self._arun(key, _delete_last)
 
     def get_keys(self) -> list[str]:
-        """The keys of the sessions, the most recently used first."""
+        """List the keys of the sessions, the most recently used first."""
         return self._keys(self._memory.sessions())
 
     async def aget_keys(self) -> list[str]:
-        """The keys of the sessions, the most recently used first."""
+        """List the keys of the sessions, the most recently used first."""
         return self._keys(await self._memory.asessions())
 
+    def _run(self, key: str, plan: Callable[Concatenate[Memory, P], Plan[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        session = session_of(self._memory, key)
+        return run(session, plan(session, *args, **kwargs))
 
-def _at(messages: list[Message], idx: int) -> Message | None:
+    async def _arun(
+        self, key: str, plan: Callable[Concatenate[Memory, P], Plan[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        session = session_of(self._memory, key)
+        return await arun(session, plan(session, *args, **kwargs))
+
+
+# Plans over the memory of a session.
+
+
+def _get(_: Memory) -> Plan[list[ChatMessage]]:
+    return from_messages((yield from GetEverything()))
+
+
+def _add(_: Memory, message: ChatMessage) -> Plan[None]:
+    batch = to_batch([message])
+    move_after(batch, (yield from GetAll(1)))
+    yield from AddMany(batch)
+
+
+def _delete(session: Memory) -> Plan[list[ChatMessage]]:
+    return from_messages((yield from Take(session.filters)))
+
+
+def _delete_at(session: Memory, idx: int) -> Plan[ChatMessage | None]:
     if not isinstance(idx, int):
         raise InvalidArgumentError(f"idx must be a whole number, not {idx!r}")
-    return messages[idx] if -len(messages) <= idx < len(messages) else None
+    messages = yield from GetEverything()
+    if not -len(messages) <= idx < len(messages):
+        return None
+    return (yield from _take(session, messages[idx]))
 
 
-def _only(session: Memory, message: Message) -> dict[str, Any]:
-    return {**session.filters, MESSAGE_ID_KEY: message.id}
+def _delete_last(session: Memory) -> Plan[ChatMessage | None]:
+    while last := (yield from GetAll(1)):
+        deleted = yield from _take(session, last[0])
+        if deleted is not None:  # else another call has deleted it, and there may be one before
+            return deleted
+    return None
 
 
-def _first(taken: list[Message]) -> ChatMessage | None:
-    return from_message(taken[0]) if taken else None
+def _take(session: Memory, message: Message) -> Plan[ChatMessage | None]:
+    taken = yield from Take({**session.filters, MESSAGE_ID_KEY: message.id})
+    return from_messages(taken)[0] if taken else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from dynamiq_memory import Memory, Message, MessageRole
-from dynamiq_memory.messages import LATEST, put_behind, put_together
+from dynamiq_memory.integrations.ordering import move_after, set_batch_times
+from dynamiq_memory.messages import LATEST
 
 
 def batch(*texts: str) -> list[Message]:
@@ -14,14 +15,14 @@ def batch(*texts: str) -> list[Message]:
 
 def put(memory: Memory, *texts: str) -> None:
     messages = batch(*texts)
-    put_together(messages, memory.get_all(limit=1)[0])
+    set_batch_times(messages, after=memory.get_all(limit=1))
     memory.add_many(messages)
 
 
 def test_nothing_of_this_process_comes_between() -> None:
     first, second = batch("a", "b", "c"), batch("d", "e")
-    put_together(first)
-    put_together(second)
+    set_batch_times(first)
+    set_batch_times(second)
     between = batch("f")
     ordered = sorted([*second, *between, *first], key=lambda message: message.timestamp or 0.0)
     assert [message.text for message in ordered] == ["a", "b", "c", "d", "e", "f"]
@@ -47,21 +48,21 @@ def test_the_last_time_there_is_can_still_be_followed() -> None:
     assert [message.text for message in memory.get_all()] == ["last", "x", "y", "z"]
 
 
-def test_batches_behind_the_same_message_do_not_mix() -> None:
+def test_batches_after_the_same_message_do_not_mix() -> None:
     memory = Memory().scoped("s")
     future = memory.add("user", "future", {"timestamp": time.time() + 60})
     first, second = batch("a", "b"), batch("c", "d")
-    put_together(first, future)
-    put_together(second, future)
+    set_batch_times(first, after=[future])
+    set_batch_times(second, after=[future])
     memory.add_many([*second, *first])
     assert [message.text for message in memory.get_all()] == ["future", "a", "b", "c", "d"]
 
 
-def test_times_stand_where_the_clock_is_not_behind() -> None:
+def test_times_are_kept_unless_the_session_is_ahead_of_the_clock() -> None:
     messages = batch("a", "b")
     times = [message.timestamp for message in messages]
-    put_behind(messages, [])
-    put_behind(messages, batch("stored meanwhile"))
+    move_after(messages, [])
+    move_after(messages, batch("stored in the meantime"))
     assert [message.timestamp for message in messages] == times
-    put_behind(messages, [Message(role=MessageRole.USER, timestamp=time.time() + 60)])
+    move_after(messages, [Message(role=MessageRole.USER, timestamp=time.time() + 60)])
     assert all((message.timestamp or 0.0) > time.time() + 59 for message in messages)

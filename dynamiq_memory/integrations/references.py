@@ -1,6 +1,6 @@
-"""Memories by reference: a framework that saves its state as JSON gets its memory back, bound to its store.
+"""Memories by reference, so that a framework that saves its state as JSON gets its memory back, with its store.
 
-For adapters. A reference holds no secret and no message.
+A reference contains no secret and no message.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ids: weakref.WeakKeyDictionary[Memory, str] = weakref.WeakKeyDictionary()
 
 
 def memory_at(url: str) -> Memory:
-    """Return the process's memory for a URL: opened once, and again if somebody has closed it.
+    """Return the process's memory for a URL, which is opened once, and again after it has been closed.
 
     Args:
         url: As for `dynamiq_memory.backends.create_backend`.
 
     Raises:
-        ConfigurationError: The URL is not understood.
+        ConfigurationError: The URL is unknown or wrong.
     """
     with _lock:
         known = _by_url.get(url) if isinstance(url, str) else None
@@ -43,14 +43,14 @@ def memory_at(url: str) -> Memory:
 def register_memory(name: str, memory: Memory) -> None:
     """Give a memory a name by which references to it are resolved, also in another process that does the same.
 
-    Needed for a store that has no URL without secrets, and for settings that are no plain values.
+    Needed for a store that has no URL without secrets, and for settings that JSON does not know, such as a function.
 
     Args:
-        name: The name; a memory that has it already makes way.
+        name: The name; it now refers to this memory only.
         memory: The memory.
 
     Raises:
-        ConfigurationError: The name is no non-empty string, or the memory is none.
+        ConfigurationError: The name is not a non-empty string, or the memory is not a `Memory`.
     """
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"name must be a non-empty string, not {name!r}")
@@ -61,7 +61,7 @@ def register_memory(name: str, memory: Memory) -> None:
 
 
 def reference_to(memory: Memory) -> dict[str, Any]:
-    """Describe a memory so that `resolve` finds it: JSON without secrets."""
+    """Describe a memory as JSON without secrets, for `resolve`."""
     with _lock:
         if memory not in _ids:
             _ids[memory] = new_id()
@@ -74,15 +74,15 @@ def reference_to(memory: Memory) -> dict[str, Any]:
 
 
 def resolve(reference: Mapping[str, Any]) -> Memory:
-    """Find the memory of a reference: the object itself, the one of its name, or its store opened anew.
+    """Find the memory of a reference: the object itself, the memory registered under its name, or its store reopened.
 
     Raises:
-        ConfigurationError: It is not alive in this process, has no name that is registered here, and its store has
-            no URL without secrets.
+        ConfigurationError: The object is not in this process, no memory is registered under its name, and its store
+            has no URL without secrets.
     """
     settings = reference.get("settings", {}) if isinstance(reference, Mapping) else None
     if not isinstance(settings, Mapping) or not settings.keys() <= set(_SETTINGS):
-        raise ConfigurationError("this is no reference to a memory, as reference_to and a saved state hold it")
+        raise ConfigurationError("not a reference to a memory: use a result of reference_to, or a saved state")
     with _lock:
         for known, key in ((_by_id, "id"), (_by_name, "name")):
             name = reference.get(key)

@@ -1,8 +1,8 @@
-"""What a framework keeps of its own in `Message.native`, so that it reads back exactly what it wrote.
+"""A framework's own fields in `Message.native`, so that it reads back exactly what it wrote.
 
-For adapters. A framework's message may hold what JSON cannot: such values are tagged, and restored when read. What
-the canonical fields of the message hold already need not be repeated. A digest tells when somebody has changed the
-canonical fields since: then they count, and the framework's own are left aside.
+A framework's message may have values that JSON does not know: these are tagged, and restored when read. Values that
+are in the canonical fields of the message need not be repeated. A digest shows whether the canonical fields have been
+changed since: then they count, and the framework's own fields are ignored.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from dynamiq_memory.messages import Message
 TAG = "$native"
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
-"""A framework's own classes by name: the class or classes, what makes plain values of an object, what restores it."""
+"""A framework's own classes by name: the class or classes, a function to plain values, and one that restores them."""
 
 Default = Callable[[Any], Any]
-"""Turns a value that cannot be stored into one that can, as `default` of `json.dumps`."""
+"""Turns a value that cannot be stored into one that can, like `default` of `json.dumps`."""
 
 
 def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str,
 
     Args:
         framework: The name of the framework, such as "langchain".
-        data: What `encode` returned of the framework's fields.
-        message: The message that will hold it, with its canonical fields set.
+        data: The framework's fields, as `encode` returned them.
+        message: The message it is for, with its canonical fields set.
     """
     return {"framework": framework, "data": dict(data), "digest": digest_of(message)}
 
@@ -48,7 +48,7 @@ def unpack(framework: str, message: Message) -> dict[str, Any] | None:
         message: A stored message.
 
     Returns:
-        What was given to `pack`; None if another framework wrote the message, or its canonical fields have been
+        The data given to `pack`; None if another framework wrote the message, or its canonical fields have been
         changed since.
     """
     native = message.native
@@ -59,7 +59,7 @@ def unpack(framework: str, message: Message) -> dict[str, Any] | None:
 
 
 def digest_of(message: Message) -> str:
-    """A short text that is the same for messages that say the same, to every framework."""
+    """Return a short text that is equal for messages whose canonical fields are equal."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
     # Stores may reorder the keys of a dict.
     text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)
@@ -70,14 +70,14 @@ def encode(value: Any, where: str, kinds: Kinds, default: Default | None = None,
     """Turn a framework's value into one that can be stored and restored.
 
     Tuples, sets, dicts with keys of any kind, numbers of any size and the framework's own classes come back as they
-    were. Other pydantic models and dataclasses come back as dicts, arrays as lists.
+    were. Other pydantic models and dataclasses come back as dicts, and arrays as lists.
 
     Args:
         value: Any value; not changed.
-        where: The path to it, for the error's text.
+        where: The path to it, for the error.
         kinds: The framework's own classes.
         default: Called for a value that cannot be stored.
-        hint: What the caller may do about such a value, for the error's text.
+        hint: How to store such a value, for the error.
 
     Raises:
         MessageError: The value cannot be stored, and there is no `default`.
@@ -105,14 +105,14 @@ class _Encoder:
         if isinstance(value, set | frozenset):
             name = "set" if isinstance(value, set) else "frozenset"
             members = [self._hashable(item, f"a member of {where}", depth + 1) for item in value]
-            # In an order of its own: that of a set changes from process to process.
+            # Sorted, because the order of a set changes from process to process.
             return _tagged(name, sorted(members, key=repr))
         if isinstance(value, Mapping):
             return self._mapping(value, where, depth)
         return self._object(value, where, depth)
 
     def _hashable(self, value: Any, where: str, depth: int) -> Any:
-        """A key, or a member of a set: must be one again when it is restored."""
+        """Encode a key or a member of a set, which must still be hashable when it is restored."""
         encoded = self.encode(value, where, depth)
         try:
             hash(decode(encoded, self._kinds))
@@ -120,7 +120,7 @@ class _Encoder:
             if self._default is not None and depth <= MAX_DEPTH:
                 return self._hashable(self._default(value), where, depth + 1)
             kind = type(value).__name__
-            raise MessageError(f"{where} is a {kind}, which would not come back as it is{self._hint}") from None
+            raise MessageError(f"{where} is a {kind}, which would not come back unchanged{self._hint}") from None
         return encoded
 
     def _items(self, values: Iterable[Any], where: str, depth: int) -> list[Any]:
@@ -142,7 +142,7 @@ class _Encoder:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             return self.encode(fields, where, depth + 1)
-        if hasattr(value, "tolist") and not isinstance(value, type):  # arrays and scalars of numpy and its kin
+        if hasattr(value, "tolist") and not isinstance(value, type):  # arrays and scalars of numpy and similar packages
             return self.encode(value.tolist(), where, depth + 1)
         try:
             return normalise(value, where)
@@ -163,7 +163,7 @@ def _tagged(name: str, value: Any) -> dict[str, Any]:
 
 
 def decode(value: Any, kinds: Kinds) -> Any:
-    """Restore what `encode` returned; the result shares nothing with it."""
+    """Restore a value that `encode` returned; the result shares nothing with it."""
     if isinstance(value, list):
         return [decode(item, kinds) for item in value]
     if not isinstance(value, dict):
@@ -180,6 +180,6 @@ _RESTORE: dict[str, Callable[[Any], Any]] = {
     "set": set,
     "frozenset": frozenset,
     "dict": dict,
-    "int": lambda text: int(text, 16),  # decimal digits are limited in number
+    "int": lambda text: int(text, 16),  # Python limits the number of decimal digits
     "float": float,
 }

@@ -1,0 +1,269 @@
+"""Which messages of a conversation that a framework hands over are stored already.
+
+For adapters of frameworks that hand over the whole conversation at each turn: only new messages are to be stored.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dynamiq_memory._ids import new_id
+from dynamiq_memory.integrations.plans import GetAll, Plan
+from dynamiq_memory.messages import MESSAGE_ID_KEY, Message, MessageRole
+from dynamiq_memory.saving import MemorySaveMode, select_to_save
+
+_PAGE = 32
+_MOST_AT_ONCE = 1024
+# Number of questions and answers that are compared by their text: the comparison costs its square.
+_MOST_COMPARED = 64
+
+_Text = tuple[MessageRole, str]
+
+
+class Transcript(ABC):
+    """A conversation as a framework hands it over, by position.
+
+    Only the messages that are looked at need to be converted.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of messages."""
+
+    @abstractmethod
+    def id(self, position: int) -> str:
+        """Return the id under which the message is stored: always the same, and different from all others."""
+
+    @abstractmethod
+    def message(self, position: int) -> Message:
+        """Return the message, converted."""
+
+    @abstractmethod
+    def is_question(self, position: int) -> bool:
+        """Whether it is a message of the user."""
+
+    def is_same(self, position: int, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
+        """Whether a stored message with another id is this message."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How a transcript and the stored session fit together.
+
+    Attributes:
+        new_from: Position of the first message that is not stored; all before it are stored, or older than one that is.
+        recall_before: The stored message from which on the transcript has everything that the session has, up to its
+            last question; the messages before it may be recalled. None if the whole transcript is new.
+        shared_ids: Ids of stored messages that the transcript has too; some may be before `recall_before`.
+        repeated_ids: Ids of messages of the transcript that are the ids of older stored messages: a question that is
+            asked again.
+    """
+
+    new_from: int
+    recall_before: Message | None = None
+    shared_ids: frozenset[str] = frozenset()
+    repeated_ids: frozenset[str] = frozenset()
+
+    def new_messages(self, transcript: Transcript) -> list[Message]:
+        """Return the messages of the transcript that are not stored; a question that is asked again gets a new id."""
+        messages = [transcript.message(position) for position in range(self.new_from, len(transcript))]
+        for message in messages:
+            if message.id in self.repeated_ids:
+                message.id = new_id()
+        return messages
+
+
+def align(transcript: Transcript) -> Plan[Alignment]:
+    """Find where the stored part of a transcript ends; a plan over a scoped `Memory`.
+
+    Messages are recognised by their ids. Where that leaves more than one turn, as with a client that sends the whole
+    conversation each time, texts are compared: questions and answers that are stored in the same order are old, and
+    so is a client's own wording of an answer that is stored. In doubt, a message is new: it is better to store it
+    twice than to lose it. The cost depends on how much is new, not on how long the conversation is.
+
+    Args:
+        transcript: The conversation.
+    """
+    if not len(transcript):
+        return Alignment(0)
+    latest = yield from GetAll(_PAGE)
+    if not latest:
+        return Alignment(0)
+    known = yield from _known(transcript, latest)
+    question = max(filter(transcript.is_question, range(len(transcript))), default=0)
+    repeated: frozenset[str] = frozenset()
+    if _asked_again(transcript, known, latest):
+        del known[question]
+        repeated = frozenset({transcript.id(question)})
+    start = max(known) + 1 if known else 0
+    if (start < len(transcript) - 1 and (not known or question > start)) or (known and min(known) > 0):
+        wide = yield from GetAll(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
+        # After a question that is known by its id comes the work that is done for it now.
+        matching, end = _by_text(transcript, wide, question if question in known else len(transcript))
+        known = {**matching, **known}
+        start = max(start, end)
+    return replace(_result(known, start, question, latest), repeated_ids=repeated)
+
+
+def _result(known: dict[int, Message], start: int, question: int, latest: Sequence[Message]) -> Alignment:
+    if not known:
+        return Alignment(start)
+    first = known[min(known)]
+    asked = known.get(question)
+    numbers = {message.id: number for number, message in enumerate(latest)}
+    ids = frozenset(message.id for message in known.values())
+    number = numbers.get(asked.id, 0) if asked is not None else len(latest)
+    earlier = min(known) < question or asked is None
+    if number and earlier and latest[number - 1].id not in ids:
+        # The session has more than the transcript: examples before a question, or another client's turns.
+        return Alignment(start, asked, ids)
+    return Alignment(start, first, ids)
+
+
+def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, Message]]:
+    """Find stored messages by their ids: at the beginning, and from the end back to the first that is stored."""
+    end = range(max(0, len(transcript) - 2 * _PAGE), len(transcript))
+    by_id = {message.id: message for message in latest}
+    known = {place: by_id[transcript.id(place)] for place in end if transcript.id(place) in by_id}
+    questions = list(filter(transcript.is_question, end))
+    known |= _same(transcript, questions, latest)
+    stop, size = len(transcript), _PAGE
+    ids: dict[int, str] = {place: transcript.id(place) for place in range(min(_PAGE, stop))}
+    asked: set[str] = set()
+    while stop > 0:
+        start = max(0, stop - size)
+        if not known or max(known) < start:
+            ids |= {place: transcript.id(place) for place in range(start, stop) if place not in ids}
+        wanted = {id_ for place, id_ in ids.items() if place not in known} - asked
+        stored = {message.id: message for message in (yield from _with_ids(wanted))}
+        asked |= wanted
+        known |= {place: stored[id_] for place, id_ in ids.items() if id_ in stored and place not in known}
+        if known and max(known) >= start:
+            break
+        stop, size = start, min(4 * size, _MOST_AT_ONCE)
+    if not questions or (questions[-1] in known and _has_moved_on(known[questions[-1]], known, latest)):
+        # The question that the last messages belong to has been left out: their ids are made of another question.
+        known |= _same(transcript, [place for place in end if place not in known], latest)
+    return known
+
+
+def _same(transcript: Transcript, places: Iterable[int], latest: Sequence[Message]) -> dict[int, Message]:
+    found = {
+        place: next((message for message in reversed(latest) if transcript.is_same(place, message)), None)
+        for place in places
+    }
+    return {place: message for place, message in found.items() if message is not None}
+
+
+def _has_moved_on(question: Message, known: dict[int, Message], latest: Sequence[Message]) -> bool:
+    """Whether the session goes on after a question with messages that the transcript does not have."""
+    number = next((number for number, message in enumerate(latest) if message.id == question.id), None)
+    if number is None or number + 1 == len(latest):
+        return number is None
+    following = latest[number + 1]
+    return following.role is not MessageRole.USER and all(following.id != message.id for message in known.values())
+
+
+def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequence[Message]) -> bool:
+    """Whether the transcript ends with a question that is stored and answered."""
+    last = len(transcript) - 1
+    if last not in known or not transcript.is_question(last):
+        return False
+    number = next((number for number, message in enumerate(latest) if message.id == known[last].id), None)
+    if number is None:
+        return True  # many messages have come since
+    return number + 1 < len(latest) and latest[number + 1].role is not MessageRole.USER
+
+
+def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tuple[dict[int, Message], int]:
+    """Compare texts, up to a position of the transcript.
+
+    Returns:
+        The stored messages by the positions of messages with the same text, and the position where the stored part of
+        the transcript ends.
+    """
+    start = max(0, stop - _MOST_AT_ONCE)
+    messages = [transcript.message(place) for place in range(start, stop)]
+    place_of = {id(message): start + number for number, message in enumerate(messages)}
+    spoken, known = _spoken(messages), _spoken(stored)
+    texts, stored_texts = list(map(_text, spoken)), list(map(_text, known))
+    # The questions after the last answer are those asked now.
+    answers = [number for number, message in enumerate(spoken) if message.role is not MessageRole.USER]
+    before = answers[-1] + 1 if answers else 0
+    cut = max(0, before - _MOST_COMPARED)
+    pairs = [(cut + i, j) for i, j in _common(texts[cut:before], stored_texts)]
+    if pairs:
+        pairs = _further_back(texts, stored_texts, pairs[0]) + pairs
+    pairs += _asked_before(texts, stored_texts, before, pairs, running=len(messages) > len(spoken))
+    if not pairs:
+        return {}, 0
+    last, match = pairs[-1]
+    end = place_of[id(spoken[last])] + 1
+    answered = match + 1 < len(known) and known[match + 1].role is not MessageRole.USER
+    if spoken[last].role is MessageRole.USER and answered:
+        # The messages that follow an answered question are the client's own wording of the answer.
+        following = next((place for place in range(end, stop) if transcript.is_question(place)), None)
+        end = end if following is None else following
+    return {place_of[id(spoken[i])]: known[j] for i, j in pairs}, end
+
+
+def _asked_before(
+    texts: Sequence[_Text], stored: Sequence[_Text], before: int, pairs: Sequence[tuple[int, int]], *, running: bool
+) -> list[tuple[int, int]]:
+    """Match the questions asked now with the session's last ones, of a run that failed or is to answer again."""
+    asked = list(texts[before:])
+    start = pairs[-1][1] + 1 if pairs else len(stored) - len(asked)
+    if not asked or start < 0 or list(stored[start : start + len(asked)]) != asked:
+        return []
+    following = stored[start + len(asked) :]
+    if (not pairs and (following or not running)) or any(role is MessageRole.USER for role, _ in following):
+        return []  # a single question, or one from long ago, may be asked again
+    return [(before + number, start + number) for number in range(len(asked))]
+
+
+def _further_back(texts: Sequence[_Text], stored: Sequence[_Text], first: tuple[int, int]) -> list[tuple[int, int]]:
+    """Extend the first pair towards the beginning, as far as the texts are equal."""
+    i, j = first
+    pairs: list[tuple[int, int]] = []
+    while i and j and texts[i - 1] == stored[j - 1]:
+        i, j = i - 1, j - 1
+        pairs.append((i, j))
+    return pairs[::-1]
+
+
+def _spoken(messages: Sequence[Message]) -> list[Message]:
+    """Questions and answers: a client's copy of a conversation rarely has more."""
+    return select_to_save(messages, MemorySaveMode.INPUT_OUTPUT)
+
+
+def _text(message: Message) -> _Text:
+    """The text of a message, whatever a client does to its spaces and parts."""
+    content = message.content if isinstance(message.content, str) else message.text or repr(message.content)
+    return (message.role, " ".join(content.split()))
+
+
+def _common(texts: Sequence[_Text], stored: Sequence[_Text]) -> list[tuple[int, int]]:
+    """The longest common subsequence, as pairs of positions; of equal ones, the last of `stored`."""
+    longest = [[0] * (len(stored) + 1) for _ in range(len(texts) + 1)]
+    for i, one in enumerate(texts, 1):
+        for j, other in enumerate(stored, 1):
+            longest[i][j] = longest[i - 1][j - 1] + 1 if one == other else max(longest[i - 1][j], longest[i][j - 1])
+    pairs: list[tuple[int, int]] = []
+    i, j = len(texts), len(stored)
+    while i and j:
+        if texts[i - 1] == stored[j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif longest[i - 1][j] >= longest[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return pairs[::-1]
+
+
+def _with_ids(ids: Iterable[str]) -> Plan[list[Message]]:
+    wanted = sorted(ids)
+    return (yield from GetAll(len(wanted), {MESSAGE_ID_KEY: wanted})) if wanted else []
