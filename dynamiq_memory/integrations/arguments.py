@@ -1,0 +1,53 @@
+"""Checks of the arguments that adapters share."""
+
+from __future__ import annotations
+
+from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.memory import Memory
+from dynamiq_memory.retrieval import MemoryRetrievalStrategy
+
+__all__ = ["check_limit", "check_memory", "check_strategy"]
+
+
+def check_memory(memory: object, alternative: str = "") -> Memory:
+    """Check that an argument is a `Memory`.
+
+    Args:
+        memory: The argument.
+        alternative: Another way to pass a memory, for the error.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if isinstance(memory, Memory):
+        return memory
+    raise ConfigurationError(
+        f"memory must be a dynamiq_memory.Memory, not a {type(memory).__name__}: give Memory(backend=…){alternative}"
+    )
+
+
+def check_limit(name: str, limit: int | None) -> int | None:
+    """Check a maximum number of messages or tokens.
+
+    Args:
+        name: The argument's name, for the error.
+        limit: The argument.
+
+    Raises:
+        ConfigurationError: It is neither None nor a whole number of 1 or more.
+    """
+    return None if limit is None else check_whole_number(name, limit)
+
+
+def check_strategy(strategy: MemoryRetrievalStrategy | str) -> MemoryRetrievalStrategy:
+    """Check a strategy, given as such or by its name.
+
+    Raises:
+        ConfigurationError: It is unknown.
+    """
+    try:
+        return MemoryRetrievalStrategy(strategy)
+    except ValueError:
+        known = ", ".join(MemoryRetrievalStrategy)
+        raise ConfigurationError(f"strategy {strategy!r} is unknown: use one of {known}") from None

@@ -1,0 +1,142 @@
+"""Logic over a `Memory`, written once for sync and async.
+
+A plan (see `dynamiq_memory.backends.plans`) yields these steps, and `run` and `arun` carry it out:
+
+    def add(message: Message) -> Plan[None]:
+        latest = yield from GetAll(limit=1)
+        set_batch_times([message], after=latest)
+        yield from AddMany([message])
+
+    run(memory, add(message))
+    await arun(memory, add(message))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dynamiq_memory.backends import plans
+from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.memory import Memory
+from dynamiq_memory.messages import Message
+from dynamiq_memory.retrieval import MemoryRetrievalStrategy
+
+__all__ = [
+    "AddMany",
+    "GetAgentConversation",
+    "GetAll",
+    "GetEverything",
+    "Plan",
+    "ReplaceMessages",
+    "Take",
+    "arun",
+    "run",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GetAll(Step[list[Message]]):
+    """`Memory.get_all`."""
+
+    limit: int | None = None
+    filters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetEverything(Step[list[Message]]):
+    """All messages that match the memory's default filters, however many they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetAgentConversation(Step[list[Message]]):
+    """`Memory.get_agent_conversation`."""
+
+    query: str | None = None
+    limit: int | None = None
+    filters: Mapping[str, Any] | None = None
+    strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddMany(Step[list[Message]]):
+    """`Memory.add_many`."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceMessages(Step[list[Message]]):
+    """`Memory.replace_messages`."""
+
+    filters: Mapping[str, Any]
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Take(Step[list[Message]]):
+    """Delete matching messages and return them, oldest first. The memory's default filters do not apply."""
+
+    filters: Mapping[str, Any]
+
+
+def run(memory: Memory, plan: Plan[T]) -> T:
+    """Carry out a plan.
+
+    Args:
+        memory: The memory that the plan reads and writes.
+        plan: The plan.
+    """
+
+    def perform(step: Step[Any]) -> list[Message]:
+        match step:
+            case GetAll(limit, filters):
+                return memory.get_all(limit, filters)
+            case GetEverything():
+                return memory.backend.get_all(None, memory.filters)
+            case GetAgentConversation(query, limit, filters, strategy, max_tokens):
+                return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens)
+            case AddMany(messages):
+                return memory.add_many(messages)
+            case ReplaceMessages(filters, messages):
+                return memory.replace_messages(filters, messages)
+            case Take(filters):
+                return memory.backend.take(filters)
+        raise _unknown(step)
+
+    return plans.run(plan, perform)
+
+
+async def arun(memory: Memory, plan: Plan[T]) -> T:
+    """Carry out a plan asynchronously.
+
+    Args:
+        memory: The memory that the plan reads and writes.
+        plan: The plan.
+    """
+
+    async def perform(step: Step[Any]) -> list[Message]:
+        match step:
+            case GetAll(limit, filters):
+                return await memory.aget_all(limit, filters)
+            case GetEverything():
+                return await memory.backend.aget_all(None, memory.filters)
+            case GetAgentConversation(query, limit, filters, strategy, max_tokens):
+                return await memory.aget_agent_conversation(query, limit, filters, strategy, max_tokens)
+            case AddMany(messages):
+                return await memory.aadd_many(messages)
+            case ReplaceMessages(filters, messages):
+                return await memory.areplace_messages(filters, messages)
+            case Take(filters):
+                return await memory.backend.atake(filters)
+        raise _unknown(step)
+
+    return await plans.arun(plan, perform)
+
+
+def _unknown(step: Step[Any]) -> TypeError:
+    return TypeError(f"{step!r} is not a step of a plan over a Memory")
