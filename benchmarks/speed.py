@@ -1,8 +1,8 @@
-"""What do the operations cost, beside the bare driver doing the same, and do they stay flat as the store grows?
+"""How long do operations take compared with the bare driver, and does this stay constant as the store grows?
 
     python benchmarks/speed.py
 
-SQLite stands beside the sqlite3 module with the same durability, InMemory beside a dict of lists and rank-bm25.
+SQLite is compared with the sqlite3 module at the same durability, InMemory with a dict of lists and rank-bm25.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SIZES = "1000,10000,100000"
 USER_MESSAGES = 200
 SESSION_MESSAGES = 100
-# One more user, the same in stores of every size, with so many messages in sessions of 500.
+# One more user, the same in stores of every size.
 BIG_USER, BIG_USER_MESSAGES, BIG_SESSION_MESSAGES = "big", 1_000, 500
 SCRATCH = "scratch"
 SEARCHED_USERS = 50
@@ -75,28 +75,28 @@ _EPOCH = 1_700_000_000.0
 
 
 class Words:
-    """Texts of 20 to 200 words: half of them function words, half of a vocabulary with Zipf's distribution."""
+    """Texts of 20 to 200 words: half function words, half content words with Zipf's distribution."""
 
     def __init__(self, seed: int, vocabulary: int = 20_000) -> None:
         """Invent the vocabulary."""
         self.random = random.Random(seed)
         syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "ol")]
-        made = ("".join(self.random.choices(syllables, k=self.random.randint(2, 4))) for _ in iter(int, 1))
-        self.content = list(islice(dict.fromkeys(islice(made, 2 * vocabulary)), vocabulary))
-        # Mandelbrot's offset: without it the first words would be in nearly every message, as content words of
-        # a real conversation are not.
+        words = ("".join(self.random.choices(syllables, k=self.random.randint(2, 4))) for _ in iter(int, 1))
+        self.content = list(islice(dict.fromkeys(islice(words, 2 * vocabulary)), vocabulary))
+        # Mandelbrot's offset. Without it, the first words would be in nearly every message, unlike the content words
+        # of real conversations.
         self.weights = list(accumulate(1 / (rank + 20) for rank in range(len(self.content))))
         self.function = list(FUNCTION_WORDS)
 
     def text(self) -> str:
-        """Write a message."""
+        """Return the text of a message."""
         count = self.random.randint(20, 200)
         content = self.random.choices(self.content, cum_weights=self.weights, k=count // 2)
         function = self.random.choices(self.function, k=count - count // 2)
         return " ".join(chain.from_iterable(zip(function, content, strict=False)))
 
     def query(self) -> str:
-        """Write a question of six content words. The bare searches have no stop words: none must cost them."""
+        """Return a query of six content words, since stop words would cost the bare searches time."""
         return " ".join(self.random.choices(self.content, cum_weights=self.weights, k=6))
 
 
@@ -117,17 +117,17 @@ class Row:
 
 
 def rows_of(size: int, texts: Sequence[str]) -> Iterator[Row]:
-    """The messages of a store in the order of time: all users speak at the same time, not one after another."""
+    """Yield the messages of a store by time. All users write at the same time, not one after another."""
     users = [f"user-{number}" for number in range(size // USER_MESSAGES)]
     # The big user's messages are spread over the same time.
     every = max(1, size // BIG_USER_MESSAGES)
     number = 0
-    for place in range(size):
-        turn, user = divmod(place, len(users))
+    for position in range(size):
+        turn, user = divmod(position, len(users))
         yield Row(users[user], f"session-{turn // SESSION_MESSAGES}", number, _role(turn), texts[number])
         number += 1
-        if place % every == 0 and place // every < BIG_USER_MESSAGES:
-            turn = place // every
+        if position % every == 0 and position // every < BIG_USER_MESSAGES:
+            turn = position // every
             session = f"session-{turn // BIG_SESSION_MESSAGES}"
             yield Row(BIG_USER, session, number, _role(turn), texts[number])
             number += 1
@@ -137,7 +137,7 @@ def rows_of(size: int, texts: Sequence[str]) -> Iterator[Row]:
 
 
 class Store(Protocol):
-    """What is measured, of ours and of the bare drivers alike."""
+    """The operations measured, both of this package and of the bare drivers."""
 
     def load(self, rows: Sequence[Row]) -> None: ...  # noqa: D102
     def prepare(self) -> None: ...  # noqa: D102
@@ -152,8 +152,8 @@ class Store(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-class Ours:
-    """This package, through `Memory`, building the messages included."""
+class MemoryStore:
+    """This package, through `Memory`. The times include creating the messages."""
 
     def __init__(self, memory: Memory) -> None:
         """Wrap a memory."""
@@ -174,7 +174,7 @@ class Ours:
         )
 
     def prepare(self) -> None:
-        """Nothing: searching needs no step of its own."""
+        """Do nothing, since searching needs no preparation."""
 
     def append(self, user: str, session: str, text: str) -> object:
         """Add a message."""
@@ -183,7 +183,7 @@ class Ours:
     append_indexed = append
 
     def batch(self, user: str, session: str, texts: Sequence[str]) -> object:
-        """Add messages at once."""
+        """Add a batch of messages."""
         return self.memory.add_many(_messages(user, session, texts))
 
     def newest(self, user: str, session: str) -> object:
@@ -204,11 +204,11 @@ class Ours:
         return self.memory.delete(session, user)
 
     def turn(self, user: str, session: str, texts: Sequence[str]) -> object:
-        """Load what an agent is given and save its turn."""
+        """Load an agent's conversation and save its turn."""
         filters = {"user_id": user, "session_id": session}
-        given = self.memory.get_agent_conversation(limit=NEWEST, filters=filters)
+        conversation = self.memory.get_agent_conversation(limit=NEWEST, filters=filters)
         self.memory.add_turn(_messages(user, session, texts))
-        return given
+        return conversation
 
     def close(self) -> None:
         """Close the memory."""
@@ -216,9 +216,9 @@ class Ours:
 
 
 class BareSQLite:
-    """The sqlite3 module as one would write it by hand: a kept connection, one table, one index, raw tuples.
+    """Hand-written code with the sqlite3 module: an open connection, one table, one index, raw tuples.
 
-    The search has a file of its own, so that writing to it burdens no other operation.
+    The search uses a separate file, so that writing to it does not slow down other operations.
     """
 
     INSERT = "INSERT INTO messages (user_id, session_id, timestamp, role, content) VALUES (?, ?, ?, ?, ?)"
@@ -260,14 +260,14 @@ class BareSQLite:
             connection.execute("COMMIT")
 
     def prepare(self) -> None:
-        """Nothing: FTS5 keeps its index up to date."""
+        """Do nothing, since FTS5 keeps its index up to date."""
 
     def append(self, user: str, session: str, text: str) -> object:
         """Insert a row."""
         return self.main.execute(self.INSERT, (user, session, time.time(), "user", text))
 
     def append_indexed(self, user: str, session: str, text: str) -> object:
-        """Insert a row and its words, in one transaction."""
+        """Insert a row and its search index entry in one transaction."""
         self.index.execute("BEGIN IMMEDIATE")
         self.index.execute(self.INSERT, (user, session, time.time(), "user", text))
         self.index.execute(self.INSERT_INDEXED, (text, user))
@@ -284,7 +284,7 @@ class BareSQLite:
         return self.main.execute(self.NEWEST, (user, session, NEWEST)).fetchall()[::-1]
 
     def search(self, user: str, query: str) -> object:
-        """Match any of the words, and keep the user's rows."""
+        """Match any of the words, then filter by user."""
         words = " OR ".join(f'"{word}"' for word in query.split())
         return self.index.execute(self.SEARCH, (words, user, HITS)).fetchall()
 
@@ -300,10 +300,10 @@ class BareSQLite:
         return self.main.execute(self.DELETE, (user, session))
 
     def turn(self, user: str, session: str, texts: Sequence[str]) -> object:
-        """Select the newest rows, insert a turn."""
-        given = self.newest(user, session)
+        """Select the newest rows and insert a turn."""
+        conversation = self.newest(user, session)
         self.batch(user, session, texts)
-        return given
+        return conversation
 
     def close(self) -> None:
         """Close both files."""
@@ -317,10 +317,10 @@ class BareSQLite:
 
 
 class BareDict:
-    """A dict of lists, and for each user an index of rank-bm25 built beforehand, which takes no more messages."""
+    """A dict of lists, and a rank-bm25 index per user, built in advance, to which no messages can be added."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create an empty store."""
         self.sessions: defaultdict[tuple[str, str], list[tuple[float, str, str]]] = defaultdict(list)
         self.texts: defaultdict[str, list[str]] = defaultdict(list)
         self.indexes: dict[str, BM25Okapi] = {}
@@ -355,11 +355,11 @@ class BareDict:
         return self.sessions[user, session][-NEWEST:]
 
     def search(self, user: str, query: str) -> object:
-        """Rank by rank-bm25."""
+        """Rank with rank-bm25."""
         return self.indexes[user].get_top_n(self.tokenize(query), self.texts[user], n=HITS)
 
     def replace(self, user: str, session: str, texts: Sequence[str]) -> object:
-        """Put another list in its place."""
+        """Replace a list."""
         self.sessions[user, session] = self._entries(texts)
         return None
 
@@ -368,13 +368,13 @@ class BareDict:
         return self.sessions.pop((user, session), None)
 
     def turn(self, user: str, session: str, texts: Sequence[str]) -> object:
-        """Slice a list, extend it."""
-        given = self.newest(user, session)
+        """Slice a list and extend it."""
+        conversation = self.newest(user, session)
         self.batch(user, session, texts)
-        return given
+        return conversation
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     @staticmethod
     def _entries(texts: Sequence[str]) -> list[tuple[float, str, str]]:
@@ -384,7 +384,7 @@ class BareDict:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One of ours and what it is measured against."""
+    """One of our stores and the bare driver that it is compared with."""
 
     name: str
     ours: Callable[[str], Store]
@@ -392,15 +392,15 @@ class Pair:
 
 
 PAIRS = (
-    Pair("InMemory", lambda _: Ours(Memory(backend=InMemory())), lambda _: BareDict()),
+    Pair("InMemory", lambda _: MemoryStore(Memory(backend=InMemory())), lambda _: BareDict()),
     Pair(
         "SQLite(FULL)",
-        lambda folder: Ours(Memory(backend=SQLite(Path(folder, "ours.db")))),
+        lambda folder: MemoryStore(Memory(backend=SQLite(Path(folder, "ours.db")))),
         lambda folder: BareSQLite(folder, "FULL"),
     ),
     Pair(
         "SQLite(NORMAL)",
-        lambda folder: Ours(Memory(backend=SQLite(Path(folder, "ours.db"), synchronous="NORMAL"))),
+        lambda folder: MemoryStore(Memory(backend=SQLite(Path(folder, "ours.db"), synchronous="NORMAL"))),
         lambda folder: BareSQLite(folder, "NORMAL"),
     ),
 )
@@ -411,7 +411,7 @@ PAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one repetition does; ours and the bare one are given the same."""
+    """The input of one repetition, the same for our store and the bare one."""
 
     user: str
     texts: Sequence[str]
@@ -420,7 +420,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation, what must be there before it (not timed), and how often it is repeated."""
+    """An operation, the number of its repetitions, and a preparation before each one, which is not timed."""
 
     name: str
     repetitions: int
@@ -428,8 +428,8 @@ class Operation:
     before: Callable[[Store, Case], object] | None = None
 
 
-# What is written goes to sessions of the name SCRATCH, which are deleted after each operation: else the
-# repetitions would make a small store several times as large.
+# Messages are written to sessions named SCRATCH, which are deleted after each operation. Otherwise the repetitions
+# would make a small store several times larger.
 OPERATIONS = (
     Operation("append", 400, lambda s, c: s.append(c.user, SCRATCH, c.texts[0])),
     Operation("append, beside FTS5", 400, lambda s, c: s.append_indexed(c.user, SCRATCH, c.texts[0])),
@@ -449,7 +449,7 @@ OPERATIONS = (
         lambda s, c: s.delete(c.user, SCRATCH),
         lambda s, c: s.replace(c.user, SCRATCH, c.texts[:50]),
     ),
-    # It writes to the session that it reads, and so comes last: the smallest store grows by 400 messages.
+    # This writes to the session that it reads, so it comes last: the smallest store grows by 400 messages.
     Operation("agent turn", 200, lambda s, c: s.turn(c.user, "session-1", c.texts[:2])),
 )
 ONLY_SQLITE = "append, beside FTS5"
@@ -467,13 +467,13 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Ours to the bare one."""
+        """Our time divided by the bare store's time."""
         return self.ours_us / self.bare_us
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A loaded store, whose times are kept in the order of the repetitions."""
+    """A loaded store, its cases, and the times measured, in the order of the repetitions."""
 
     store: Store
     cases: Sequence[Case]
@@ -481,12 +481,12 @@ class Side:
 
 
 def repeat(operation: Operation, sides: Sequence[Side]) -> None:
-    """Repeat an operation on all stores in turn, so that what disturbs the machine disturbs them all."""
+    """Repeat an operation on all stores in turn, so that other load on the machine affects all of them."""
     repetitions = len(sides[0].cases)
     warm_up = max(3, repetitions // 20)
     order = random.Random(_SEED)
     for number in range(-warm_up, repetitions):
-        # In random order, so that none always comes behind the same other one and finds what that left.
+        # The order is random, so that no store always runs after the same other one and is affected by it.
         for side in order.sample(sides, len(sides)):
             case = side.cases[number]
             if operation.before is not None:
@@ -502,10 +502,10 @@ def repeat(operation: Operation, sides: Sequence[Side]) -> None:
 
 
 def cases_for(operation: Operation, size: int, share: float, seed: int) -> list[Case]:
-    """Cases on random users of a store; the texts and queries are the same for every size."""
+    """Return cases for random users of a store. The texts and queries are the same for every size."""
     words = Words(seed)
     batches = [[words.text() for _ in range(100)] for _ in range(5)]
-    # At most as many users as BareDict.prepare indexes; enough that no page is touched every time.
+    # Only users that BareDict.prepare indexes, but enough of them that no page is read every time.
     users = min(SEARCHED_USERS, size // USER_MESSAGES)
     return [
         Case(f"user-{int(words.random.random() * users)}", words.random.choice(batches), words.query())
@@ -516,7 +516,7 @@ def cases_for(operation: Operation, size: int, share: float, seed: int) -> list[
 def measure(
     pair: Pair, sizes: Sequence[int], texts: Sequence[str], share: float, progress: Progress
 ) -> Iterator[Result]:
-    """Load the stores of a pair, ours and the bare one in every size, and measure every operation."""
+    """Load both stores of a pair in every size, and measure every operation."""
     with ExitStack() as stack:
         stores: list[tuple[int, Store, Store]] = []
         for size in sizes:
@@ -531,23 +531,23 @@ def measure(
                 cases = cases_for(operation, size, share, _SEED + number)
                 sides += [Side(ours, cases, []), Side(bare, cases, [])]
             repeat(operation, sides)
-            for (size, _, _), of_ours, of_bare in zip(stores, sides[::2], sides[1::2], strict=True):
-                times = (median(side.times) * 1e6 for side in (of_ours, of_bare))
+            for (size, _, _), ours_side, bare_side in zip(stores, sides[::2], sides[1::2], strict=True):
+                times = (median(side.times) * 1e6 for side in (ours_side, bare_side))
                 yield Result(pair.name, size, operation.name, *times)
 
 
 def load(ours: Store, bare: Store, rows: Iterator[Row], task: TaskID, progress: Progress) -> None:
     """Fill both stores with the same messages and bring them to the state of a store in use."""
-    some: list[Row] = []
-    while more := list(islice(rows, _LOAD_AT_ONCE)):
-        some = more
-        ours.load(some)
-        bare.load(some)
-        progress.advance(task, len(some))
+    batch: list[Row] = []
+    while next_batch := list(islice(rows, _LOAD_AT_ONCE)):
+        batch = next_batch
+        ours.load(batch)
+        bare.load(batch)
+        progress.advance(task, len(batch))
     bare.prepare()
-    # SQLite's log grows to some 1,000 pages, then is written over, which costs the disk less. A small store has
-    # not come to that by loading, and its appends would be measured as slower.
-    texts = [row.text for row in some[:100]]
+    # SQLite's log grows to some 1,000 pages and is then overwritten, which is cheaper for the disk. Loading a small
+    # store does not reach that point, so its appends would be measured as slower.
+    texts = [row.text for row in batch[:100]]
     for store in (ours, bare):
         for _ in range(60):
             store.batch(BIG_USER, SCRATCH, texts)
@@ -558,35 +558,35 @@ def load(ours: Store, bare: Store, rows: Iterator[Row], task: TaskID, progress: 
 
 
 def targets(results: Sequence[Result]) -> list[tuple[str, float, float]]:
-    """What was aimed at: a sentence, the figure, and the largest that is good."""
+    """Return the targets: a description, the measured figure, and the maximum."""
     by_key = {(r.store, r.operation, r.size): r for r in results}
     sizes = sorted({r.size for r in results})
-    found: list[tuple[str, float, float]] = []
+    figures: list[tuple[str, float, float]] = []
     for (store, operation, size), r in by_key.items():
-        at = f"{store}, {size:,}: {operation}"
+        label = f"{store}, {size:,}: {operation}"
         if store.startswith("SQLite") and operation == "append":
-            found.append((f"{at}, times the bare driver", r.ratio, 2.0))
+            figures.append((f"{label}, times the bare driver", r.ratio, 2.0))
         if store.startswith("SQLite") and operation == "newest 50":
-            found.append((f"{at}, times the bare driver", r.ratio, 5.0))
+            figures.append((f"{label}, times the bare driver", r.ratio, 5.0))
         if store == "InMemory" and operation == "search 1000":
-            found.append((f"{at}, ms", r.ours_us / 1e3, 1.0))
+            figures.append((f"{label}, ms", r.ours_us / 1e3, 1.0))
     if len(sizes) > 1:
         for store in dict.fromkeys(r.store for r in results):
             growth = {
                 operation: by_key[store, operation, sizes[-1]].ours_us / r.ours_us
-                for (at, operation, size), r in by_key.items()
-                if at == store and size == sizes[0]
+                for (name, operation, size), r in by_key.items()
+                if name == store and size == sizes[0]
             }
             worst = max(growth, key=growth.__getitem__)
-            what = f"{store}: growth from {sizes[0]:,} to {sizes[-1]:,}, the worst ({worst})"
-            found.append((what, growth[worst], LARGEST_GROWTH))
-    return found
+            label = f"{store}: largest growth from {sizes[0]:,} to {sizes[-1]:,} ({worst})"
+            figures.append((label, growth[worst], LARGEST_GROWTH))
+    return figures
 
 
 def show(results: Sequence[Result]) -> None:
     """Print a table for each store, and the targets."""
     console = Console()
-    # Piped, the tables are plain text that no width breaks.
+    # When piped, the tables are plain text without line breaks.
     plain = not console.is_terminal
     if plain:
         console = Console(width=110)
@@ -594,7 +594,7 @@ def show(results: Sequence[Result]) -> None:
     sizes = sorted({r.size for r in results})
     by_key = {(r.store, r.operation, r.size): r for r in results}
     for store in dict.fromkeys(r.store for r in results):
-        table = Table("operation", title=f"{store}: median µs, and how many times the bare driver's", **box)
+        table = Table("operation", title=f"{store}: median µs, and ratio to the bare driver", **box)
         for size in sizes:
             table.add_column(f"{size:,}", justify="right")
             table.add_column("ratio", justify="right")
@@ -607,11 +607,11 @@ def show(results: Sequence[Result]) -> None:
             table.add_row(operation, *cells, *(f"{value:.2f}" for value in growth))
         console.print(table)
         console.print()
-    table = Table("target", title="what was aimed at", **box)
-    for heading in ("measured", "at most", ""):
+    table = Table("target", title="targets", **box)
+    for heading in ("measured", "maximum", ""):
         table.add_column(heading, justify="right")
-    for sentence, figure, limit in targets(results):
-        table.add_row(sentence, f"{figure:.2f}", f"{limit:.1f}", "met" if figure <= limit else "MISSED")
+    for label, figure, limit in targets(results):
+        table.add_row(label, f"{figure:.2f}", f"{limit:.1f}", "met" if figure <= limit else "MISSED")
     console.print(table)
 
 
@@ -625,17 +625,17 @@ def _messages(user: str, session: str, texts: Sequence[str]) -> list[Message]:
 
 
 def main(
-    sizes: Annotated[str, typer.Option(help="Messages in the stores, with commas between.")] = SIZES,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the repetitions.")] = False,
+    sizes: Annotated[str, typer.Option(help="Numbers of messages in the stores, separated by commas.")] = SIZES,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a quarter of the repetitions.")] = False,
 ) -> None:
-    """Measure the operations of InMemory and SQLite beside the bare driver's."""
+    """Measure the operations of InMemory and SQLite, compared with the bare drivers."""
     try:
         numbers = sorted({int(size) for size in sizes.split(",")})
     except ValueError:
-        raise typer.BadParameter("give whole numbers with commas between", param_hint="--sizes") from None
+        raise typer.BadParameter("use whole numbers separated by commas", param_hint="--sizes") from None
     if numbers[0] < BIG_USER_MESSAGES:
-        raise typer.BadParameter(f"a store has {BIG_USER_MESSAGES} messages or more", param_hint="--sizes")
+        raise typer.BadParameter(f"use sizes of at least {BIG_USER_MESSAGES}", param_hint="--sizes")
     words = Words(_SEED)
     texts = [words.text() for _ in range(numbers[-1] + BIG_USER_MESSAGES)]
     share = 0.25 if quick else 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.minilm import KeptVectors, MiniLM
+from benchmarks.minilm import CachedMiniLM, MiniLM
 from tests.fakes import REQUIRED
 
 pytestmark = pytest.mark.skipif(
@@ -33,10 +33,10 @@ def test_texts_of_all_lengths_in_a_batch_give_the_same_vectors() -> None:
 
 
 def test_kept_vectors_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = KeptVectors(tmp_path / "vectors.npz")
+    first = CachedMiniLM(tmp_path / "vectors.npz")
     first.prepare(["apple", "pear"], ["apple"])
     monkeypatch.setattr("benchmarks.minilm.MiniLM", None)
-    again = KeptVectors(tmp_path / "vectors.npz")
+    again = CachedMiniLM(tmp_path / "vectors.npz")
     assert again.embed_documents(["pear", "apple"]) == [
         pytest.approx(vector, abs=1e-6) for vector in first.embed_documents(["pear", "apple"])
     ]
