@@ -45,9 +45,9 @@ class PlannedBackend(MemoryBackend):
     def _ask(self, request: Any) -> Any:
         """Send a request of a plan and return its result."""
 
-    @abstractmethod
     async def _aask(self, request: Any) -> Any:
-        """Send a request of a plan and return its result."""
+        """Send a request of a plan and return its result; by default, in a thread."""
+        return await self._in_thread(self._ask, request)
 
     def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
         """Return how many seconds to wait before a request is sent again that failed for the `attempt`-th time.
