@@ -1,6 +1,6 @@
-"""Many writers on one session: asyncio tasks and threads at once, and nothing is lost or doubled.
+"""Many writers in one session: concurrent asyncio tasks and threads, and nothing is lost or duplicated.
 
-Every method of `Memory` has an asynchronous twin with an `a` before its name.
+Every method of `Memory` has an asynchronous twin whose name starts with `a`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ async def main() -> None:
         async with Memory(backend=SQLite(Path(folder) / "chat.db")) as memory:
             loop = asyncio.get_running_loop()
             threads = [loop.run_in_executor(pool, write_in_thread, memory, number) for number in range(THREADS)]
-            # Both write to the same session of the same file, at the same time.
+            # Both write to the same session of the same file at the same time.
             await asyncio.gather(write_with_tasks(memory), *threads)
 
             stored = [message.text for message in await memory.aget_all(filters=SCOPE)]
             print(f"written: {len(expected)} by {TASKS} tasks and {THREADS} threads")
             print(f"stored:  {await memory.acount(SCOPE)}")
-            print(f"lost: {len(expected - set(stored))}, doubled: {len(stored) - len(set(stored))}")
+            print(f"lost: {len(expected - set(stored))}, duplicated: {len(stored) - len(set(stored))}")
 
-            # Messages of one writer stay in the order in which it wrote them.
+            # The messages of each writer stay in the order in which they were written.
             first = [text for text in stored if text.startswith("thread 0,")]
             print(f"thread 0 in order: {first == [f'thread 0, message {n}' for n in range(PER_THREAD)]}")
 

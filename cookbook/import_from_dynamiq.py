@@ -1,7 +1,7 @@
-"""Open a file that the `dynamiq` package wrote: its messages are all there, scoped and ranked.
+"""Open a database of the `dynamiq` package: all its messages are there, and can be filtered and searched.
 
-The table is upgraded in place the first time it is opened, in one transaction. Keep a copy of the file if the old
-package is to read it again.
+The table is upgraded in place when it is first opened, in one transaction. Keep a copy of the file if the `dynamiq`
+package needs to read it again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import SQLite
 
-# What dynamiq's own SQLite backend writes: all but the text is in the JSON of `metadata`.
+# Rows as written by dynamiq's SQLite backend, with the user in the JSON of `metadata`.
 OLD_MESSAGES = [
     ("user", "My dog is called Rex and he is afraid of thunder.", "ann", 1_700_000_000.0),
     ("assistant", "Poor Rex. A dark, quiet room helps.", "ann", 1_700_000_005.0),

@@ -1,7 +1,8 @@
-"""Conversations in Pinecone: found by meaning, seen at once by who wrote them, and by others a little later.
+"""Conversations in Pinecone: found by meaning, visible to their writer at once and to others a little later.
 
-Without PINECONE_API_KEY, this runs on the server of the tests, which has Pinecone's limits and lags behind; with it,
-on an index of your own, "dynamiq-memory-cookbook" (created, and left there). Needs `pip install '.[pinecone]'`.
+If PINECONE_API_KEY is set, this uses the index "dynamiq-memory-cookbook" of your account, which is created if necessary
+and not deleted. Otherwise, it uses the test server, which has Pinecone's limits and delays. Requires
+`pip install '.[pinecone]'`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import Pinecone
@@ -30,38 +29,31 @@ TOPICS = (
 )
 
 
-class Topics:
-    """An embedder is an object with these two methods; a real one calls a model. This one counts words by topic."""
+class TopicEmbedder:
+    """Counts words by topic. An embedder is an object with these two methods; a real one uses a model."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed what is stored."""
+        """Embed texts to store."""
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for."""
+        """Embed a search query."""
         words = {word.strip(".,?!").lower() for word in text.split()}
         return [float(len(words & topic)) for topic in TOPICS]
 
 
 @contextmanager
 def service() -> Iterator[tuple[PineconeConnection, Callable[[], object]]]:
-    """The account of the environment, or the server of the tests; and what makes it show what was written."""
+    """Use the account from the environment, or the test server. Also return a function that makes writes visible."""
     if os.environ.get("PINECONE_API_KEY"):
-        yield PineconeConnection(), lambda: None  # it does so by itself, after a while
+        yield PineconeConnection(), lambda: None  # Pinecone shows them by itself after a while
         return
-    server: Any = load(Path(__file__).parents[1] / "tests" / "servers" / "pinecone.py")
-    with server.running() as running:
-        running.hold()
-        yield PineconeConnection(api_key=server.API_KEY, host=running.url), running.release
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.fakes.pinecone.server import API_KEY, running
 
-
-def load(path: Path) -> Any:
-    spec = spec_from_file_location("pinecone_server", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{path} is missing: run this in a checkout of the repository, or set PINECONE_API_KEY")
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with running() as server:
+        server.hold()
+        yield PineconeConnection(api_key=API_KEY, host=server.url), server.release
 
 
 def wait_for(memory: Memory, count: int) -> None:
@@ -72,8 +64,8 @@ def wait_for(memory: Memory, count: int) -> None:
 def main() -> None:
     with (
         service() as (connection, show),
-        Memory(backend=Pinecone(connection, Topics(), INDEX, namespace="recipe")) as memory,
-        Memory(backend=Pinecone(connection, Topics(), INDEX, namespace="recipe")) as elsewhere,
+        Memory(backend=Pinecone(connection, TopicEmbedder(), INDEX, namespace="recipe")) as memory,
+        Memory(backend=Pinecone(connection, TopicEmbedder(), INDEX, namespace="recipe")) as elsewhere,
     ):
         memory.clear()
         memory.add("user", "We take the railway to Portugal in May.", metadata=ANN)
@@ -81,10 +73,10 @@ def main() -> None:
         memory.add("user", "No meat for me, I am a vegetarian.", metadata=ANN)
         memory.add("user", "I never eat fish.", metadata=BOB)
 
-        print("What this process wrote is in its next read:")
+        print("This process reads its own writes at once:")
         for message in memory.search(filters=ANN, limit=2):
             print(f"  {message.role}: {message.text}")
-        print(f"Elsewhere, {elsewhere.count(ANN)} of 3 messages are seen yet.")
+        print(f"Elsewhere, {elsewhere.count(ANN)} of 3 messages are visible.")
         show()
         wait_for(elsewhere, 3)
         print("A moment later, all of them.")
@@ -93,8 +85,8 @@ def main() -> None:
         for message in elsewhere.search("Which restaurant suits her?", ANN, limit=1):
             print(f"  {message.text}")
 
-        print(f"Deleted: {memory.delete(session_id='holiday', user_id='ann')} messages of Ann's;", end=" ")
-        print(f"{memory.count(BOB)} of Bob's is left.")
+        print(f"Deleted {memory.delete(session_id='holiday', user_id='ann')} messages of Ann;", end=" ")
+        print(f"{memory.count(BOB)} message of Bob is left.")
         memory.clear()
 
 

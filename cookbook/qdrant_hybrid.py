@@ -1,8 +1,8 @@
 """Qdrant without a server: messages in a folder, found by their words and by their meaning.
 
-The embedder here is a toy that needs no model: it knows groups of words that mean much the same. In its place goes
-`OpenAIDocumentEmbedder()`, `FastEmbedEmbedder()`, or an embedder of LangChain, LlamaIndex or dynamiq; in the place of
-the folder, `QdrantConnection(url=…)`.
+The embedder here is a toy that needs no model: it knows groups of words with similar meanings. Instead, use
+`OpenAIDocumentEmbedder()`, `FastEmbedEmbedder()`, or an embedder of LangChain, LlamaIndex or dynamiq; to use a server
+instead of the folder, pass `dynamiq_memory.connections.Qdrant(url=…)`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ GROUPS = (
 )
 
 
-class Groups:
-    """An embedder: how many words of each group a text has."""
+class GroupEmbedder:
+    """Counts the words of each group in a text."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed what is stored."""
+        """Embed texts to store."""
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for."""
+        """Embed a search query."""
         words = text.lower().replace("?", " ").replace(".", " ").split()
         return [float(sum(word in group for word in words)) for group in GROUPS]
 
 
-SAID = (
+MESSAGES = (
     ("user", "I sold my old automobile last week."),
     ("assistant", "Did you get a good price?"),
     ("user", "My kitten is called Minka."),
@@ -44,19 +44,19 @@ SAID = (
 def main() -> None:
     scope = {"user_id": "ann", "session_id": "monday"}
     with tempfile.TemporaryDirectory() as folder:
-        with Memory(backend=Qdrant(path=folder, embedder=Groups(), dimension=len(GROUPS))) as memory:
-            for role, text in SAID:
+        with Memory(backend=Qdrant(path=folder, embedder=GroupEmbedder(), dimension=len(GROUPS))) as memory:
+            for role, text in MESSAGES:
                 memory.add(role, text, metadata=scope)
             memory.add("user", "My cats eat too much.", metadata={"user_id": "ben", "session_id": "monday"})
 
-        # Another process, another day.
-        with Memory(backend=Qdrant(path=folder, embedder=Groups()), filters={"user_id": "ann"}) as memory:
+        # This could be another process on another day.
+        with Memory(backend=Qdrant(path=folder, embedder=GroupEmbedder()), filters={"user_id": "ann"}) as memory:
             for question in ("Who is Minka?", "What pets are there?", "Which car was it?"):
                 best = memory.search(question, limit=1)
                 print(f"{question} {best[0].text}")
-            print(f"can rank by words and meaning: {memory.backend.capabilities.hybrid}")
+            print(f"ranks by words and meaning: {memory.backend.capabilities.hybrid}")
             print(f"stored for Ann: {memory.count()}, newest: {memory.get_all(limit=1)[0].text}")
-            print(f"deleted: {memory.delete(session_id='monday')}, left of Ann: {memory.count()}")
+            print(f"deleted: {memory.delete(session_id='monday')}, left for Ann: {memory.count()}")
 
 
 if __name__ == "__main__":

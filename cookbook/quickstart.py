@@ -18,12 +18,12 @@ def main() -> None:
         memory.add("assistant", "Sunny, 24 degrees.", metadata=ann)
         memory.add("user", "Peanuts are my favourite snack.", metadata={"user_id": "ben", "session_id": "monday"})
 
-        # A search ranks by relevance; the filter keeps users apart, always before anything is ranked.
+        # A search ranks by relevance. The filter is applied before the ranking, so users stay separate.
         for user in ("ann", "ben"):
             best = memory.search("allergic to peanuts", filters={"user_id": user}, limit=1)[0]
             print(f"{user}: {best.content!r} (score {best.score:.2f})")
 
-        # What goes to the model: whole turns, oldest first, beginning with a user's message.
+        # The conversation for the model: whole turns, oldest first, starting with a user message.
         print("\nFor Ann's agent, asked about snacks with peanuts:")
         conversation = memory.get_agent_conversation(
             "Which snacks with peanuts can I eat?",
@@ -34,9 +34,9 @@ def main() -> None:
         for message in conversation:
             print(f"  {message.role}: {message.content}")
 
-        # Ben's session has the same name; only Ann's is deleted.
-        print(f"\ndeleted of Ann: {memory.delete(user_id='ann', session_id='monday')}")
-        print(f"left of Ann: {memory.count({'user_id': 'ann'})}, of Ben: {memory.count({'user_id': 'ben'})}")
+        # Ben's session has the same name, but only Ann's is deleted.
+        print(f"\ndeleted for Ann: {memory.delete(user_id='ann', session_id='monday')}")
+        print(f"left for Ann: {memory.count({'user_id': 'ann'})}, for Ben: {memory.count({'user_id': 'ben'})}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""A LangChain chain and an agent of the dynamiq package share one served store.
+"""A LangChain chain and an agent of the dynamiq package share one store through the service.
 
-The service is the only one who opens the file. The chain reaches it by our `Dynamiq` backend, the agent by the one that
-its own package has for its platform, unchanged. Each is a process of its own, because the two do not fit into one
-environment: the agent's is `.venv-dynamiq`, or what `--agent-python` names; where there is none, its step is left out.
+Only the service opens the file. The chain uses our `Dynamiq` backend, the agent uses its own package's backend for the
+platform, unchanged. Each runs in a separate process, because the two cannot be installed in one environment. The
+agent's environment is `.venv-dynamiq`, or the interpreter passed as `--agent-python`; without it, its step is skipped.
 
-Needs `dynamiq-memory[server,dynamiq]` and LangChain's adapter, there `dynamiq`. Offline: fakes stand for the models.
+Requires `dynamiq-memory[server,dynamiq]` and the LangChain adapter; the agent's environment requires `dynamiq`. The
+models are fakes, so this runs offline.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ AGENTS_PYTHON = Path(__file__).resolve().parents[1] / ".venv-dynamiq" / "bin" / 
 
 
 def chain() -> None:
-    """What LangChain does: `DYNAMIQ_URL` and `DYNAMIQ_API_KEY` lead to the service."""
+    """Run the LangChain chain. The service is given by `DYNAMIQ_URL` and `DYNAMIQ_API_KEY`."""
     from langchain_core.language_models import FakeListChatModel
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
@@ -53,7 +54,7 @@ def chain() -> None:
 
 
 def agent() -> None:
-    """What the agent does: nothing in it is ours."""
+    """Run the dynamiq agent, without any code of this package."""
     from dynamiq import Workflow
     from dynamiq.connections import OpenAI as OpenAIConnection
     from dynamiq.flows import Flow
@@ -64,7 +65,7 @@ def agent() -> None:
 
     with serve(Model) as port:
         connection = OpenAIConnection(api_key="none", url=f"http://127.0.0.1:{port}/v1")
-        made = Agent(
+        assistant = Agent(
             name="assistant",
             llm=OpenAI(connection=connection, model="gpt-4o"),
             role="Helpful assistant that remembers prior turns.",
@@ -72,15 +73,15 @@ def agent() -> None:
         )
         question = "What do I keep?"
         ids = {"user_id": USER, "session_id": SESSION}
-        result = Workflow(flow=Flow(nodes=[made])).run(input_data={"input": question, **ids})
-        print(f"agent: {question} {result.output[made.id]['output']['content']}")
+        result = Workflow(flow=Flow(nodes=[assistant])).run(input_data={"input": question, **ids})
+        print(f"agent: {question} {result.output[assistant.id]['output']['content']}")
 
 
 class Model(BaseHTTPRequestHandler):
-    """As much of the OpenAI API as the agent needs: answers with what the user has said before."""
+    """The part of OpenAI's API that the agent needs. It answers with the user's earlier messages."""
 
     def do_POST(self) -> None:
-        """Answer."""
+        """Answer a request."""
         messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
         *before, _ = [message["content"] for message in messages if message["role"] == "user"]
         message = {"role": "assistant", "content": f"Thought: I know.\nAnswer: You said before: {before}"}
@@ -95,7 +96,7 @@ class Model(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -112,10 +113,10 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 @contextmanager
 def service(folder: Path) -> Iterator[dict[str, str]]:
-    """Run the service over a file; gives the environment that leads its clients there."""
+    """Run the service on a file, and return the environment variables for its clients."""
     keys = ["--keys", str(folder / "keys.db")]
     command = [*SERVER, "keys", "create", "--memory", MEMORY, *keys]
-    made = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    created = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -124,14 +125,14 @@ def service(folder: Path) -> Iterator[dict[str, str]]:
     command = [*SERVER, "serve", "--backend", f"sqlite:///{folder / 'served.db'}", *options]
     server = subprocess.Popen(command)  # noqa: S603
     try:
-        until_it_answers(url, server)
-        yield {**os.environ, "DYNAMIQ_URL": url, "DYNAMIQ_API_KEY": made.stdout.strip(), "NO_PROXY": "127.0.0.1"}
+        wait_until_ready(url, server)
+        yield {**os.environ, "DYNAMIQ_URL": url, "DYNAMIQ_API_KEY": created.stdout.strip(), "NO_PROXY": "127.0.0.1"}
     finally:
         server.terminate()
         server.wait()
 
 
-def until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while server.poll() is None:
         try:
@@ -149,33 +150,34 @@ def has(python: str, package: str) -> bool:
 
 
 def stored(environment: dict[str, str]) -> list[str]:
-    """What anybody with the key reads, over plain HTTP."""
+    """Read the messages over plain HTTP, as any client with the key can."""
     url = f"{environment['DYNAMIQ_URL']}/v1/memories/{MEMORY}/items?user_id={USER}&session_id={SESSION}&sort=created_at"
     headers = {"Authorization": f"Bearer {environment['DYNAMIQ_API_KEY']}"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the service's
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request) as answer:
-        return [f"{item['data']['role']}: {item['data']['content'][0]['text']}" for item in json.load(answer)["data"]]
+    with opener.open(request) as response:
+        items = json.load(response)["data"]
+    return [f"{item['data']['role']}: {item['data']['content'][0]['text']}" for item in items]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", nargs="?", choices=["chain", "agent"], help=argparse.SUPPRESS)
-    parser.add_argument("--agent-python", default=str(AGENTS_PYTHON), help="the interpreter that has dynamiq")
+    parser.add_argument("--agent-python", default=str(AGENTS_PYTHON), help="a Python interpreter that has dynamiq")
     arguments = parser.parse_args()
     if arguments.step:
         {"chain": chain, "agent": agent}[arguments.step]()
         return
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as environment:
-        agents = next(
+        agent_python = next(
             (p for p in (arguments.agent_python, sys.executable) if Path(p).exists() and has(p, "dynamiq")), ""
         )
-        steps = (("chain", sys.executable, importlib.util.find_spec("langchain_core")), ("agent", agents, agents))
-        for step, python, there in steps:
-            if there:
+        langchain = importlib.util.find_spec("langchain_core")
+        for step, python, installed in (("chain", sys.executable, langchain), ("agent", agent_python, agent_python)):
+            if installed:
                 subprocess.run([python, __file__, step], env=environment, check=True)  # noqa: S603
             else:
-                print(f"{step}: left out, its framework is not installed")
+                print(f"{step}: skipped, its framework is not installed")
         print("stored:")
         for line in stored(environment):
             print(f"  {line}")

@@ -1,7 +1,7 @@
-"""Conversations in Weaviate: found by words and by meaning, filtered by any key, apart by tenant.
+"""Conversations in Weaviate: found by words and by meaning, filtered by any key, separated by tenant.
 
-With WEAVIATE_URL (and WEAVIATE_API_KEY) this runs on that server, in a collection of its own that it deletes; without,
-on the stand-in of the tests, for which `make test` installs what is needed.
+If WEAVIATE_URL (and WEAVIATE_API_KEY) is set, this uses that server, with a separate collection that is deleted at the
+end. Otherwise, it uses the test server, whose dependencies `make test` installs.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ TOPICS = (
 )
 
 
-class Topics:
-    """An embedder is an object with these two methods; a real one calls a model. This one counts words by topic."""
+class TopicEmbedder:
+    """Counts words by topic. An embedder is an object with these two methods; a real one uses a model."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed what is stored."""
+        """Embed texts to store."""
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed what is searched for."""
+        """Embed a search query."""
         words = {word.strip(".,?!").lower() for word in text.split()}
         return [float(len(words & topic)) for topic in TOPICS]
 
 
 @contextmanager
 def service() -> Iterator[WeaviateConnection]:
-    """The server of the environment, or the stand-in of the tests."""
+    """Use the server from the environment, or the test server."""
     if os.environ.get("WEAVIATE_URL"):
         yield WeaviateConnection()
         return
@@ -53,7 +53,7 @@ def service() -> Iterator[WeaviateConnection]:
 
 
 def conversations(connection: WeaviateConnection) -> None:
-    with Weaviate(connection, Topics(), COLLECTION, tenant_name="acme") as backend:
+    with Weaviate(connection, TopicEmbedder(), COLLECTION, tenant_name="acme") as backend:
         memory = Memory(backend=backend, filters={"user_id": "ann"})
         monday = {"session_id": "monday"}
         memory.add("user", "I go by train, in May.", {**monday, "topic": "travel"})
@@ -63,18 +63,18 @@ def conversations(connection: WeaviateConnection) -> None:
         print("By meaning, 'Which restaurant suits her?' finds:")
         print(" ", memory.search("Which restaurant suits her?", limit=1)[0].content)
         print("By words, 'in May' finds", len(memory.search("in May")), "messages.")
-        print("Of topic food, and sure:", memory.count({"topic": "food", "sure": True}))
+        print("With the topic food, and sure:", memory.count({"topic": "food", "sure": True}))
 
-        with Weaviate(connection, Topics(), COLLECTION, tenant_name="globex") as other:
+        with Weaviate(connection, TopicEmbedder(), COLLECTION, tenant_name="globex") as other:
             print("Another tenant sees:", other.get_all())
         print("Deleted:", memory.delete(session_id="monday"))
 
 
 def drop(connection: WeaviateConnection) -> None:
-    """Delete the collection, by a client as anyone has one; a backend also takes such a client."""
+    """Delete the collection with Weaviate's own client, which can also be passed to a backend."""
     host, port = str(connection.url).removeprefix("http://").split(":")
     with weaviate.connect_to_local(host, int(port), connection.grpc_port, skip_init_checks=True) as client:
-        with Weaviate(client, Topics(), COLLECTION, tenant_name="acme") as backend:
+        with Weaviate(client, TopicEmbedder(), COLLECTION, tenant_name="acme") as backend:
             print("Left:", backend.count())
         client.collections.delete(COLLECTION)
 

@@ -24,13 +24,13 @@ def test_the_recipe_runs(child_environment: dict[str, str], tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "What this process wrote is in its next read:",
+        "This process reads its own writes at once:",
         "  assistant: Noted: by rail, in May.",
         "  user: No meat for me, I am a vegetarian.",
-        "Elsewhere, 0 of 3 messages are seen yet.",
+        "Elsewhere, 0 of 3 messages are visible.",
         "A moment later, all of them.",
         "By meaning, 'Which restaurant suits her?' finds:",
         "  No meat for me, I am a vegetarian.",
-        "Deleted: 3 messages of Ann's; 1 of Bob's is left.",
+        "Deleted 3 messages of Ann; 1 message of Bob is left.",
     ]
     assert list(tmp_path.iterdir()) == []

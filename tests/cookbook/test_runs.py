@@ -119,12 +119,12 @@ def test_quickstart(shell: Shell) -> None:
     assert "ann: 'I am allergic to peanuts, please remember that.'" in printed
     assert "ben: 'Peanuts are my favourite snack.'" in printed
     assert "  user: I am allergic to peanuts, please remember that.\n  assistant: Noted: no peanuts.\n" in printed
-    assert "deleted of Ann: 4\nleft of Ann: 0, of Ben: 1\n" in printed
+    assert "deleted for Ann: 4\nleft for Ann: 0, for Ben: 1\n" in printed
 
 
 def test_async_and_threads(shell: Shell) -> None:
     printed = shell.run("async_and_threads.py")
-    assert "written: 300 by 100 tasks and 8 threads\nstored:  300\nlost: 0, doubled: 0\n" in printed
+    assert "written: 300 by 100 tasks and 8 threads\nstored:  300\nlost: 0, duplicated: 0\n" in printed
     assert "thread 0 in order: True" in printed
     assert "search for 'task 42': task 42\n" in printed
 
@@ -135,7 +135,7 @@ def test_qdrant_hybrid(shell: Shell) -> None:
     assert "Who is Minka? My kitten is called Minka.\n" in printed
     assert "What pets are there? My kitten is called Minka.\n" in printed
     assert "Which car was it? I sold my old automobile last week.\n" in printed
-    assert "stored for Ann: 4, newest: On Sundays I cook for my neighbours.\ndeleted: 4, left of Ann: 0\n" in printed
+    assert "stored for Ann: 4, newest: On Sundays I cook for my neighbours.\ndeleted: 4, left for Ann: 0\n" in printed
 
 
 def test_langchain_chain(shell: Shell) -> None:
@@ -165,7 +165,7 @@ def test_served_store(shell: Shell) -> None:
     pytest.importorskip("httpx_retries")
     printed = shell.run("served_store.py", "--agent-python", "nowhere")
     assert "chain: I keep bees, three hives. Lovely! How are they?" in printed
-    assert "agent: left out, its framework is not installed" in printed
+    assert "agent: skipped, its framework is not installed" in printed
     assert "stored:\n  user: I keep bees, three hives.\n  assistant: Lovely! How are they?\n" in printed
 
 
@@ -189,7 +189,7 @@ def test_the_whole_demo_piped(shell: Shell) -> None:
 
     asked = [part.partition("\n")[2] for part in printed.split("Ask on 20 October: ")[1:]]
     assert len(asked) == 3
-    asked[2] = asked[2].partition("\nThe same question")[0]
+    asked[2] = asked[2].partition("\nThe first question")[0]
     for part in asked:
         assert "ALL       the answer is NOT among these 8 messages" in part
         assert "RELEVANT  the answer IS among these 8 messages" in part
@@ -202,10 +202,10 @@ def test_the_whole_demo_piped(shell: Shell) -> None:
 
     other = printed.partition("another user")[2].partition("All questions")[0]
     assert "asks as someone-else" in other
-    assert other.count("given nothing: this user has no messages") == 3
+    assert other.count("no messages: this user has none") == 3
     assert "RAL 6021" not in other
 
-    assert re.search(r"answer among the given messages +0/12 +12/12 +1[12]/12\n", printed)
+    assert re.search(r"answer among the messages +0/12 +12/12 +1[12]/12\n", printed)
     # Every step was a process of its own.
     assert len(set(re.findall(r"^process (\d+) (?:asks|stores)", printed, re.MULTILINE))) == 6
     assert "set OPENAI_API_KEY" in printed
@@ -220,7 +220,7 @@ def test_a_file_that_is_named_stays_and_is_not_doubled(shell: Shell, stored: str
     printed = shell.run(
         "demo.py", "ask", "Who teaches Portuguese?", "--db", stored, "--limit", "4", env={"COLUMNS": "80"}
     )
-    assert "RELEVANT  4 messages given" in printed
+    assert "RELEVANT  4 messages (matching turns)" in printed
     assert max(map(len, printed.splitlines())) <= 80
 
 
@@ -228,9 +228,9 @@ def test_a_file_that_is_named_stays_and_is_not_doubled(shell: Shell, stored: str
     ("arguments", "code", "told"),
     [
         (["--limit", "0"], 2, "greater than or equal to 1"),
-        (["--limit", "4", "ask", "5"], 2, "write --db and --limit behind ask"),
-        (["ask", "13"], 2, "there are questions 1 to 12, not 13"),
-        (["ask", "5", "--db", "missing.db"], 2, "missing.db does not exist: make it first"),
+        (["--limit", "4", "ask", "5"], 2, "put --db and --limit after ask"),
+        (["ask", "13"], 2, "use a number from 1 to 12, not 13"),
+        (["ask", "5", "--db", "missing.db"], 2, "missing.db does not exist: create it"),
         (["summary", "--db", __file__], 1, "is not a SQLite database"),
         (["chat"], 1, "OPENAI_API_KEY is not set"),
     ],
@@ -344,7 +344,7 @@ def test_chat_is_given_the_memory_and_keeps_each_turn(shell: Shell, stored: str,
 def test_chat_with_a_wrong_key_keeps_nothing(shell: Shell, stored: str, model: Model) -> None:
     env = model.env | {"OPENAI_API_KEY": "sk-wrong"}
     printed = shell.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
-    assert "error: the server refused the key (401): check OPENAI_API_KEY" in printed
+    assert "error: the server rejected the key (401): check OPENAI_API_KEY" in printed
     assert "sk-wrong" not in printed
     with Memory(backend=SQLite(stored)) as memory:
         assert memory.count() == 315

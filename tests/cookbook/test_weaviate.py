@@ -27,7 +27,7 @@ def test_the_recipe_runs(child_environment: dict[str, str], tmp_path: Path) -> N
         "By meaning, 'Which restaurant suits her?' finds:",
         "  No meat for me, I am a vegetarian.",
         "By words, 'in May' finds 2 messages.",
-        "Of topic food, and sure: 1",
+        "With the topic food, and sure: 1",
         "Another tenant sees: []",
         "Deleted: 3",
         "Left: 0",
