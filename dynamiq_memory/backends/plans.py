@@ -71,15 +71,18 @@ def run(plan: Plan[T], perform: Callable[[Any], Any]) -> T:
     """
     with closing(plan):  # a traceback may keep the plan alive, and what it holds
         proceed, value = plan.send, None
-        while True:
-            try:
-                step = proceed(value)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            try:
-                proceed, value = plan.send, perform(step)
-            except BaseException as error:  # noqa: BLE001 - raised again inside the plan
-                proceed, value = plan.throw, error
+        try:
+            while True:
+                try:
+                    step = proceed(value)
+                except StopIteration as done:
+                    return done.value  # type: ignore[no-any-return]
+                try:
+                    proceed, value = plan.send, perform(step)
+                except BaseException as error:  # noqa: BLE001 - raised again inside the plan
+                    proceed, value = plan.throw, error
+        finally:
+            del value  # an error, its traceback and this frame would be a cycle
 
 
 async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
@@ -91,12 +94,15 @@ async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
     """
     with closing(plan):
         proceed, value = plan.send, None
-        while True:
-            try:
-                step = proceed(value)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            try:
-                proceed, value = plan.send, await perform(step)
-            except BaseException as error:  # noqa: BLE001 - raised again inside the plan
-                proceed, value = plan.throw, error
+        try:
+            while True:
+                try:
+                    step = proceed(value)
+                except StopIteration as done:
+                    return done.value  # type: ignore[no-any-return]
+                try:
+                    proceed, value = plan.send, await perform(step)
+                except BaseException as error:  # noqa: BLE001 - raised again inside the plan
+                    proceed, value = plan.throw, error
+        finally:
+            del value  # an error, its traceback and this frame would be a cycle
