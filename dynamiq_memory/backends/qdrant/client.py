@@ -1,43 +1,46 @@
 """The clients of a backend: one for threads, and an asynchronous one for each event loop.
 
-Qdrant's local mode is no server: it runs in this process and is not made for several threads, which lose each other's
-writes. There, all calls hold one lock, and asynchronous callers use threads.
+Qdrant's local mode runs in this process and is not thread-safe: threads lose each other's writes. There, all calls hold
+one lock, and asynchronous callers use threads.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from dynamiq_memory.exceptions import BackendError
+from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory.backends._loops import ClientPerLoop
+from dynamiq_memory.backends._urls import check_server
+from dynamiq_memory.connections import Qdrant as QdrantConnection
+from dynamiq_memory.connections import plain, without_secrets
+from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
-# Two backends may share one local client: they share its lock, too.
+# Two backends may share a local client: they share its lock, too.
 _locks: weakref.WeakKeyDictionary[QdrantClient, Any] = weakref.WeakKeyDictionary()
 _locks_lock = threading.Lock()
-# What a forked child has of its parent's clients: collecting them would end connections that the parent uses.
-_inherited: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where Qdrant is: a folder, this process (":memory:"), or a server.
+    """The address of Qdrant: a folder, this process (":memory:"), a server, or the caller's client.
 
     Attributes:
-        path: A folder, or ":memory:", or None for a server.
+        path: A folder, or ":memory:".
         url: The server's URL.
-        api_key: Its key.
-        prefer_grpc: Whether to talk gRPC.
-        grpc_port: The port for that.
-        timeout: Seconds to wait for an answer.
+        api_key: The server's key.
+        prefer_grpc: Whether to use gRPC.
+        grpc_port: The server's port for gRPC.
+        timeout: Seconds to wait for a response.
+        client: A client owned by the caller, which is used instead of the others.
     """
 
     path: str | None = None
@@ -46,10 +49,16 @@ class Address:
     prefer_grpc: bool = False
     grpc_port: int = 6334
     timeout: int = 30
+    client: QdrantClient | None = None
 
     @property
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {
+    def shown(self) -> str | None:
+        """The folder, or the URL without secrets; None for the caller's client."""
+        return self.path or (self.url and without_secrets(self.url))
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
             "url": self.url,
             "api_key": self.api_key,
             "prefer_grpc": self.prefer_grpc,
@@ -57,153 +66,155 @@ class Address:
             "timeout": self.timeout,
         }
         if self.url is not None and self.url.startswith("http://"):
-            # Reading the certificates takes tens of milliseconds, and without TLS they are of no use.
-            settings["verify"] = False
-        # Newer ones ask for the server's version at once, and warn where they think it too old or too new.
+            # Reading the certificates takes tens of milliseconds, and they are useless without TLS.
+            options["verify"] = False
+        # Newer clients ask for the server's version at once, and warn if it is too old or too new for them.
         if "check_compatibility" in inspect.signature(QdrantClient.__init__).parameters:
-            settings["check_compatibility"] = False
-        return settings
+            options["check_compatibility"] = False
+        return options
 
-    def client(self) -> QdrantClient:
-        """A new client."""
+    def connect(self) -> QdrantClient:
+        """Make a client."""
         if self.path == ":memory:":
             return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
         if self.path is not None:
             return QdrantClient(path=self.path, force_disable_check_same_thread=True)
-        return QdrantClient(**self._settings)
+        return QdrantClient(**self._options)
 
-    def async_client(self) -> AsyncQdrantClient:
-        """A new asynchronous client of a server."""
-        return AsyncQdrantClient(**self._settings)
+    def connect_async(self) -> AsyncQdrantClient:
+        """Make an asynchronous client of a server."""
+        return AsyncQdrantClient(**self._options)
+
+
+def address_of(connection: Any, path: str | Path | None, *, prefer_grpc: bool, grpc_port: int, timeout: int) -> Address:
+    """Check the arguments of a backend that say where Qdrant is.
+
+    Raises:
+        ConfigurationError: They do not.
+    """
+    if path is not None:
+        if connection is not None:
+            raise ConfigurationError("pass either connection or path: a folder needs no server")
+        if Path(path).is_file():
+            raise ConfigurationError(
+                f"{str(path)!r} is a file: path must be a folder, which is created if it does not exist"
+            )
+        return Address(path=str(path))
+    if isinstance(connection, QdrantClient):
+        return Address(client=connection)
+    if isinstance(connection, AsyncQdrantClient):
+        raise ConfigurationError(
+            "connection must be a QdrantClient or a Qdrant(url=…), which serve both, not an async client"
+        )
+    if connection == ":memory:":
+        return Address(path=":memory:")
+    if connection is None:
+        connection = QdrantConnection()
+    elif isinstance(connection, str):
+        connection = QdrantConnection(url=connection)
+    if not hasattr(connection, "url") or not hasattr(connection, "api_key"):
+        raise ConfigurationError(
+            'connection must be a dynamiq_memory.connections.Qdrant, a URL, ":memory:" or a QdrantClient, not a '
+            f"{type(connection).__name__}"
+        )
+    check_server(connection.url, "Qdrant's url (QDRANT_URL or Qdrant(url=…))")
+    return Address(None, connection.url, plain(connection.api_key), prefer_grpc, grpc_port, timeout)
 
 
 class Clients:
-    """Makes clients when they are needed, and closes those that it made.
+    """Makes clients when they are needed, and closes them.
 
     Args:
-        address: Where Qdrant is.
-        given: The caller's own client, used instead; it stays open.
-        where: The collection, for errors.
+        address: The address of Qdrant.
+        location: The collection, for errors.
 
     Attributes:
-        local: Whether it is local mode.
+        is_local: Whether Qdrant runs in local mode.
     """
 
-    def __init__(self, address: Address, given: QdrantClient | None, where: str) -> None:
+    def __init__(self, address: Address, location: str) -> None:
         """Make no client yet."""
         self._address = address
-        self._given = given
-        self._where = where
-        self._made: QdrantClient | None = None
-        self._making = threading.Lock()
-        self._loops: dict[asyncio.AbstractEventLoop, tuple[AsyncQdrantClient, AsyncGenerator[None]]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._forked = False
-        self.local = address.path is not None if given is None else isinstance(_inner(given), QdrantLocal)
-        self._lock: Any = _lock_of(given) if given is not None and self.local else threading.RLock()
+        self._location = location
+        self._own: QdrantClient | None = None
+        self._own_lock = threading.Lock()
+        self._async = ClientPerLoop(address.connect_async, lambda client: client.close())
+        self._is_stale = False
+        shared = address.client
+        self.is_local = address.path is not None if shared is None else isinstance(_inner(shared), QdrantLocal)
+        self._lock: Any = _lock_of(shared) if shared is not None and self.is_local else threading.RLock()
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether there are asynchronous clients: not in local mode, nor where the caller gave one for threads."""
-        return self._given is None and not self.local
+        """Whether there are asynchronous clients: not in local mode, nor for a client owned by the caller."""
+        return self._address.client is None and not self.is_local
 
-    def exclusive(self) -> AbstractContextManager[Any]:
-        """What a call of the client's must hold."""
-        return self._lock if self.local else nullcontext()
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return the lock to hold during a call."""
+        return self._lock if self.is_local else nullcontext()
 
-    def client(self) -> QdrantClient:
-        """The client for threads.
+    def get(self) -> QdrantClient:
+        """Return the client for threads.
 
         Raises:
             BackendError: It was made before this process was forked, and cannot be shared.
         """
-        if self._forked:
+        if self._is_stale:
             raise BackendError(
-                f"{self._where} was opened before this process was forked, and cannot be shared with the parent: open "
-                "it in this process, or run a Qdrant server"
+                f"{self._location} was opened before this process was forked, and cannot be shared with the parent: "
+                "open it in this process, or run a Qdrant server"
             )
-        if self._given is not None:
-            return self._given
-        with self._making:
-            if self._made is None:
-                self._made = made = self._address.client()
-                weakref.finalize(self, _close, made)
-        return self._made
+        if self._address.client is not None:
+            return self._address.client
+        with self._own_lock:
+            if self._own is None:
+                self._own = self._address.connect()
+                weakref.finalize(self, _close, self._own)
+            return self._own
 
-    async def async_client(self) -> AsyncQdrantClient:
-        """The client for the event loop that is running; it is closed with the loop's asynchronous generators."""
-        loop = asyncio.get_running_loop()
-        with self._making:
-            for other in [known for known in self._loops if known.is_closed()]:
-                del self._loops[other]
-            known = self._loops.get(loop)
-            if known is None:
-                client = self._address.async_client()
-                known = self._loops[loop] = (client, _until_closed(client))
-                fresh = True
-            else:
-                fresh = False
-        if fresh:
-            await anext(known[1])  # from here on, the loop knows it
-        return known[0]
+    async def get_async(self) -> AsyncQdrantClient:
+        """Return the client for the running event loop."""
+        return await self._async.get()
 
     async def aclose(self) -> None:
-        """Close the client of the event loop that is running."""
-        with self._making:
-            known = self._loops.pop(asyncio.get_running_loop(), None)
-        if known is not None:
-            await known[1].aclose()
+        """Close the client of the running event loop."""
+        await self._async.aclose()
 
     def close(self) -> None:
-        """Close all clients; those of event loops that run elsewhere close there."""
-        with self._making:
-            loops, self._loops = self._loops, {}
-        for loop, (_, held) in loops.items():
-            if loop.is_running():
-                loop.call_soon_threadsafe(self._end, loop, held)
-            # One that does not run ends what it holds when it is closed.
-        if self._made is not None:
-            with self.exclusive():
-                _close(self._made)
-
-    def _end(self, loop: asyncio.AbstractEventLoop, held: AsyncGenerator[None]) -> None:
-        task: asyncio.Task[None] = loop.create_task(held.aclose())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        """Close all clients."""
+        self._async.close()
+        if self._own is not None:
+            with self.lock():
+                _close(self._own)
 
     def before_fork(self) -> None:
-        """Let no call be half done in local mode."""
-        if self.local:
+        """Wait for the calls of other threads in local mode."""
+        if self.is_local:
             self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Let go."""
-        if self.local:
+        """Let other threads continue."""
+        if self.is_local:
             self._lock.release()
 
     def after_fork(self) -> None:
-        """In a forked child: messages in memory are a copy, a folder is the parent's, connections are made anew."""
-        self._making = threading.Lock()
-        if self.local:
+        """In a forked child: messages in memory are a copy, a folder is the parent's, connections are made again."""
+        self._own_lock = threading.Lock()
+        if self.is_local:
             self._lock.release()
-            in_memory = self._address.path == ":memory:" or getattr(_inner(self._given), "location", "") == ":memory:"
-            self._forked = not in_memory
+            in_memory = (
+                self._address.path == ":memory:" or getattr(_inner(self._address.client), "location", "") == ":memory:"
+            )
+            self._is_stale = not in_memory
             return
-        self._forked = self._given is not None
-        _inherited.extend([self._made, self._loops])
-        self._made, self._loops = None, {}
-
-
-async def _until_closed(client: AsyncQdrantClient) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await client.close()
+        self._is_stale = self._address.client is not None
+        keep_inherited(self._own, *self._async.abandon())
+        self._own = None
 
 
 def _close(client: QdrantClient) -> None:
     client.close()
-    # The client closes itself again when it is collected, and warns about channels of gRPC that are closed already.
+    # The client closes itself again when it is collected, and warns about gRPC channels that are closed already.
     getattr(_inner(client), "_grpc_channel_pool", []).clear()
 
 

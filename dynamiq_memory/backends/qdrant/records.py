@@ -1,17 +1,17 @@
-"""A message as a point: its id, its payload, its vector of words; and back.
+"""Conversion of messages to points and back.
 
-The payload has the whole message as JSON text, which Qdrant gives back as it is, and beside it what is filtered by:
+A point's payload contains the message as JSON text, which Qdrant returns unchanged, and the fields to filter by:
 
-    user_id, session_id, message_id   text; absent where the message has none
-    order                             microseconds, an integer: what the store sorts by
-    timestamp, arrival                the exact place of the message, for messages of one microsecond
-    labels                            a hash for each metadata key, and for each of key and value
-    numbers                           {key: hash, value: number} for each metadata number
+    user_id, session_id, message_id   text; absent if the message has none
+    order                             integer microseconds: the sort key
+    timestamp, arrival                the exact position, for messages of the same microsecond
+    labels                            a hash of each metadata key, and of each key with its value
+    numbers                           {key: hash, value: number} for each numeric metadata value
     terms, length                     the words, packed, for ranking within a scope
-    message, or large                 the JSON text; by its length, so that a search can do without long ones
-    gone                              set on what is being deleted, and no longer read
+    message, or large                 the JSON text; long texts are apart, so that a search need not read them
+    gone                              marks a point that is being deleted and is no longer read
 
-Keys and values of metadata are hashed, so that any of them can be filtered by, and none is part of a path or query.
+Metadata keys and values are hashed so that filters can use any of them and none is part of a path or query.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import base64
 import hashlib
 import json
 import math
-import threading
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,13 +27,12 @@ from typing import Any
 
 from qdrant_client import models
 
+from dynamiq_memory.backends._embedding import Vector
 from dynamiq_memory.filters import Number, Scalar
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import packed_terms
 
-MESSAGE_ID = "message_id"
 ORDER = "order"
-TIMESTAMP = "timestamp"
 ARRIVAL = "arrival"
 LABELS = "labels"
 NUMBERS = "numbers"
@@ -45,16 +42,20 @@ MESSAGE = "message"
 LARGE = "large"
 GONE = "gone"
 NEVER_GONE = "never: this is about the collection"
-"""What marks the point that is no message, so that nothing reads it."""
+"""Marks the point that is not a message, so that no reader sees it."""
 
-WHOLE = [MESSAGE, LARGE, ORDER, TIMESTAMP, ARRIVAL]
-"""The fields that a message and its place are made of."""
+WHOLE = [MESSAGE, LARGE, ORDER, TIMESTAMP_KEY, ARRIVAL]
+"""The fields of a message and its position."""
 
 DENSE = "dense"
 WORDS = "words"
 
+Point = models.Record | models.ScoredPoint | models.PointStruct
+Position = tuple[float, int]
+"""Messages are in the order of (timestamp, arrival)."""
+
 _NAMESPACE = uuid.UUID("5f0d8a1c-8d5c-5a52-9c56-0a0f6c1f3f0e")
-# Of a search's candidates, most are not returned: longer texts come in a second request, for those that are.
+# A search returns few of its candidates: it reads longer texts in a second request, for those it returns.
 _LARGE_BYTES = 4096
 # BM25's weights, for the server's choice of candidates; within a scope they are computed exactly.
 _K1, _B, _MEAN_LENGTH = 0.9, 0.4, 32.0
@@ -62,52 +63,36 @@ _K1, _B, _MEAN_LENGTH = 0.9, 0.4, 32.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as read back, and its place: messages are in the order of (timestamp, arrival)."""
+    """A message as read back, with the id of its point and its position."""
 
     id: str
     message: Message
     order: int
-    position: tuple[float, int]
-
-
-class Arrivals:
-    """Numbers that grow: nanoseconds of the clock, each once in this process."""
-
-    def __init__(self) -> None:
-        """Begin at the clock."""
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def take(self, count: int) -> range:
-        """Give numbers that follow each other."""
-        with self._lock:
-            start = max(time.time_ns(), self._last + 1)
-            self._last = start + count - 1
-            return range(start, start + count)
+    position: Position
 
 
 def point_id(message: Message) -> str:
-    """The id of a message's point: the same for the same id in the same session."""
+    """Return the id of a message's point: the same for the same id in the same session."""
     return str(uuid.uuid5(_NAMESPACE, json.dumps([message.user_id, message.session_id, message.id])))
 
 
 def special_id(name: str) -> str:
-    """The id of a point that is no message."""
+    """Return the id of a point that is not a message."""
     return str(uuid.uuid5(_NAMESPACE, name))
 
 
 def order_of(timestamp: float) -> int:
-    """Whole microseconds: as a double, in which the store compares ranges, such a number is exact, unlike the time."""
+    """Return whole microseconds: exact as a double, which the store compares ranges in, unlike the time itself."""
     return math.floor(timestamp * 1e6)
 
 
 def key_label(key: str) -> str:
-    """What a metadata key is filtered by."""
+    """Return the label of a metadata key."""
     return _hash([key])
 
 
 def value_label(key: str, value: Scalar) -> str:
-    """What a metadata key with a value is filtered by: equal numbers have one label, a boolean is no number."""
+    """Return the label of a metadata key with a value: equal numbers share one, and booleans are not numbers."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         whole = int(value) if isinstance(value, int) or value.is_integer() else None
         return _hash([key, "number", repr(value) if whole is None else str(whole)])
@@ -118,16 +103,23 @@ def _hash(parts: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def payload_of(message: Message, arrival: int, terms: Sequence[str]) -> dict[str, Any]:
-    """The payload of a message's point."""
+def point_of(message: Message, arrival: int, terms: Sequence[str], vector: Vector | None) -> models.PointStruct:
+    """Make the point of a message.
+
+    Args:
+        message: The message.
+        arrival: Its position among messages of the same time.
+        terms: Its words.
+        vector: The embedding of its text, if it has one.
+    """
     timestamp = message.timestamp or 0.0
     text = message.to_json()
     labels, numbers = _filterable(message)
-    return {
+    payload = {
         **{key: message.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in message.metadata},
-        MESSAGE_ID: message.id,
+        MESSAGE_ID_KEY: message.id,
         ORDER: order_of(timestamp),
-        TIMESTAMP: repr(float(timestamp)),  # as text: not every reader of JSON reads a double exactly
+        TIMESTAMP_KEY: repr(float(timestamp)),  # as text: not every JSON parser reads a double exactly
         ARRIVAL: arrival,
         LABELS: labels,
         NUMBERS: numbers,
@@ -135,6 +127,12 @@ def payload_of(message: Message, arrival: int, terms: Sequence[str]) -> dict[str
         LENGTH: len(terms),
         MESSAGE if len(text) <= _LARGE_BYTES else LARGE: text,
     }
+    vectors: dict[str, Any] = {}
+    if vector is not None:
+        vectors[DENSE] = vector
+    if terms:
+        vectors[WORDS] = _words(terms)
+    return models.PointStruct(id=point_id(message), vector=vectors, payload=payload)
 
 
 def _filterable(message: Message) -> tuple[list[str], list[dict[str, Any]]]:
@@ -150,10 +148,7 @@ def _filterable(message: Message) -> tuple[list[str], list[dict[str, Any]]]:
     return labels, numbers
 
 
-def words_of(terms: Sequence[str]) -> models.SparseVector | None:
-    """The words of a message as a sparse vector; None without any."""
-    if not terms:
-        return None
+def _words(terms: Sequence[str]) -> models.SparseVector:
     scale = _K1 * (1 - _B + _B * len(terms) / _MEAN_LENGTH)
     counts: dict[int, int] = {}
     for term in terms:
@@ -163,8 +158,8 @@ def words_of(terms: Sequence[str]) -> models.SparseVector | None:
     return models.SparseVector(indices=list(counts), values=values)
 
 
-def words_searched(terms: Sequence[str]) -> models.SparseVector:
-    """The words of a query as a sparse vector; the server weighs them by how rare they are."""
+def searched_words(terms: Sequence[str]) -> models.SparseVector:
+    """Return the words of a query as a sparse vector; the server weights them by how rare they are."""
     indices = list(dict.fromkeys(map(_index, terms)))
     return models.SparseVector(indices=indices, values=[1.0] * len(indices))
 
@@ -174,13 +169,35 @@ def _index(term: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def stored_of(point: Any) -> Stored:
-    """Read a point with the fields `WHOLE`."""
-    payload = point.payload
+def size_of(point: models.PointStruct) -> int:
+    """Estimate the bytes of a message's point as JSON."""
+    payload: Any = point.payload
+    vectors: Any = point.vector
+    words = vectors.get(WORDS)
+    return (
+        len(payload.get(MESSAGE) or payload[LARGE]) * 5 // 4
+        + len(payload[TERMS])
+        + 36 * len(payload[LABELS])
+        + 80 * len(payload[NUMBERS])
+        + 22 * len(vectors.get(DENSE, ()))
+        + (32 * len(words.indices) if words is not None else 0)
+        + 500
+    )
+
+
+def payload_of(point: Point) -> dict[str, Any]:
+    """Return the payload of a point."""
+    return point.payload or {}
+
+
+def stored_of(point: Point) -> Stored:
+    """Convert a point that was read with the fields `WHOLE`."""
+    payload = payload_of(point)
     text = payload.get(MESSAGE) or payload[LARGE]
-    return Stored(str(point.id), Message.from_json(text), payload[ORDER], position_of(payload))
+    return Stored(str(point.id), Message.from_json(text), payload[ORDER], position_of(point))
 
 
-def position_of(payload: dict[str, Any]) -> tuple[float, int]:
-    """The place of a message."""
-    return (float(payload[TIMESTAMP]), payload[ARRIVAL])
+def position_of(point: Point) -> Position:
+    """Return the position of a point's message."""
+    payload = payload_of(point)
+    return (float(payload[TIMESTAMP_KEY]), payload[ARRIVAL])

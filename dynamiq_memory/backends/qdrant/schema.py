@@ -1,19 +1,17 @@
-"""Creating the collection, and checking one that is there."""
+"""Creating the collection, and checking an existing one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import models
 
-from dynamiq_memory.backends.qdrant import records as points
+from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.backends.qdrant import records, requests
+from dynamiq_memory.backends.qdrant.requests import Request
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY
-
-Ask = Callable[..., Any]
-"""Calls a method of the client for the collection."""
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
 
 VERSION = 1
 DISTANCES = {
@@ -22,36 +20,36 @@ DISTANCES = {
     "l2": models.Distance.EUCLID,
 }
 
-_ABOUT = points.special_id("about")
+_NOTE = records.special_id("about")
 _KEYWORD = models.PayloadSchemaType.KEYWORD
-# What is filtered and sorted by. Without these, a server reads every message of every user, or refuses.
+# The fields to filter and sort by. Without these indexes, a server reads every message of every user, or refuses.
 _INDEXES: dict[str, Any] = {
     # Qdrant keeps the points of one tenant together.
     USER_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     SESSION_KEY: _KEYWORD,
-    points.MESSAGE_ID: _KEYWORD,
-    points.ORDER: models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=False, range=True),
-    points.LABELS: _KEYWORD,
-    f"{points.NUMBERS}[].key": _KEYWORD,
-    f"{points.NUMBERS}[].value": models.PayloadSchemaType.FLOAT,
-    points.GONE: _KEYWORD,
+    MESSAGE_ID_KEY: _KEYWORD,
+    records.ORDER: models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=False, range=True),
+    records.LABELS: _KEYWORD,
+    f"{records.NUMBERS}[].key": _KEYWORD,
+    f"{records.NUMBERS}[].value": models.PayloadSchemaType.FLOAT,
+    records.GONE: _KEYWORD,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a collection must be.
+class Schema:
+    """The properties that a collection must have.
 
     Attributes:
-        where: The collection and its server, for errors.
+        location: The collection and its server, for errors.
         embeds: Whether it has vectors.
-        dimension: How many numbers these have, or None for any.
-        metric: How they are compared.
+        dimension: Length of the vectors; None for any.
+        metric: How vectors are compared.
         on_disk: Whether vectors and payloads stay on disk.
         tokenizer: The signature of the tokenizer of its words.
     """
 
-    where: str
+    location: str
     embeds: bool
     dimension: int | None
     metric: str
@@ -59,90 +57,110 @@ class Wanted:
     tokenizer: str
 
 
-def dimension_of(ask: Ask, wanted: Wanted) -> int | None:
-    """Check a collection.
+def exists() -> Request[bool]:
+    """Ask whether the collection exists."""
+    return Request(lambda client, name: client.collection_exists(name))
+
+
+def create(schema: Schema) -> Plan[None]:
+    """Create the collection, unless another process creates it first; the vectors' dimension must be known."""
+    dense = {}
+    if schema.embeds:
+        distance = DISTANCES[schema.metric]
+        size: Any = schema.dimension
+        dense[records.DENSE] = models.VectorParams(size=size, distance=distance, on_disk=schema.on_disk)
+    index = models.SparseIndexParams(on_disk=schema.on_disk)
+    words = {records.WORDS: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)}
+    payload_on_disk = schema.on_disk or None
+    try:
+        yield from Request(
+            lambda client, name: client.create_collection(name, dense, words, on_disk_payload=payload_on_disk)
+        )
+    except BackendError:
+        if not (yield from exists()):
+            raise
+
+
+def check(schema: Schema) -> Plan[int | None]:
+    """Check the collection.
 
     Returns:
-        How many numbers its vectors have; None if it has none.
+        Length of its vectors; None if it has none.
 
     Raises:
-        ConfigurationError: It is of another kind.
+        ConfigurationError: It has other properties.
     """
-    parameters = ask("get_collection").config.params
+    location = schema.location
+    parameters = (yield from _information()).config.params
     dense, sparse = parameters.vectors or {}, parameters.sparse_vectors or {}
-    if not isinstance(dense, dict) or set(dense) - {points.DENSE} or set(sparse) != {points.WORDS}:
+    if not isinstance(dense, dict) or set(dense) - {records.DENSE} or set(sparse) != {records.WORDS}:
         raise ConfigurationError(
-            f"{wanted.where} was not made by this package: its vectors are others. Give another index_name; to take "
-            "over its messages, read them with what wrote them and add them with add_many"
+            f"{location} was not made by this package: its vectors differ. Use another index_name; to move its "
+            "messages, read them with the program that wrote them and add them with add_many"
         )
-    if wanted.embeds and not dense:
+    if schema.embeds and not dense:
         raise ConfigurationError(
-            f"{wanted.where} was made without an embedder, and its messages have no vectors: open it without one, or "
+            f"{location} was made without an embedder, and its messages have no vectors: open it without one, or "
             "copy them: Qdrant(…, embedder=…, index_name='another').add_many(backend.get_all())"
         )
     if not dense:
         return None
-    vectors = dense[points.DENSE]
-    if not wanted.embeds:
+    vectors = dense[records.DENSE]
+    if not schema.embeds:
         raise ConfigurationError(
-            f"{wanted.where} has vectors of {vectors.size} numbers: give the embedder that its messages were stored "
-            "with"
+            f"{location} has vectors of {vectors.size} numbers: pass the embedder that its messages were stored with"
         )
-    if wanted.dimension is not None and wanted.dimension != vectors.size:
+    if schema.dimension is not None and schema.dimension != vectors.size:
         raise ConfigurationError(
-            f"dimension={wanted.dimension}, and the vectors of {wanted.where} have {vectors.size} numbers: use the "
+            f"dimension={schema.dimension}, but the vectors of {location} have {vectors.size} numbers: use the "
             "embedder that its messages were stored with, or another index_name for this one, and copy them by add_many"
         )
-    if vectors.distance != DISTANCES[wanted.metric]:
+    if vectors.distance != DISTANCES[schema.metric]:
         raise ConfigurationError(
-            f"metric={wanted.metric!r}, and {wanted.where} compares by {vectors.distance.value}: open it with that"
+            f"metric={schema.metric!r}, but {location} compares by {vectors.distance.value}: open it with that metric"
         )
-    return int(vectors.size)
+    return vectors.size
 
 
-def create(ask: Ask, wanted: Wanted) -> None:
-    """Create a collection; its vectors' dimension must be known."""
-    dense = {}
-    if wanted.embeds:
-        distance = DISTANCES[wanted.metric]
-        dense[points.DENSE] = models.VectorParams(size=wanted.dimension, distance=distance, on_disk=wanted.on_disk)
-    index = models.SparseIndexParams(on_disk=wanted.on_disk)
-    ask(
-        "create_collection",
-        vectors_config=dense,
-        sparse_vectors_config={points.WORDS: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)},
-        on_disk_payload=wanted.on_disk or None,
-    )
+def create_indexes() -> Plan[None]:
+    """Create the indexes that are missing on a server."""
+    present = (yield from _information()).payload_schema or {}
+    for field, index in _INDEXES.items():
+        if field not in present:
+            yield from _index(field, index)
 
 
-def complete(ask: Ask, wanted: Wanted, *, local: bool) -> None:
-    """Make the indexes that are missing, and check or note what the collection was made with.
+def check_note(schema: Schema) -> Plan[None]:
+    """Check or write the note of the collection's version and tokenizer, a point that no reader sees.
 
     Raises:
-        ConfigurationError: It was made with another tokenizer.
-        BackendError: A later version of this package made it.
+        ConfigurationError: The collection was made with another tokenizer.
+        BackendError: It was made by a later version of this package.
     """
-    if not local:  # where there are none
-        present = ask("get_collection").payload_schema or {}
-        for field, schema in _INDEXES.items():
-            if field not in present:
-                ask("create_payload_index", field_name=field, field_schema=schema, wait=True)
-    about = ask("retrieve", ids=[_ABOUT], with_payload=True, with_vectors=False)
-    if not about:
-        # It is marked as gone, so that nothing reads it.
-        note = {"version": VERSION, "tokenizer": wanted.tokenizer, points.GONE: points.NEVER_GONE}
+    location = schema.location
+    found = yield from requests.retrieve([_NOTE], ["version", "tokenizer"])
+    if not found:
+        note = {"version": VERSION, "tokenizer": schema.tokenizer, records.GONE: records.NEVER_GONE}
         # The local mode of old clients fails in a search by words before there are any.
-        words = {points.WORDS: models.SparseVector(indices=[0], values=[1.0])}
-        ask("upsert", points=[models.PointStruct(id=_ABOUT, vector=words, payload=note)], wait=True)
+        words: dict[str, Any] = {records.WORDS: models.SparseVector(indices=[0], values=[1.0])}
+        yield from requests.upsert([models.PointStruct(id=_NOTE, vector=words, payload=note)])
         return
-    payload = about[0].payload
-    if payload["version"] != VERSION:
+    note = records.payload_of(found[0])
+    if note["version"] != VERSION:
         raise BackendError(
-            f"{wanted.where} was made by another version of this package (its schema is {payload['version']}, this "
-            f"one's {VERSION}): update dynamiq-memory"
+            f"{location} was made by another version of this package (its schema is {note['version']}, this "
+            f"version's is {VERSION}): update dynamiq-memory"
         )
-    if payload["tokenizer"] != wanted.tokenizer:
+    if note["tokenizer"] != schema.tokenizer:
         raise ConfigurationError(
-            f"the words of {wanted.where} were made by the tokenizer {payload['tokenizer']}, not {wanted.tokenizer}: "
-            "open it with that one, or copy its messages into another collection"
+            f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {schema.tokenizer}: open "
+            "it with that tokenizer, or copy its messages to another collection"
         )
+
+
+def _information() -> Request[models.CollectionInfo]:
+    return Request(lambda client, name: client.get_collection(name))
+
+
+def _index(field: str, index: Any) -> Request[Any]:
+    return Request(lambda client, name: client.create_payload_index(name, field, index, wait=True))

@@ -30,7 +30,7 @@ def served() -> Iterator[tuple[str, str]]:
     with qdrant() as (url, _):
         yield url, name
         key = os.environ.get("QDRANT_API_KEY")
-        with closing(Address(url=url, api_key=key).client()) as client:
+        with closing(Address(url=url, api_key=key).connect()) as client:
             client.delete_collection(name)
 
 

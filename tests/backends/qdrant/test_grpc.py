@@ -80,7 +80,7 @@ def test_another_dimension_and_a_collection_that_is_gone_are_told(server: Qdrant
                 dimension=64,
             )
         server.rest.collections.pop(store.index_name).engine.close()
-        with pytest.raises(BackendError, match="is not there"):
+        with pytest.raises(BackendError, match="does not exist"):
             store.get_all()
 
 

@@ -72,7 +72,7 @@ def test_the_embedder_is_asked_for_the_dimension_of_a_new_collection(server: Qdr
     [
         ({"embedder": NGrams(48)}, {"embedder": NGrams(64), "dimension": 64}, "dimension=64.*48 numbers.*add_many"),
         ({}, {"metric": "dot_product"}, "metric='dot_product'.*Cosine"),
-        ({}, {"embedder": None}, "64 numbers: give the embedder"),
+        ({}, {"embedder": None}, "64 numbers: pass the embedder"),
         ({"embedder": None}, {}, "without an embedder.*add_many"),
         ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-1/english.*german"),
         ({}, {"tokenizer": str.split}, "builtins.str.split"),
@@ -99,7 +99,7 @@ def test_another_dimension_is_told_on_first_use(new_store: NewStore) -> None:
 
 
 def test_a_collection_of_the_dynamiq_package_is_left_alone(server: QdrantServer, new_store: NewStore) -> None:
-    client = Address(url=server.url).client()
+    client = Address(url=server.url).connect()
     client.create_collection("c", vectors_config=models.VectorParams(size=64, distance=models.Distance.COSINE))
     with pytest.raises(ConfigurationError, match=r"not made by this package.*index_name.*add_many"):
         new_store()
@@ -109,7 +109,7 @@ def test_a_collection_of_the_dynamiq_package_is_left_alone(server: QdrantServer,
 
 def test_a_later_version_is_refused(server: QdrantServer, new_store: NewStore) -> None:
     with_note = new_store()
-    client = Address(url=server.url).client()
+    client = Address(url=server.url).connect()
     client.set_payload("c", {"version": 2}, models.Filter(must_not=[models.IsEmptyCondition(is_empty={"key": "gone"})]))
     with pytest.raises(BackendError, match="update dynamiq-memory"):
         new_store()
@@ -118,7 +118,7 @@ def test_a_later_version_is_refused(server: QdrantServer, new_store: NewStore) -
 
 
 def test_a_missing_collection_can_be_an_error(server: QdrantServer, new_store: NewStore) -> None:
-    with pytest.raises(ConfigurationError, match="index_name"):
+    with pytest.raises(BackendError, match="does not exist: correct index_name"):
         new_store(create_if_not_exist=False)
     assert server.collections == {}
 
@@ -156,7 +156,7 @@ def test_an_unreachable_server_is_told() -> None:
 
 
 def test_a_client_of_the_callers_stays_open(server: QdrantServer) -> None:
-    for client in (QdrantClient(":memory:"), Address(url=server.url).client()):
+    for client in (QdrantClient(":memory:"), Address(url=server.url).connect()):
         with Qdrant(client, NGrams(), "given") as store:
             store.add(say("kept"))
             assert store.to_url() is None
@@ -291,7 +291,8 @@ store.close()
 
 def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
-    monkeypatch.delitem(sys.modules, "dynamiq_memory.backends.qdrant")
+    for name in [name for name in sys.modules if name.startswith("dynamiq_memory.backends.qdrant")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingDependencyError, match=r"dynamiq-memory\[qdrant\]"):
         import dynamiq_memory.backends.qdrant  # noqa: F401, PLC0415 - importing is the test
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from dynamiq_memory.backends.qdrant import records as points
+from dynamiq_memory.backends.qdrant import records
 from dynamiq_memory.backends.qdrant.client import Address
 from dynamiq_memory.testing import say
 from tests.fakes.qdrant.server import QdrantServer
@@ -21,23 +21,23 @@ TIMES = st.floats(-253_402_300_799.0, 253_402_300_799.0)
 
 @given(TIMES, TIMES)
 def test_the_order_of_times_is_that_of_whole_numbers_exact_as_doubles(first: float, second: float) -> None:
-    earlier, later = sorted([points.order_of(first), points.order_of(second)])
+    earlier, later = sorted([records.order_of(first), records.order_of(second)])
     assert earlier <= later
-    assert (points.order_of(first) <= points.order_of(second)) or first > second
+    assert (records.order_of(first) <= records.order_of(second)) or first > second
     assert int(float(later)) == later
     assert abs(later) < 2**63
 
 
 def test_times_next_to_each_other_keep_their_order() -> None:
     now = 1_763_900_000.123456
-    assert points.order_of(now) <= points.order_of(math.nextafter(now, math.inf))
-    payload = points.payload_of(say("x", timestamp=now), 7, [])
-    assert points.position_of(payload) == (now, 7)
+    assert records.order_of(now) <= records.order_of(math.nextafter(now, math.inf))
+    point = records.point_of(say("x", timestamp=now), 7, [], None)
+    assert records.position_of(point) == (now, 7)
 
 
 def test_labels_tell_types_apart_and_numbers_alike() -> None:
-    assert points.value_label("k", 7) == points.value_label("k", 7.0)
-    assert points.value_label("k", 0.0) == points.value_label("k", -0.0)
+    assert records.value_label("k", 7) == records.value_label("k", 7.0)
+    assert records.value_label("k", 0.0) == records.value_label("k", -0.0)
     different: list[tuple[str, Any]] = [
         ("k", 1),
         ("k", True),
@@ -48,19 +48,19 @@ def test_labels_tell_types_apart_and_numbers_alike() -> None:
         ("k", 2**53 + 1),
         ("k", 0.1),
     ]
-    labels = {points.value_label(key, value) for key, value in different} | {points.key_label("k")}
+    labels = {records.value_label(key, value) for key, value in different} | {records.key_label("k")}
     assert len(labels) == len(different) + 1
 
 
 def test_a_point_has_an_id_of_its_own_for_each_session() -> None:
     places = [("u", "s"), ("u", None), (None, "s"), (None, None), ("us", None), ("u", "s2")]
-    ids = {points.point_id(say("x", id="same", user=user, session=session)) for user, session in places}
+    ids = {records.point_id(say("x", id="same", user=user, session=session)) for user, session in places}
     assert len(ids) == len(places)
-    assert points.point_id(say("x", id="same")) == points.point_id(say("y", id="same"))
+    assert records.point_id(say("x", id="same")) == records.point_id(say("y", id="same"))
 
 
 def test_the_server_refuses_what_a_server_refuses(server: QdrantServer) -> None:
-    client = Address(url=server.url).client()
+    client = Address(url=server.url).connect()
     client.create_collection("x", vectors_config={"dense": models.VectorParams(size=2, distance=models.Distance.DOT)})
     by_user = models.Filter(must=[models.FieldCondition(key="user_id", match=models.MatchValue(value="u"))])
     identity = "00000000-0000-0000-0000-000000000001"

@@ -14,8 +14,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from dynamiq_memory.backends import Qdrant
-from dynamiq_memory.backends.qdrant import reader
-from dynamiq_memory.backends.qdrant import writer
+from dynamiq_memory.backends.qdrant import reader, writer
 from dynamiq_memory.exceptions import (
     BackendConnectionError,
     BackendError,
@@ -177,7 +176,7 @@ def test_what_keeps_failing_is_an_error_of_ours(
 
 def test_a_collection_that_is_deleted_meanwhile(server: QdrantServer, store: Qdrant) -> None:
     server.collections.pop("c").engine.close()
-    with pytest.raises(BackendError, match="not there"):
+    with pytest.raises(BackendError, match="does not exist"):
         store.get_all()
 
 
@@ -276,7 +275,7 @@ def test_what_could_not_be_erased_is_erased_later(
 
     before = points()
     server.faults = lambda request: Broken() if request.path.endswith("/delete") else None
-    with pytest.raises(BackendError, match="not yet erased: delete the same once more, after 20 minutes"):
+    with pytest.raises(BackendError, match="not yet erased: delete the same again after 20 minutes"):
         store.delete(user_id="user-1")
     server.faults = lambda _: None
     assert store.delete(user_id="user-1") == 0
