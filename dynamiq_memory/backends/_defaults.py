@@ -80,6 +80,14 @@ def rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, l
     return [messages[number] for number in ranked]
 
 
+def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> Plan[list[Message]]:  # noqa: B008 - frozen
+    """Read the stored versions of messages that match a filter."""
+    found: list[Message] = []
+    for each in version_filters(messages, filter):
+        found += yield from Read(each)
+    return found
+
+
 def _search(backend: MemoryBackend, search: Search) -> Plan[list[Message]]:
     """BM25 in this process over all that matches the filter, or the most recent of it."""
     found = yield from Read(search.filter, backend.most_ranked)
@@ -100,7 +108,7 @@ def _around(around: Around) -> Plan[list[list[Message]]]:
 def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
     """Write, then delete: without a transaction, a crash can double messages, but never lose any."""
     old = {key_of(message): message for message in (yield from Read(filter))}
-    check_replaced_order((yield from _versions(messages)), messages)
+    check_replaced_order((yield from stored_versions(messages)), messages)
     if messages:
         yield from Write(messages)
     for message in messages:
@@ -111,7 +119,7 @@ def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
 
 def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
     """Read, then write: without a transaction, a message deleted in between may come back."""
-    stored = yield from _versions(messages, filter)
+    stored = yield from stored_versions(messages, filter)
     present = with_stored_version(messages, stored)
     if present:
         yield from Write(present)
@@ -137,10 +145,3 @@ def _sessions(filter: Filter) -> Plan[Any]:
 
 def _is_empty(filter: Filter) -> Plan[bool]:
     return not (yield from Read(filter, 1))
-
-
-def _versions(messages: Sequence[Message], filter: Filter = Filter()) -> Plan[list[Message]]:  # noqa: B008 - frozen
-    found: list[Message] = []
-    for each in version_filters(messages, filter):
-        found += yield from Read(each)
-    return found

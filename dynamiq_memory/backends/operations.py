@@ -10,7 +10,7 @@ Each operation is also a step of a plan: `yield from Read(filter, limit=1)` (see
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -35,24 +35,28 @@ class Operation(Step[T_co], ABC):
     def perform(self, backend: MemoryBackend) -> T_co:
         """Perform the operation by the backend's method for it."""
 
-    def map(self, message: Callable[[Message], Message], filter: Callable[[Filter], Filter]) -> Self:
-        """Return the same operation on other messages and filters, for wrappers that translate both.
+    def translate(self, by_type: Mapping[type, Callable[[Any], Any]]) -> Self:
+        """Return the same operation on other messages, filters or both.
 
         Args:
-            message: Translates each message, anchors included.
-            filter: Translates the filter.
+            by_type: The functions that translate values of these types; anchors are messages, too.
         """
+        return replace(self, **{field.name: translate(getattr(self, field.name), by_type) for field in fields(self)})
 
-        def translated(value: Any) -> Any:
-            if isinstance(value, Message):
-                return message(value)
-            if isinstance(value, Filter):
-                return filter(value)
-            if isinstance(value, list | tuple):
-                return [translated(item) for item in value]
-            return value
 
-        return replace(self, **{field.name: translated(getattr(self, field.name)) for field in fields(self)})
+def translate(value: Any, by_type: Mapping[type, Callable[[Any], Any]]) -> Any:
+    """Translate an argument or a result of an operation; wrappers use this.
+
+    Args:
+        value: A message, a session, a filter, a list of such values (also of lists), or anything else.
+        by_type: The functions that translate values of these types. Values of other types stay as they are.
+    """
+    for kind, function in by_type.items():
+        if isinstance(value, kind):
+            return function(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [translate(item, by_type) for item in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""A memory within a store: all that a key can reach is one of these.
+"""A memory within a store. A request reaches the store only through its memory's partition.
 
-Many memories share a store. The ids of users and sessions are stored behind the id of their memory, and each message
-carries it, so that whatever is asked through a partition is asked of its own memory, by the store's own indexes.
+Many memories share a store. A partition stores user and session ids with the memory's id as a prefix, and marks each
+message with it. Whatever is asked of a partition is thus answered from its own memory, by the store's own indexes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
-from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write
+from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write, translate
 from dynamiq_memory.exceptions import BackendError, InvalidArgumentError
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
@@ -22,23 +22,23 @@ T = TypeVar("T")
 MEMORY_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 
 _MARK = "$memory"
-# A user's own key of this look is stored with one more $.
+# A user's metadata key that looks like the mark is stored with one more "$".
 _LIKE_MARK = re.compile(r"\$+memory")
 _SEPARATOR = "/"
 _SCOPE = (USER_KEY, SESSION_KEY)
 
 
 class OtherUserError(InvalidArgumentError):
-    """A message or a filter names a user whom the partition is not for."""
+    """A message or a filter names a user other than the partition's."""
 
 
 class Partition(MemoryBackend):
     """One memory of a store, or one user's part of it, as a backend of its own.
 
-    Closing it closes nothing: the store is everybody's.
+    Closing it does not close the store, which other partitions share.
 
     Args:
-        store: Where the messages live.
+        store: The store that holds the messages.
         memory_id: The memory's id; None if the whole store is the memory.
         user_id: Only this user's messages; None for all.
     """
@@ -51,7 +51,6 @@ class Partition(MemoryBackend):
         self.memory_id = memory_id
         self.user_id = user_id
         self._store = store
-        self._prefix = "" if memory_id is None else memory_id + _SEPARATOR
 
     @property
     def capabilities(self) -> Capabilities:
@@ -59,50 +58,54 @@ class Partition(MemoryBackend):
         return self._store.capabilities
 
     def check_user(self, user_id: str | None) -> None:
-        """Check that a user is the one whom this is for.
+        """Check that a user is the partition's.
 
         Raises:
-            OtherUserError: It is another, or nobody.
+            OtherUserError: It is another user, or None.
         """
         if self.user_id is not None and user_id != self.user_id:
             raise OtherUserError(f"this key is for one user, and not for user_id={user_id!r}")
 
-    def check_filter(self, where: Filter) -> None:
-        """Check that a filter asks for nobody else than the user whom this is for.
+    def check_filter(self, filter: Filter) -> None:
+        """Check that a filter names no user other than the partition's.
 
         Raises:
-            OtherUserError: It names another.
+            OtherUserError: It names another user.
         """
-        for user_id in where.scope(USER_KEY) or ():
+        for user_id in filter.scope(USER_KEY) or ():
             self.check_user(user_id)
 
-    # Every operation passes here, whatever it is: there is no way around the translation.
+    # Every operation is translated here: none can bypass it.
 
     def _perform(self, operation: Operation[T]) -> T:
-        result: T = self._decoded(self._store.execute(self._encoded(operation)))
-        return result
+        return self._decoded(self._store.execute(self._encoded(operation)))
 
     async def _aperform(self, operation: Operation[T]) -> T:
-        result: T = self._decoded(await self._store.aexecute(self._encoded(operation)))
-        return result
-
-    # --- into the store --------------------------------------------------------------------------------------
+        return self._decoded(await self._store.aexecute(self._encoded(operation)))
 
     def _encoded(self, operation: Operation[T]) -> Operation[T]:
         if not isinstance(operation, Write | FilteredOperation):
-            raise TypeError(f"{type(operation).__name__} has no filter, and would reach beyond this memory")
-        return operation.map(self._encode_message, self._encode_filter)
+            raise TypeError(f"{type(operation).__name__} has no filter, so it would reach beyond this memory")
+        return operation.translate({Message: self._encode_message, Filter: self._encode_filter})
+
+    def _decoded(self, result: T) -> T:
+        if self.memory_id is None:
+            return result
+        decoded: T = translate(result, {Message: self._decode_message, Session: self._decode_session})
+        return decoded
+
+    # --- into the store --------------------------------------------------------------------------------------
 
     def _encode_message(self, message: Message) -> Message:
         self.check_user(message.user_id)
-        metadata = message.metadata
+        metadata = dict(message.metadata)
         if self.memory_id is not None:
-            metadata = {_escaped(key): value for key, value in metadata.items()}
-            metadata |= {key: self._stored(message.metadata.get(key)) for key in _SCOPE} | {_MARK: self.memory_id}
-        return message.model_copy(update={"metadata": dict(metadata)})
+            metadata = {_escape(key): value for key, value in metadata.items()}
+            metadata |= {key: self._encode_id(message.metadata.get(key)) for key in _SCOPE} | {_MARK: self.memory_id}
+        return message.model_copy(update={"metadata": metadata})
 
-    def _encode_filter(self, where: Filter) -> Filter:
-        conditions = where.conditions
+    def _encode_filter(self, filter: Filter) -> Filter:
+        conditions = filter.conditions
         if self.user_id is not None:
             conditions = (*conditions, OneOf(USER_KEY, (self.user_id,)))
         if self.memory_id is None:
@@ -114,59 +117,47 @@ class Partition(MemoryBackend):
 
     def _encode_condition(self, condition: Condition) -> Condition:
         if condition.key not in _SCOPE:
-            return replace(condition, key=_escaped(condition.key))
+            return replace(condition, key=_escape(condition.key))
         if isinstance(condition, Absent):
-            return OneOf(condition.key, (self._stored(None),))
+            return OneOf(condition.key, (self._encode_id(None),))
         if isinstance(condition, OneOf):
-            return OneOf(condition.key, tuple(self._stored(str(value)) for value in condition.values))
+            return OneOf(condition.key, tuple(self._encode_id(str(value)) for value in condition.values))
         raise TypeError(f"a range of {condition.key}")
 
-    def _stored(self, value: str | None) -> str:
-        """An id as it is stored; that of nobody is the memory's own, which has no separator."""
-        return str(self.memory_id) if value is None else self._prefix + value
+    def _encode_id(self, value: str | None) -> str:
+        """Return the stored form of an id: the memory's id alone, without a separator, for None."""
+        return str(self.memory_id) if value is None else f"{self.memory_id}{_SEPARATOR}{value}"
 
     # --- out of the store ------------------------------------------------------------------------------------
 
-    def _decoded(self, result: Any) -> Any:
-        if isinstance(result, list):
-            return [self._decoded(item) for item in result]
-        if isinstance(result, Message):
-            return self._decode_message(result)
-        if isinstance(result, Session):
-            return replace(result, user_id=self._own(result.user_id), session_id=self._own(result.session_id))
-        return result
-
     def _decode_message(self, message: Message) -> Message:
-        if self.memory_id is None:
-            return message
-        metadata = {_unescaped(key): value for key, value in message.metadata.items() if key != _MARK}
-        scope = {key: self._own(message.metadata.get(key)) for key in _SCOPE}
-        for key, value in scope.items():
-            if value is None:
-                del metadata[key]
-            else:
-                metadata[key] = value
-        return message.model_copy(update={"metadata": metadata})
+        metadata = {_unescape(key): value for key, value in message.metadata.items() if key != _MARK}
+        metadata |= {key: self._decode_id(metadata.get(key)) for key in _SCOPE}
+        present = {key: value for key, value in metadata.items() if value is not None or key not in _SCOPE}
+        return message.model_copy(update={"metadata": present})
 
-    def _own(self, stored: str | None) -> str | None:
-        if self.memory_id is None:
-            return stored
+    def _decode_session(self, session: Session) -> Session:
+        user_id, session_id = self._decode_id(session.user_id), self._decode_id(session.session_id)
+        return replace(session, user_id=user_id, session_id=session_id)
+
+    def _decode_id(self, stored: str | None) -> str | None:
         if stored == self.memory_id:
             return None
-        if stored is None or not stored.startswith(self._prefix):
+        memory_id, _, value = (stored or "").partition(_SEPARATOR)
+        if memory_id != self.memory_id:
             raise BackendError("the store answered with a message of another memory")
-        return stored.removeprefix(self._prefix)
+        return value
 
 
 def of_user(filters: Mapping[str, Any] | None, user_id: str | None, session_id: str | None) -> dict[str, Any]:
-    """A filter with the ids that a request names beside it."""
-    named = {USER_KEY: user_id, SESSION_KEY: session_id}
-    return dict(filters or {}) | {key: value for key, value in named.items() if value is not None}
+    """Return a filter with the ids that a request names beside it."""
+    ids = {USER_KEY: user_id, SESSION_KEY: session_id}
+    return dict(filters or {}) | {key: value for key, value in ids.items() if value is not None}
 
 
-def _escaped(key: str) -> str:
+def _escape(key: str) -> str:
     return f"${key}" if _LIKE_MARK.fullmatch(key) else key
 
 
-def _unescaped(key: str) -> str:
+def _unescape(key: str) -> str:
     return key[1:] if _LIKE_MARK.fullmatch(key) else key
