@@ -1,32 +1,24 @@
-"""Sending requests: connections, retries, errors."""
+"""The HTTP clients of a backend: connecting, retrying, reading responses."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from dynamiq_memory.backends.dynamiq.requests import Exchange, Request, Work
-from dynamiq_memory.exceptions import (
-    BackendAuthenticationError,
-    BackendConnectionError,
-    BackendError,
-    ConfigurationError,
-    DynamiqMemoryError,
-    FilterError,
-    InvalidArgumentError,
-    MessageError,
-    MessageTooLargeError,
-    PartialWriteError,
-)
+from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory.backends._loops import ClientPerLoop
+from dynamiq_memory.backends._urls import check_server
+from dynamiq_memory.backends.dynamiq import errors
+from dynamiq_memory.backends.dynamiq.requests import Request
+from dynamiq_memory.connections import plain
+from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
 T = TypeVar("T")
 
@@ -34,143 +26,96 @@ _METHODS = ("GET", "POST", "DELETE")
 _STATUSES = (429, 502, 503, 504)
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 30.0
-_LONGEST_TEXT = 500
 _CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-# What reading an answer raises that is of another form than expected.
-_MISREAD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-# What our own service says by `type`.
-_KINDS: dict[str, type[DynamiqMemoryError]] = {
-    "FilterError": FilterError,
-    "InvalidArgumentError": InvalidArgumentError,
-    "MessageError": MessageError,
-    "MessageTooLargeError": MessageTooLargeError,
-    "BodyTooLarge": MessageTooLargeError,
-}
+# Raised by reading JSON that does not have the expected form; MessageError is a ValueError.
+_UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
-class Transport:
-    """Sends requests about one memory: by one client for all threads, and one for each event loop.
+class Client:
+    """Sends requests about one memory, by one client for all threads and one for each event loop.
 
     Args:
-        url: The server's base URL.
-        headers: What goes with each request, the key among them.
-        secret: What must show in no error.
+        connection: An object with `url`, `api_key` and `headers`.
         memory_id: The memory.
-        timeout: Seconds to wait for a connection, and for each part of an answer.
-        retries: How often a request is sent again.
+        timeout: Seconds to wait for a connection, and for each part of a response.
+        retries: Maximum number of times that a request is sent again.
+
+    Attributes:
+        url: The server's base URL.
+        secret: The API key, or None.
+        headers: The connection's headers, with the key.
+
+    Raises:
+        ConfigurationError: The connection is not one, or a part of it cannot be used.
     """
 
-    def __init__(
-        self, url: str, headers: Mapping[str, str], secret: str | None, memory_id: str, timeout: float, retries: int
-    ) -> None:
-        """Nothing is opened yet."""
-        self.url = url.rstrip("/")
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
-        self._secret = secret
+    def __init__(self, connection: Any, memory_id: str, timeout: float, retries: int) -> None:
+        """Open no connection yet."""
+        self.url = _url_of(connection)
+        self.secret = plain(connection.api_key) or None
+        self.headers = _headers_of(connection, self.secret)
         self._base = f"{self.url}/v1/memories/{quote(memory_id, safe='')}"
         self._timeout = timeout
-        waits: dict[str, Any] = {
-            "backoff_factor": _FIRST_WAIT,
-            "max_backoff_wait": _LONGEST_WAIT,
-            "allowed_methods": _METHODS,
-        }
-        # An answer is whole, or it has broken off: its body is read where it is sent again.
-        again = partial(Retry, total=retries, status_forcelist=_STATUSES, **waits)
-        self._retry, self._aretry = again(validate_response=_whole), again(validate_response=_awhole)
-        # What may have been done already is sent again only if it has surely not been.
-        self._retry_unsent = Retry(
+        again = partial(
+            Retry,
             total=retries,
-            status_forcelist=(429,),
-            retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout),
-            **waits,
+            backoff_factor=_FIRST_WAIT,
+            max_backoff_wait=_LONGEST_WAIT,
+            allowed_methods=_METHODS,
+        )
+        # The body is read where a request can still be sent again, since connections also break off within one.
+        self._retry = again(status_forcelist=_STATUSES, validate_response=_read_body)
+        self._aretry = again(status_forcelist=_STATUSES, validate_response=_aread_body)
+        # A request that may not be repeated is sent again only if the server has not carried it out.
+        self._retry_unsent = again(
+            status_forcelist=(429,), retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout)
         )
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None]]] = {}
+        self._clients: ClientPerLoop[httpx.AsyncClient] = ClientPerLoop(
+            lambda: httpx.AsyncClient(**self._options(httpx.AsyncHTTPTransport)), httpx.AsyncClient.aclose
+        )
 
-    def run(self, exchange: Exchange[T]) -> T:
-        """Carry out an exchange."""
-        step, result, answered = exchange.send, None, False
-        while True:
-            try:
-                request = self._next(step, result, answered=answered)
-            except StopIteration as done:
-                return cast("T", done.value)
-            step, result, answered = exchange.send, None, True
-            try:
-                result = request.do() if isinstance(request, Work) else self._send(request)
-            except DynamiqMemoryError as error:
-                step, result = exchange.throw, error
+    def send(self, request: Request[T]) -> T:
+        """Send a request and return its result.
 
-    async def arun(self, exchange: Exchange[T], in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> T:
-        """Carry out an exchange asynchronously.
-
-        Args:
-            exchange: The exchange.
-            in_thread: Does what takes a while.
+        Raises:
+            BackendError: The server cannot be reached, or responds with an error or with JSON of another form.
         """
-        step, result, answered = exchange.send, None, False
-        while True:
-            try:
-                request = self._next(step, result, answered=answered)
-            except StopIteration as done:
-                return cast("T", done.value)
-            step, result, answered = exchange.send, None, True
-            try:
-                result = await (in_thread(request.do) if isinstance(request, Work) else self._asend(request))
-            except DynamiqMemoryError as error:
-                step, result = exchange.throw, error
+        with self._lock:
+            client = self._client = self._client or httpx.Client(**self._options(httpx.HTTPTransport))
+        try:
+            response = client.send(self._http_request(client, request, self._retry))
+        except errors.CLIENT_ERRORS as error:
+            raise errors.from_client(error, self.url, self.secret, self._timeout) from error
+        return self._result(request, response)
+
+    async def asend(self, request: Request[T]) -> T:
+        """Send a request and return its result; see `send`."""
+        client = await self._clients.get()
+        try:
+            response = await client.send(self._http_request(client, request, self._aretry))
+        except errors.CLIENT_ERRORS as error:
+            raise errors.from_client(error, self.url, self.secret, self._timeout) from error
+        return self._result(request, response)
 
     def close(self) -> None:
-        """Close all connections; those of another thread's running event loop as soon as it comes to it."""
+        """Close all connections; those of another thread's event loop as soon as that loop can."""
         with self._lock:
             client, self._client = self._client, None
-            clients, self._clients = self._clients, {}
         if client is not None:
             client.close()
-        for loop, (_, closing) in clients.items():
-            if loop.is_running():
-                loop.call_soon_threadsafe(_end, closing)
-            # Else the loop closes them when it ends.
+        self._clients.close()
 
-    async def aclose_here(self) -> None:
-        """Close the connections of the event loop that is running."""
-        with self._lock:
-            _, closing = self._clients.pop(asyncio.get_running_loop(), (None, None))
-        if closing is not None:
-            await closing.aclose()
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._clients.aclose()
 
-    def _send(self, request: Request) -> Any:
-        client = self._client
-        if client is None:
-            with self._lock:
-                client = self._client = self._client or httpx.Client(**self._options(httpx.HTTPTransport))
-        try:
-            return self._result(request, client.send(self._built(client, request, self._retry)))
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            self._unreachable(error)
-
-    async def _asend(self, request: Request) -> Any:
-        client = await self._client_of_this_loop()
-        try:
-            return self._result(request, await client.send(self._built(client, request, self._aretry)))
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            self._unreachable(error)
-
-    async def _client_of_this_loop(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            known = self._clients.get(loop)
-            if known is not None:
-                return known[0]
-            for other in [other for other in self._clients if other.is_closed()]:
-                del self._clients[other]
-            client = httpx.AsyncClient(**self._options(httpx.AsyncHTTPTransport))
-            closing = _closing(client)
-            self._clients[loop] = (client, closing)
-        # From here on the loop knows of the generator, and ends it before it closes itself (asyncio.run does this).
-        await anext(closing)
-        return client
+    def abandon(self) -> None:
+        """Forget all connections in a forked child: they are the parent's."""
+        keep_inherited(self._client, *self._clients.abandon())
+        self._lock = threading.Lock()
+        self._client = None
 
     def _options(self, kind: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport]) -> dict[str, Any]:
         parts = urlsplit(self.url)
@@ -179,17 +124,19 @@ class Transport:
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         try:
-            # Reading the certificates takes tens of milliseconds, and without TLS they are of no use.
+            # Loading certificates takes tens of milliseconds; without TLS they are not needed.
             transport = kind(verify=parts.scheme == "https", limits=_CONNECTIONS, proxy=proxy or None)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"the proxy that the environment names cannot be used: {error}") from error
         return {
             "transport": RetryTransport(transport=transport, retry=self._retry),
-            "headers": self._headers,
+            "headers": {"Content-Type": "application/json", "Accept": "application/json", **self.headers},
             "timeout": self._timeout,
         }
 
-    def _built(self, client: httpx.Client | httpx.AsyncClient, request: Request, retry: Retry) -> httpx.Request:
+    def _http_request(
+        self, client: httpx.Client | httpx.AsyncClient, request: Request[Any], retry: Retry
+    ) -> httpx.Request:
         content = None
         if request.body is not None:
             content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -202,79 +149,53 @@ class Transport:
             extensions={"retry": retry if request.repeatable else self._retry_unsent},
         )
 
-    def _result(self, request: Request, response: httpx.Response) -> Any:
-        if response.status_code >= 300 and response.status_code not in request.accept:
-            raise self._error(response)
-        if not response.content:
-            return None
+    def _result(self, request: Request[T], response: httpx.Response) -> T:
+        accepted = response.status_code in request.accept
+        if response.status_code >= 300 and not accepted:
+            raise errors.from_response(response, self.url, self.secret)
         try:
-            return response.json()
+            answer = response.json() if response.content else None
         except (ValueError, RecursionError):
-            if response.status_code in request.accept:
-                return None
-            raise BackendError(
-                f"{self.url} answered {response.status_code} without JSON: is this the address of its API?"
-            ) from None
-
-    def _error(self, response: httpx.Response) -> DynamiqMemoryError:
+            if not accepted:
+                raise self._unexpected(f"{response.status_code} without JSON") from None
+            answer = None
         try:
-            told = response.json()
-        except (ValueError, RecursionError):
-            told = None
-        told = told if isinstance(told, dict) else {}
-        detail = told.get("detail") or told.get("message") or told.get("error") or response.text
-        shown = self._without_secret(str(detail))[:_LONGEST_TEXT]
-        text = f"{self.url} answered {response.status_code} {response.reason_phrase}: {shown}"
-        if response.status_code == 404 and not told.get("type"):
-            text += " (nothing there speaks this API: check the URL, DYNAMIQ_URL and memory_id)"
-        if response.status_code in (401, 403):
-            return BackendAuthenticationError(f"{text} (check the API key, and which memory and user it is for)")
-        if told.get("type") == "PartialWriteError":
-            return PartialWriteError(text, [str(each) for each in told.get("stored_ids") or ()])
-        kind = _KINDS.get(str(told.get("type")), MessageTooLargeError if response.status_code == 413 else BackendError)
-        return kind(text)
+            return request.read(answer)
+        except _UNREADABLE as error:
+            raise self._unexpected(f"with JSON of another form ({type(error).__name__}: {error})") from error
 
-    def _next(self, step: Callable[[Any], Any], result: Any, *, answered: bool) -> Any:
-        """Go on with an exchange; what cannot read an answer is told as the answer's fault."""
-        try:
-            return step(result)
-        except _MISREAD as error:
-            if not answered or isinstance(error, DynamiqMemoryError):
-                raise
-            raise BackendError(
-                f"{self.url} answered with JSON of another form than this API's: is this the address of its API?"
-            ) from error
-
-    def _unreachable(self, error: Exception) -> NoReturn:
-        what = self._without_secret(str(error)) or type(error).__name__
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            raise BackendConnectionError(f"{self.url} did not answer within {self._timeout:g} s: {what}") from error
-        raise BackendConnectionError(f"{self.url} cannot be reached: {what}") from error
-
-    def _without_secret(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+    def _unexpected(self, response: str) -> BackendError:
+        return BackendError(f"{self.url} answered {response}: is this the address of its API?")
 
 
-def _whole(response: httpx.Response) -> None:
+def _url_of(connection: Any) -> str:
+    if not all(hasattr(connection, name) for name in ("url", "api_key", "headers")):
+        raise ConfigurationError(
+            "connection must be a dynamiq_memory.connections.Dynamiq, or an object with url, api_key and headers, not "
+            f"a {type(connection).__name__}"
+        )
+    url = connection.url
+    if isinstance(url, str) and ("@" in url or "?" in url or "#" in url):
+        raise ConfigurationError("url must not contain a password or a token: give the api_key, or headers")
+    check_server(url, f"url={url!r}")
+    return str(url).rstrip("/")
+
+
+def _headers_of(connection: Any, key: str | None) -> dict[str, str]:
+    headers = {"User-Agent": "dynamiq-memory"}
+    headers |= {str(name): str(value) for name, value in dict(connection.headers or {}).items()}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            source = "api_key" if key and name == "Authorization" else f"the header {name!r}"
+            raise ConfigurationError(f"{source} contains a character that a header cannot contain")
+    return headers
+
+
+def _read_body(response: httpx.Response) -> None:
     response.read()
 
 
-async def _awhole(response: httpx.Response) -> None:
+async def _aread_body(response: httpx.Response) -> None:
     await response.aread()
-
-
-async def _closing(client: httpx.AsyncClient) -> AsyncGenerator[None]:
-    """Close a client when the generator is closed."""
-    try:
-        yield
-    finally:
-        await client.aclose()
-
-
-_ending: set[asyncio.Task[None]] = set()
-
-
-def _end(closing: AsyncGenerator[None]) -> None:
-    task = asyncio.get_running_loop().create_task(cast("Any", closing.aclose()))
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)

@@ -121,6 +121,25 @@ def test_what_others_wrote_is_read(server: Platform, memory: Dynamiq) -> None:
     assert contents(memory.search("string", {"k": 1})) == ["a string"]
 
 
+def test_what_others_wrote_has_its_own_time(server: Platform, memory: Dynamiq) -> None:
+    data = {"role": "user", "content": "theirs"}
+    times: list[dict[str, Any]] = [
+        {"metadata": {"timestamp": 5.0}},
+        {"created_at": "1970-01-01T00:00:07Z"},
+        {"created_at": "not a time"},
+        {"created_at": None},
+    ]
+    for each in times:
+        server.post("m", {**SCOPE, "type": "message", "data": data})
+        server.items[-1] |= each
+    memory.add_many([say("ours", timestamp=6.0), say("ours", timestamp=8.0)])
+    found = memory.get_all()
+    assert [message.timestamp for message in found[:4]] == [5.0, 6.0, 7.0, 8.0]
+    assert [message.id for message in found[4:]] == ["item-2", "item-3"]
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS, limit=2) as by_pages:
+        assert contents(by_pages.get_all()) == ["theirs", "ours", "theirs", "ours", "theirs", "theirs"]
+
+
 def test_copied_metadata_does_not_make_another_message_the_same(server: Platform, memory: Dynamiq) -> None:
     memory.add(say("ours"))
     stolen = server.items[0]["metadata"]

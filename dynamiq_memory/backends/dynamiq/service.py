@@ -1,0 +1,188 @@
+"""Operations on the service of this package (`dynamiq-memory serve`), each as requests for the service to perform."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
+
+from dynamiq_memory.backends._batches import batched
+from dynamiq_memory.backends.base import Capabilities
+from dynamiq_memory.backends.dynamiq.requests import Request, no_result
+from dynamiq_memory.backends.operations import (
+    Around,
+    Count,
+    Delete,
+    Operation,
+    Read,
+    Replace,
+    Search,
+    Sessions,
+    Take,
+    Update,
+    Write,
+)
+from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.exceptions import BackendError, MessageTooLargeError
+from dynamiq_memory.filters import Filter, to_mapping
+from dynamiq_memory.messages import Message, Session, views
+from dynamiq_memory.wire import from_item, readable, to_anchor, to_item
+
+T = TypeVar("T")
+
+# Bytes for the rest of a request's body, beside the items.
+_ENVELOPE = 1000
+_MOST_ANCHORS = 100
+
+
+class Service:
+    """Plans for the service.
+
+    Args:
+        description: The service's description of itself.
+
+    Attributes:
+        capabilities: What the service's store can do.
+        user_id: The only user that the key is for; None for all users.
+
+    Raises:
+        KeyError, TypeError: The description is not one.
+    """
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        """Read the limits."""
+        limits, capabilities = description["limits"], dict(description["capabilities"])
+        self._max_body: int = limits["max_body_bytes"]
+        self._max_page: int = limits["max_page_size"]
+        self._max_results: int = limits["max_results"]
+        largest = capabilities.pop("max_message_bytes")
+        self.capabilities = Capabilities(
+            max_message_bytes=self._max_body if largest is None else min(largest, self._max_body),
+            **{name: capabilities[name] for name in ("keyword", "vector", "ttl", "transactions")},
+        )
+        self.user_id: str | None = description.get("user_id")
+
+    def plan(self, operation: Operation[Any]) -> Plan[Any] | None:
+        """Return the plan of an operation, or None if its default plan is right."""
+        match operation:
+            case Read():
+                return self._read(operation)
+            case Search():
+                return self._search(operation)
+            case Around():
+                return self._around(operation)
+        request = self._request(operation)
+        return None if request is None else iter(request)
+
+    def _request(self, operation: Operation[Any]) -> Request[Any] | None:
+        """Return the request that performs an operation, if one does."""
+        match operation:
+            case Write(messages):
+                return self._with_items("/items", no_result, {}, messages)
+            case Replace(filter, messages):
+                # A repetition would also replace what others have stored since the first time.
+                return self._with_items("/items/replace", no_result, _body(filter), messages, repeatable=False)
+            case Update(filter, messages):
+                return self._with_items("/items/update", _messages, _body(filter), messages, repeatable=False)
+            case Delete(filter):
+                return Request("POST", "/items/delete", itemgetter("deleted"), body=_body(filter), repeatable=False)
+            case Take(filter):
+                return Request("POST", "/items/take", _messages, body=_body(filter), repeatable=False)
+            case Count(filter):
+                return Request("POST", "/items/count", itemgetter("count"), body=_body(filter))
+            case Sessions(filter):
+                return Request("POST", "/sessions/query", _sessions, body=_body(filter))
+        return None
+
+    def _read(self, read: Read) -> Plan[list[Message]]:
+        before, after = read.before, read.after
+        found: list[Message] = []
+        while True:
+            size = self._max_page if read.limit is None else min(self._max_page, read.limit - len(found))
+            body = {**_body(read.filter), "limit": size}
+            if before is not None:
+                body["before"] = to_anchor(before)
+            if after is not None:
+                body["after"] = to_anchor(after)
+            page = yield from Request("POST", "/items/query", _page, body=body)
+            found += page.messages
+            if not page.has_more or not page.messages or len(found) == read.limit:
+                return found if after is not None else found[::-1]
+            if after is not None:
+                after = found[-1]
+            else:
+                before = found[-1]
+
+    def _search(self, search: Search) -> Plan[list[Message]]:
+        """Rank by the service's store, with the service's tokenizer."""
+        limit = None if search.limit is None or search.limit > self._max_results else search.limit
+        body = {**_body(search.filter), "query": readable(search.query), "limit": limit}
+        page = yield from Request("POST", "/search", _page, body=body)
+        if limit is None and page.has_more:
+            raise BackendError(
+                f"more than {self._max_results:,} messages match, the maximum number that the service returns: give a "
+                "lower limit"
+            )
+        return page.messages
+
+    def _around(self, around: Around) -> Plan[list[list[Message]]]:
+        before, after = min(around.before, self._max_results), min(around.after, self._max_results)
+        if before + after + 1 > self._max_results:
+            before = after = (self._max_results - 1) // 2
+        at_once = max(1, min(_MOST_ANCHORS, self._max_results // (before + after + 1)))
+        windows: list[list[Message]] = []
+        for anchors in batched(around.anchors, at_once):
+            body = {**_body(around.filter), "anchors": [to_anchor(each) for each in anchors]}
+            body |= {"before": before, "after": after}
+            windows += yield from Request("POST", "/items/around", _windows, body=body)
+        return windows
+
+    def _with_items(
+        self,
+        path: str,
+        read: Callable[[Any], T],
+        body: Mapping[str, Any],
+        messages: Sequence[Message],
+        *,
+        repeatable: bool = True,
+    ) -> Request[T]:
+        body = {**body, "items": [to_item(message) for message in messages]}
+        size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > self._max_body - _ENVELOPE:
+            raise MessageTooLargeError(
+                f"{len(messages)} messages take {size:,} bytes, and the service accepts {self._max_body:,} in one "
+                "request: store fewer at once"
+            )
+        return Request("POST", path, read, body=body, repeatable=repeatable)
+
+
+class _Page(NamedTuple):
+    messages: list[Message]
+    has_more: bool
+
+
+def _body(filter: Filter) -> dict[str, Any]:
+    return {"filters": to_mapping(filter)}
+
+
+def _page(answer: Any) -> _Page:
+    return _Page(_messages(answer), answer["has_more"])
+
+
+def _messages(answer: Any) -> list[Message]:
+    messages = []
+    for item in answer["data"]:
+        message = from_item(item)
+        if item.get("score") is not None:
+            message.score = item["score"]
+        messages.append(message)
+    return views(messages)
+
+
+def _windows(answer: Any) -> list[list[Message]]:
+    return [views(map(from_item, window)) for window in answer["data"]]
+
+
+def _sessions(answer: Any) -> list[Session]:
+    return [Session(**session) for session in answer["data"]]
