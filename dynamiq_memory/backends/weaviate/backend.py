@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
-from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
+from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
+from dynamiq_memory.backends._threads import Threads
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.operations import (
@@ -32,10 +30,8 @@ from dynamiq_memory.backends.operations import (
 )
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
-from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, MissingDependencyError
-from dynamiq_memory.messages import Message, views
-from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
-from dynamiq_memory.ranking.tokenizer import signature_of
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.ranking import BM25, Tokenize
 
 try:
     import weaviate
@@ -44,58 +40,63 @@ except ImportError as error:
         "the Weaviate backend needs weaviate-client: pip install 'dynamiq-memory[weaviate]'"
     ) from error
 
-from weaviate.classes.query import Filter as Native
+from weaviate.classes.query import Filter as ServerFilter
 
-from dynamiq_memory.backends.weaviate.client import Clients, check_grpc, settings_of
+from dynamiq_memory.backends.weaviate import requests
+from dynamiq_memory.backends.weaviate.client import Clients, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
-from dynamiq_memory.backends.weaviate.filters import MESSAGE, is_fact
+from dynamiq_memory.backends.weaviate.objects import Objects
 from dynamiq_memory.backends.weaviate.reader import Reader
-from dynamiq_memory.backends.weaviate.records import DIMENSION
-from dynamiq_memory.backends.weaviate.schema import collection_name as checked_name
-from dynamiq_memory.backends.weaviate.schema import consistency_level as checked_level
-from dynamiq_memory.backends.weaviate.schema import open_collection
-from dynamiq_memory.backends.weaviate.schema import tenant_name as checked_tenant
+from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
+from dynamiq_memory.backends.weaviate.schema import (
+    DIMENSION,
+    checked_collection,
+    checked_level,
+    checked_tenant,
+    open_collection,
+)
 from dynamiq_memory.backends.weaviate.search import Searcher
-from dynamiq_memory.backends.weaviate.steps import AtOnce
 from dynamiq_memory.backends.weaviate.writer import Writer
 
+T = TypeVar("T")
+
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-# What a server that does not tell its limit takes in one message of gRPC, and what else goes into one.
+# The size of a gRPC message that a server accepts if it does not report its limit, and what else a message contains.
 _GRPC_BYTES = 10 * 1024 * 1024
 _GRPC_MARGIN = 256 * 1024
-_AT_ONCE = 8
-# Older ones count by GraphQL, into whose text the client would write filters.
+# Older servers count by GraphQL, and the client would write filters into its text.
 _OLDEST_SERVER = (1, 29)
 
 
 class Weaviate(PlannedBackend):
-    """Keeps messages in a collection of a Weaviate server, an object each, for any number of processes and machines.
+    """Stores messages in a collection of a Weaviate server, an object each, for many processes and machines.
 
-    Searches by words and by meaning at once. Filters are looked up in the server's index. Asynchronous methods use the
-    client's asynchronous side, on one event loop of the backend's own.
+    Searches by words and by meaning at once, and looks up filters in the server's index. Asynchronous methods use an
+    asynchronous client, on an event loop in a thread of its own.
 
     Args:
         connection: A `dynamiq_memory.connections.Weaviate` (or an object with its attributes), a URL such as
-            "http://localhost:8080", or a connected `weaviate.WeaviateClient`, which stays the caller's: asynchronous
-            methods then use it in a thread pool. By default, what the environment says.
-        embedder: What turns texts into vectors: one of `dynamiq_memory.embedders`, an `Embeddings` of LangChain, a
+            "http://localhost:8080", or a connected `weaviate.WeaviateClient` owned by the caller: asynchronous methods
+            then use it in a thread pool. By default, the settings come from the environment.
+        embedder: Converts texts to vectors: one of `dynamiq_memory.embedders`, an `Embeddings` of LangChain, a
             `BaseEmbedding` of LlamaIndex, an embedder of dynamiq. Without one, messages are ranked by words alone.
-        collection_name: The collection; its first letter becomes a capital, as the service wants it.
-        create_if_not_exist: Whether to create the collection (and the tenant) if there is none; else that is an error.
-        alpha: How much meaning counts against words, from 0 (words alone) to 1 (meaning alone).
-        tenant_name: The tenant whose messages these are, in a collection that has tenants; None for one without.
-        consistency_level: How many replicas must take or give an answer: "ONE", "QUORUM" or "ALL".
-        max_results: How many results the server gives at once, its QUERY_MAXIMUM_RESULTS.
-        max_message_bytes: The largest message taken, in bytes of its JSON; 16 MiB by default, and less where the
+        collection_name: The collection; its first letter is capitalised, as the server requires.
+        create_if_not_exist: Whether to create the collection and the tenant if they do not exist. If False, a missing
+            one is an error.
+        alpha: The weight of meaning against words, from 0 (words alone) to 1 (meaning alone).
+        tenant_name: The tenant that the messages belong to; None for a collection without tenants.
+        consistency_level: How many replicas must acknowledge a write or answer a read: "ONE", "QUORUM" or "ALL".
+        max_results: Maximum number of results that the server returns at once, its QUERY_MAXIMUM_RESULTS.
+        max_message_bytes: The largest message accepted, in bytes of its JSON. Defaults to 16 MiB, or less if the
             server's GRPC_MAX_MESSAGE_SIZE is small.
-        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+        tokenizer: Splits a text into the terms of keyword ranking; English words by default.
         bm25: The parameters of keyword ranking.
 
     Raises:
-        ConfigurationError: An argument is wrong, or the collection is of another kind.
+        ConfigurationError: An argument is wrong, or the collection was not created by this package.
         BackendConnectionError: The server cannot be reached.
-        BackendAuthenticationError: It refuses the key.
-        BackendError: The collection is not there, and is not to be created.
+        BackendAuthenticationError: The server refuses the key.
+        BackendError: The collection does not exist, and must not be created.
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
@@ -116,122 +117,88 @@ class Weaviate(PlannedBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and create the collection."""
-        self.collection_name = checked_name(collection_name)
+        self.collection_name = checked_collection(collection_name)
         self.tenant_name = checked_tenant(tenant_name)
         self._level = checked_level(consistency_level)
-        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 <= alpha <= 1:
-            raise ConfigurationError(f"alpha must be from 0 (words alone) to 1 (meaning alone), not {alpha!r}")
-        for name, number, least in (("max_results", max_results, 10), ("max_message_bytes", max_message_bytes, 1)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                raise ConfigurationError(f"{name} must be a whole number of {least} or more, not {number!r}")
-        if isinstance(connection, weaviate.WeaviateAsyncClient):
-            raise ConfigurationError(
-                "give a weaviate.WeaviateClient, not an asynchronous one, which only one event loop can use; with a "
-                "connection instead of a client, asynchronous methods have an asynchronous client of their own"
-            )
-        self._clients: Clients | None = None
-        self._fan: ThreadPoolExecutor | None = None
-        self._fan_lock = threading.Lock()
+        alpha = check_share("alpha", alpha)
+        check_whole_number("max_results", max_results, 10)
+        check_whole_number("max_message_bytes", max_message_bytes)
+        client = _checked_client(connection)
+        self._server = server_of(connection) if client is None else None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self._given = connection if isinstance(connection, weaviate.WeaviateClient) else None
-        place = ""
-        if self._given is None:
-            settings = settings_of(connection)
-            self._clients = Clients(settings)
-            weakref.finalize(self, self._clients.close)
-            place = f" at {settings.address}"
-        elif not self._given.is_connected():
-            raise ConfigurationError("the Weaviate client is not connected: call its connect() first")
         tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
-        self._where = f"Weaviate collection {self.collection_name!r}{tenant}{place}"
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=self._where)
-        self._dimension_read = False
-        self.alpha = float(alpha) if self._embedder is not None else 0.0
-        self._forked = False
-        self._model: str | None = None
-        self._own_embedder: Any = None
+        address = "" if self._server is None else f" at {self._server.address}"
+        self._location = f"Weaviate collection {self.collection_name!r}{tenant}{address}"
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=self._location)
+        self.alpha = 0.0 if embedder is None else alpha
+        self._helpers = Threads("dynamiq-memory-Weaviate")
+        self._clients = Clients(self._server, client, self._location)
+        weakref.finalize(self, self._clients.close)
         try:
-            largest = self._open(create=create_if_not_exist)
-        except self.driver_errors as error:
+            max_bytes = self._open(create=create_if_not_exist)
+        except BaseException as error:
             self.close()
-            raise self._translate(error) from error
-        except BaseException:
-            self.close()
+            if isinstance(error, DRIVER_ERRORS):
+                raise translated(error, self._location) from error
             raise
-        self.max_message_bytes = min(max_message_bytes, largest // 2)
-        self._reader = Reader(max_results)
-        self._writer = Writer(self._reader, self.tokenizer, self._where, largest)
-        self._searcher = Searcher(self._reader, self.tokenizer, self.bm25, self.alpha, max_results)
+        self.max_message_bytes = min(max_message_bytes, max_bytes // 2)
+        objects = Objects(max_results, self._location)
+        self._reader = Reader(objects)
+        self._writer = Writer(objects, self.tokenizer, max_bytes)
+        self._searcher = Searcher(objects, self.tokenizer, self.bm25, self.alpha)
 
     @classmethod
     def from_url(cls, url: str) -> Weaviate:
         """Make a backend for `weaviate://host:8080/Collection?grpc_port=50051`.
 
         Args:
-            url: The URL; port 443, also where none is given, means TLS. Its query may set `grpc_host`, `grpc_port`,
-                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha`,
-                `consistency_level`, and `embedder`: a model of OpenAI's, whose key and URL the environment gives.
-                Weaviate's key does not belong in it: the environment gives it.
+            url: The URL. Port 443, which is the default, means TLS. Its query may set `grpc_host`, `grpc_port`,
+                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha`, `consistency_level`, and
+                `embedder`: an OpenAI model, whose key and URL the environment sets. Weaviate's key does not belong in
+                the URL: the environment sets it.
 
         Raises:
-            ConfigurationError: It is no such URL, or an option is wrong.
+            ConfigurationError: It is not such a URL, or an option is wrong.
         """
         parsed = urlsplit(url)
         name = unquote(parsed.path.strip("/"))
         if parsed.scheme != "weaviate" or not parsed.hostname or "/" in name or "@" in parsed.netloc:
             raise ConfigurationError(
-                "the URL is none of Weaviate: write weaviate://host:8080/Collection?grpc_port=50051, without a key, "
-                "which the environment gives"
+                "the URL is not one of Weaviate: write weaviate://host:8080/Collection?grpc_port=50051, without the "
+                "key, which the environment sets"
             )
-        readers: Readers = {
-            "grpc_host": str,
-            "grpc_port": int,
-            "secure": yes_or_no,
-            "create_if_not_exist": yes_or_no,
-            "tenant_name": str,
-            "alpha": float,
-            "consistency_level": str,
-            "embedder": str,
-        }
-        options = options_in(parsed.query, "weaviate", readers)
+        options = options_in(parsed.query, "weaviate", _READERS)
         try:
             port = parsed.port or 443
         except ValueError:
             raise ConfigurationError("the port in the URL is wrong") from None
         secure = options.pop("secure", port == 443)
-        where = {key: options.pop(key) for key in ("grpc_host", "grpc_port") if key in options}
         address = f"{'https' if secure else 'http'}://{parsed.hostname}:{port}"
+        grpc = {key: options.pop(key) for key in ("grpc_host", "grpc_port") if key in options}
         if name:
             options["collection_name"] = name
-        model = options.pop("embedder", None)
-        if model is not None:
-            from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
-
-            options["embedder"] = OpenAIDocumentEmbedder(model)
-        backend = cls(WeaviateConnection(url=address, **where), **options)
-        backend._model = model
-        backend._own_embedder = options.get("embedder")
+        embedder = embedder_of_url(options.pop("embedder", None))
+        backend = cls(WeaviateConnection(url=address, **grpc), embedder, **options)
+        backend._embedder_of_url = embedder
         return backend
 
     def to_url(self) -> str | None:
-        """The URL of the collection; None if the client, the embedder or the ranking is the caller's."""
-        standard = signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
-        own_embedder = self._embedder is None or self._model is not None
-        if self._clients is None or not standard or not own_embedder:
+        """The URL of the collection; None if a URL cannot describe the client, the embedder or the ranking."""
+        server = self._server
+        if server is None or not self._fits_in_a_url:
             return None
-        settings = self._clients.settings
         options = {
-            "secure": str(settings.http_secure).lower(),
-            "grpc_host": settings.grpc_host,
-            "grpc_port": str(settings.grpc_port),
+            "secure": str(server.http_secure).lower(),
+            "grpc_host": server.grpc_host,
+            "grpc_port": str(server.grpc_port),
             "create_if_not_exist": "false",
             "consistency_level": self._level.value,
         }
-        if self._model is not None:
-            options |= {"embedder": self._model, "alpha": str(self.alpha)}
+        if self._embedder_of_url is not None:
+            options |= {"embedder": self._embedder_of_url.model, "alpha": str(self.alpha)}
         if self.tenant_name is not None:
             options["tenant_name"] = self.tenant_name
-        return f"weaviate://{settings.http_host}:{settings.http_port}/{self.collection_name}?{urlencode(options)}"
+        return f"weaviate://{server.http_host}:{server.http_port}/{self.collection_name}?{urlencode(options)}"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -245,7 +212,7 @@ class Weaviate(PlannedBackend):
             "tenant_name": self.tenant_name,
             "alpha": self.alpha,
             "consistency_level": self._level.value,
-            "url": None if self._clients is None else self._clients.settings.address,
+            "url": None if self._server is None else self._server.address,
         }
 
     def __repr__(self) -> str:
@@ -254,153 +221,128 @@ class Weaviate(PlannedBackend):
 
     # --- operations ------------------------------------------------------------------------------------------
 
-    @property
-    def _is_asynchronous(self) -> bool:
-        return self._clients is not None
-
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: C901, PLR0911 - a table of the operations
         match operation:
             case Write(messages):
-                return self._writer.write(messages)
+                return self._with_dimension(self._writer.write(messages))
             case Read(filter, limit, before, after):
-                return _viewed(self._reader.messages(filter, limit, before, after))
+                return self._reader.read(filter, limit, before, after)
             case Search(filter, query, limit):
-                return _viewed(self._searcher.search(query, filter, limit))
+                return self._with_dimension(self._searcher.search(filter, query, limit))
             case Around(filter, anchors, before_count, after_count):
-                return _windows(anchors, self._reader.around(anchors, before_count, after_count, filter))
+                return self._reader.around(anchors, before_count, after_count, filter)
             case Delete(filter):
                 return self._writer.delete(filter)
             case Replace(filter, messages):
-                return self._writer.replace(filter, messages)
+                return self._with_dimension(self._writer.replace(filter, messages))
             case Update(filter, messages):
-                return self._writer.update(filter, messages)
+                return self._with_dimension(self._writer.update(filter, messages))
             case Take(filter):
-                return _viewed(self._writer.take(filter))
+                return self._writer.take(filter)
             case Count(filter):
                 return self._reader.count(filter)
             case Sessions(filter):
                 return self._reader.sessions(filter)
             case IsEmpty(filter) if not filter.conditions:
-                return self._plan_empty()
+                return self._reader.is_empty()
         return super()._plan(operation)
 
-    def _plan_empty(self) -> Plan[bool]:
-        reply = yield partial(_any, filters=is_fact(MESSAGE))
-        return not reply.objects
+    def _with_dimension(self, plan: Plan[T]) -> Plan[T]:
+        """Carry out a plan that embeds, after reading the dimension of the stored vectors if it is not known yet."""
+        if self._embedder is not None and self._embedder.dimension is None:
+            rows = yield from requests.fetch(ServerFilter.by_property(DIMENSION).greater_than(0), 1, [DIMENSION])
+            if rows:
+                self._embedder.expect(int(rows[0].properties[DIMENSION]))
+        return (yield from plan)
 
-    def _plan_dimension(self) -> Plan[int | None]:
-        """How long the stored vectors are; None if there are none."""
-        reply = yield partial(_any, filters=Native.by_property(DIMENSION).greater_than(0))
-        return reply.objects[0].properties[DIMENSION] if reply.objects else None
-
-    # --- steps -----------------------------------------------------------------------------------------------
+    @property
+    def _is_asynchronous(self) -> bool:
+        return self._server is not None
 
     def _step(self, step: Any) -> Any:
-        if isinstance(step, AtOnce):
-            if len(step.plans) == 1:
-                return [self._run(step.plans[0])]
-            return list(self._helpers().map(self._run, step.plans))
-        if isinstance(step, Embed | EmbedQuery) and self._embedder is not None and not self._dimension_read:
-            self._expect(self._run(self._plan_dimension()))
-        return super()._step(step)
+        if not isinstance(step, AtOnce):
+            return super()._step(step)
+        if len(step.plans) == 1:
+            return [self._run(step.plans[0])]
+        return self._helpers.map(self._run, step.plans)
 
     async def _astep(self, step: Any) -> Any:
-        if isinstance(step, AtOnce):
-            found = await asyncio.gather(*map(self._arun, step.plans), return_exceptions=True)
-            for each in found:
-                if isinstance(each, BaseException):
-                    raise each
-            return found
-        if isinstance(step, Embed | EmbedQuery) and self._embedder is not None and not self._dimension_read:
-            self._expect(await self._arun(self._plan_dimension()))
-        return await super()._astep(step)
+        if not isinstance(step, AtOnce):
+            return await super()._astep(step)
+        results = await asyncio.gather(*map(self._arun, step.plans), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
 
-    def _ask(self, request: Any) -> Any:
-        return request(self._collection(self._client()))
+    def _ask(self, request: Request[T]) -> T:
+        return request.send(self._collection(self._clients.client()))
 
-    async def _aask(self, request: Any) -> Any:
-        if self._clients is None:
-            raise AssertionError("a given client is used in threads")
-        return await self._clients.run(lambda client: request(self._collection(client)))
-
-    def _expect(self, dimension: int | None) -> None:
-        if self._embedder is not None and dimension is not None:
-            self._embedder.expect(dimension)
-        self._dimension_read = dimension is not None
-
-    def _helpers(self) -> ThreadPoolExecutor:
-        with self._fan_lock:
-            if self._fan is None:
-                self._fan = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dynamiq-memory-Weaviate")
-            return self._fan
-
-    # --- the clients -----------------------------------------------------------------------------------------
-
-    def _open(self, *, create: bool) -> int:
-        client = self._client()
-        if self._clients is not None:
-            check_grpc(self._clients.settings)
-        meta = client.get_meta()
-        version = re.match(r"(\d+)\.(\d+)", str(meta.get("version", "")))
-        if version is None or (int(version[1]), int(version[2])) < _OLDEST_SERVER:
-            raise ConfigurationError(f"{self._where}: the server is Weaviate {meta.get('version')}; use 1.29 or newer")
-        open_collection(client, self.collection_name, self.tenant_name, self._where, self.bm25, create=create)
-        return int(meta.get("grpcMaxMessageSize") or _GRPC_BYTES) - _GRPC_MARGIN
-
-    def _client(self) -> weaviate.WeaviateClient:
-        if self._clients is not None:
-            return self._clients.sync()
-        if self._forked or self._given is None:
-            raise BackendError(
-                f"{self._where}: the client was made before this process was forked, and shares its connections with "
-                "the parent. Connect a new one in this process, or give a connection instead of a client"
-            )
-        return self._given
+    async def _aask(self, request: Request[Any]) -> Any:
+        return await self._clients.run(lambda client: request.send(self._collection(client)))
 
     def _collection(self, client: Any) -> Any:
         collection = client.collections.use(self.collection_name).with_consistency_level(self._level)
         return collection if self.tenant_name is None else collection.with_tenant(self.tenant_name)
 
-    def _close(self) -> None:
-        if self._own_embedder is not None:
-            self._own_embedder.close()
-        if self._fan is not None:
-            self._fan.shutdown(wait=True)
-        if self._clients is not None:
-            self._clients.close()
-
     def _translate(self, error: Exception) -> DynamiqMemoryError:
-        return translated(error, self._where)
+        return translated(error, self._location)
+
+    # --- opening, closing, forks -----------------------------------------------------------------------------
+
+    def _open(self, *, create: bool) -> int:
+        """Check the server, open the collection, and return the largest object that the server takes."""
+        client = self._clients.client()
+        meta = client.get_meta()
+        version = re.match(r"(\d+)\.(\d+)", str(meta.get("version", "")))
+        if version is None or (int(version[1]), int(version[2])) < _OLDEST_SERVER:
+            raise ConfigurationError(
+                f"{self._location}: the server is Weaviate {meta.get('version')}; use 1.29 or newer"
+            )
+        open_collection(client, self.collection_name, self.tenant_name, self._location, self.bm25, create=create)
+        return int(meta.get("grpcMaxMessageSize") or _GRPC_BYTES) - _GRPC_MARGIN
+
+    def _close(self) -> None:
+        super()._close()
+        self._helpers.shut_down()
+        self._clients.close()
 
     def _before_fork(self) -> None:
         super()._before_fork()
-        if self._clients is not None:
-            self._clients.before_fork()
+        self._clients.before_fork()
 
     def _after_fork_in_parent(self) -> None:
         super()._after_fork_in_parent()
-        if self._clients is not None:
-            self._clients.after_fork_in_parent()
+        self._clients.after_fork_in_parent()
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._fan, self._fan_lock = None, threading.Lock()
-        self._forked = True
-        if self._clients is not None:
-            self._clients.abandon()
-        self._writer.renew_lock()
+        self._helpers.renew()
+        self._clients.after_fork()
+        self._writer.after_fork()
 
 
-def _viewed(plan: Plan[list[Message]]) -> Plan[list[Message]]:
-    return views((yield from plan))
+_READERS: Readers = {
+    "grpc_host": str,
+    "grpc_port": int,
+    "secure": yes_or_no,
+    "create_if_not_exist": yes_or_no,
+    "tenant_name": str,
+    "alpha": float,
+    "consistency_level": str,
+    "embedder": str,
+}
 
 
-def _windows(
-    anchors: Sequence[Message], plan: Plan[list[tuple[list[Message], list[Message]]]]
-) -> Plan[list[list[Message]]]:
-    sides = yield from plan
-    return [[*views(earlier), anchor, *views(later)] for anchor, (earlier, later) in zip(anchors, sides, strict=True)]
-
-
-def _any(collection: Any, *, filters: Any) -> Any:
-    return collection.query.fetch_objects(filters=filters, limit=1, return_properties=[DIMENSION], return_metadata=[])
+def _checked_client(connection: Any) -> weaviate.WeaviateClient | None:
+    """Return the connection if it is a client owned by the caller."""
+    if isinstance(connection, weaviate.WeaviateAsyncClient):
+        raise ConfigurationError(
+            "give a weaviate.WeaviateClient, not an asynchronous one, which only one event loop can use; with a "
+            "connection instead of a client, asynchronous methods make an asynchronous client"
+        )
+    if not isinstance(connection, weaviate.WeaviateClient):
+        return None
+    if not connection.is_connected():
+        raise ConfigurationError("the Weaviate client is not connected: call its connect() first")
+    return connection

@@ -1,13 +1,13 @@
-"""Where the server is, and the clients of it: one for synchronous callers, one for all event loops."""
+"""Connecting: where the server is, and a synchronous and an asynchronous client of it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
@@ -17,36 +17,39 @@ from weaviate.config import GrpcConfig
 from weaviate.connect import ConnectionParams
 from weaviate.exceptions import WeaviateGRPCUnavailableError
 
+from dynamiq_memory.backends._forks import keep_inherited
 from dynamiq_memory.backends._urls import check_server
-from dynamiq_memory.backends.weaviate.errors import status_of
+from dynamiq_memory.backends.weaviate.errors import grpc_status
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.connections import plain
-from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError
+
+T = TypeVar("T")
 
 _ATTRIBUTES = ("deployment_type", "api_key", "url", "http_host", "http_port", "grpc_host", "grpc_port")
+_TIMEOUTS = ("timeout_init", "timeout_query", "timeout_insert")
 _CLOUD_PORT = 443
 _LOCAL_GRPC_PORT = 50051
-# Seconds to wait for requests that are under way when the asynchronous client is closed.
+# With the process's pool, a forked child would use its parent's connections.
+_CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+# Seconds to wait for running requests when the asynchronous client is closed.
 _PATIENCE = 10.0
-
-# What a forked child has of its parent's clients: collecting them would end connections that the parent uses.
-_inherited: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Where a server is, and how to talk to it.
+class Server:
+    """A server and the settings of its clients.
 
     Attributes:
         http_host: The host of REST.
-        http_port: Its port.
-        http_secure: Whether over TLS.
+        http_port: The port of REST.
+        http_secure: Whether REST uses TLS.
         grpc_host: The host of gRPC.
-        grpc_port: Its port.
-        grpc_secure: Whether over TLS.
+        grpc_port: The port of gRPC.
+        grpc_secure: Whether gRPC uses TLS.
         api_key: The key, or None.
-        timeout_init: Seconds to wait for the server when it is opened.
-        timeout_query: Seconds to wait for an answer.
+        timeout_init: Seconds to wait for the server when connecting.
+        timeout_query: Seconds to wait for a response.
         timeout_insert: Seconds to wait for a write.
     """
 
@@ -63,19 +66,81 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """Where REST is."""
+        """The URL of REST."""
         return f"{'https' if self.http_secure else 'http'}://{self.http_host}:{self.http_port}"
 
+    def client(self) -> weaviate.WeaviateClient:
+        """Make a client, connected by REST and gRPC.
 
-def settings_of(connection: Any) -> Settings:
-    """Read what was given as a connection.
+        Raises:
+            WeaviateBaseError: The server cannot be reached, or refuses the key.
+        """
+        client = weaviate.WeaviateClient(**self._arguments)
+        try:
+            client.connect()
+            self._check_grpc()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def async_client(self) -> weaviate.WeaviateAsyncClient:
+        """Make a connected asynchronous client."""
+        client = weaviate.WeaviateAsyncClient(**self._arguments)
+        try:
+            await client.connect()
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "connection_params": ConnectionParams.from_params(
+                http_host=self.http_host,
+                http_port=self.http_port,
+                http_secure=self.http_secure,
+                grpc_host=self.grpc_host,
+                grpc_port=self.grpc_port,
+                grpc_secure=self.grpc_secure,
+            ),
+            "auth_client_secret": None if self.api_key is None else Auth.api_key(self.api_key),
+            "additional_config": AdditionalConfig(
+                timeout=Timeout(init=self.timeout_init, query=self.timeout_query, insert=self.timeout_insert),
+                grpc_config=GrpcConfig(channel_options=_CHANNEL_OPTIONS),
+            ),
+            # The client's checks would also ask the package registry for its newest version.
+            "skip_init_checks": True,
+        }
+
+    def _check_grpc(self) -> None:
+        """Wait for gRPC: the client would repeat its first request for a minute before it fails."""
+        target = f"{self.grpc_host}:{self.grpc_port}"
+        if self.grpc_secure:
+            channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), _CHANNEL_OPTIONS)
+        else:
+            channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS)
+        try:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            check(b"", timeout=self.timeout_init, wait_for_ready=True)
+        except grpc.RpcError as error:
+            # Any other error is the server's, and the first request reports it better.
+            if grpc_status(error) in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}:
+                raise WeaviateGRPCUnavailableError("", (self.grpc_host, self.grpc_port)) from error
+        finally:
+            channel.close()
+
+
+def server_of(connection: Any) -> Server:
+    """Read the server and the settings from a connection.
 
     Args:
-        connection: A `dynamiq_memory.connections.Weaviate` or an object with its attributes, a URL, or None for what
-            the environment says.
+        connection: A `dynamiq_memory.connections.Weaviate` or an object with its attributes, a URL, or None for the
+            settings of the environment.
 
     Raises:
-        ConfigurationError: It is none of these, or says too little.
+        ConfigurationError: It is something else, or does not name a server.
     """
     if connection is None:
         connection = WeaviateConnection()
@@ -86,48 +151,45 @@ def settings_of(connection: Any) -> Settings:
             "connection must be a dynamiq_memory.connections.Weaviate, a URL such as http://localhost:8080, or a "
             f"weaviate.WeaviateClient, not {connection!r:.80}"
         )
-    common: dict[str, Any] = {
-        name: getattr(connection, name)
-        for name in ("timeout_init", "timeout_query", "timeout_insert")
-        if getattr(connection, name, None) is not None
-    }
-    common["api_key"] = plain(connection.api_key) or None
+    timeouts = {name: getattr(connection, name, None) for name in _TIMEOUTS}
+    settings: dict[str, Any] = {name: seconds for name, seconds in timeouts.items() if seconds is not None}
+    settings["api_key"] = plain(connection.api_key) or None
     kind = str(getattr(connection.deployment_type, "value", connection.deployment_type))
-    url = connection.url
-    if url and not (kind == "custom" and connection.http_host):
-        return _of_url(connection, url, common)
+    if connection.url and not (kind == "custom" and connection.http_host):
+        return _server_at(connection, connection.url, settings)
     if not connection.http_host:
         raise ConfigurationError(
             "where is Weaviate? Set WEAVIATE_URL, or WEAVIATE_HTTP_HOST, or give Weaviate(url=…) or "
             "Weaviate(http_host=…)"
         )
-    secure = getattr(connection, "http_secure", None)
+    http_secure = getattr(connection, "http_secure", None)
+    http_secure = True if http_secure is None else http_secure
     grpc_secure = getattr(connection, "grpc_secure", None)
-    return Settings(
+    return Server(
         connection.http_host,
         int(connection.http_port or _CLOUD_PORT),
-        True if secure is None else secure,
+        http_secure,
         connection.grpc_host or connection.http_host,
         int(connection.grpc_port or _LOCAL_GRPC_PORT),
-        (True if secure is None else secure) if grpc_secure is None else grpc_secure,
-        **common,
+        http_secure if grpc_secure is None else grpc_secure,
+        **settings,
     )
 
 
-def _of_url(connection: Any, url: str, common: dict[str, Any]) -> Settings:
+def _server_at(connection: Any, url: str, settings: dict[str, Any]) -> Server:
     url = url if "://" in url else f"https://{url}"
     check_server(url, "the URL of Weaviate")
     parsed = urlsplit(url)
     if parsed.username or parsed.password:
-        raise ConfigurationError("the URL of Weaviate has no place for a password: give the api_key")
+        raise ConfigurationError("the URL of Weaviate must not contain a password: give the api_key")
     secure = parsed.scheme == "https"
     host = parsed.hostname or ""
     port = parsed.port or (_CLOUD_PORT if secure else 80)
-    if secure and port == _CLOUD_PORT:  # Weaviate Cloud has gRPC on a host of its own
+    if secure and port == _CLOUD_PORT:
         grpc_host, grpc_port = _cloud_grpc_host(host), _CLOUD_PORT
     else:
         grpc_host, grpc_port = host, int(connection.grpc_port or _LOCAL_GRPC_PORT)
-    return Settings(host, port, secure, connection.grpc_host or grpc_host, grpc_port, secure, **common)
+    return Server(host, port, secure, connection.grpc_host or grpc_host, grpc_port, secure, **settings)
 
 
 def _cloud_grpc_host(host: str) -> str:
@@ -137,166 +199,121 @@ def _cloud_grpc_host(host: str) -> str:
     return f"grpc-{host}"
 
 
-def _arguments(settings: Settings) -> dict[str, Any]:
-    return {
-        "connection_params": ConnectionParams.from_params(
-            http_host=settings.http_host,
-            http_port=settings.http_port,
-            http_secure=settings.http_secure,
-            grpc_host=settings.grpc_host,
-            grpc_port=settings.grpc_port,
-            grpc_secure=settings.grpc_secure,
-        ),
-        "auth_client_secret": None if settings.api_key is None else Auth.api_key(settings.api_key),
-        "additional_config": AdditionalConfig(
-            timeout=Timeout(init=settings.timeout_init, query=settings.timeout_query, insert=settings.timeout_insert),
-            # Else a forked child gets a connection of its parent's from the pool of the process.
-            grpc_config=GrpcConfig(channel_options=[("grpc.use_local_subchannel_pool", 1)]),
-        ),
-        # The client's checks would also ask the package registry for its newest version.
-        "skip_init_checks": True,
-    }
+class ClientThread:
+    """An asynchronous client, on an event loop in a thread of its own. Callers' loops wait for its results.
 
+    A client for each event loop of the callers, as in other stores, would not survive a fork: gRPC hangs in a child
+    whose parent had an asynchronous channel open when it forked. So the client is closed before every fork, which its
+    event loop must do. A thread that forks cannot wait for an event loop that it runs itself; it can wait for this one.
 
-def check_grpc(settings: Settings) -> None:
-    """Wait for the server's gRPC.
-
-    The client tries a request for a minute before it says that it cannot be reached.
-
-    Raises:
-        WeaviateGRPCUnavailableError: It cannot be reached.
-    """
-    target = f"{settings.grpc_host}:{settings.grpc_port}"
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channel = (
-        grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        if settings.grpc_secure
-        else grpc.insecure_channel(target, options)
-    )
-    try:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        check(b"", timeout=settings.timeout_init, wait_for_ready=True)
-    except grpc.RpcError as error:
-        # Any other answer is one of the server's, which says more when it is asked for something.
-        if status_of(error) in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}:
-            raise WeaviateGRPCUnavailableError("", (settings.grpc_host, settings.grpc_port)) from error
-    finally:
-        channel.close()
-
-
-class Loop:
-    """An event loop in a thread of its own.
-
-    An asynchronous client belongs to one loop. Callers have many, one after the other or at once, and end them without
-    a word; so the client has its own, and theirs wait for it.
+    Args:
+        server: The server, to which the first request connects.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
         """Start the thread."""
+        self._server = server
+        self._client: weaviate.WeaviateAsyncClient | None = None
+        self._connecting = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dynamiq-memory-Weaviate", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Do work on the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def submit(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[T]]) -> Future[T]:
+        """Start work with the client; cancelling the future cancels the work."""
+        return asyncio.run_coroutine_threadsafe(self._work(work), self._loop)
 
-    def end(self, last: Coroutine[Any, Any, Any]) -> None:
-        """Wait a while for what is under way, do a last piece of work, and end the thread."""
-        self.submit(self._finish(last)).result()
+    def close(self) -> None:
+        """Wait some seconds for running work, close the client, and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _finish(self, last: Coroutine[Any, Any, Any]) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            _, slow = await asyncio.wait(others, timeout=_PATIENCE)
+    async def _work(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[T]]) -> T:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._server.async_client()
+        return await work(self._client)
+
+    async def _finish(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        if running:
+            _, slow = await asyncio.wait(running, timeout=_PATIENCE)
             for task in slow:
                 task.cancel()
-        await last
+        if self._client is not None:
+            await self._client.close()
 
 
 class Clients:
-    """Makes clients of a server when they are first needed, and anew in a forked child.
+    """The clients of a backend: made when they are first needed, and again in a forked child.
 
     Args:
-        settings: Where the server is.
+        server: The server; None with a client owned by the caller.
+        client: A client owned by the caller, which stays open; None to make clients of the server.
+        location: The collection, for errors.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Open nothing."""
-        self.settings = settings
+    def __init__(self, server: Server | None, client: weaviate.WeaviateClient | None, location: str) -> None:
+        """Connect to nothing yet."""
+        self._server = server
+        self._client = client
+        self._location = location
+        self._thread: ClientThread | None = None
         self._lock = threading.Lock()
-        self._sync: weaviate.WeaviateClient | None = None
-        self._loop: Loop | None = None
-        self._async: weaviate.WeaviateAsyncClient | None = None
-        self._connecting: asyncio.Lock | None = None
 
-    def sync(self) -> weaviate.WeaviateClient:
-        """The client for synchronous callers."""
-        with self._lock:
-            if self._sync is None:
-                made = weaviate.WeaviateClient(**_arguments(self.settings))
-                try:
-                    made.connect()
-                except BaseException:
-                    made.close()
-                    raise
-                self._sync = made
-            return self._sync
+    def client(self) -> weaviate.WeaviateClient:
+        """The client for synchronous callers.
 
-    async def run(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[Any]]) -> Any:
-        """Work with the client for asynchronous callers; what cancels the caller cancels the work."""
+        Raises:
+            BackendError: The client owned by the caller was made before this process was forked.
+        """
         with self._lock:
-            if self._loop is None:
-                self._loop = Loop()
-            started = self._loop.submit(self._work(work))
+            if self._client is None:
+                if self._server is None:
+                    raise BackendError(
+                        f"{self._location}: the client was made before this process was forked, and shares its "
+                        "connections with the parent. Connect a new one in this process, or give a connection instead "
+                        "of a client"
+                    )
+                self._client = self._server.client()
+            return self._client
+
+    async def run(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[T]]) -> T:
+        """Do work with the client for asynchronous callers; cancelling the caller cancels the work."""
+        if self._server is None:
+            raise AssertionError("a client owned by the caller is used in threads")
+        with self._lock:
+            if self._thread is None:
+                self._thread = ClientThread(self._server)
+            started = self._thread.submit(work)
         return await asyncio.wrap_future(started)
 
     def close(self) -> None:
-        """Close both."""
+        """Close the clients that were made here."""
         with self._lock:
-            sync, self._sync = self._sync, None
-            self._end_loop()
-        if sync is not None:
-            sync.close()
+            self._close_thread()
+            if self._server is not None and self._client is not None:
+                self._client.close()
+                self._client = None
 
     def before_fork(self) -> None:
-        """Close the asynchronous one: a child cannot use gRPC while its parent's asynchronous side is open."""
+        """Close the asynchronous client (see `ClientThread`), and let nobody connect during the fork."""
         self._lock.acquire()
-        self._end_loop()
+        self._close_thread()
 
     def after_fork_in_parent(self) -> None:
-        """Let asynchronous callers go on, with a new client."""
+        """Allow connecting again."""
         self._lock.release()
 
-    def abandon(self) -> None:
-        """Forget the parent's client without a word to the server, in a forked child."""
-        _inherited.append(self._sync)
-        self._sync = None
+    def after_fork(self) -> None:
+        """Forget the parent's client in a forked child, without closing its connections."""
         self._lock = threading.Lock()
+        keep_inherited(self._client)
+        self._client = None
 
-    async def _work(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[Any]]) -> Any:
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
-            if self._async is None:
-                made = weaviate.WeaviateAsyncClient(**_arguments(self.settings))
-                try:
-                    await made.connect()
-                except BaseException:
-                    await made.close()
-                    raise
-                self._async = made
-        return await work(self._async)
-
-    def _end_loop(self) -> None:
-        if self._loop is not None:
-            loop, self._loop = self._loop, None
-            loop.end(self._close_asynchronous())
-
-    async def _close_asynchronous(self) -> None:
-        made, self._async, self._connecting = self._async, None, None
-        if made is not None:
-            await made.close()
+    def _close_thread(self) -> None:
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.close()

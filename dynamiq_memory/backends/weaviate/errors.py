@@ -1,4 +1,4 @@
-"""What the errors of Weaviate and its client mean."""
+"""The meaning of errors of Weaviate and its client."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _LENGTHS = re.compile(r"(?:vector with length|lengths don't match:?) (\d+)\D+(\d
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    # The client raises its own errors within the handlers of others, whose status it does not keep.
+    # The client raises its own errors while it handles others, and does not keep their status.
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def status_of(error: BaseException) -> grpc.StatusCode | None:
-    """The status of gRPC behind an error, if there is one."""
+def grpc_status(error: BaseException) -> grpc.StatusCode | None:
+    """The status of gRPC that caused an error, if there is one."""
     for each in _causes(error):
         if isinstance(each, grpc.RpcError) and hasattr(each, "code"):
             status: grpc.StatusCode = each.code()
@@ -48,8 +48,7 @@ def status_of(error: BaseException) -> grpc.StatusCode | None:
     return None
 
 
-def http_status_of(error: BaseException) -> int | None:
-    """The status of HTTP behind an error, if there is one."""
+def _http_status(error: BaseException) -> int | None:
     for each in _causes(error):
         if isinstance(each, client.UnexpectedStatusCodeError):
             return each.status_code
@@ -57,56 +56,60 @@ def http_status_of(error: BaseException) -> int | None:
 
 
 def is_too_large(error: BaseException) -> bool:
-    """Whether what was to be sent exceeds the limit of gRPC."""
-    return status_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    """Whether a message exceeds the size limit of gRPC."""
+    return grpc_status(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def said_by(error: Exception) -> str:
-    """What the server said, in one line."""
+def _text_of(error: Exception) -> str:
     if isinstance(error, grpc.RpcError) and hasattr(error, "details"):
         return str(error.details())
     text = " ".join(str(getattr(error, "message", None) or error).split())
     return f"{text[:500]} …" if len(text) > 500 else text
 
 
-def lengths_in(text: str) -> tuple[int, int] | None:
-    """The two lengths of vectors that a refusal names."""
-    found = _LENGTHS.search(text)
-    return None if found is None else (int(found[1]), int(found[2]))
+def names_lengths(text: str) -> bool:
+    """Whether the server refused a vector for its length."""
+    return _LENGTHS.search(text) is not None
 
 
-def translated(error: Exception, where: str) -> DynamiqMemoryError:
-    """Turn an error of the client's into one of ours.
+def translated(error: Exception, location: str) -> DynamiqMemoryError:
+    """Turn an error of the client into ours.
 
     Args:
-        error: The client's.
-        where: The collection and its server, without secrets.
+        error: The client's error.
+        location: The collection and its server, without secrets.
     """
-    said, status, http_status = said_by(error), status_of(error), http_status_of(error)
+    text, status, http_status = _text_of(error), grpc_status(error), _http_status(error)
     if isinstance(error, _REFUSED) or status in _CREDENTIALS or http_status in {401, 403}:
         return BackendAuthenticationError(
-            f"{where} refuses the key or lacks a permission ({said}): set WEAVIATE_API_KEY, or give Weaviate(api_key=…)"
+            f"{location} refuses the key or lacks a permission ({text}): set WEAVIATE_API_KEY, or give "
+            "Weaviate(api_key=…)"
         )
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return BackendError(
-            f"{where}: more than the server sends or takes at once ({said}): raise GRPC_MAX_MESSAGE_SIZE"
+            f"{location}: more than the server sends or takes at once ({text}): raise GRPC_MAX_MESSAGE_SIZE"
         )
     if status in _UNAVAILABLE or any(isinstance(each, _UNREACHABLE) for each in _causes(error)):
         return BackendConnectionError(
-            f"{where} cannot be reached ({said}): check the host, the ports of HTTP and gRPC, and the network"
+            f"{location} cannot be reached ({text}): check the host, the ports of HTTP and gRPC, and the network"
         )
-    if lengths_in(said) is not None:
-        return wrong_length(said, where)
-    if "tenant not found" in said or "tenant not active" in said:
-        return BackendError(f"{where}: the tenant is not there, or not active ({said})")
-    if "could not find class" in said:
-        return BackendError(f"{where} is gone ({said}): open it again with create_if_not_exist=True")
-    return BackendError(f"{where}: {said}")
+    if names_lengths(text):
+        return wrong_length(text, location)
+    if "tenant not found" in text or "tenant not active" in text:
+        return BackendError(f"{location}: the tenant does not exist, or is not active ({text})")
+    if "could not find class" in text:
+        return BackendError(f"{location} is gone ({text}): open it again with create_if_not_exist=True")
+    return BackendError(f"{location}: {text}")
 
 
-def wrong_length(said: str, where: str) -> ConfigurationError:
-    """The error for a vector of another length than those that are stored."""
+def wrong_length(text: str, location: str) -> ConfigurationError:
+    """The error for a vector whose length differs from that of the stored ones.
+
+    Args:
+        text: What the server says.
+        location: The collection and its server, without secrets.
+    """
     return ConfigurationError(
-        f"{where} has vectors of another length than the embedder gives ({said}): use the embedder that the messages "
+        f"{location} has vectors of another length than the embedder's ({text}): use the embedder that the messages "
         "were stored with, or another collection_name"
     )

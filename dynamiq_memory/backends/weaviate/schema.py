@@ -1,4 +1,4 @@
-"""The collection: its definition, and whether an existing one is of this kind."""
+"""The collection: its properties and vector, and the checks that an existing one has them."""
 
 from __future__ import annotations
 
@@ -17,60 +17,68 @@ from weaviate.classes.config import (
 )
 from weaviate.exceptions import UnexpectedStatusCodeError
 
-from dynamiq_memory.backends.weaviate.filters import ARRIVAL, FACTS, TIMESTAMP
-from dynamiq_memory.backends.weaviate.records import BODY, DIMENSION, LENGTH, TERMS, VECTOR
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.ranking import BM25
 
-# https://docs.weaviate.io/weaviate/config-refs/collections: names are those of GraphQL.
+BODY = "body"
+FACTS = "facts"
+TERMS = "terms"
+LENGTH = "length"
+TIMESTAMP = "timestamp"
+ARRIVAL = "arrival"
+DIMENSION = "dimension"
+VECTOR = "default"
+POSITION = (TIMESTAMP, ARRIVAL)
+
+# https://docs.weaviate.io/weaviate/config-refs/collections: names follow GraphQL's rules.
 _COLLECTION = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LEVELS = tuple(level.value for level in ConsistencyLevel)
 
 
-def collection_name(given: object) -> str:
-    """Check a collection's name; the service wants it to begin with a capital, so it does.
+def checked_collection(name: object) -> str:
+    """Check a collection's name and capitalise its first letter, as the server does.
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: It is not a valid name.
     """
-    if not isinstance(given, str) or not _COLLECTION.fullmatch(given):
+    if not isinstance(name, str) or not _COLLECTION.fullmatch(name):
         raise ConfigurationError(
-            f"collection_name={given!r} cannot be used: give up to 255 letters, digits and underscores, a letter first"
+            f"collection_name={name!r} cannot be used: give up to 255 letters, digits and underscores, a letter first"
         )
-    return given[0].upper() + given[1:]
+    return name[0].upper() + name[1:]
 
 
-def tenant_name(given: object) -> str | None:
+def checked_tenant(name: object) -> str | None:
     """Check a tenant's name.
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: It is not a valid name.
     """
-    if given is None:
+    if name is None:
         return None
-    if not isinstance(given, str) or not _TENANT.fullmatch(given):
+    if not isinstance(name, str) or not _TENANT.fullmatch(name):
         raise ConfigurationError(
-            f"tenant_name={given!r} cannot be used: give 1 to 64 letters, digits and the characters _ -"
+            f"tenant_name={name!r} cannot be used: give 1 to 64 letters, digits and the characters _ -"
         )
-    return given
+    return name
 
 
-def consistency_level(given: object) -> ConsistencyLevel:
-    """Read a consistency level.
+def checked_level(level: object) -> ConsistencyLevel:
+    """Check a consistency level.
 
     Raises:
-        ConfigurationError: There is no such one.
+        ConfigurationError: It is not one of the server's levels.
     """
-    name = getattr(given, "value", given)
-    if name not in {"ONE", "QUORUM", "ALL"}:
-        raise ConfigurationError(f'consistency_level must be "ONE", "QUORUM" or "ALL", not {given!r}')
+    name = getattr(level, "value", level)
+    if name not in _LEVELS:
+        raise ConfigurationError(f'consistency_level must be "ONE", "QUORUM" or "ALL", not {level!r}')
     return ConsistencyLevel(name)
 
 
-def properties() -> list[Property]:
-    """What an object has."""
-    plain_text: dict[str, Any] = {
+def _properties() -> list[Property]:
+    unindexed: dict[str, Any] = {
         "data_type": DataType.TEXT,
         "tokenization": Tokenization.FIELD,
         "index_filterable": False,
@@ -78,9 +86,9 @@ def properties() -> list[Property]:
     }
     number: dict[str, Any] = {"index_filterable": True, "index_range_filters": True}
     return [
-        Property(name=BODY, description="The message, as JSON", **plain_text),
-        Property(name=USER_KEY, description="To read; filters use facts", **plain_text),
-        Property(name=SESSION_KEY, description="To read; filters use facts", **plain_text),
+        Property(name=BODY, description="The message, as JSON", **unindexed),
+        Property(name=USER_KEY, description="To read; filters use facts", **unindexed),
+        Property(name=SESSION_KEY, description="To read; filters use facts", **unindexed),
         Property(
             name=FACTS,
             description="What filters find: each an exact JSON text",
@@ -105,24 +113,32 @@ def properties() -> list[Property]:
 
 
 def open_collection(
-    client: weaviate.WeaviateClient, name: str, tenant: str | None, where: str, bm25: BM25, *, create: bool
+    client: weaviate.WeaviateClient, name: str, tenant: str | None, location: str, bm25: BM25, *, create: bool
 ) -> None:
-    """Make sure that the collection, and the tenant, are there and of this kind.
+    """Make sure that the collection and the tenant exist and have the right definition.
+
+    Args:
+        client: A connected client.
+        name: The collection.
+        tenant: The tenant, or None for a collection without tenants.
+        location: The collection, for errors.
+        bm25: The parameters of keyword ranking, which a new collection gets.
+        create: Whether to create them if they do not exist.
 
     Raises:
-        BackendError: There is none, and none is to be made.
-        ConfigurationError: The collection is of another kind.
+        BackendError: One does not exist, and must not be created.
+        ConfigurationError: The collection has another definition.
     """
     if not client.collections.exists(name):
         if not create:
-            raise BackendError(f"there is no {where}: correct collection_name, or pass create_if_not_exist=True")
+            raise BackendError(f"there is no {location}: correct collection_name, or pass create_if_not_exist=True")
         _create(client, name, tenant, bm25)
-    config = client.collections.use(name).config.get()
-    _check(config, tenant, where)
-    if tenant is not None and not client.collections.use(name).tenants.exists(tenant):
+    collection = client.collections.use(name)
+    _check(collection.config.get(), tenant, location)
+    if tenant is not None and not collection.tenants.exists(tenant):
         if not create:
-            raise BackendError(f"there is no tenant {tenant!r} in {where}: pass create_if_not_exist=True")
-        client.collections.use(name).tenants.create(tenant)
+            raise BackendError(f"there is no tenant {tenant!r} in {location}: pass create_if_not_exist=True")
+        collection.tenants.create(tenant)
 
 
 def _create(client: weaviate.WeaviateClient, name: str, tenant: str | None, bm25: BM25) -> None:
@@ -130,7 +146,7 @@ def _create(client: weaviate.WeaviateClient, name: str, tenant: str | None, bm25
         client.collections.create(
             name,
             description="Messages of conversations, kept by dynamiq-memory",
-            properties=properties(),
+            properties=_properties(),
             vector_config=Configure.Vectors.self_provided(
                 name=VECTOR,
                 vector_index_config=Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE),
@@ -141,38 +157,37 @@ def _create(client: weaviate.WeaviateClient, name: str, tenant: str | None, bm25
             multi_tenancy_config=None if tenant is None else Configure.multi_tenancy(enabled=True),
         )
     except UnexpectedStatusCodeError:
-        # Another process may have been first; else it was really refused.
+        # Another process may have created it first.
         if not client.collections.exists(name):
             raise
 
 
-def _check(config: Any, tenant: str | None, where: str) -> None:
-    held = {each.name: each for each in config.properties}
-    wrong = [each.name for each in properties() if not _is_as_wanted(each, held.get(each.name))]
+def _check(config: Any, tenant: str | None, location: str) -> None:
+    present = {each.name: each for each in config.properties}
+    wrong = [each.name for each in _properties() if not _suits(present.get(each.name), each)]
     if wrong:
         raise ConfigurationError(
-            f"{where} is of another kind: it has no such {', '.join(wrong)} as messages need, so it was not made by "
-            "this package. Choose another collection_name; docs/weaviate.md says how to bring the messages of another "
-            "collection over"
+            f"{location} was not created by this package: it lacks {', '.join(wrong)} as messages need them. Choose "
+            "another collection_name; docs/weaviate.md shows how to bring the messages of another collection over"
         )
     if VECTOR not in (config.vector_config or {}):
-        raise ConfigurationError(f"{where} has no vector named {VECTOR!r}: choose another collection_name")
+        raise ConfigurationError(f"{location} has no vector named {VECTOR!r}: choose another collection_name")
     if config.inverted_index_config.stopwords.preset is not StopwordsPreset.NONE:
         raise ConfigurationError(
-            f"{where} drops stop words, of which ids may consist: set the preset of its stop words to none"
+            f"{location} drops stop words, and ids may consist of them: set the preset of its stop words to none"
         )
     if config.multi_tenancy_config.enabled and tenant is None:
-        raise ConfigurationError(f"{where} has tenants: give tenant_name")
+        raise ConfigurationError(f"{location} has tenants: give tenant_name")
     if tenant is not None and not config.multi_tenancy_config.enabled:
         raise ConfigurationError(
-            f"{where} was made without tenants, which cannot be changed: leave tenant_name out, or choose another "
-            "collection_name"
+            f"{location} was created without tenants, which cannot be changed: leave tenant_name out, or choose "
+            "another collection_name"
         )
 
 
-def _is_as_wanted(wanted: Property, held: Any) -> bool:
-    if held is None or held.data_type != wanted.dataType:
+def _suits(present: Any, wanted: Property) -> bool:
+    if present is None or present.data_type != wanted.dataType:
         return False
-    same_text = wanted.tokenization is None or held.tokenization == wanted.tokenization
-    filterable = held.index_filterable or not wanted.indexFilterable
-    return bool(same_text and filterable and (held.index_searchable or not wanted.indexSearchable))
+    same_text = wanted.tokenization is None or present.tokenization == wanted.tokenization
+    filterable = present.index_filterable or not wanted.indexFilterable
+    return bool(same_text and filterable and (present.index_searchable or not wanted.indexSearchable))

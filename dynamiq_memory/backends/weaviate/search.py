@@ -1,9 +1,9 @@
 """Ranking by words and by meaning.
 
-The service ranks by BM25 too, but with statistics of all that is stored, so that other users' messages would move a
-user's results; and its hybrid search takes whatever is nearest for a match. So it is asked for the candidates of both
-ways at once, and what the scope of the search says of its words; the scores are computed here (see
-docs/decisions/0015-weaviate.md).
+The server ranks by BM25 too, but with statistics of all stored objects, so that other users' messages would change a
+user's results. Its hybrid search treats the nearest objects as matches, however far they are. So the server returns the
+candidates of both rankings and the statistics of the words in the scope of the search, all at once, and the scores are
+computed here (see docs/decisions/0015-weaviate.md).
 """
 
 from __future__ import annotations
@@ -12,37 +12,38 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
-from weaviate.classes.aggregate import Metrics
-from weaviate.classes.query import MetadataQuery
-
-from dynamiq_memory.backends._embedding import EmbedQuery
+from dynamiq_memory.backends._embedding import EmbedQuery, Vector
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS
+from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import Translation, translate
-from dynamiq_memory.backends.weaviate.reader import PLACE, Reader, smaller
-from dynamiq_memory.backends.weaviate.records import BODY, LENGTH, TERMS, VECTOR, Place, Row, row_of, words_of
-from dynamiq_memory.backends.weaviate.steps import AtOnce, ask
+from dynamiq_memory.backends.weaviate.objects import WHOLE, Objects
+from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
+from dynamiq_memory.backends.weaviate.requests import Totals, three_at_once
+from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import Message
+from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 
-# How many neighbours are asked for where only the best are wanted: beyond them hardly any word's match is lifted.
+T = TypeVar("T")
+
+# Minimum number of neighbours to ask for when only the best results are wanted: those beyond them hardly change the
+# score of any match by words.
 _NEIGHBOURS = 1000
 _PAGE = 2000
-# Vectors that share nothing have a similarity of 0, but for the rounding of 32 bits.
+# Vectors with nothing in common have a similarity of 0, apart from rounding to 32 bits.
 _UNLIKE = 1e-4
 
 
 @dataclass(slots=True)
 class _Found:
-    """What one way of ranking found: scores, and where the messages stand."""
+    """The result of one ranking: scores and positions by the ids of objects, and whether there may be more."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
     cut: bool = False
 
 
@@ -50,86 +51,62 @@ class Searcher:
     """Makes the plans that search.
 
     Args:
-        reader: Reads.
-        tokenizer: Makes the terms of keyword ranking.
+        objects: Reads objects.
+        tokenizer: Splits texts into the terms of keyword ranking.
         bm25: The parameters of keyword ranking.
-        alpha: How much meaning counts against words, from 0 to 1.
-        most_results: How many results the server gives at once.
+        alpha: The weight of meaning against words, from 0 to 1.
     """
 
-    def __init__(self, reader: Reader, tokenizer: Tokenize, bm25: BM25, alpha: float, most_results: int) -> None:
-        """Keep them."""
-        self._reader = reader
+    def __init__(self, objects: Objects, tokenizer: Tokenize, bm25: BM25, alpha: float) -> None:
+        """Search for nothing yet."""
+        self._objects = objects
+        self._most = objects.max_results
         self._tokenizer = tokenizer
         self._bm25 = bm25
         self._alpha = alpha
-        self._most = most_results
 
-    def search(self, query: str, where: Filter, limit: int | None) -> Plan[list[Message]]:
-        """The messages that `search` promises, with their scores."""
-        wanted = translate(where)
+    def search(self, filter: Filter, query: str, limit: int | None) -> Plan[list[Message]]:
+        """Rank messages as `MemoryBackend.search` promises."""
+        wanted = translate(filter)
         if wanted.never:
             return []
         words = list(dict.fromkeys(words_of(self._tokenizer, query))) if self._alpha < 1 else []
-        vector = (yield EmbedQuery(query)) if self._alpha > 0 else None
-        near = self._near(wanted, vector, limit)
-        if (yield from self._reader.exactly(wanted)):
-            asked = partial(_matching, filters=wanted.native(), query=" ".join(words))
-            pages, statistics, by_meaning = yield AtOnce(
-                [
-                    _all_pages(asked, self._most if words else 0, min(_PAGE, self._most)),
-                    ask(partial(_statistics, filters=wanted.native())),
-                    near,
-                ]
+        vector = (yield from EmbedQuery(query)) if self._alpha > 0 else None
+        by_meaning = self._by_meaning(wanted, vector, limit)
+        if (yield from self._objects.match_exactly(wanted)):
+            rows, totals, near = yield from three_at_once(
+                self._candidates(wanted, words), requests.count_terms(wanted.clause()), by_meaning
             )
-            by_words = self._by_words(words, [row_of(each) for page in pages for each in page], statistics)
-        else:
-            rows = yield from self._reader.rows(wanted, None)
-            by_words = self._by_words_of(rows, query if words else "")
-            by_meaning = _among((yield from near), {row.uuid for row, _ in rows})
-        return (yield from self._best(by_words, by_meaning, limit))
+            return (yield from self._best(self._by_words(words, rows, totals), near, limit))
+        rows = yield from self._objects.matching(wanted)
+        near = _among((yield from by_meaning), {row.uuid for row in rows})
+        return (yield from self._best(self._by_words_of(rows, words), near, limit))
 
     def _best(self, by_words: _Found, by_meaning: _Found, limit: int | None) -> Plan[list[Message]]:
-        rankings = [
-            Ranking(by_words.scores, cut=by_words.cut, zero=0.0),
-            Ranking(by_meaning.scores, cut=by_meaning.cut, zero=0.0),
-        ]
+        rankings = [Ranking(found.scores, cut=found.cut, zero=0.0) for found in (by_words, by_meaning)]
         scores = min_max(rankings, [1 - self._alpha, self._alpha])
-        places = by_words.places | by_meaning.places
-        ordered = sorted(scores, key=lambda uuid: (scores[uuid], places[uuid]), reverse=True)[:limit]
-        rows = {row.uuid: row for row in (yield from self._reader.by_ids(ordered, (*PLACE, BODY)))}
-        found = []
-        for uuid in ordered:
-            if uuid in rows:  # else it was deleted meanwhile
-                message = rows[uuid].message
-                message.score = scores[uuid]
-                found.append(message)
-        return found
+        positions = by_words.positions | by_meaning.positions
+        ordered = sorted(scores, key=lambda uuid: (scores[uuid], positions[uuid]), reverse=True)[:limit]
+        rows = {row.uuid: row for row in (yield from self._objects.by_ids(ordered, WHOLE))}
+        found = [rows[uuid] for uuid in ordered if uuid in rows]  # others have been deleted since
+        for row in found:
+            row.message.score = scores[row.uuid]
+        return views(row.message for row in found)
 
-    # --- by meaning ------------------------------------------------------------------------------------------
-
-    def _near(self, wanted: Translation, vector: Sequence[float] | None, limit: int | None) -> Plan[_Found]:
+    def _by_meaning(self, wanted: Translation, vector: Vector | None, limit: int | None) -> Plan[_Found]:
         if vector is None:
             return _Found()
         most = self._most if limit is None else min(self._most, max(_NEIGHBOURS, 2 * limit))
-        rows: list[Row] = []
-        distances: dict[str, float] = {}
-        request = partial(_nearest, filters=wanted.native(), vector=list(vector))
-        for reply in (yield from _all_pages(request, most, most)):
-            rows += map(row_of, reply)
-            distances.update((str(each.uuid), each.metadata.distance) for each in reply)
-        similar = {row.uuid: 1 - distances[row.uuid] for row in rows}
-        scores = {uuid: score for uuid, score in similar.items() if score > _UNLIKE}
-        return _Found(scores, {row.uuid: row.place for row in rows}, cut=len(rows) >= most)
+        request = partial(requests.rank_by_vector, wanted.clause(), vector)
+        near = yield from _pages(request, most, most)
+        scores = {row.uuid: similarity for row, similarity in near if similarity > _UNLIKE}
+        return _Found(scores, {row.uuid: row.position for row, _ in near}, cut=len(near) >= most)
 
-    # --- by words --------------------------------------------------------------------------------------------
+    def _candidates(self, wanted: Translation, words: Sequence[str]) -> Plan[list[Row]]:
+        request = partial(requests.rank_by_words, wanted.clause(), words)
+        return _pages(request, self._most if words else 0, min(_PAGE, self._most))
 
-    def _by_words(self, words: Sequence[str], rows: Sequence[Row], statistics: Any) -> _Found:
-        total = statistics.properties[LENGTH].sum_ or 0
-        scores = self._scores(rows, words, statistics.total_count or 0, total)
-        return _Found(scores, {row.uuid: row.place for row in rows}, cut=len(rows) >= self._most)
-
-    def _scores(self, rows: Sequence[Row], words: Sequence[str], documents: int, total: int) -> dict[str, float]:
+    def _by_words(self, words: Sequence[str], rows: Sequence[Row], totals: Totals) -> _Found:
         asked = frozenset(words)
         postings: dict[str, list[int]] = {word: [] for word in words}
         for number, row in enumerate(rows):
@@ -138,67 +115,40 @@ class Searcher:
                 postings[word].append(number << COUNT_BITS | min(count, MAX_COUNT))
         lengths = [row.properties[LENGTH] for row in rows]
         # A message that was added between the two requests is counted too.
-        scores = self._bm25.scores(([(each, lengths)] for each in postings.values()), max(documents, len(rows)), total)
-        return {rows[number].uuid: score for number, score in scores.items()}
+        documents = max(totals.objects, len(rows))
+        scores = self._bm25.scores(([(each, lengths)] for each in postings.values()), documents, totals.terms)
+        return _found(rows, scores, cut=len(rows) >= self._most)
 
-    def _by_words_of(self, rows: Sequence[tuple[Row, Message]], query: str) -> _Found:
+    def _by_words_of(self, rows: Sequence[Row], words: Sequence[str]) -> _Found:
+        """Rank objects of which the whole messages have been read."""
         index = InvertedIndex()
-        for number, (_, message) in enumerate(rows):
-            index.add(number, words_of(self._tokenizer, message.text))
-        scores = index.scores(self._bm25, words_of(self._tokenizer, query)) if query else {}
-        places = {row.uuid: row.place for row, _ in rows}
-        return _Found({rows[number][0].uuid: score for number, score in scores.items()}, places)
+        for number, row in enumerate(rows):
+            index.add(number, words_of(self._tokenizer, row.message.text))
+        return _found(rows, index.scores(self._bm25, words) if words else {})
+
+
+def _found(rows: Sequence[Row], scores: dict[int, float], *, cut: bool = False) -> _Found:
+    by_id = {rows[number].uuid: score for number, score in scores.items()}
+    return _Found(by_id, {row.uuid: row.position for row in rows}, cut=cut)
 
 
 def _among(found: _Found, allowed: Iterable[str]) -> _Found:
     scores = {uuid: found.scores[uuid] for uuid in allowed if uuid in found.scores}
-    return _Found(scores, found.places, cut=found.cut)
+    return _Found(scores, found.positions, cut=found.cut)
 
 
-def _all_pages(request: Callable[..., Any], most: int, size: int) -> Plan[list[Any]]:
-    """The pages of a ranking, as far as the server gives it."""
-    pages: list[Any] = []
-    offset = 0
-    while offset < most:
-        limit = min(size, most - offset)
-        try:
-            reply = yield partial(request, limit=limit, offset=offset)
-        except DRIVER_ERRORS as error:
-            size = smaller(error, limit)
-            continue
-        pages.append(reply.objects)
-        offset += len(reply.objects)
-        if len(reply.objects) < limit:
+def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:
+    """Read a ranking, as far as the server returns it.
+
+    Args:
+        request: Makes the request for a page, from its offset and its size.
+        most: Maximum number of results.
+        size: The size of a page to begin with.
+    """
+    found: list[T] = []
+    while len(found) < most:
+        page, size = yield from requests.read_page(partial(request, len(found)), min(size, most - len(found)))
+        found += page
+        if len(page) < size:
             break
-    return pages
-
-
-def _nearest(collection: Any, *, filters: Any, vector: list[float], limit: int, offset: int) -> Any:
-    return collection.query.near_vector(
-        vector,
-        target_vector=VECTOR,
-        filters=filters,
-        limit=limit,
-        offset=offset,
-        return_properties=list(PLACE),
-        return_metadata=MetadataQuery(distance=True),
-    )
-
-
-def _matching(collection: Any, *, filters: Any, query: str, limit: int, offset: int) -> Any:
-    return collection.query.bm25(
-        query,
-        query_properties=[TERMS],
-        filters=filters,
-        limit=limit,
-        offset=offset,
-        return_properties=[*PLACE, TERMS, LENGTH],
-        return_metadata=[],
-    )
-
-
-def _statistics(collection: Any, *, filters: Any) -> Any:
-    metrics = Metrics(LENGTH).integer(
-        count=False, maximum=False, mean=False, median=False, minimum=False, mode=False, sum_=True
-    )
-    return collection.aggregate.over_all(filters=filters, total_count=True, return_metrics=metrics)
+    return found

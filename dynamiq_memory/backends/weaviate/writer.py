@@ -1,317 +1,214 @@
-"""Writing: each message at its place, replacements that a crash cannot cut short."""
+"""Writing, replacing and deleting."""
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-import time
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import Mapping, Sequence
 
-from weaviate.classes.data import DataObject
-from weaviate.classes.query import Filter as Native
+from weaviate.classes.query import Filter as ServerFilter
 
-from dynamiq_memory.backends._embedding import Embed
+from dynamiq_memory.backends._batches import batched, limited
+from dynamiq_memory.backends._embedding import Embed, Vector
+from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, lengths_in, translated, wrong_length
-from dynamiq_memory.backends.weaviate.filters import ARRIVAL, FACTS, REPLACING, TIMESTAMP, is_fact, translate
-from dynamiq_memory.backends.weaviate.reader import PLACE, Reader
-from dynamiq_memory.backends.weaviate.records import (
-    BODY,
-    DIMENSION,
-    LENGTH,
-    NOTE_TIME,
-    TERMS,
-    Arrivals,
-    object_of,
-    row_of,
-    uuid_of,
-)
-from dynamiq_memory.backends.weaviate.steps import AtOnce, ask
+from dynamiq_memory.backends.weaviate import requests
+from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, names_lengths, translated, wrong_length
+from dynamiq_memory.backends.weaviate.filters import REPLACING, has_fact, translate
+from dynamiq_memory.backends.weaviate.objects import IDS_AT_ONCE, NOTE_TIME, WHOLE, Objects
+from dynamiq_memory.backends.weaviate.records import Object, object_of, uuid_of
+from dynamiq_memory.backends.weaviate.replacements import Note, heal, pending
+from dynamiq_memory.backends.weaviate.requests import AtOnce
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, POSITION
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import Tokenize
 
 _OBJECTS_AT_ONCE = 500
 _BYTES_AT_ONCE = 8 * 1024 * 1024
-_IDS_AT_ONCE = 1000
 _DELETED_AT_ONCE = 16
 _MOST_NOTES = 10
+# The server's numbers are doubles, which are exact up to 2**53: arrivals are microseconds.
+_NANOSECONDS = 1000
 _FAILURES: tuple[type[Exception], ...] = (*DRIVER_ERRORS, DynamiqMemoryError)
-# A writer that has not come so far within this many seconds has died.
-_DEAD = 600.0
 
-Batch = tuple[list[DataObject[Any, Any]], list[Message]]
+Batch = list[tuple[Object, str | None]]
+"""Objects to store at once, each with the id of its message; None for a note."""
 
 
 class Writer:
     """Makes the plans that write.
 
     Args:
-        reader: Reads.
-        tokenizer: Makes the terms of keyword ranking.
-        where: The collection, for errors.
-        largest: The most bytes of an object that the server takes.
+        objects: Reads and deletes objects.
+        tokenizer: Splits texts into the terms of keyword ranking.
+        max_bytes: The largest object that the server takes.
     """
 
-    def __init__(self, reader: Reader, tokenizer: Tokenize, where: str, largest: int) -> None:
-        """Begin with nothing known."""
-        self._reader = reader
+    def __init__(self, objects: Objects, tokenizer: Tokenize, max_bytes: int) -> None:
+        """Write nothing yet."""
+        self._objects = objects
+        self._location = objects.location
         self._tokenizer = tokenizer
-        self._where = where
-        self._largest = largest
-        self._arrivals = Arrivals()
-        self._claimed: set[str] = set()
+        self._max_bytes = max_bytes
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Start again in a forked child: the parent's locks may be locked by threads that the child does not have."""
+        self._arrivals = Arrivals(_NANOSECONDS)
         self._claims = threading.Lock()
-        reader.heal = self.heal
+        self._claimed: set[str] = set()
 
     # --- adding ----------------------------------------------------------------------------------------------
 
     def write(self, messages: Sequence[Message]) -> Plan[None]:
-        """Store messages, each in the place of its stored version."""
-        vectors = yield Embed(messages)
-        held = yield from self._held(messages)
-        yield from self._store(self._batches(messages, vectors, held))
+        """Store messages; each replaces its stored version."""
+        vectors = yield from Embed(messages)
+        arrivals = yield from self._stored_arrivals(messages)
+        yield from self._store(self._batches(list(zip(messages, vectors, strict=True)), arrivals))
 
-    def _held(self, messages: Sequence[Message]) -> Plan[dict[str, int]]:
-        """The arrivals of stored versions, after what an interrupted replacement left is healed."""
+    def _stored_arrivals(self, messages: Sequence[Message]) -> Plan[dict[str, int]]:
+        """Heal interrupted replacements, then read the arrivals of stored versions by the ids of their objects."""
         ids = [uuid_of(message) for message in messages]
-        groups = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
-        replies = yield AtOnce([ask(partial(_fetch_held, ids=group)) for group in groups])
-        rows = [row_of(found) for reply in replies for found in reply.objects]
-        notes = list({row.uuid for row in rows if row.place[0] == NOTE_TIME})
-        if any(len(reply.objects) >= len(group) + _MOST_NOTES for group, reply in zip(groups, replies, strict=True)):
-            # So many notes may have displaced what was asked for.
-            rows = yield from self._reader.by_ids(ids, PLACE)
-        if notes and (yield from self.heal(notes)):
-            return (yield from self._held(messages))
-        pending: dict[str, float] = {}
-        for note in (yield from self._reader.by_ids(notes, (*PLACE, BODY))):
-            body = json.loads(note.properties[BODY])
-            for uuid in (*body["old"], *body["fresh"]):
-                pending[uuid] = max(pending.get(uuid, -math.inf), body.get("until", math.inf))
-        # What an unfinished replacement would delete and is written now is new: its arrival is behind the note's.
+        groups = list(batched(ids, IDS_AT_ONCE))
+        pages = yield from AtOnce(
+            [
+                requests.fetch(
+                    ServerFilter.any_of([ServerFilter.by_id().contains_any(group), has_fact(REPLACING)]),
+                    len(group) + _MOST_NOTES,
+                    POSITION,
+                )
+                for group in groups
+            ]
+        )
+        rows = [row for page in pages for row in page]
+        notes = list({row.uuid for row in rows if row.position[0] == NOTE_TIME})
+        if any(len(page) >= len(group) + _MOST_NOTES for group, page in zip(groups, pages, strict=True)):
+            # Notes may have displaced some of the objects.
+            rows = yield from self._objects.by_ids(ids, POSITION)
+        if notes and (yield from heal(self._objects, notes)):
+            return (yield from self._stored_arrivals(messages))
+        # An object that an unfinished replacement may delete is stored as a new one, and stays.
+        doomed = yield from pending(self._objects, notes)
         return {
-            row.uuid: row.place[1]
+            row.uuid: row.position[1]
             for row in rows
-            if row.uuid not in notes and row.place[1] > pending.get(row.uuid, -math.inf)
+            if row.uuid not in notes and row.position[1] > doomed.get(row.uuid, -math.inf)
         }
 
-    def _batches(
-        self, messages: Sequence[Message], vectors: Sequence[Sequence[float] | None], held: dict[str, int]
-    ) -> list[Batch]:
-        batches: list[Batch] = []
-        most = min(_BYTES_AT_ONCE, self._largest)
-        size = most
-        arrivals = self._arrivals.next(len(messages))
-        for message, vector, arrival in zip(messages, vectors, arrivals, strict=True):
-            stored = held.get(uuid_of(message), arrival)
-            made, bytes_of_it = object_of(message, stored, vector, self._tokenizer)
-            if bytes_of_it > self._largest:
+    def _batches(self, messages: Sequence[tuple[Message, Vector | None]], arrivals: Mapping[str, int]) -> list[Batch]:
+        """Make objects from messages and their vectors, with the arrivals of their stored versions or new ones."""
+        sized = []
+        for (message, vector), arrival in zip(messages, self._arrivals.numbers(len(messages)), strict=True):
+            made, size = object_of(message, arrivals.get(uuid_of(message), arrival), vector, self._tokenizer)
+            if size > self._max_bytes:
                 raise MessageTooLargeError(
-                    f"message {message.id} takes {bytes_of_it:,} bytes with its index; {self._where} takes up to "
-                    f"{self._largest:,}: split it, or raise GRPC_MAX_MESSAGE_SIZE of the server"
+                    f"message {message.id} takes {size:,} bytes with its index; {self._location} takes up to "
+                    f"{self._max_bytes:,}: split it, or raise GRPC_MAX_MESSAGE_SIZE of the server"
                 )
-            if size + bytes_of_it > most or len(batches[-1][0]) >= _OBJECTS_AT_ONCE:
-                batches.append(([], []))
-                size = 0
-            batches[-1][0].append(made)
-            batches[-1][1].append(message)
-            size += bytes_of_it
-        return batches
+            sized.append(((made, message.id), size))
+        return list(limited(sized, _OBJECTS_AT_ONCE, min(_BYTES_AT_ONCE, self._max_bytes)))
 
     def _store(self, batches: Sequence[Batch]) -> Plan[None]:
         stored: list[str] = []
-        for objects, messages in batches:
-            failed: dict[int, str] = {}
+        for batch in batches:
             try:
-                reply = yield partial(_insert, objects=objects)
-                failed = {number: error.message for number, error in reply.errors.items()}
+                refused = yield from requests.insert([made for made, _ in batch])
             except DRIVER_ERRORS as error:
                 if not stored:
                     raise
-                raise self._partial(stored, str(translated(error, self._where))) from error
-            stored += [message.id for number, message in enumerate(messages) if number not in failed]
-            if failed:
-                said = "; ".join(dict.fromkeys(failed.values()))
-                if not stored and lengths_in(said) is not None:
-                    raise wrong_length(said, self._where)
-                raise self._partial(stored, said)
+                raise self._partial(stored, str(translated(error, self._location))) from error
+            done = [message_id for number, (_, message_id) in enumerate(batch) if number not in refused]
+            stored += [message_id for message_id in done if message_id is not None]
+            if refused:
+                reasons = "; ".join(dict.fromkeys(refused.values()))
+                if not stored and names_lengths(reasons):
+                    raise wrong_length(reasons, self._location)
+                raise self._partial(stored, reasons)
 
-    def _partial(self, stored: Sequence[str], said: str) -> BackendError:
+    def _partial(self, stored: Sequence[str], reasons: str) -> BackendError:
         if not stored:
-            return BackendError(f"{self._where}: {said}")
-        return PartialWriteError(said + _what_is_stored(stored), stored)
+            return BackendError(f"{self._location}: {reasons}")
+        return PartialWriteError(reasons + _number_stored(stored), stored)
 
     # --- changing --------------------------------------------------------------------------------------------
 
-    def update(self, where: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
-        """Store new versions of messages that are there and match."""
-        rows = yield from self._reader.by_ids(map(uuid_of, messages), (*PLACE, BODY))
-        held = {row.uuid for row in rows if where.matches(row.message)}
-        present = [message for message in messages if uuid_of(message) in held]
+    def update(self, filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
+        """Store new versions of messages whose stored version matches."""
+        rows = yield from self._objects.by_ids(map(uuid_of, messages), WHOLE)
+        matching = {row.uuid for row in rows if filter.matches(row.message)}
+        present = [message for message in messages if uuid_of(message) in matching]
         if present:
             yield from self.write(present)
         return present
 
-    def replace(self, where: Filter, messages: Sequence[Message]) -> Plan[None]:
-        """Replace what matches: the new first, with a note of what is to go, so that another can finish it."""
-        vectors = yield Embed(messages)
-        held = yield from self._held(messages)
-        rows = yield from self._reader.rows(translate(where), None)
-        matching = {row.uuid for row, _ in rows}
-        # What matched arrives anew, in the order given. What is stored and did not match is no part of what the note
-        # tells of: it is stored first.
-        kept = {uuid: arrival for uuid, arrival in held.items() if uuid not in matching}
-        batches: dict[bool, list[Batch]] = {}
+    def replace(self, filter: Filter, messages: Sequence[Message]) -> Plan[None]:
+        """Replace messages that match: the new are stored first, with a note so that another process can finish it."""
+        vectors = yield from Embed(messages)
+        arrivals = yield from self._stored_arrivals(messages)
+        rows = {row.uuid: row for row in (yield from self._objects.matching(translate(filter)))}
+        # Messages that matched get new arrivals, in the order given. Stored ones that did not match are not part of
+        # what the note describes: they are stored first.
+        kept = {uuid: arrival for uuid, arrival in arrivals.items() if uuid not in rows}
         pairs = list(zip(messages, vectors, strict=True))
-        for is_kept in (True, False):
-            some = [(message, vector) for message, vector in pairs if (uuid_of(message) in kept) is is_kept]
-            batches[is_kept] = self._batches([message for message, _ in some], [vector for _, vector in some], kept)
-        new = {str(made.uuid): made.properties[ARRIVAL] for objects, _ in batches[False] for made in objects}
-        old = sorted(matching - new.keys())
+        first = self._batches([pair for pair in pairs if uuid_of(pair[0]) in kept], kept)
+        then = self._batches([pair for pair in pairs if uuid_of(pair[0]) not in kept], kept)
+        new = {str(made.uuid): made.properties[ARRIVAL] for batch in then for made, _ in batch}
+        old = sorted(rows.keys() - new.keys())
         if not old or not messages:
-            yield from self._store([*batches[True], *batches[False]])
-            yield from self._delete_ids(old)
+            yield from self._store([*first, *then])
+            yield from self._objects.delete_ids(old)
             return
-        yield from self._store(batches[True])
-        (until,) = self._arrivals.next(1)
-        fresh = [uuid for uuid in new if uuid not in held]
-        note = _note(old=old, new=new, fresh=fresh, until=until)
+        yield from self._store(first)
+        (until,) = self._arrivals.numbers(1)
+        fresh = [uuid for uuid in new if uuid not in arrivals]
+        note = Note(old, new, fresh, until).to_object()
         try:
-            yield from self._store([([note], []), *batches[False]])
+            yield from self._store([[(note, None)], *then])
         except _FAILURES as error:
-            # As before, as far as that goes; else the note lets another do it.
-            before = [message for row, message in rows if row.uuid in new]
-            if before:
-                yield from self._store(self._batches(before, (yield Embed(before)), held))
-            yield from self._delete_ids([*fresh, str(note.uuid)])
+            # If this fails, too, the note lets another process do it.
+            yield from self._take_back([row.message for uuid, row in rows.items() if uuid in new], arrivals)
+            yield from self._objects.delete_ids([*fresh, str(note.uuid)])
             if isinstance(error, PartialWriteError):
-                said = str(error).removesuffix(_what_is_stored(error.stored_ids))
-                raise BackendError(f"{self._where}: the replacement failed and was taken back: {said}") from error
+                reasons = str(error).removesuffix(_number_stored(error.stored_ids))
+                raise BackendError(f"{self._location}: the replacement failed and was taken back: {reasons}") from error
             raise
-        yield from self._delete_ids([*old, str(note.uuid)])
+        yield from self._objects.delete_ids([*old, str(note.uuid)])
 
-    def heal(self, notes: Sequence[str]) -> Plan[bool]:
-        """Finish replacements that were interrupted, or take them back, by the ids of their notes.
-
-        Returns:
-            Whether anything changed.
-        """
-        changed = False
-        for row in (yield from self._reader.by_ids(notes, (*PLACE, BODY))):
-            note = json.loads(row.properties[BODY])
-            rows = yield from self._reader.by_ids(note["new"], PLACE)
-            # An id alone may be that of the version before; the new one has an arrival of its own.
-            if note["new"].items() <= {found.uuid: found.place[1] for found in rows}.items():
-                doomed = note["old"]
-            elif time.time() - note["at"] > _DEAD:
-                doomed = note["fresh"]
-            else:
-                continue  # its writer is at work
-            # What was written again since stays.
-            until = note.get("until", math.inf)
-            still = [each.uuid for each in (yield from self._reader.by_ids(doomed, PLACE)) if each.place[1] <= until]
-            yield from self._delete_ids([*still, row.uuid])
-            changed = True
-        return changed
+    def _take_back(self, before: Sequence[Message], arrivals: Mapping[str, int]) -> Plan[None]:
+        if before:
+            vectors = yield from Embed(before)
+            yield from self._store(self._batches(list(zip(before, vectors, strict=True)), arrivals))
 
     # --- deleting --------------------------------------------------------------------------------------------
 
-    def delete(self, where: Filter) -> Plan[int]:
-        """Delete what matches and return the count."""
-        wanted = translate(where)
+    def delete(self, filter: Filter) -> Plan[int]:
+        """Delete messages that match and return their number."""
+        wanted = translate(filter)
         if wanted.never:
             return 0
-        if not (yield from self._reader.exactly(wanted)):
-            rows = yield from self._reader.rows(wanted, None)
-            return (yield from self._delete_ids([row.uuid for row, _ in rows]))
-        return (yield from self._delete_matching(wanted.native()))
+        if (yield from self._objects.match_exactly(wanted)):
+            return (yield from self._objects.delete_matching(wanted.clause()))
+        rows = yield from self._objects.matching(wanted)
+        return (yield from self._objects.delete_ids([row.uuid for row in rows]))
 
-    def take(self, where: Filter) -> Plan[list[Message]]:
-        """Delete what matches and return it; of several at once, one gets each message."""
-        rows = yield from self._reader.rows(translate(where), None)
+    def take(self, filter: Filter) -> Plan[list[Message]]:
+        """Delete messages that match and return them; of several callers, each message goes to one."""
+        rows = yield from self._objects.matching(translate(filter))
         with self._claims:
-            own = [(row, message) for row, message in rows if row.uuid not in self._claimed]
-            self._claimed.update(row.uuid for row, _ in own)
+            claimed = [row for row in rows if row.uuid not in self._claimed]
+            self._claimed.update(row.uuid for row in claimed)
         try:
             taken: list[Message] = []
-            for start in range(0, len(own), _DELETED_AT_ONCE):
-                group = own[start : start + _DELETED_AT_ONCE]
-                deleted = yield AtOnce([ask(partial(_delete_one, uuid=row.uuid)) for row, _ in group])
-                taken += [message for (_, message), was_there in zip(group, deleted, strict=True) if was_there]
-            return taken
+            for group in batched(claimed, _DELETED_AT_ONCE):
+                deleted = yield from AtOnce([requests.delete_one(row.uuid) for row in group])
+                taken += [row.message for row, was_stored in zip(group, deleted, strict=True) if was_stored]
+            return views(taken)
         finally:
             with self._claims:
-                self._claimed.difference_update(row.uuid for row, _ in own)
-
-    def renew_lock(self) -> None:
-        """In a forked child: the parent's locks may be held by threads that the child does not have."""
-        self._claims = threading.Lock()
-        self._claimed.clear()
-        self._arrivals = Arrivals()
-
-    def _delete_ids(self, uuids: Sequence[str]) -> Plan[int]:
-        deleted = 0
-        for start in range(0, len(uuids), _IDS_AT_ONCE):
-            group = list(uuids[start : start + _IDS_AT_ONCE])
-            deleted += yield from self._delete_matching(Native.by_id().contains_any(group))
-        return deleted
-
-    def _delete_matching(self, native: Any) -> Plan[int]:
-        deleted = 0
-        while True:
-            # The server deletes no more than its QUERY_MAXIMUM_RESULTS at once.
-            reply = yield partial(_delete, where=native)
-            deleted += int(reply.successful)
-            if reply.failed:
-                raise BackendError(
-                    f"{self._where}: {deleted} messages were deleted, {reply.failed} could not be: try again"
-                )
-            if not reply.matches:
-                return deleted
+                self._claimed.difference_update(row.uuid for row in claimed)
 
 
-def _what_is_stored(ids: Sequence[str]) -> str:
+def _number_stored(ids: Sequence[str]) -> str:
     return f". {len(ids)} messages are stored: add the same messages again, which doubles nothing"
-
-
-def _note(**parts: Any) -> DataObject[Any, Any]:
-    body = json.dumps({**parts, "at": time.time()})
-    properties: dict[str, Any] = {
-        BODY: body,
-        FACTS: [REPLACING],
-        TERMS: "",
-        LENGTH: 0,
-        TIMESTAMP: NOTE_TIME,
-        ARRIVAL: 0,
-        USER_KEY: "",
-        SESSION_KEY: "",
-        DIMENSION: 0,
-    }
-    return DataObject(properties=properties, uuid=UUID(int=uuid4().int))
-
-
-def _fetch_held(collection: Any, ids: Sequence[str]) -> Any:
-    return collection.query.fetch_objects(
-        filters=Native.any_of([Native.by_id().contains_any(list(ids)), is_fact(REPLACING)]),
-        limit=len(ids) + _MOST_NOTES,
-        return_properties=list(PLACE),
-        return_metadata=[],
-    )
-
-
-def _insert(collection: Any, objects: Sequence[DataObject[Any, Any]]) -> Any:
-    return collection.data.insert_many(list(objects))
-
-
-def _delete(collection: Any, where: Any) -> Any:
-    return collection.data.delete_many(where=where)
-
-
-def _delete_one(collection: Any, uuid: str) -> Any:
-    return collection.data.delete_by_id(uuid)

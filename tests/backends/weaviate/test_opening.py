@@ -13,7 +13,7 @@ from weaviate.classes.config import Configure, DataType, Property, Tokenization
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import Weaviate, create_backend
-from dynamiq_memory.backends.weaviate.client import settings_of
+from dynamiq_memory.backends.weaviate.client import server_of
 from dynamiq_memory.connections import Weaviate as Connection
 from dynamiq_memory.connections import WeaviateDeploymentType
 from dynamiq_memory.exceptions import (
@@ -53,28 +53,28 @@ def say(text: str = "hello", **metadata: object) -> Message:
 
 def test_the_cloud_is_found_by_its_url(no_environment: None) -> None:
     for url in ("https://name.weaviate.cloud", "name.weaviate.cloud"):
-        settings = settings_of(Connection(url=url, api_key=KEY))
+        settings = server_of(Connection(url=url, api_key=KEY))
         assert (settings.address, settings.grpc_host) == ("https://name.weaviate.cloud:443", "grpc-name.weaviate.cloud")
         assert (settings.grpc_port, settings.grpc_secure, settings.api_key) == (443, True, KEY)
-    older = settings_of("https://name.weaviate.network")
+    older = server_of("https://name.weaviate.network")
     assert older.grpc_host == "name.grpc.weaviate.network"
 
 
 def test_a_server_of_ones_own_is_found_by_url_or_hosts(no_environment: None) -> None:
-    by_url = settings_of("http://localhost:8080")
+    by_url = server_of("http://localhost:8080")
     assert (by_url.address, by_url.grpc_host, by_url.grpc_port) == ("http://localhost:8080", "localhost", 50051)
     assert not by_url.http_secure
     assert not by_url.grpc_secure
-    by_hosts = settings_of(Connection(deployment_type="custom", http_host="a", http_port=8443, grpc_host="b", url="x"))
+    by_hosts = server_of(Connection(deployment_type="custom", http_host="a", http_port=8443, grpc_host="b", url="x"))
     assert (by_hosts.address, by_hosts.grpc_host, by_hosts.grpc_secure) == ("https://a:8443", "b", True)
-    plain = settings_of(Connection(http_host="a", http_port=80, http_secure=False))
+    plain = server_of(Connection(http_host="a", http_port=80, http_secure=False))
     assert (plain.address, plain.grpc_secure) == ("http://a:80", False)
 
 
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch, no_environment: None) -> None:
     for name, value in zip(VARIABLES, (KEY, "", "h", "8080", "g", "1234"), strict=True):
         monkeypatch.setenv(f"WEAVIATE_{name}", value)
-    settings = settings_of(None)
+    settings = server_of(None)
     assert (settings.http_host, settings.http_port, settings.grpc_host, settings.grpc_port) == ("h", 8080, "g", 1234)
     assert settings.api_key == KEY
     assert KEY not in repr(settings) + repr(Connection())
@@ -85,14 +85,14 @@ def test_a_connection_of_dynamiq_is_taken(no_environment: None) -> None:
         deployment_type=WeaviateDeploymentType.CUSTOM, api_key=KEY, url=None, http_host="a", http_port=443,
         grpc_host="b", grpc_port=50051, timeout_init=1, timeout_query=2, timeout_insert=3,
     )  # fmt: skip
-    settings = settings_of(theirs)
+    settings = server_of(theirs)
     assert (settings.address, settings.grpc_secure, settings.timeout_insert) == ("https://a:443", True, 3)
 
 
 @pytest.mark.parametrize("wrong", [7, Connection, "ftp://host", "http://user:pw@host", "http://host:port"])
 def test_a_wrong_connection_is_refused(wrong: object, no_environment: None) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        settings_of(wrong)
+        server_of(wrong)
     assert "pw" not in str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_another_kind_of_collection_is_refused_and_left_alone(
         Property(name="user_id", data_type=DataType.TEXT),
     ]
     client.collections.create(collection_name, properties=theirs, vector_config=Configure.Vectors.self_provided())
-    with pytest.raises(ConfigurationError, match=r"of another kind.*weaviate\.md"):
+    with pytest.raises(ConfigurationError, match=r"not created by this package.*weaviate\.md"):
         new_store()
     config = client.collections.use(collection_name).config.get()
     assert [each.name for each in config.properties] == ["message_content", "user_id"]

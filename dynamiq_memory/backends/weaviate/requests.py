@@ -1,0 +1,166 @@
+"""The requests of Weaviate's plans: calls of the client on the collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from weaviate.classes.aggregate import Metrics
+from weaviate.classes.data import DataObject
+from weaviate.classes.query import FilterReturn, MetadataQuery, Sort
+from weaviate.collections import Collection
+from weaviate.outputs.aggregate import AggregateInteger
+from weaviate.outputs.data import DeleteManyReturn
+
+from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, is_too_large
+from dynamiq_memory.backends.weaviate.records import Row, row_of
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, LENGTH, POSITION, TERMS, TIMESTAMP, VECTOR
+from dynamiq_memory.exceptions import BackendError
+
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+T_co = TypeVar("T_co", covariant=True)
+
+_TOO_LARGE_ALONE = "one message alone exceeds what the server sends in a reply: raise its GRPC_MAX_MESSAGE_SIZE"
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Step[T_co]):
+    """A call of the client.
+
+    Attributes:
+        send: Calls a method of the collection. An asynchronous collection has the same methods.
+    """
+
+    send: Callable[[Collection[dict[str, Any], None]], T_co]
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce(Step[list[T_co]]):
+    """Carry out plans at the same time; the result is the list of their results.
+
+    None of them may yield AtOnce itself: it would wait for a thread while it occupies one.
+    """
+
+    plans: Sequence[Plan[T_co]]
+
+
+def three_at_once(one: Plan[A], two: Plan[B], three: Plan[C]) -> Plan[tuple[A, B, C]]:
+    """Carry out three plans with results of different types at the same time."""
+    results: list[Any] = yield from AtOnce([one, two, three])
+    return results[0], results[1], results[2]
+
+
+def read_page(request: Callable[[int], Plan[list[T]]], size: int) -> Plan[tuple[list[T], int]]:
+    """Read a page; while the reply is too large to be sent, ask for half as much.
+
+    Args:
+        request: Makes the request for a page of a given size.
+        size: The size to begin with.
+
+    Returns:
+        The page, and the size that was asked for.
+    """
+    while True:
+        try:
+            return (yield from request(size)), size
+        except DRIVER_ERRORS as error:
+            if not is_too_large(error):
+                raise
+            if size <= 1:
+                raise BackendError(_TOO_LARGE_ALONE) from error
+            size //= 2
+
+
+def fetch(
+    filters: FilterReturn, limit: int, properties: Sequence[str], *, ascending: bool | None = None
+) -> Plan[list[Row]]:
+    """Read objects that match, by position if `ascending` is given."""
+    sort = None
+    if ascending is not None:
+        sort = Sort.by_property(TIMESTAMP, ascending).by_property(ARRIVAL, ascending)
+    reply = yield from Request(
+        lambda collection: collection.query.fetch_objects(
+            filters=filters, limit=limit, sort=sort, return_properties=list(properties), return_metadata=[]
+        )
+    )
+    return [row_of(found) for found in reply.objects]
+
+
+def rank_by_words(filters: FilterReturn, words: Sequence[str], offset: int, limit: int) -> Plan[list[Row]]:
+    """Read the positions and terms of objects that match and contain one of some words, best first."""
+    reply = yield from Request(
+        lambda collection: collection.query.bm25(
+            " ".join(words),
+            query_properties=[TERMS],
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            return_properties=[*POSITION, TERMS, LENGTH],
+            return_metadata=[],
+        )
+    )
+    return [row_of(found) for found in reply.objects]
+
+
+def rank_by_vector(
+    filters: FilterReturn, vector: Sequence[float], offset: int, limit: int
+) -> Plan[list[tuple[Row, float]]]:
+    """Read the positions of objects that match and their cosine similarities to a vector, nearest first."""
+    reply = yield from Request(
+        lambda collection: collection.query.near_vector(
+            list(vector),
+            target_vector=VECTOR,
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            return_properties=list(POSITION),
+            return_metadata=MetadataQuery(distance=True),
+        )
+    )
+    return [(row_of(found), 1 - (found.metadata.distance or 0.0)) for found in reply.objects]
+
+
+def count(filters: FilterReturn) -> Plan[int]:
+    """Count objects that match."""
+    reply = yield from Request(lambda collection: collection.aggregate.over_all(filters=filters, total_count=True))
+    return reply.total_count or 0
+
+
+class Totals(NamedTuple):
+    """How many objects there are, and how many terms in all of them."""
+
+    objects: int
+    terms: int
+
+
+def count_terms(filters: FilterReturn) -> Plan[Totals]:
+    """Count objects that match, and their terms."""
+    metrics = Metrics(LENGTH).integer(
+        count=False, maximum=False, mean=False, median=False, minimum=False, mode=False, sum_=True
+    )
+    reply = yield from Request(
+        lambda collection: collection.aggregate.over_all(filters=filters, total_count=True, return_metrics=metrics)
+    )
+    length = reply.properties[LENGTH]
+    return Totals(reply.total_count or 0, (length.sum_ or 0) if isinstance(length, AggregateInteger) else 0)
+
+
+def insert(objects: Sequence[DataObject[dict[str, Any], None]]) -> Plan[dict[int, str]]:
+    """Store objects; the result is the server's reason for each that it refused, by its index."""
+    reply = yield from Request(lambda collection: collection.data.insert_many(list(objects)))
+    return {number: error.message for number, error in reply.errors.items()}
+
+
+def delete(filters: FilterReturn) -> Request[DeleteManyReturn[None]]:
+    """Delete objects that match, at most as many as the server's QUERY_MAXIMUM_RESULTS."""
+    return Request(lambda collection: collection.data.delete_many(where=filters))
+
+
+def delete_one(uuid: str) -> Plan[bool]:
+    """Delete an object; the result is whether it was stored."""
+    return (yield from Request(lambda collection: collection.data.delete_by_id(uuid)))
