@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dynamiq_memory import Memory, references
+from dynamiq_memory import Memory, MemoryBackend
+from dynamiq_memory.integrations import references
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +15,11 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's settings of LangSmith must not send the tests' runs anywhere."""
     for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def memory(store: MemoryBackend) -> Memory:
+    return Memory(backend=store)
 
 
 @pytest.fixture

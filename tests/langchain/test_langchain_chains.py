@@ -1,4 +1,4 @@
-"""`RunnableWithMessageHistory` over our history."""
+"""Chains over our history: `with_message_history`, and LangChain's own `RunnableWithMessageHistory`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
-from dynamiq_memory import Memory
+from dynamiq_memory import ConfigurationError, Memory, MessageError
 from dynamiq_memory.backends import InMemory
-from langchain_dynamiq_memory import DynamiqChatMessageHistory
+from langchain_dynamiq_memory import DynamiqChatMessageHistory, with_message_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
 
@@ -88,8 +89,11 @@ class Form:
     def __init__(self, build: Callable[[Echo], Runnable[Any, Any]], ask: Callable[[str], Any], **keys: Any) -> None:
         self.build, self.ask, self.keys = build, ask, keys
 
-    def chain(self, model: Echo, factory: Callable[..., Any], **options: Any) -> RunnableWithMessageHistory:
-        return RunnableWithMessageHistory(self.build(model), factory, **self.keys, **options)
+    def chain(self, model: Echo, factory: Callable[..., Any], **options: Any) -> Runnable[Any, Any]:
+        return with_message_history(self.build(model), factory, **self.keys, **options)
+
+    def langchains_chain(self, model: Echo, factory: Callable[..., Any]) -> Runnable[Any, Any]:
+        return RunnableWithMessageHistory(self.build(model), factory, **self.keys)
 
     @staticmethod
     def said(output: Any) -> str:
@@ -161,7 +165,7 @@ FORMS = {
         history_messages_key="past",
     ),
 }
-# Without history_messages_key, LangChain saves by what it reads at the end of a run.
+# Without history_messages_key, LangChain's own class would read the history again to find out what to save.
 UNKEYED = ["model", "model, a string", "model bound", "list", "list to string", "dict", "dict to dict"]
 SYNC_ONLY = {"dict to dict"}
 
@@ -187,11 +191,6 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 Factory = Callable[[str], DynamiqChatMessageHistory]
-
-
-@pytest.fixture
-def memory(store) -> Memory:
-    return Memory(backend=store)
 
 
 def factory_of(memory: Memory, kind: str, **options: Any) -> Factory:
@@ -429,7 +428,7 @@ def test_what_is_cleared_during_a_run_does_not_come_back(form, kind):
     assert stored(memory) == ["q", "re: q"]
 
 
-# --- what might mislead a history that knows what it handed out --------------------------------------------------
+# --- inputs that resemble the history -----------------------------------------------------------------------------
 
 
 @KINDS
@@ -551,7 +550,7 @@ def test_a_run_that_fails_leaves_nothing_and_the_next_is_whole(memory, kind):
 def test_an_output_that_langchain_refuses_does_not_mislead_what_is_added_next(memory, kind):
     factory = factory_of(memory, kind)
     begin(memory, 1)
-    bad = RunnableWithMessageHistory(RunnableLambda(lambda _: 5), factory)
+    bad = with_message_history(RunnableLambda(lambda _: 5), factory)
     assert bad.invoke(human("q"), CONFIG) == 5
     history = factory("s")
     history.add_messages([*history.messages, HumanMessage("by hand")])
@@ -611,15 +610,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from langchain_core.messages import AIMessage, HumanMessage
     from langchain_core.runnables import RunnableLambda
-    from langchain_core.runnables.history import RunnableWithMessageHistory
-from langchain_dynamiq_memory import DynamiqChatMessageHistory
+from langchain_dynamiq_memory import DynamiqChatMessageHistory, with_message_history
 url, question = sys.argv[1:]
 def factory(session_id):
     return DynamiqChatMessageHistory.from_url(url, session_id=session_id, user_id="ann")
 model = RunnableLambda(lambda messages: AIMessage(" | ".join(message.text for message in messages)))
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    chain = RunnableWithMessageHistory(model, factory)
+    chain = with_message_history(model, factory)
 print(chain.invoke([HumanMessage(question)], {"configurable": {"session_id": "s"}}).text)
 """
 
@@ -656,7 +654,7 @@ class Prefixes(DynamiqChatMessageHistory):
 @pytest.mark.parametrize("kind", [KeepsFour, ShowsFour, Prefixes])
 def test_what_a_subclass_changes_holds_in_a_chain(store, kind, way):
     memory = Memory(backend=store)
-    chain = RunnableWithMessageHistory(
+    chain = with_message_history(
         FakeListChatModel(responses=[f"a{n}" for n in range(5)]), lambda session_id: kind(memory, session_id)
     )
     for n in range(5):
@@ -667,3 +665,107 @@ def test_what_a_subclass_changes_holds_in_a_chain(store, kind, way):
     all_of_them = [f"{kind}{n}" for n in range(5) for kind in "qa"]
     expected = {KeepsFour: all_of_them[-4:], ShowsFour: all_of_them, Prefixes: [f"> {text}" for text in all_of_them]}
     assert texts == expected[kind]
+
+
+# --- LangChain's own class ---------------------------------------------------------------------------------------
+
+KEYED_FORMS = ["keyed", "keyed messages", "keyed to dict", "keyed to string"]
+
+
+@KINDS
+@pytest.mark.parametrize("form", KEYED_FORMS)
+@pytest.mark.parametrize("call", CALLS)
+def test_langchains_own_class_with_a_key_for_the_history_remembers_each_turn_once(form, call, kind):
+    memory, model = Memory(), echo()
+    chain = FORMS[form].langchains_chain(model, factory_of(memory, kind))
+    for number in range(2):
+        CALLS[call](chain, FORMS[form].ask(f"q{number}"), CONFIG)
+    assert stored(memory) == ["q0", "re: q0", "q1", "re: q1"]
+
+
+@KINDS
+@pytest.mark.parametrize("history", [DynamiqChatMessageHistory, Counting, Reading, ShowsFour])
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in KEYED_FORMS])
+@pytest.mark.parametrize("call", CALLS)
+def test_langchains_own_class_without_a_key_for_the_history_is_refused(form, call, history, kind):
+    memory, model = Memory(), echo()
+    begin(memory, 3)
+    shared = history(memory, "s")
+    chain = FORMS[form].langchains_chain(model, lambda s: shared if kind == "cached" else history(memory, s))
+    with pytest.raises(ConfigurationError, match="with_message_history"):
+        CALLS[call](chain, FORMS[form].ask("q"), CONFIG)
+    assert model.seen == []
+    assert stored(memory) == ["past", "re: past"] * 3
+
+
+def logged(function: Any) -> Any:
+    """A user's decorator, with a frame of its own."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+class Decorated(DynamiqChatMessageHistory):
+    messages = property(logged(DynamiqChatMessageHistory.messages.fget))
+    aget_messages = logged(DynamiqChatMessageHistory.aget_messages)
+    add_messages = logged(DynamiqChatMessageHistory.add_messages)
+    aadd_messages = logged(DynamiqChatMessageHistory.aadd_messages)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("form", UNKEYED)
+def test_decorated_methods_change_nothing(form, way):
+    memory = Memory()
+
+    def factory(session_id: str) -> DynamiqChatMessageHistory:
+        return Decorated(memory, session_id)
+
+    with pytest.raises(ConfigurationError, match="with_message_history"):
+        CALLS[way](FORMS[form].langchains_chain(echo(), factory), FORMS[form].ask("q"), CONFIG)
+    CALLS[way](FORMS[form].chain(echo(), factory), FORMS[form].ask("q"), CONFIG)
+    assert stored(memory) == ["q", "re: q"]
+
+
+@pytest.mark.parametrize("way", ["langchain", "ours"])
+def test_a_step_of_a_chain_may_change_the_history_that_it_is_given(way):
+    memory, model = Memory(), echo()
+    begin(memory, 1)
+
+    def join(given: dict[str, Any]) -> list[BaseMessage]:
+        messages = given["past"]
+        messages += [HumanMessage(given["question"])]
+        return messages.copy()
+
+    wrap = RunnableWithMessageHistory if way == "langchain" else with_message_history
+    keys = {"input_messages_key": "question", "history_messages_key": "past"}
+    chain = wrap(RunnableLambda(join) | model, factory_of(memory, "cached"), **keys)
+    for question in "ab":
+        chain.invoke({"question": question}, CONFIG)
+    assert stored(memory) == ["past", "re: past", "a", "re: a", "b", "re: b"]
+    assert model.seen[-1] == ["past", "re: past", "a", "re: a", "b"]
+
+
+def test_a_history_outside_of_chains_is_a_list(memory):
+    begin(memory, 1)
+    messages = DynamiqChatMessageHistory(memory, "s").messages
+    assert type(messages) is list
+    assert type(asyncio.run(DynamiqChatMessageHistory(memory, "s").aget_messages())) is list
+
+
+@pytest.mark.parametrize("given", [5, {"a": "x", "b": "y"}, None])
+def test_an_input_without_messages_is_refused(given):
+    chain = with_message_history(echo(), factory_of(Memory(), "fresh"))
+    with pytest.raises(MessageError, match="the input of a chain must be"):
+        chain.invoke(given, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "given", [{"input": "q", "other": "x"}, {"any": "q"}, {"any": human("q")}, (HumanMessage("q"),)]
+)
+def test_an_input_may_be_a_dict_with_the_messages(given):
+    memory = Memory()
+    with_message_history(echo(), factory_of(memory, "fresh")).invoke(given, CONFIG)
+    assert stored(memory) == ["q", "re: q"]

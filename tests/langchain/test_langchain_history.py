@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -36,16 +36,12 @@ from dynamiq_memory import (
     MessageError,
 )
 from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory.backends.operations import Operation
 from dynamiq_memory.filters import Filter
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 
 QUESTION = HumanMessage("What is the capital of France?")
 ANSWER = AIMessage("Paris.", response_metadata={"model": "m"})
-
-
-@pytest.fixture
-def memory(store: MemoryBackend) -> Memory:
-    return Memory(backend=store)
 
 
 @pytest.fixture
@@ -172,34 +168,13 @@ class AsyncOnly(MemoryBackend):
         self.inner = InMemory()
         self.threads: set[int] = set()
 
-    def _write(self, messages: Sequence[Message]) -> None:
-        raise AssertionError("a synchronous write")
+    def _perform(self, operation: Operation[Any]) -> Any:
+        raise AssertionError(f"a synchronous {operation}")
 
-    def _read(self, *arguments: Any) -> list[Message]:
-        raise AssertionError("a synchronous read")
-
-    def _delete(self, where: Filter) -> int:
-        raise AssertionError("a synchronous delete")
-
-    async def _run(self, method: Callable[..., Any], *arguments: Any) -> Any:
+    async def _aperform(self, operation: Operation[Any]) -> Any:
         await asyncio.sleep(0)
         self.threads.add(threading.get_ident())
-        return method(*arguments)
-
-    async def _awrite(self, messages: Sequence[Message]) -> None:
-        await self._run(self.inner._write, messages)
-
-    async def _aread(self, *arguments: Any) -> Any:
-        return await self._run(self.inner._read, *arguments)
-
-    async def _adelete(self, where: Filter) -> Any:
-        return await self._run(self.inner._delete, where)
-
-    async def _asearch(self, *arguments: Any) -> Any:
-        return await self._run(self.inner._search, *arguments)
-
-    async def _aaround(self, *arguments: Any) -> Any:
-        return await self._run(self.inner._around, *arguments)
+        return self.inner.execute(operation)
 
 
 @pytest.mark.parametrize("limit", [None, 3])
@@ -257,7 +232,7 @@ class Untouchable(MemoryBackend):
     def _read(self, *arguments: Any) -> list[Message]:
         raise AssertionError("read")
 
-    def _delete(self, where: Filter) -> int:
+    def _delete(self, filter: Filter) -> int:
         raise AssertionError("deleted")
 
 

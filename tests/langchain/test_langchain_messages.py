@@ -38,7 +38,7 @@ from pydantic import BaseModel
 
 from dynamiq_memory import Memory, Message, MessageError, MessageRole
 from dynamiq_memory.backends import SQLite
-from dynamiq_memory.native import pack
+from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory._messages import FRAMEWORK, for_model, from_message, to_message
 
 PNG = "iVBORw0KGgo="
@@ -619,8 +619,8 @@ def test_a_default_that_returns_what_cannot_be_stored_either_is_refused():
     ],
     ids=lambda wrong: type(wrong).__name__,
 )
-def test_what_is_no_message_of_langchain_is_refused(wrong):
-    with pytest.raises(MessageError, match=f"a {type(wrong).__name__} is no LangChain message"):
+def test_other_objects_are_refused(wrong):
+    with pytest.raises(MessageError, match=f"a {type(wrong).__name__} is not a LangChain message"):
         to_message(wrong)
 
 

@@ -39,7 +39,7 @@ from dynamiq_memory import (
     MessageError,
     MessageRole,
 )
-from dynamiq_memory.native import pack
+from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
 from tests.langchain.agents import ScriptedModel, Talker, calls, told
 
@@ -49,11 +49,6 @@ ANN = {"configurable": {"user_id": "ann", "session_id": "s-1"}}
 @pytest.fixture(params=["sync", "async"])
 def talker(request: pytest.FixtureRequest) -> Talker:
     return Talker(asynchronous=request.param == "async")
-
-
-@pytest.fixture
-def memory(store: MemoryBackend) -> Memory:
-    return Memory(backend=store)
 
 
 def stored(memory: Memory, session_id: str = "s-1", user_id: str | None = "ann") -> list[str]:

@@ -1,10 +1,11 @@
-"""LangChain over dynamiq-memory: a chat history for chains, and middleware for agents."""
+"""LangChain over dynamiq-memory: middleware for agents, and a chat history for chains."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from dynamiq_memory import MissingDependencyError
+from langchain_dynamiq_memory.chain import with_message_history
 from langchain_dynamiq_memory.history import DynamiqChatMessageHistory
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["DynamiqChatMessageHistory", "DynamiqMemoryMiddleware"]
+__all__ = ["DynamiqChatMessageHistory", "DynamiqMemoryMiddleware", "with_message_history"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""LangChain's messages and ours, both ways, without loss.
+"""Conversion between LangChain's messages and ours, without loss.
 
-The canonical fields of a stored message hold what every framework understands: role, text, content parts and tool
-calls in OpenAI's shape. Its `native` holds LangChain's fields beyond these, so that what goes in comes out equal.
+The canonical fields of a stored message are those that every framework understands: role, text, content parts and tool
+calls in OpenAI's shape. Its `native` has LangChain's fields beyond these, so that messages come back equal.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, MessageRole
-from dynamiq_memory.native import Default, Kinds, decode, encode, pack, unpack
+from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, unpack
 
 FRAMEWORK = "langchain"
 
 logger = logging.getLogger(__name__)
 
-# What reading fields may raise that are not what they should be.
+# Errors of reading fields that have unexpected values.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-# Chunks stand before the class that they derive from: the first match counts.
+# Chunks come before the class that they derive from, since the first match counts.
 _CLASSES: tuple[type[BaseMessage], ...] = (
     HumanMessageChunk,
     HumanMessage,
@@ -68,30 +68,30 @@ _ROLES = {
     "developer": MessageRole.SYSTEM,
 }
 _TEXT_BLOCKS = frozenset({"text", "text-plain", "input_text", "output_text"})
-# Blocks that say again what `tool_calls` says, and a model's thoughts, which only that model's provider takes back.
+# Blocks that repeat `tool_calls`, and a model's thoughts, which only that model's provider accepts.
 _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
 _THOUGHT_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
 _MEDIA = frozenset({"image", "audio", "file"})
 
 
 def to_message(message: BaseMessage, default: Default | None = None) -> Message:
-    """Make our message of one of LangChain's.
+    """Convert a LangChain message to ours.
 
     Args:
         message: The message; not changed.
         default: Called for a value, such as a tool's artifact, that cannot be stored; see `json.dumps`.
 
     Returns:
-        The message, with a new id. LangChain's own is none for a store: it may be missing, and some models number
-        all their answers alike.
+        The message, with a new id. LangChain's id cannot serve: it may be missing, and some models give the same id to
+        all their answers.
 
     Raises:
-        MessageError: It is no LangChain message, or holds a value that cannot be stored.
+        MessageError: It is not a LangChain message, or has a value that cannot be stored.
     """
     if not isinstance(message, BaseMessage):
         raise MessageError(
-            f"a {type(message).__name__} is no LangChain message: give HumanMessage(…) or AIMessage(…), or convert by "
-            "langchain_core.messages.convert_to_messages"
+            f"a {type(message).__name__} is not a LangChain message: give HumanMessage(…) or AIMessage(…), or "
+            "convert it by langchain_core.messages.convert_to_messages"
         )
     kind = next(known for known in _CLASSES if isinstance(message, known))
     result = Message(
@@ -110,11 +110,11 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
     return result
 
 
-def batch_of(messages: Any, default: Default | None = None) -> list[Message]:
-    """Make our messages of LangChain's.
+def to_messages(messages: Any, default: Default | None = None) -> list[Message]:
+    """Convert LangChain messages to ours.
 
     Raises:
-        MessageError: It is no list of LangChain messages, or one holds a value that cannot be stored.
+        MessageError: It is not a list of LangChain messages, or one has a value that cannot be stored.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise MessageError(f"messages must be a list of messages, not a {type(messages).__name__}: give [message]")
@@ -125,28 +125,28 @@ def check_default(default: Default | None) -> Default | None:
     """Check the function for values that cannot be stored.
 
     Raises:
-        ConfigurationError: It is no function.
+        ConfigurationError: It is not a function.
     """
     if default is not None and not callable(default):
         raise ConfigurationError(f"default must be a function of a value, such as repr, not {default!r}")
     return default
 
 
-def own_id(message: Message) -> str | None:
-    """LangChain's id of a message that LangChain wrote."""
+def langchain_id(message: Message) -> str | None:
+    """The id that LangChain gave to a message; None if it gave none."""
     data = unpack(FRAMEWORK, message)
     fields = data.get("fields") if data else None
-    given = fields.get("id") if isinstance(fields, dict) else None
-    return given if isinstance(given, str) else None
+    id_ = fields.get("id") if isinstance(fields, dict) else None
+    return id_ if isinstance(id_, str) else None
 
 
 def stable_id(*parts: str) -> str:
-    """An id that is the same each time it is made of the same texts, whatever is in them."""
+    """An id that is always the same for the same texts."""
     return str(uuid5(NAMESPACE_OID, json.dumps(parts)))
 
 
-def plain_filters(memory: Memory) -> str:
-    """What the default filters of a memory fix to a value, and so its messages carry: they tell stores apart."""
+def fixed_filters(memory: Memory) -> str:
+    """The default filters that fix a value, as JSON: all messages of the memory have these values."""
     fixed = {
         key: value for key, value in memory.filters.items() if value is None or isinstance(value, str | int | float)
     }
@@ -154,14 +154,14 @@ def plain_filters(memory: Memory) -> str:
 
 
 def from_message(message: Message) -> BaseMessage:
-    """Make LangChain's message of one of ours: as LangChain wrote it, or by its canonical fields."""
+    """Convert our message to LangChain's: as LangChain wrote it, or by its canonical fields."""
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
             fields = {"content": message.content, **decode(data["fields"], _KINDS)}
             return _restore(_BY_NAME[data["class"]], fields)
-        except _UNREADABLE as error:  # somebody else has written it
-            logger.warning("message %s holds no LangChain fields that can be read (%r)", message.id, error)
+        except _UNREADABLE as error:  # not written by this module
+            logger.warning("the LangChain fields of message %s cannot be read (%r)", message.id, error)
     common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
     if message.role is MessageRole.USER:
         return HumanMessage(**common)
@@ -173,13 +173,14 @@ def from_message(message: Message) -> BaseMessage:
 
 
 def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
-    """Make LangChain's messages for a model.
+    """Convert our messages to LangChain's, for a model.
 
-    Directives, which no provider takes, are left out, and instructions stand first: some providers refuse them later.
+    Directives are left out, since no provider accepts them, and instructions come first, since some providers refuse
+    them later.
     """
     restored = [from_message(message) for message in messages]
-    said = [message for message in restored if not isinstance(message, RemoveMessage)]
-    return sorted(said, key=lambda message: not isinstance(message, SystemMessage))
+    spoken = [message for message in restored if not isinstance(message, RemoveMessage)]
+    return sorted(spoken, key=lambda message: not isinstance(message, SystemMessage))
 
 
 # --- the framework's own fields --------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
 
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
-    # Validating would parse tool calls anew, and so give back another message than was stored.
+    # Validating would parse tool calls again, and so change the message.
     message = kind.model_construct(**fields)
     missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
     if missing or not isinstance(message.content, str | list):
@@ -215,8 +216,8 @@ def _plain_message(message: BaseMessage) -> dict[str, Any]:
     return {"class": kind.__name__, "fields": _fields(message)}
 
 
-# What artifacts of retrievers and of sub-agents are made of.
-_HINT = "or pass default=repr, or a function of your own, to store what it returns"
+_HINT = "or pass default=repr, or a function of your own, to store its result"
+# The classes in artifacts of retrievers and sub-agents.
 _KINDS: Kinds = {
     "Document": (Document, _plain_document, lambda plain: Document(**plain)),
     "BaseMessage": (BaseMessage, _plain_message, lambda plain: _restore(_BY_NAME[plain["class"]], plain["fields"])),
@@ -259,7 +260,7 @@ def _content(message: BaseMessage, default: Default | None) -> str | list[dict[s
 
 
 def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
-    """A content block in OpenAI's shape; one that has none there is kept as it is."""
+    """A content block in OpenAI's shape; unchanged if OpenAI has no such block."""
     if isinstance(block, str):
         return {"type": "text", "text": block}
     kind = block.get("type")
@@ -275,7 +276,7 @@ def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
-    """An image, sound or file of LangChain's standard blocks (either version) or of Anthropic's."""
+    """An image, sound or file in LangChain's standard shape (either version) or in Anthropic's."""
     source = block["source"] if isinstance(block.get("source"), dict) else block
     data = source.get("base64") or source.get("data")
     url, mime = source.get("url"), source.get("mime_type") or source.get("media_type")
@@ -296,20 +297,20 @@ def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
 def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]]:
     if not isinstance(message, AIMessage):
         return []
-    calls = [_call(made["id"], made["name"], _arguments(made["args"], default)) for made in message.tool_calls]
-    calls += [_call(made.get("id"), made.get("name"), made.get("args")) for made in message.invalid_tool_calls]
+    calls = [_call(call["id"], call["name"], _arguments(call["args"], default)) for call in message.tool_calls]
+    calls += [_call(call.get("id"), call.get("name"), call.get("args")) for call in message.invalid_tool_calls]
     function = message.additional_kwargs.get("function_call")
     if not calls and isinstance(function, dict):
-        # The shape before tool calls: no id; a FunctionMessage of that name answers it.
+        # An older shape without ids: a FunctionMessage of that name answers it.
         calls.append(_call(_function_id(function.get("name")), function.get("name"), function.get("arguments")))
     return calls
 
 
-def _arguments(given: Any, default: Default | None) -> str:
+def _arguments(value: Any, default: Default | None) -> str:
     try:
-        return json.dumps(given, default=default or str)
-    except (TypeError, ValueError):  # keys that JSON does not know, or a value within itself
-        return json.dumps(encode(given, "args", _KINDS, default, _HINT), default=str)
+        return json.dumps(value, default=default or str)
+    except (TypeError, ValueError):  # keys that JSON does not know, or a value that contains itself
+        return json.dumps(encode(value, "args", _KINDS, default, _HINT), default=str)
 
 
 def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
@@ -328,7 +329,7 @@ def _answered(message: BaseMessage) -> str | None:
 
 
 def _parsed_calls(calls: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tool calls in OpenAI's shape as LangChain has them; those whose arguments are no JSON object, as invalid."""
+    """Convert tool calls in OpenAI's shape to LangChain's; invalid ones if their arguments are not a JSON object."""
     valid, invalid = [], []
     for call in calls:
         function = call.get("function")

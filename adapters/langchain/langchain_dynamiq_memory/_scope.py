@@ -1,4 +1,4 @@
-"""Whose conversation an agent's run is."""
+"""The session of an agent's run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def scoped_to_run(memory: Memory, context: Any, configurable: Mapping[str, Any])
     """Scope a memory to the session of a run.
 
     `user_id` and `session_id` come from the run's context (a dict or an object), else from `configurable`, else from
-    the memory's default filters. Without a `session_id`, the thread of the checkpointer is the session.
+    the memory's default filters. Without a `session_id`, the checkpointer's thread is the session.
 
     Args:
         memory: The memory.
-        context: What was given to the agent as `context=…`.
+        context: The `context=…` that the agent was called with.
         configurable: `config["configurable"]` of the run.
 
     Raises:
         ConfigurationError: There is no session.
-        MessageError: An id is no non-empty string.
+        MessageError: An id is not a non-empty string.
     """
     session_id = _named("session_id", context, configurable)
     if session_id is None and not isinstance(memory.filters.get("session_id"), str):
@@ -37,5 +37,5 @@ def scoped_to_run(memory: Memory, context: Any, configurable: Mapping[str, Any])
 
 
 def _named(name: str, context: Any, configurable: Mapping[str, Any]) -> Any:
-    given = context.get(name) if isinstance(context, Mapping) else getattr(context, name, None)
-    return configurable.get(name) if given is None else given
+    value = context.get(name) if isinstance(context, Mapping) else getattr(context, name, None)
+    return configurable.get(name) if value is None else value

@@ -1,4 +1,4 @@
-"""The tool by which an agent searches its memory itself."""
+"""A tool with which an agent searches its memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from langchain.tools import ToolRuntime
 from langchain_core.tools import BaseTool, StructuredTool
 
 from dynamiq_memory import ConfigurationError, Memory, Message
-from dynamiq_memory.formatting import format_messages
-from langchain_dynamiq_memory._messages import own_id
+from dynamiq_memory.integrations.messages import format_messages
+from langchain_dynamiq_memory._messages import langchain_id
 from langchain_dynamiq_memory._scope import scoped_to_run
 
 SearchScope = Literal["session", "user"]
 
-_NAME = "search_memory"
-_FOUND = 8
-# Some of what is found is in the agent's state already, an earlier search, or said again.
-_READ = 8 * _FOUND
+TOOL_NAME = "search_memory"
+_SHOWN = 8
+# Some results are in the agent's state already, belong to an earlier search, or repeat others.
+_READ = 8 * _SHOWN
 _DESCRIPTION = (
-    "Search {where} for messages about something, by words. Use it when the user refers to something that was said "
+    "Search {scope} for messages about something, by words. Use it when the user refers to something that was said "
     "before and is not in the conversation at hand. Returns the messages that fit best, each with its time."
 )
-_WHERE = {"session": "the earlier part of this conversation", "user": "all conversations with this user"}
+_SCOPES = {"session": "the earlier part of this conversation", "user": "all conversations with this user"}
 
 
 def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
@@ -32,27 +32,27 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
 
     Args:
         memory: The memory; scoped to the session or the user of each run.
-        scope: What is searched.
+        scope: Whether to search the session or all sessions of the user.
 
     Raises:
         ConfigurationError: The scope is unknown.
     """
-    if scope not in _WHERE:
+    if scope not in _SCOPES:
         raise ConfigurationError(f"search {scope!r} is unknown: use 'session', 'user', or None for no tool")
 
     def search_memory(query: str, runtime: ToolRuntime) -> str:
         within, filters = _within(memory, scope, runtime)
-        return _told(within.search(query, filters, _READ), runtime)
+        return _format(within.search(query, filters, _READ), runtime)
 
     async def asearch_memory(query: str, runtime: ToolRuntime) -> str:
         within, filters = _within(memory, scope, runtime)
-        return _told(await within.asearch(query, filters, _READ), runtime)
+        return _format(await within.asearch(query, filters, _READ), runtime)
 
     return StructuredTool.from_function(
         search_memory,
         asearch_memory,
-        name=_NAME,
-        description=_DESCRIPTION.format(where=_WHERE[scope]),
+        name=TOOL_NAME,
+        description=_DESCRIPTION.format(scope=_SCOPES[scope]),
     )
 
 
@@ -66,19 +66,19 @@ def _within(memory: Memory, scope: SearchScope, runtime: ToolRuntime) -> tuple[M
     return memory, {"user_id": user_id}
 
 
-def _told(found: Sequence[Message], runtime: ToolRuntime) -> str:
-    at_hand = {message.id for message in runtime.state["messages"]}
-    others = [message for message in found if own_id(message) not in at_hand and not _is_search(message)]
+def _format(messages: Sequence[Message], runtime: ToolRuntime) -> str:
+    in_state = {message.id for message in runtime.state["messages"]}
+    others = [message for message in messages if langchain_id(message) not in in_state and not _is_search(message)]
     lines: dict[str, str] = {}
-    for message in others:  # what was said several times is told once
+    for message in others:  # each text once
         lines.setdefault(format_messages([message]), _time(message))
-    return "\n".join(f"[{time}] {line}" for line, time in list(lines.items())[:_FOUND]) or "Nothing found."
+    return "\n".join(f"[{time}] {line}" for line, time in list(lines.items())[:_SHOWN]) or "Nothing found."
 
 
 def _is_search(message: Message) -> bool:
-    """Whether a message asks for a search or answers one: quoting those would only repeat what they quote."""
+    """Whether a message calls the tool or is its result, which repeats other messages."""
     called = [(call.get("function") or {}).get("name") for call in message.tool_calls or ()]
-    return _NAME in (*called, message.name)
+    return TOOL_NAME in (*called, message.name)
 
 
 def _time(message: Message) -> str:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence, Sized
-from typing import NoReturn
+from collections.abc import Sequence, Sized
+from typing import Any, NoReturn
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
-from dynamiq_memory import ConfigurationError, DynamiqMemoryError, Memory, Message
-from dynamiq_memory.messages import MESSAGE_ID_KEY, put_together
-from dynamiq_memory.native import Default
-from dynamiq_memory.references import memory_at
-from langchain_dynamiq_memory._chain import HandedOut, begins_run, ends_run
+from dynamiq_memory import DynamiqMemoryError, Memory, Message
+from dynamiq_memory.integrations.arguments import check_limit, check_memory
+from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
+from dynamiq_memory.integrations.native import Default
+from dynamiq_memory.integrations.ordering import set_batch_times
+from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, GetEverything, Plan, arun, run
+from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from langchain_dynamiq_memory._messages import (
-    batch_of,
     check_default,
+    fixed_filters,
     for_model,
     from_message,
-    plain_filters,
     stable_id,
+    to_messages,
 )
+from langchain_dynamiq_memory.chain import guard_reads
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +33,24 @@ logger = logging.getLogger(__name__)
 class DynamiqChatMessageHistory(BaseChatMessageHistory):
     """One session of a memory, as a chat history.
 
-    Making one reads and writes nothing, so a chain may ask for it on every run. One object is safe from many threads
-    and asyncio tasks.
+    Making one reads and writes nothing, so a chain may ask for it on every run. One object may be used by many threads
+    and asyncio tasks. Copies and pickles refer to the memory; see `dynamiq_memory.register_memory`.
 
     Args:
-        memory: Where the messages live. Its default filters hold; its save mode does not, since what is added here
-            is added by the caller's choice.
+        memory: Where the messages are stored. Its default filters apply; its save mode does not, since a history
+            stores all that is added to it.
         session_id: The session, a non-empty string.
-        user_id: Whose session it is; by default the user whom the memory's default filters fix, else nobody: then
+        user_id: The user it belongs to. Defaults to the user in the memory's default filters, else to no user: then
             only messages without a user are read.
-        limit: With a limit, `messages` are the most recent whole turns with at most so many messages, which every
-            provider accepts: no tool's result without its call, a user's message first. None for all messages as
-            they were added.
-        default: Called for a value in a message (such as a tool's artifact) that no store can hold; returns one that
-            can. Without it, such a message is refused. As `default` of `json.dumps`.
+        limit: Maximum number of messages in `messages`: the most recent whole turns that fit, which every provider
+            accepts, since a user's message comes first and no tool's result is without its call. None for all messages
+            as they were added.
+        default: Called for a value in a message (such as a tool's artifact) that no store can keep; returns one that
+            can be kept, like `default` of `json.dumps`. Without it, such a message is refused.
 
     Raises:
         ConfigurationError: There is no session_id, or an argument is wrong.
-        MessageError: session_id or user_id is no non-empty string.
+        MessageError: session_id or user_id is not a non-empty string.
     """
 
     def __init__(
@@ -61,17 +64,15 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
     ) -> None:
         """Bind the session; no I/O."""
         super().__init__()
-        if not isinstance(memory, Memory):
-            raise ConfigurationError(
-                f"memory must be a dynamiq_memory.Memory, not a {type(memory).__name__}: "
-                "give Memory(backend=…), or use DynamiqChatMessageHistory.from_url(url, session_id=…)"
-            )
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-            raise ConfigurationError(f"limit must be a whole number of 1 or more, or None for all; not {limit!r}")
+        self._store = check_memory(memory, ", or use DynamiqChatMessageHistory.from_url(url, session_id=…)")
+        self.limit = check_limit("limit", limit)
         self.memory = memory.scoped(session_id, user_id)
-        self.limit = limit
         self._default = check_default(default)
-        self._handed_out = HandedOut()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Guard the methods that a subclass overrides, too."""
+        super().__init_subclass__(**kwargs)
+        guard_reads(cls)
 
     @classmethod
     def from_url(
@@ -85,7 +86,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
     ) -> DynamiqChatMessageHistory:
         """Make a history on the store at a URL, such as `sqlite:///conversations.db`.
 
-        All histories of a process that name the same URL share one store, which stays open until the process ends.
+        All histories of a process with the same URL share one store, which stays open until the process ends.
 
         Args:
             url: As for `dynamiq_memory.backends.create_backend`.
@@ -95,80 +96,60 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             default: As for the class.
 
         Raises:
-            ConfigurationError: The URL is not understood, or an argument is wrong.
+            ConfigurationError: The URL is unknown, or an argument is wrong.
         """
         return cls(memory_at(url), session_id, user_id, limit, default=default)
 
     @property
     def session_id(self) -> str:
         """The session."""
-        return str(self.memory.filters["session_id"])
+        return str(self.memory.filters[SESSION_KEY])
 
     @property
     def user_id(self) -> str | None:
-        """Whose session it is."""
-        user_id = self.memory.filters["user_id"]
+        """The user it belongs to."""
+        user_id = self.memory.filters[USER_KEY]
         return None if user_id is None else str(user_id)
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]
-        """The messages, oldest first, read from the store each time: a list of the caller's own.
+        """The messages, oldest first, in a new list that is read from the store each time.
 
         Raises:
             BackendError: The store failed.
         """
-        if ends_run() and self._is_plain():
-            self._handed_out.expect_whole_input()
-            return []
-        messages = self._read()
-        if begins_run():
-            self._handed_out.note(messages)
-        return messages
+        return run(self.memory, self._read())
 
     async def aget_messages(self) -> list[BaseMessage]:
         """Read the messages; see `messages`."""
-        if not self._is_own("messages"):
+        if self._overrides("messages"):
             return await run_in_executor(None, lambda: self.messages)
-        if ends_run() and self._is_plain():
-            self._handed_out.expect_whole_input()
-            return []
-        messages = await self._aread()
-        if begins_run():
-            self._handed_out.note(messages)
-        return messages
+        return await arun(self.memory, self._read())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Store messages as one batch, all or none where the store can, behind those that are there.
+        """Store messages as one batch, all or none where the store can, after those that are stored.
 
-        A batch whose messages all have ids can be added again without being doubled. Otherwise an id does not matter:
-        some models number all their answers alike.
+        A batch in which all messages have ids can be added again without being doubled. Otherwise ids do not matter,
+        since some models give the same id to all their answers.
 
         Args:
-            messages: Messages of any of LangChain's types; not changed.
+            messages: Messages of any LangChain type; not changed.
 
         Raises:
             MessageError: A message cannot be stored as it is given.
             BackendError: The store failed.
         """
         try:
-            if self._handed_out.whole_input_expected() and ends_run():
-                messages = self._handed_out.new_among(messages)
-            batch, known = self._batch(messages)
-            stored = self.memory.get_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
-            self.memory.add_many(_new(batch, stored, self.memory.get_all(1)))
+            run(self.memory, self._add(messages))
         except DynamiqMemoryError as error:
             self._report(error, messages)
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages as one batch; see `add_messages`."""
-        if not self._is_own("add_messages"):
+        if self._overrides("add_messages"):
             return await run_in_executor(None, self.add_messages, messages)
         try:
-            if self._handed_out.whole_input_expected() and ends_run():
-                messages = self._handed_out.new_among(messages)
-            batch, known = self._batch(messages)
-            stored = await self.memory.aget_all(len(batch), {MESSAGE_ID_KEY: known}) if known else []
-            await self.memory.aadd_many(_new(batch, stored, await self.memory.aget_all(1)))
+            await arun(self.memory, self._add(messages))
         except DynamiqMemoryError as error:
             self._report(error, messages)
         return None
@@ -179,7 +160,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Delete the session's messages."""
-        if not self._is_own("clear"):
+        if self._overrides("clear"):
             return await run_in_executor(None, self.clear)
         await self.memory.aclear()
         return None
@@ -188,11 +169,11 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         """Find the session's messages that are relevant to a query.
 
         Args:
-            query: What to look for.
-            limit: At most so many, 1 or more.
+            query: The query.
+            limit: Maximum number of messages, 1 or more.
 
         Returns:
-            The messages that match, best first; for a blank query, the most recent, oldest first.
+            The matching messages, best first; for a blank query, the most recent ones, oldest first.
 
         Raises:
             InvalidArgumentError: The limit is not 1 or more.
@@ -211,43 +192,48 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             f"backend={self.memory.backend!r})"
         )
 
-    def _read(self) -> list[BaseMessage]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Describe the history for copies and pickles, with a reference to its memory."""
+        scope = {key: self.memory.filters[key] for key in (SESSION_KEY, USER_KEY)}
+        return {**self.__dict__, "memory": scope, "_store": reference_to(self._store)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the memory again.
+
+        Raises:
+            ConfigurationError: It cannot be found in this process; see `dynamiq_memory.register_memory`.
+        """
+        store = resolve(state["_store"])
+        self.__dict__.update(state, memory=store.scoped(**state["memory"]), _store=store)
+
+    def _read(self) -> Plan[list[BaseMessage]]:
         if self.limit is None:
-            found = self.memory.backend.get_all(None, self.memory.filters)
-        else:
-            found = self.memory.get_agent_conversation(limit=self.limit)
-        return self._hand_out(found)
+            return list(map(from_message, (yield from GetEverything())))
+        return for_model((yield from GetAgentConversation(limit=self.limit)))
 
-    async def _aread(self) -> list[BaseMessage]:
-        if self.limit is None:
-            found = await self.memory.backend.aget_all(None, self.memory.filters)
-        else:
-            found = await self.memory.aget_agent_conversation(limit=self.limit)
-        return self._hand_out(found)
+    def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:
+        batch = to_messages(messages, self._default)
+        if batch and all(message.id for message in messages):
+            self._set_stable_ids(batch)
+            ids = [message.id for message in batch]
+            stored = {message.id for message in (yield from GetAll(len(ids), {MESSAGE_ID_KEY: ids}))}
+            batch = [message for message in batch if message.id not in stored]
+        set_batch_times(batch, after=(yield from GetAll(1)))
+        yield from AddMany(batch)
 
-    def _hand_out(self, found: Sequence[Message]) -> list[BaseMessage]:
-        return [from_message(message) for message in found] if self.limit is None else for_model(found)
-
-    def _is_own(self, name: str) -> bool:
-        """Whether a subclass has left a method as it is here."""
-        return getattr(type(self), name) is getattr(DynamiqChatMessageHistory, name)
-
-    def _is_plain(self) -> bool:
-        """Whether what a chain is handed is what is read here, and what it saves is what is stored here."""
-        return all(map(self._is_own, ("messages", "aget_messages", "add_messages", "aadd_messages")))
-
-    def _batch(self, messages: Sequence[BaseMessage]) -> tuple[list[Message], list[str]]:
-        """Our messages, and the ids under which they are stored if the batch has been added before."""
-        batch = batch_of(messages, self._default)
-        if not batch or not all(message.id for message in messages):
-            return batch, []
-        whole = [plain_filters(self.memory), *(message.to_json() for message in _anonymous(batch))]
+    def _set_stable_ids(self, batch: Sequence[Message]) -> None:
+        """Give each message an id that is the same when the same batch is added again."""
+        filters = fixed_filters(self.memory)
+        contents = [message.model_copy(update={"id": "", "timestamp": None}).to_json() for message in batch]
         for place, message in enumerate(batch):
-            message.id = stable_id(str(place), *whole)
-        return batch, [message.id for message in batch]
+            message.id = stable_id(str(place), filters, *contents)
+
+    def _overrides(self, name: str) -> bool:
+        """Whether a subclass overrides a method."""
+        return getattr(type(self), name) is not getattr(DynamiqChatMessageHistory, name)
 
     def _report(self, error: DynamiqMemoryError, messages: object) -> NoReturn:
-        # A chain only logs what its history raises, without saying whose messages are missing.
+        # A chain only logs the errors of its history, and not which session they concern.
         logger.error(
             "%s messages of session %r (user %r) were not stored: %s",
             len(messages) if isinstance(messages, Sized) else "no",
@@ -258,14 +244,4 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         raise error
 
 
-def _anonymous(batch: Iterable[Message]) -> list[Message]:
-    """The messages without what they have from being made here."""
-    return [message.model_copy(update={"id": "", "timestamp": None}) for message in batch]
-
-
-def _new(batch: Iterable[Message], stored: Iterable[Message], latest: Sequence[Message]) -> list[Message]:
-    """What is not stored yet, to stand behind the latest message."""
-    there = {message.id for message in stored}
-    new = [message for message in batch if message.id not in there]
-    put_together(new, latest[0] if latest else None)
-    return new
+guard_reads(DynamiqChatMessageHistory)
