@@ -31,13 +31,13 @@ def test_the_recipe_of_a_served_store(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("sys.argv", ["served_store.py", "--agent-python", "nowhere"])
     runpy.run_path(str(ROOT / "cookbook" / "served_store.py"), run_name="__main__")
     printed = capfd.readouterr().out
-    assert "chain: left out, its framework is not installed" in printed
+    assert "chain: skipped, its framework is not installed" in printed
     assert "agent: What do I keep? You said before: []" in printed
     assert "stored:\n  user: What do I keep?\n  assistant: " in printed
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("page", ["adapters/dynamiq/README.md", "docs/dynamiq.md"])
+@pytest.mark.parametrize("page", ["adapters/dynamiq/README.md", "docs/dynamiq-agents.md"])
 def test_examples_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
