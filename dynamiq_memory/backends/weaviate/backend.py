@@ -154,8 +154,8 @@ class Weaviate(PlannedBackend):
         Args:
             url: The URL. Port 443, which is the default, means TLS. Its query may set `grpc_host`, `grpc_port`,
                 `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha`, `consistency_level`, and
-                `embedder`: an OpenAI model, whose key and URL the environment sets. Weaviate's key does not belong in
-                the URL: the environment sets it.
+                `embedder`: an OpenAI model. The environment sets its key and server, and Weaviate's key, which does not
+                belong in the URL.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is wrong.

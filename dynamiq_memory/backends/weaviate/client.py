@@ -202,9 +202,10 @@ def _cloud_grpc_host(host: str) -> str:
 class ClientThread:
     """An asynchronous client, on an event loop in a thread of its own. Callers' loops wait for its results.
 
-    A client for each event loop of the callers, as in other stores, would not survive a fork: gRPC hangs in a child
-    whose parent had an asynchronous channel open when it forked. So the client is closed before every fork, which its
-    event loop must do. A thread that forks cannot wait for an event loop that it runs itself; it can wait for this one.
+    Other stores have a client for each event loop of their callers. Here that would not survive a fork: if a process
+    forks while an asynchronous channel is open, gRPC hangs in the child. So the client is closed before each fork, and
+    only its own event loop can close it. The thread that forks may be running the caller's loop and cannot wait for it,
+    but it can wait for this one.
 
     Args:
         server: The server, to which the first request connects.

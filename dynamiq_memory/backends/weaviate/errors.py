@@ -73,7 +73,7 @@ def names_lengths(text: str) -> bool:
 
 
 def translated(error: Exception, location: str) -> DynamiqMemoryError:
-    """Turn an error of the client into ours.
+    """Translate an error of the client.
 
     Args:
         error: The client's error.
@@ -103,7 +103,7 @@ def translated(error: Exception, location: str) -> DynamiqMemoryError:
 
 
 def wrong_length(text: str, location: str) -> ConfigurationError:
-    """The error for a vector whose length differs from that of the stored ones.
+    """Make the error for a vector of another length than the stored ones.
 
     Args:
         text: What the server says.

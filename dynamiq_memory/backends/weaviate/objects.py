@@ -67,7 +67,7 @@ class Objects:
     """
 
     def __init__(self, max_results: int, location: str) -> None:
-        """Read nothing yet."""
+        """Keep the settings."""
         self.max_results = max_results
         self.location = location
 
@@ -105,7 +105,7 @@ class Objects:
             limit: Maximum number of objects; None for all.
             bounds: The part of the order that is read.
             properties: The properties to read.
-            notes: Receives the ids of the notes of replacements in progress, if there are no bounds.
+            notes: Receives the ids of the notes of replacements in progress, unless there are bounds.
         """
         if wanted.never or limit == 0:
             return []

@@ -26,7 +26,7 @@ class Reader:
     """
 
     def __init__(self, objects: Objects) -> None:
-        """Read nothing yet."""
+        """Keep the reader of objects."""
         self._objects = objects
 
     def read(
@@ -59,7 +59,7 @@ class Reader:
         ]
 
     def is_empty(self) -> Plan[bool]:
-        """Find out whether there is no message."""
+        """Find out whether the collection contains a message at all."""
         return not (yield from requests.fetch(has_fact(MESSAGE), 1, [DIMENSION]))
 
     def count(self, filter: Filter) -> Plan[int]:

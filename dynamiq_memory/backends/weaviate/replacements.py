@@ -37,7 +37,7 @@ _SECONDS_TO_FINISH = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a replacement is about to do.
+    """The changes that a replacement is about to make.
 
     Attributes:
         old: The ids of the objects to delete.

@@ -79,7 +79,7 @@ def read_page(request: Callable[[int], Plan[list[T]]], size: int) -> Plan[tuple[
 def fetch(
     filters: FilterReturn, limit: int, properties: Sequence[str], *, ascending: bool | None = None
 ) -> Plan[list[Row]]:
-    """Read objects that match, by position if `ascending` is given."""
+    """Read objects that match; sorted by position if `ascending` is given."""
     sort = None
     if ascending is not None:
         sort = Sort.by_property(TIMESTAMP, ascending).by_property(ARRIVAL, ascending)

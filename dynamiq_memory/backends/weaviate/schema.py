@@ -131,13 +131,13 @@ def open_collection(
     """
     if not client.collections.exists(name):
         if not create:
-            raise BackendError(f"there is no {location}: correct collection_name, or pass create_if_not_exist=True")
+            raise BackendError(f"{location} does not exist: correct collection_name, or pass create_if_not_exist=True")
         _create(client, name, tenant, bm25)
     collection = client.collections.use(name)
     _check(collection.config.get(), tenant, location)
     if tenant is not None and not collection.tenants.exists(tenant):
         if not create:
-            raise BackendError(f"there is no tenant {tenant!r} in {location}: pass create_if_not_exist=True")
+            raise BackendError(f"the tenant {tenant!r} of {location} does not exist: pass create_if_not_exist=True")
         collection.tenants.create(tenant)
 
 

@@ -58,7 +58,7 @@ class Searcher:
     """
 
     def __init__(self, objects: Objects, tokenizer: Tokenize, bm25: BM25, alpha: float) -> None:
-        """Search for nothing yet."""
+        """Keep the settings."""
         self._objects = objects
         self._most = objects.max_results
         self._tokenizer = tokenizer

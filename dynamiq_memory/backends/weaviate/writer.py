@@ -47,7 +47,7 @@ class Writer:
     """
 
     def __init__(self, objects: Objects, tokenizer: Tokenize, max_bytes: int) -> None:
-        """Write nothing yet."""
+        """Start without claims."""
         self._objects = objects
         self._location = objects.location
         self._tokenizer = tokenizer
@@ -135,7 +135,7 @@ class Writer:
     # --- changing --------------------------------------------------------------------------------------------
 
     def update(self, filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
-        """Store new versions of messages whose stored version matches."""
+        """Store new versions of messages, where the stored version matches."""
         rows = yield from self._objects.by_ids(map(uuid_of, messages), WHOLE)
         matching = {row.uuid for row in rows if filter.matches(row.message)}
         present = [message for message in messages if uuid_of(message) in matching]

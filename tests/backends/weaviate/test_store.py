@@ -1,4 +1,4 @@
-"""What is particular to this store: requests, pages, faults, replacements that are interrupted."""
+"""Behaviour of this store alone: requests, pages, faults, interrupted replacements."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_failed_replacement_is_taken_back(store: Weaviate, server: WeaviateSer
 
 
 @pytest.mark.parametrize("heals", ["read", "write", "replace"])
-def test_an_interrupted_replacement_is_finished_by_whoever_comes_next(
+def test_an_interrupted_replacement_is_finished_by_the_next_caller(
     new_store: NewStore, server: WeaviateServer, heals: str
 ) -> None:
     scope = {"user_id": "u", "session_id": "s"}
@@ -242,7 +242,7 @@ def test_an_interrupted_replacement_is_finished_by_whoever_comes_next(
         store.replace(scope, [say("new 1"), say("new 2")])
     assert len(server.objects(store.collection_name)) == 5  # old, new, and the note
     assert store.count(scope) == 4
-    assert store.search("old")  # nothing is lost meanwhile
+    assert store.search("old")  # nothing is lost in between
     if heals == "write":
         other.add(old[0])  # stored again on purpose: not for the note to delete
         assert sorted(contents(other.get_all())) == ["new 1", "new 2", "old 1"]

@@ -1,4 +1,4 @@
-"""Run the server: `python -m tests.fakes.weaviate [--api-key KEY] [--grpc-bytes N]`; it says its two ports."""
+"""Run the server: `python -m tests.fakes.weaviate [--api-key KEY] [--grpc-bytes N]`; it prints its two ports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.weaviate.rest import Handler, Server
 
 
 def main() -> None:
-    """Serve until standard input ends, at the latest with the process that started it."""
+    """Serve until standard input ends, at the latest when the process that started it ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--api-key", default="")
     parser.add_argument("--grpc-bytes", type=int, default=104_858_000)
@@ -39,16 +39,16 @@ def main() -> None:
     rest.database, rest.api_key, rest.grpc_bytes = database, arguments.api_key, arguments.grpc_bytes
     rest.version = arguments.version
     threading.Thread(target=rest.serve_forever, daemon=True).start()
-    print(rest.server_address[1], grpc_port, flush=True)  # noqa: T201 - what started it reads this
+    print(rest.server_address[1], grpc_port, flush=True)  # noqa: T201 - read by the process that started it
     while input_left():
         pass
     grpc_server.stop(0)
-    # Its clients may be gone without a word: nothing is worth waiting for.
+    # Its clients may have ended without closing their connections: do not wait for them.
     os._exit(0)
 
 
 def input_left() -> bool:
-    """Wait for a line of standard input; whether there was one."""
+    """Wait for a line of standard input, and return whether there was one."""
     try:
         input()
     except EOFError:

@@ -1,4 +1,4 @@
-"""The collections of the server and their tenants, and the faults that tests ask for."""
+"""The collections of the server and their tenants, and the faults that tests inject."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MAXIMUM_RESULTS = 10_000  # QUERY_MAXIMUM_RESULTS
 
 
 class MissingError(RefusedError):
-    """There is no such thing."""
+    """It does not exist."""
 
 
 class Database:
-    """All that the server keeps.
+    """Everything that the server stores.
 
     Attributes:
-        lock: Held while a request is served.
-        requests: How often each operation was asked for.
+        lock: Locked while a request is served.
+        requests: How often each operation was requested.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Database:
             held.setdefault(tenant, Shard(self.definition(name)))
 
     def shard(self, name: str, tenant: str, *, write: bool = False) -> Shard:
-        """The shard that a request is about."""
+        """The shard for a request."""
         settings = self.definition(name)["multiTenancyConfig"]
         if not settings.get("enabled"):
             require(not tenant, f"class {name} has multi-tenancy disabled, but request was with tenant")
@@ -85,10 +85,10 @@ class Database:
         """Let an operation fail.
 
         Args:
-            fault: `operation` (such as "Search", "BatchObjects", "GET /v1/schema"), and what is to happen: `code` (a
+            fault: `operation` (such as "Search", "BatchObjects", "GET /v1/schema"), and what happens: `code` (a
                 status of gRPC, or a number of HTTP) with `text`, `delay` in seconds, or for a batch `objects`, the
                 numbers of those that fail; `skip` requests before, `times` (1 unless given), and `done`: whether the
-                operation is carried out all the same, and only its answer lost.
+                operation is carried out anyway, and only its response lost.
         """
         with self.lock:
             self._faults.append({"skip": 0, "times": 1, "text": "injected", **fault})
@@ -99,7 +99,7 @@ class Database:
             self.requests.clear()
 
     def fault(self, operation: str) -> dict[str, Any] | None:
-        """Count a request, and say how it is to fail."""
+        """Count a request, and return how it must fail."""
         with self.lock:
             self.requests[operation] += 1
             due = next((each for each in self._faults if operation.startswith(each["operation"])), None)

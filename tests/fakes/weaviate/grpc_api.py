@@ -191,7 +191,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
             require(name in shard.properties, f"no such prop with name '{name}' found in class '{request.collection}'")
             kind = each.WhichOneof("aggregation")
             require(kind in ("int", "number"), f"aggregating {kind} is not served here")
-            require(shard.properties[name]["dataType"] == [kind], f"property {name} is no {kind}")
+            require(shard.properties[name]["dataType"] == [kind], f"property {name} is not a {kind}")
             values = [shard.objects[uuid].properties[name] for uuid in found if name in shard.objects[uuid].properties]
             result = reply.single_result.aggregations.aggregations.add(property=name)
             cast = int if kind == "int" else float
@@ -298,7 +298,7 @@ def _value(kind: str, value: Any) -> properties_pb2.Value:
 
 
 def health(_: bytes, context: grpc.ServicerContext) -> bytes:
-    """Answer the client's question whether the service is up."""
+    """Report that the service is up."""
     serving = health_weaviate_pb2.WeaviateHealthCheckResponse.SERVING
     data: bytes = health_weaviate_pb2.WeaviateHealthCheckResponse(status=serving).SerializeToString()
     return data

@@ -1,4 +1,4 @@
-"""What Weaviate allows as names and in a collection's definition.
+"""Rules for names and for a collection's definition.
 
 Checked against `entities/schema/validation.go` and `usecases/schema/class.go` of weaviate/weaviate, and against
 https://docs.weaviate.io/weaviate/config-refs/collections.
@@ -17,7 +17,7 @@ TYPES = ("text", "text[]", "int", "int[]", "number", "number[]", "boolean", "boo
 TOKENIZATIONS = ("word", "lowercase", "whitespace", "field", "trigram")
 RANGEABLE = ("int", "number", "date")
 
-# What the service adds to a definition, and its client reads.
+# The service adds these to a definition, and the client reads them.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "invertedIndexConfig": {"cleanupIntervalSeconds": 60},
     "multiTenancyConfig": {"enabled": False, "autoTenantCreation": False, "autoTenantActivation": False},

@@ -1,4 +1,4 @@
-"""The REST part of the server: what the client asks of /v1, and what tests ask of /test.
+"""The REST part of the server: /v1 for the client, and /test for tests.
 
 Checked against the service's OpenAPI description (openapi-specs/schema.json of weaviate/weaviate).
 """
@@ -26,7 +26,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # An answer goes out as a whole, at once.
+    # A response is sent as a whole, at once.
     disable_nagle_algorithm = True
     wbufsize = 64 * 1024
     server: Server

@@ -3,7 +3,7 @@
 It keeps objects in memory, serves what the backend asks for, and refuses what the service refuses: names, types,
 unknown properties, properties without an index, vectors of another length, more than 10,000 results, a missing tenant,
 messages beyond the limit of gRPC. The modules name the parts of the service's source that they were checked against.
-What it does not serve it refuses too. It runs in a process of its own, so that tests may fork.
+Requests that it does not serve are refused too. It runs in a process of its own, so that tests may fork.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.fakes import REQUIRED
 
 @dataclass
 class WeaviateServer:
-    """Where a server is; `own` is the process of ours, or None for a server that was given."""
+    """The address of a server; `own` is the process that was started here, or None for the server of the environment."""
 
     host: str
     http_port: int
@@ -39,17 +39,17 @@ class WeaviateServer:
         self._control("fault", {"operation": operation, **fault})
 
     def forget(self) -> None:
-        """No more faults; count requests from here."""
+        """Remove all faults, and count requests from here."""
         self._control("forget", {})
 
     @property
     def requests(self) -> dict[str, int]:
-        """How often each operation was asked for."""
+        """How often each operation was requested."""
         counts: dict[str, int] = self._control("requests", {})
         return counts
 
     def objects(self, collection: str, tenant: str = "") -> list[dict[str, Any]]:
-        """What is stored."""
+        """The stored objects."""
         found: list[dict[str, Any]] = self._control("objects", {"name": collection, "tenant": tenant})
         return found
 
@@ -77,7 +77,7 @@ class WeaviateServer:
 
 
 def start(*arguments: str) -> WeaviateServer:
-    """Start a server of our own."""
+    """Start a test server."""
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.weaviate", *arguments],
@@ -98,7 +98,7 @@ def start(*arguments: str) -> WeaviateServer:
 
 @contextmanager
 def weaviate(*arguments: str) -> Iterator[WeaviateServer]:
-    """A server: that of `WEAVIATE_URL` (and `WEAVIATE_GRPC_PORT`), or one of our own."""
+    """A server: that of `WEAVIATE_URL` (and `WEAVIATE_GRPC_PORT`), or a test server."""
     given = os.environ.get("WEAVIATE_URL")
     if given and not arguments:
         parsed = urlsplit(given)

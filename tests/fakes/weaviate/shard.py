@@ -18,7 +18,7 @@ import numpy as np
 
 from tests.fakes.weaviate.names import RefusedError, require
 
-# Some of the preset "en", enough to notice a collection that is not without.
+# Some of the preset "en": enough to notice a collection with stop words.
 STOP_WORDS = frozenset(
     ("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "is", "it", "of", "the")
 )
@@ -55,7 +55,7 @@ class Shard:
     objects: dict[str, Stored] = field(default_factory=dict)
     _rows: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     _counts: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
-    # How many tokens each object has of a property.
+    # How many tokens each object has in a property.
     _lengths: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
@@ -65,7 +65,7 @@ class Shard:
     # --- writing ---------------------------------------------------------------------------------------------
 
     def put(self, uuid: str, properties: dict[str, Any], vectors: dict[str, Any]) -> None:
-        """Store an object, in the place of one with the same id."""
+        """Store an object; it replaces one with the same id."""
         self._check(properties, vectors)
         self.remove(uuid)
         arrays = {name: np.array(vector, dtype=np.float32) for name, vector in vectors.items()}
@@ -136,7 +136,7 @@ class Shard:
         operator = clause["operator"]
         if operator in ("And", "Or"):
             require(clause["operands"], f"operator '{operator}' needs operands")
-            # Rows of the index first: what compares numbers looks at each of the rest.
+            # Rows of the index first: comparing numbers means reading each object.
             ordered = sorted(clause["operands"], key=lambda each: "operands" in each or "Than" in each["operator"])
             if operator == "Or":
                 return set().union(*(self.matching(each, everything) for each in ordered))
@@ -219,7 +219,7 @@ class Shard:
         return sorted(scores.items(), key=lambda each: -each[1])
 
     def nearest(self, name: str, vector: Any, allowed: set[str]) -> list[tuple[str, float]]:
-        """Rank by vectors: ids and cosine distances, nearest first; what has no vector is not there."""
+        """Rank by vectors: ids and cosine distances, nearest first; objects without a vector are left out."""
         require(name in self.definition["vectorConfig"], f"vector named {name!r} is not configured")
         distance = self.definition["vectorConfig"][name]["vectorIndexConfig"]["distance"]
         require(distance == "cosine", f"distance {distance} is not served here")
