@@ -1,8 +1,9 @@
-"""Making a client of DynamoDB, and what may be given instead of one."""
+"""Making a client of DynamoDB."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+import weakref
 from typing import Any
 
 import boto3
@@ -10,54 +11,101 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from dynamiq_memory.backends._forks import keep_inherited
 from dynamiq_memory.backends._urls import check_server
-from dynamiq_memory.connections import AWS
-from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.connections import AWS, plain
+from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
 _ATTRIBUTES = ("access_key_id", "secret_access_key", "region", "profile")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to talk to the service.
+class LazyClient:
+    """A client that is made when first used, and again in a forked child; or one owned by the caller.
 
-    Attributes:
+    Args:
+        connection: As `DynamoDB` takes it.
         region: The region, or None for that of the connection.
-        endpoint_url: Where the service is, or None for what the region and the environment say.
-        max_attempts: How often the SDK tries a request.
-        connect_timeout: Seconds to wait for a connection.
-        read_timeout: Seconds to wait for an answer.
-        max_connections: At most so many connections.
-    """
-
-    region: str | None
-    endpoint_url: str | None = field(repr=False)
-    max_attempts: int
-    connect_timeout: float
-    read_timeout: float
-    max_connections: int
-
-
-def check_connection(connection: Any) -> Any:
-    """Check what was given as a connection.
-
-    Returns:
-        A session of boto3's, an object that makes one or has the attributes of `dynamiq_memory.connections.AWS`, or a
-        client.
+        endpoint_url: The address of the service, or None to derive it from the region and the environment.
+        config: The SDK's settings.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: The connection is of the wrong type.
     """
+
+    def __init__(self, connection: Any, region: str | None, endpoint_url: str | None, config: Config) -> None:
+        """Connect to nothing yet."""
+        self._connection = _checked(connection)
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._config = config
+        self.is_owned = not isinstance(self._connection, BaseClient)
+        self._client: Any = None if self.is_owned else self._connection
+        self._closing: weakref.finalize[..., LazyClient] | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Any:
+        """Return the client.
+
+        Raises:
+            ConfigurationError: A key of a pair is missing, or endpoint_url is not a URL.
+            BackendError: The client is owned by the caller, and was made before the process forked.
+            botocore.exceptions.BotoCoreError: The region or the profile is missing.
+        """
+        with self._lock:
+            if self._client is None:
+                if not self.is_owned:
+                    raise BackendError(
+                        "the DynamoDB client was made before this process was forked, and shares its connections with "
+                        "the parent. Make a new one in this process, or pass AWS(…) instead of a client"
+                    )
+                self._client = self._make()
+                self._closing = weakref.finalize(self, self._client.close)
+            return self._client
+
+    def close(self) -> None:
+        """Close the client, unless it is owned by the caller."""
+        if self._closing is not None:
+            self._closing()
+
+    def abandon(self) -> None:
+        """In a forked child, forget the parent's client without closing its connections."""
+        self._lock = threading.Lock()
+        if self._closing is not None:
+            self._closing.detach()
+            self._closing = None
+        keep_inherited(self._client)
+        self._client = None
+
+    def _make(self) -> Any:
+        if _makes_sessions(self._connection):
+            session = self._connection.get_boto3_session()
+        else:
+            session = self._connection if isinstance(self._connection, boto3.Session) else _session(self._connection)
+        try:
+            client = session.client(
+                "dynamodb", region_name=self._region, endpoint_url=self._endpoint_url, config=self._config
+            )
+        except ValueError as error:
+            if isinstance(error, BotoCoreError):
+                raise
+            # Its text, and so the traceback, may show a password.
+            raise ConfigurationError("endpoint_url is not a URL; for example, use https://host:8000") from None
+        check_server(client.meta.endpoint_url, "endpoint_url")
+        return client
+
+
+def _checked(connection: Any) -> Any:
+    """Return a boto3 client, a boto3 session, or an object to make a session from."""
     if connection is None:
         return AWS()
     if isinstance(connection, BaseClient):
         service = connection.meta.service_model.service_name
         if service != "dynamodb":
-            raise ConfigurationError(f'the client is one of {service}: make one by session.client("dynamodb")')
+            raise ConfigurationError(f'the client is for {service}: make one by session.client("dynamodb")')
         return connection
     client = getattr(getattr(connection, "meta", None), "client", None)
     if isinstance(client, BaseClient):  # boto3.resource("dynamodb")
-        return check_connection(client)
+        return _checked(client)
     if (
         isinstance(connection, boto3.Session)
         or _makes_sessions(connection)
@@ -70,59 +118,22 @@ def check_connection(connection: Any) -> Any:
     )
 
 
-def make_client(connection: Any, settings: Settings) -> Any:
-    """Make a client of our own.
-
-    Raises:
-        ConfigurationError: A key of a pair is missing, or endpoint_url is no URL.
-        botocore.exceptions.BotoCoreError: The region or the profile is missing.
-    """
-    if _makes_sessions(connection):
-        session = connection.get_boto3_session()
-    else:
-        session = connection if isinstance(connection, boto3.Session) else _session(connection)
-    config = Config(
-        retries={"mode": "adaptive", "total_max_attempts": settings.max_attempts},
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
-        max_pool_connections=settings.max_connections,
-        tcp_keepalive=True,
-        user_agent_extra="dynamiq-memory",
-    )
-    try:
-        client = session.client(
-            "dynamodb", region_name=settings.region, endpoint_url=settings.endpoint_url, config=config
-        )
-    except ValueError as error:
-        if isinstance(error, BotoCoreError):
-            raise
-        # Its text, and so the traceback, may show a password.
-        raise ConfigurationError("endpoint_url is no URL: write one such as https://host:8000") from None
-    check_server(client.meta.endpoint_url, "endpoint_url")
-    return client
-
-
 def _makes_sessions(connection: Any) -> bool:
-    """Whether it is a connection of the dynamiq package's, which knows how its own credentials are found."""
+    """Whether it is a connection of the dynamiq package, which finds its own credentials."""
     return callable(getattr(connection, "get_boto3_session", None))
 
 
 def _session(connection: Any) -> boto3.Session:
     arguments = {"region_name": connection.region or None}
-    key_id, secret = _plain(connection.access_key_id), _plain(connection.secret_access_key)
-    given = getattr(connection, "model_fields_set", ())
-    keys_first = "access_key_id" in given and "profile" not in given
+    key_id, secret = plain(connection.access_key_id), plain(connection.secret_access_key)
+    passed = getattr(connection, "model_fields_set", ())
+    keys_first = "access_key_id" in passed and "profile" not in passed
     if connection.profile and not keys_first:
         return boto3.Session(profile_name=connection.profile, **arguments)
     if bool(key_id) != bool(secret):
         missing = "secret_access_key" if key_id else "access_key_id"
-        raise ConfigurationError(f"AWS has no {missing}: give both keys, or neither to let boto3 look for them")
+        raise ConfigurationError(f"AWS has no {missing}: set both keys, or neither to let boto3 look for them")
     if not key_id:
         return boto3.Session(**arguments)
-    token = _plain(getattr(connection, "session_token", None)) or None
+    token = plain(getattr(connection, "session_token", None)) or None
     return boto3.Session(aws_access_key_id=key_id, aws_secret_access_key=secret, aws_session_token=token, **arguments)
-
-
-def _plain(secret: Any) -> str | None:
-    plain: str | None = secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret
-    return plain

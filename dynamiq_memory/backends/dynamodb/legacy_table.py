@@ -1,58 +1,71 @@
-"""Reading a table that the dynamiq package wrote: an item each, found only by a scan."""
+"""Copying the messages of a table that the dynamiq package wrote: an item each, found only by a scan."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from dynamiq_memory.backends._legacy import legacy_message
+from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.backends.dynamodb.schema import check_legacy_table
+from dynamiq_memory.backends.operations import Operation
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, TIMESTAMP_KEY, Message
 
-_ROLE, _CONTENT, _METADATA = "role", "content", "metadata"
 
+@dataclass(frozen=True, slots=True)
+class CopyLegacyTable(Operation[int]):
+    """Copy the messages of a legacy table into a backend; the result is their number.
 
-def pages_of_messages(client: Any, table: str) -> Iterator[list[Message]]:
-    """The messages of a table, page by page, each page in order of time.
-
-    Args:
-        client: A client of DynamoDB.
-        table: The table's name.
-
-    Raises:
-        ConfigurationError: An item is no message.
+    Attributes:
+        client: Returns a client of DynamoDB.
+        table_name: The table.
     """
+
+    client: Callable[[], Any]
+    table_name: str
+
+    def perform(self, backend: MemoryBackend) -> int:
+        """Copy the messages, page by page."""
+        client = self.client()
+        check_legacy_table(client, self.table_name)
+        return sum(len(backend.add_many(messages)) for messages in _pages(client, self.table_name))
+
+
+def _pages(client: Any, table: str) -> Iterator[list[Message]]:
+    """Read the messages of a table page by page, each in the order of time."""
     for page in client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
         yield sorted((_message(table, item) for item in page["Items"]), key=lambda message: message.timestamp or 0.0)
 
 
 def _message(table: str, item: dict[str, Any]) -> Message:
-    plain = {name: _plain(value) for name, value in item.items()}
-    given = plain.get(_METADATA)
-    if isinstance(given, dict):
+    values = {name: _plain(value) for name, value in item.items()}
+    metadata = values.get("metadata")
+    if isinstance(metadata, dict):
         # It repeats the keys of the item.
-        given = {key: value for key, value in given.items() if key not in (MESSAGE_ID_KEY, TIMESTAMP_KEY)}
+        metadata = {key: value for key, value in metadata.items() if key not in (MESSAGE_ID_KEY, TIMESTAMP_KEY)}
     try:
-        moment = float(plain[TIMESTAMP_KEY])
+        timestamp = float(values[TIMESTAMP_KEY])
         return legacy_message(
-            plain[MESSAGE_ID_KEY],
-            plain.get(_ROLE, "user"),
-            plain.get(_CONTENT, ""),
-            json.dumps({} if given is None else given),
-            moment,
-            last=moment,
+            values[MESSAGE_ID_KEY],
+            values.get("role", "user"),
+            values.get("content", ""),
+            json.dumps({} if metadata is None else metadata),
+            timestamp,
+            last=timestamp,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"the message {plain.get(MESSAGE_ID_KEY)!r} in the table {table!r} of the dynamiq package cannot be read "
-            f"({error}): mend or delete that item, then copy again, which doubles nothing"
+            f"the message {values.get(MESSAGE_ID_KEY)!r} in the table {table!r} of the dynamiq package cannot be read "
+            f"({error}): correct or delete that item, then copy again, which doubles nothing"
         ) from error
 
 
 def _plain(value: dict[str, Any]) -> Any:
-    """A value of the service's as JSON has it."""
+    """Convert a value of the service's types to one of JSON's."""
     ((kind, content),) = value.items()
     if kind == "N":
         return int(content) if content.lstrip("-").isdecimal() else float(content)

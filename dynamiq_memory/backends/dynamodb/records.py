@@ -1,7 +1,7 @@
 """A message as items of a table.
 
-The message itself is one JSON text of our own in the attribute `body`, so that its numbers, bytes and empty strings
-come back as they went in. A large one is split over items of another partition, which its version names.
+The attribute `body` is the message itself as one JSON text, so that its numbers, bytes and empty strings come back
+unchanged. A large message is split over items of another partition, named by its version.
 """
 
 from __future__ import annotations
@@ -9,48 +9,67 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from dynamiq_memory.backends._order import ARRIVAL_DIGITS, time_digits
-from dynamiq_memory.backends.dynamodb.filters import EXPIRES, MOST_FILTERABLE, filterable
+from dynamiq_memory.backends._order import TIME_DIGITS, time_digits
+from dynamiq_memory.backends.dynamodb.filters import MOST_FILTERABLE, filterable
 from dynamiq_memory.backends.dynamodb.keys import (
     AT_SESSION,
     AT_USER,
     PK,
-    PLACE_DIGITS,
     SK,
-    Key,
+    ItemKey,
     chunk_key,
+    key_part,
     message_key,
-    part,
 )
 from dynamiq_memory.exceptions import MessageTooLargeError
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, check_identifier
 
 BODY = "body"
 CHUNKS = "chunks"
 VERSION = "version"
-# On what is no message: when it was written.
+EXPIRES = "expires"
+# On items that are not messages: when they were written.
 SINCE = "since"
 
 # An item takes 400 KB together with its copies in local indexes, of which there are two
 # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html). That is 133 KB for one: the
-# body, at most 16 KB that filters find, user_id and session_id as they are, and in keys some 2 KB.
+# body, at most 16 KB for filters, user_id and session_id as they are, and about 2 KB in keys.
 MOST_INLINE = 100 * 1024
 LONGEST_IDENTIFIER = 4 * 1024
-# A transaction takes 4 MB; its items have two copies each. What has none takes little beside them.
+# A transaction takes 4 MB; its messages have two copies each. Items without copies take little beside them.
 MOST_AT_ONCE = 1_300_000
-# A batch of so many is one transaction. So that it always fits: without bodies, and with no more that filters find
-# than this, none of its items is larger than a hundredth of the above.
+# A batch of this many is one transaction. It always fits: without bodies, and with no more for filters than this, no
+# item is larger than a hundredth of the above.
 _MOST_TOGETHER = 100
 _LEAST_FILTERABLE = 2 * 1024
 _CHUNK_BYTES = 350 * 1024
-# Parts of a message go after it, not before.
+# The parts of a message must not expire before the message.
 _CHUNKS_OUTLIVE = 24 * 3600
 
 Item = dict[str, Any]
-# Where a version of a message stands: its key, the version's name, and how many parts it has.
-Trace = tuple[str, str, str, int]
+
+
+class StoredVersion(NamedTuple):
+    """A version of a message that is, or was, in the table.
+
+    Attributes:
+        pk: The partition of its item.
+        sk: The sort key of its item.
+        version: Its random name.
+        chunks: The number of its parts.
+    """
+
+    pk: str
+    sk: str
+    version: str
+    chunks: int
+
+    @property
+    def chunk_keys(self) -> list[ItemKey]:
+        """The keys of its parts."""
+        return [chunk_key(self.version, number) for number in range(self.chunks)]
 
 
 def _new_version() -> str:
@@ -58,22 +77,22 @@ def _new_version() -> str:
 
 
 @dataclass(slots=True)
-class Draft:
-    """A version of a message that is to be stored.
+class Record:
+    """A new version of a message, to be stored as an item and, if it is large, parts.
 
     Attributes:
         message: The message.
-        key: Where it stands.
-        arrival: Its place in the order of arrival, unless it replaces one.
+        key: The key of its item.
+        arrival: Its position in the order of arrival, unless it replaces a version.
         body: Its JSON.
-        version: A random name of this version.
         expires: When it expires, POSIX seconds, or None.
+        version: A random name of this version.
         chunks: The parts of its body, if that does not fit in one item.
-        most_filterable: How many bytes of its metadata filters find in the service.
+        most_filterable: Maximum number of bytes of its metadata that the service can filter by.
     """
 
     message: Message
-    key: Key
+    key: ItemKey
     arrival: str
     body: str
     expires: int | None
@@ -81,54 +100,59 @@ class Draft:
     chunks: Sequence[str] = ()
     most_filterable: int = MOST_FILTERABLE
 
-    def renew(self) -> None:
+    def rename(self) -> None:
         """Become another version of the same message."""
         self.version = _new_version()
 
     def item(self, replaced: Item | None, now: int) -> Item:
-        """The item that stands for the message.
+        """Return the item of the message.
 
         Args:
-            replaced: The item whose place in the order of arrival it takes, if that one has not expired; or None.
+            replaced: The item whose position in the order of arrival it keeps, unless that has expired; or None.
             now: POSIX seconds.
         """
-        message = self.message
-        arrival = self.arrival if replaced is None or has_expired(replaced, now) else arrival_of(replaced)
-        place = time_digits(message.timestamp or 0.0) + arrival
+        message, arrival = self.message, self.arrival
+        if replaced is not None and not has_expired(replaced, now):
+            arrival = position_of(replaced)[TIME_DIGITS:]
+        position = time_digits(message.timestamp or 0.0) + arrival
         item: Item = {
             **self.key,
-            AT_USER: {"S": place},
-            AT_SESSION: {"S": f"{part(message.session_id)}/{place}"},
+            AT_USER: {"S": position},
+            AT_SESSION: {"S": f"{key_part(message.session_id)}/{position}"},
             VERSION: {"S": self.version},
         }
+        metadata = dict(message.metadata)
         for key in (USER_KEY, SESSION_KEY):
-            if key in message.metadata:
-                item[key] = {"S": message.metadata[key]}
+            if key in metadata:
+                item[key] = {"S": metadata.pop(key)}
         item |= {CHUNKS: {"N": str(len(self.chunks))}} if self.chunks else {BODY: {"S": self.body}}
         if self.expires is not None:
             item[EXPIRES] = {"N": str(self.expires)}
-        scope = (USER_KEY, SESSION_KEY)
-        found = {key: value for key, value in message.metadata.items() if key not in scope}
-        return item | filterable(found, self.most_filterable)
+        return item | filterable(metadata, self.most_filterable)
 
     def chunk_items(self, now: int) -> list[Item]:
-        """The items of its parts.
+        """Return the items of its parts.
 
         Args:
             now: POSIX seconds.
         """
-        last = {} if self.expires is None else {EXPIRES: {"N": str(self.expires + _CHUNKS_OUTLIVE)}}
+        expires = {} if self.expires is None else {EXPIRES: {"N": str(self.expires + _CHUNKS_OUTLIVE)}}
         return [
-            {**chunk_key(self.version, number), BODY: {"S": text}, SINCE: {"N": str(now)}, **last}
+            {**chunk_key(self.version, number), BODY: {"S": text}, SINCE: {"N": str(now)}, **expires}
             for number, text in enumerate(self.chunks)
         ]
 
+    @property
+    def size(self) -> int:
+        """The bytes of its item, without copies in the indexes."""
+        return size_of(self.item(None, 0))
+
 
 def check_identifiers(message: Message) -> None:
-    """Check that a message's user_id and session_id are not too long: they stand in each item and in its copies.
+    """Check that the user_id and session_id of a message are not too long: its item and both copies contain them.
 
     Raises:
-        MessageTooLargeError: One is.
+        MessageTooLargeError: One is too long.
     """
     for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
         size = 0 if value is None else len(value.encode())
@@ -139,31 +163,42 @@ def check_identifiers(message: Message) -> None:
             )
 
 
-def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Draft]:
-    """Make drafts of prepared messages, such that up to 100 fit into one transaction.
+def check_anchor(anchor: Message) -> None:
+    """Check that a key can be made from a message.
 
-    What is too much for that is put aside: first of the metadata that filters find, which only speeds them up, then
-    the bodies, the largest first.
+    Raises:
+        MessageError: It has an identifier that no stored message can have.
     """
-    drafts = [
-        Draft(m, message_key(m.user_id, m.session_id, m.id), arrival, m.to_json(), expires)
+    for name, value in ((USER_KEY, anchor.user_id), (SESSION_KEY, anchor.session_id), ("id", anchor.id)):
+        if value is not None:
+            check_identifier(value, name)
+
+
+def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Record]:
+    """Make records of prepared messages, such that up to 100 fit into one transaction.
+
+    Where that needs less in the items, first the metadata for filters is reduced, which only makes them faster; then
+    bodies become parts, the largest first.
+    """
+    records = [
+        Record(m, message_key(m.user_id, m.session_id, m.id), arrival, m.to_json(), expires)
         for m, arrival in zip(messages, arrivals, strict=True)
     ]
-    bodies = {id(draft): len(draft.body.encode()) for draft in drafts}
-    together = 0
-    if len(drafts) <= _MOST_TOGETHER:
-        beside = sum(map(weight_of, drafts)) - sum(bodies.values())
-        if beside > MOST_AT_ONCE:
-            for draft in drafts:
-                draft.most_filterable = _LEAST_FILTERABLE
-        together = sum(map(weight_of, drafts))
-    for draft in sorted(drafts, key=lambda draft: -bodies[id(draft)]):
-        size = bodies[id(draft)]
-        if size <= MOST_INLINE and together <= MOST_AT_ONCE:
+    bodies = {id(record): len(record.body.encode()) for record in records}
+    total = 0
+    if len(records) <= _MOST_TOGETHER:
+        total = sum(record.size for record in records)
+        if total - sum(bodies.values()) > MOST_AT_ONCE:
+            for record in records:
+                record.most_filterable = _LEAST_FILTERABLE
+            total = sum(record.size for record in records)
+    for record in sorted(records, key=lambda record: -bodies[id(record)]):
+        size = bodies[id(record)]
+        if size <= MOST_INLINE and total <= MOST_AT_ONCE:
             break
-        draft.chunks = _split(draft.body)
-        together -= size
-    return drafts
+        record.chunks = _split(record.body)
+        total -= size
+    return records
 
 
 def _split(text: str) -> list[str]:
@@ -178,44 +213,30 @@ def _split(text: str) -> list[str]:
     return chunks
 
 
-def place_of(item: Item) -> str:
-    """A message's place in order: its time and its arrival."""
+def scope_of(item: Item) -> Scope:
+    """Return the user_id and session_id of a message's item."""
+    return item.get(USER_KEY, {}).get("S"), item.get(SESSION_KEY, {}).get("S")
+
+
+def position_of(item: Item) -> str:
+    """Return a message's position: its time and its arrival."""
     return str(item[AT_USER]["S"])
 
 
-def arrival_of(item: Item) -> str:
-    """A message's place in the order of arrival."""
-    return place_of(item)[PLACE_DIGITS - ARRIVAL_DIGITS :]
-
-
 def version_of(item: Item) -> str:
-    """The name of the version that an item holds."""
+    """Return the name of the version in an item."""
     return str(item[VERSION]["S"])
 
 
-def chunks_of(item: Item) -> list[Key]:
-    """The keys of the parts of a message."""
-    return chunks_of_trace(trace_of(item))
+def stored_version(item: Item) -> StoredVersion:
+    """Return the version of a message that an item holds."""
+    return StoredVersion(
+        item[PK]["S"], item[SK]["S"], version_of(item), int(item[CHUNKS]["N"]) if CHUNKS in item else 0
+    )
 
 
-def trace_of(item: Item) -> Trace:
-    """Where a version of a message stands."""
-    return item[PK]["S"], item[SK]["S"], version_of(item), int(item[CHUNKS]["N"]) if CHUNKS in item else 0
-
-
-def chunks_of_trace(trace: Trace) -> list[Key]:
-    """The keys of the parts of a version of a message."""
-    _, _, version, count = trace
-    return [chunk_key(version, number) for number in range(count)]
-
-
-def weight_of(draft: Draft) -> int:
-    """How many bytes a message's item takes, without its copies."""
-    return size_of_item(draft.item(None, 0))
-
-
-def size_of_item(item: Mapping[str, Any]) -> int:
-    """How many bytes an item, or a map, takes at most, as the service counts them.
+def size_of(item: Mapping[str, Any]) -> int:
+    """Return the maximum number of bytes of an item, or a map, as the service counts them.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     """
@@ -227,12 +248,12 @@ def _size_of_value(value: Mapping[str, Any]) -> int:
     if kind == "S":
         return len(content.encode())
     if kind == "M":
-        return 3 + size_of_item(content)
+        return 3 + size_of(content)
     if kind == "N":
         return len(content) + 2
     return 3  # true, false, or an empty list
 
 
 def has_expired(item: Mapping[str, Any], now: int) -> bool:
-    """Whether an item is only still there because the service has not yet deleted it."""
+    """Whether an item is still there only because the service has not deleted it yet."""
     return EXPIRES in item and int(item[EXPIRES]["N"]) <= now

@@ -1,4 +1,4 @@
-"""Creating the table, and checking that one which is there is of our kind."""
+"""Creating the table, and checking that an existing one is of our kind."""
 
 from __future__ import annotations
 
@@ -7,33 +7,28 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dynamiq_memory.backends.dynamodb.errors import code_of
-from dynamiq_memory.backends.dynamodb.filters import EXPIRES
 from dynamiq_memory.backends.dynamodb.keys import AT_SESSION, AT_USER, BY_SESSION, BY_USER, PK, SK
+from dynamiq_memory.backends.dynamodb.records import EXPIRES
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
-# Seconds between looks at a table that is being created, and how many.
-_DELAY = 1
-_LOOKS = 120
-
-
-def _schema(sort_key: str) -> list[dict[str, str]]:
-    return [{"AttributeName": PK, "KeyType": "HASH"}, {"AttributeName": sort_key, "KeyType": "RANGE"}]
-
-
-# The keys of a table of the dynamiq package.
-_OF_DYNAMIQ = [("HASH", "message_id"), ("RANGE", "timestamp")]
+# While a table is being created: two minutes.
+_WAITING = {"Delay": 1, "MaxAttempts": 120}
 _INDEXES = {BY_SESSION: AT_SESSION, BY_USER: AT_USER}
+# The keys of a table of the dynamiq package.
+_LEGACY_KEYS = [("HASH", "message_id"), ("RANGE", "timestamp")]
 
 
-def open_table(client: Any, table: str, where: str, *, create: bool, billing: dict[str, Any], expiring: bool) -> None:
-    """Make sure that the table is there and ready, and that time to live is on if messages expire.
+def open_table(
+    client: Any, table: str, location: str, *, create: bool, billing: dict[str, Any], expiring: bool
+) -> None:
+    """Make sure that the table exists and is ready, and that time to live is on if messages expire.
 
     Several processes may do so at once.
 
     Args:
         client: A client of DynamoDB.
         table: The table's name.
-        where: What to call it in an error.
+        location: What an error calls it.
         create: Whether to create what is missing.
         billing: The arguments of the table's billing mode.
         expiring: Whether messages expire.
@@ -42,99 +37,106 @@ def open_table(client: Any, table: str, where: str, *, create: bool, billing: di
         BackendError: It is missing, and not to be created.
         ConfigurationError: The table is of another kind.
     """
-    described = _described(client, table)
-    if described is None:
+    description = _description(client, table)
+    if description is None:
         if not create:
             raise BackendError(
-                f"{where} is not there: correct table_name or the region, or open it with create_if_not_exist=True"
+                f"{location} is not there: correct table_name or the region, or open it with create_if_not_exist=True"
             )
-        described = _create(client, table, billing)
-    _check(described, where)
-    if described["TableStatus"] not in ("ACTIVE", "UPDATING"):
-        client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS})
+        description = _create(client, table, billing)
+    _check(description, location)
+    if description["TableStatus"] not in ("ACTIVE", "UPDATING"):
+        client.get_waiter("table_exists").wait(TableName=table, WaiterConfig=_WAITING)
     if expiring:
-        _expire(client, table, where, enable=create)
+        _enable_expiry(client, table, location, enable=create)
 
 
-def check_is_of_dynamiq(client: Any, table: str) -> None:
-    """Check that a table is one of the dynamiq package's.
+def check_legacy_table(client: Any, table: str) -> None:
+    """Check that a table was made by the dynamiq package.
 
     Raises:
-        ConfigurationError: It is of another kind.
-        BackendError: It is not there.
+        ConfigurationError: It was not.
+        BackendError: It does not exist.
     """
-    described = _described(client, table)
-    if described is None:
+    description = _description(client, table)
+    if description is None:
         raise BackendError(f"the table {table!r} of the dynamiq package is not there: correct its name or the region")
-    keys = _sorted(described["KeySchema"])
-    if keys != _OF_DYNAMIQ:
+    keys = _sorted(description["KeySchema"])
+    if keys != _LEGACY_KEYS:
         raise ConfigurationError(
-            f"{table!r} is no table of the dynamiq package: its keys are {keys}, not {_OF_DYNAMIQ}"
+            f"{table!r} is not a table of the dynamiq package: its keys are {keys}, not {_LEGACY_KEYS}"
         )
 
 
-def _described(client: Any, table: str) -> dict[str, Any] | None:
+def _description(client: Any, table: str) -> dict[str, Any] | None:
     try:
-        described: dict[str, Any] = client.describe_table(TableName=table)["Table"]
+        description: dict[str, Any] = client.describe_table(TableName=table)["Table"]
     except ClientError as error:
         if code_of(error) != "ResourceNotFoundException":
             raise
         return None
-    return described
+    return description
 
 
 def _create(client: Any, table: str, billing: dict[str, Any]) -> dict[str, Any]:
     try:
-        created: dict[str, Any] | None = client.create_table(
+        client.create_table(
             TableName=table,
             AttributeDefinitions=[
                 {"AttributeName": name, "AttributeType": "S"} for name in (PK, SK, *_INDEXES.values())
             ],
-            KeySchema=_schema(SK),
+            KeySchema=_key_schema(SK),
             LocalSecondaryIndexes=[
-                {"IndexName": name, "KeySchema": _schema(sort_key), "Projection": {"ProjectionType": "ALL"}}
+                {"IndexName": name, "KeySchema": _key_schema(sort_key), "Projection": {"ProjectionType": "ALL"}}
                 for name, sort_key in _INDEXES.items()
             ],
             **billing,
-        )["TableDescription"]
+        )
     except ClientError as error:
         if code_of(error) != "ResourceInUseException":  # another process was first
             raise
-        created = None
-    client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": _DELAY, "MaxAttempts": _LOOKS})
-    return {**created, "TableStatus": "ACTIVE"} if created else client.describe_table(TableName=table)["Table"]
+    client.get_waiter("table_exists").wait(TableName=table, WaiterConfig=_WAITING)
+    description: dict[str, Any] = client.describe_table(TableName=table)["Table"]
+    return description
 
 
-def _check(described: dict[str, Any], where: str) -> None:
-    types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
+def _check(description: dict[str, Any], location: str) -> None:
+    if _sorted(description["KeySchema"]) == _LEGACY_KEYS:
+        raise ConfigurationError(
+            f"{location} was made by the dynamiq package: its keys do not find the messages of a user or session, and "
+            "cannot be changed. Open another table_name, and call copy_from_dynamiq with the name of this table"
+        )
+    types = {each["AttributeType"] for each in description["AttributeDefinitions"]}
     indexes = {
         each["IndexName"]: (_sorted(each["KeySchema"]), each["Projection"]["ProjectionType"])
-        for each in described.get("LocalSecondaryIndexes", ())
+        for each in description.get("LocalSecondaryIndexes", ())
     }
-    wanted = {name: (_sorted(_schema(sort_key)), "ALL") for name, sort_key in _INDEXES.items()}
-    if _sorted(described["KeySchema"]) == _OF_DYNAMIQ:
+    ours = {name: (_sorted(_key_schema(sort_key)), "ALL") for name, sort_key in _INDEXES.items()}
+    if (
+        _sorted(description["KeySchema"]) != _sorted(_key_schema(SK))
+        or not ours.items() <= indexes.items()
+        or types != {"S"}
+    ):
         raise ConfigurationError(
-            f"{where} is one of the dynamiq package, whose keys find no user's or session's messages, and cannot be "
-            "changed: open another table_name, and call copy_from_dynamiq with this table's name on it"
-        )
-    ours = _sorted(described["KeySchema"]) == _sorted(_schema(SK))
-    if not ours or any(indexes.get(name) != each for name, each in wanted.items()) or set(types.values()) != {"S"}:
-        raise ConfigurationError(
-            f"{where} is of another kind: it was not made by this package, and its keys cannot be changed. Choose "
+            f"{location} is of another kind: it was not made by this package, and its keys cannot be changed. Choose "
             "another table_name"
         )
 
 
-def _sorted(schema: list[dict[str, str]]) -> list[tuple[str, str]]:
-    return sorted((each["KeyType"], each["AttributeName"]) for each in schema)
+def _key_schema(sort_key: str) -> list[dict[str, str]]:
+    return [{"AttributeName": PK, "KeyType": "HASH"}, {"AttributeName": sort_key, "KeyType": "RANGE"}]
 
 
-def _expire(client: Any, table: str, where: str, *, enable: bool) -> None:
+def _sorted(key_schema: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return sorted((each["KeyType"], each["AttributeName"]) for each in key_schema)
+
+
+def _enable_expiry(client: Any, table: str, location: str, *, enable: bool) -> None:
     status, attribute = _time_to_live(client, table)
     if status not in ("ENABLED", "ENABLING"):
         if not enable:
             raise ConfigurationError(
-                f"{where} does not let messages expire: enable its time to live with the attribute {EXPIRES!r}, or "
+                f"{location} does not let messages expire: enable its time to live with the attribute {EXPIRES!r}, or "
                 "open it once with create_if_not_exist=True"
             )
         try:
@@ -142,7 +144,7 @@ def _expire(client: Any, table: str, where: str, *, enable: bool) -> None:
                 TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES}
             )
         except ClientError as error:
-            # Another process may have been first; else it was really refused.
+            # Another process may have been first; otherwise the request was really refused.
             status, attribute = _time_to_live(client, table)
             if code_of(error) != "ValidationException" or status not in ("ENABLED", "ENABLING"):
                 raise
@@ -150,10 +152,10 @@ def _expire(client: Any, table: str, where: str, *, enable: bool) -> None:
             return
     if attribute != EXPIRES:
         raise ConfigurationError(
-            f"{where} lets items expire by the attribute {attribute!r}, not {EXPIRES!r}: choose another table_name"
+            f"{location} lets items expire by the attribute {attribute!r}, not {EXPIRES!r}: choose another table_name"
         )
 
 
 def _time_to_live(client: Any, table: str) -> tuple[str, str | None]:
-    found = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
-    return found["TimeToLiveStatus"], found.get("AttributeName")
+    description = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    return description["TimeToLiveStatus"], description.get("AttributeName")

@@ -1,48 +1,47 @@
-"""Writing: each message exactly once, at its place, and no part of a large one before it is whole."""
+"""Writing messages: each exactly once, in its position, and no part of a large one before the rest."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import TypeVar
 
 from dynamiq_memory.backends._batches import batched, limited
 from dynamiq_memory.backends._order import Arrivals
-from dynamiq_memory.backends.dynamodb.errors import translated
-from dynamiq_memory.backends.dynamodb.filters import EXPIRES, Expression
-from dynamiq_memory.backends.dynamodb.keys import PK, SK, Key, key_of, user_key
-from dynamiq_memory.backends.dynamodb.reader import Found, Reader, scope_of
+from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated
+from dynamiq_memory.backends.dynamodb.expressions import Expression
+from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, KeyTuple, key_in, key_tuple, registration_key
+from dynamiq_memory.backends.dynamodb.reader import Found, Reader
 from dynamiq_memory.backends.dynamodb.records import (
+    EXPIRES,
     MOST_AT_ONCE,
     SINCE,
     VERSION,
-    Draft,
     Item,
-    chunks_of,
-    drafts_of,
-    place_of,
-    weight_of,
+    Record,
+    records_of,
+    scope_of,
+    stored_version,
 )
-from dynamiq_memory.backends.dynamodb.replacements import Replacements, Settled
-from dynamiq_memory.backends.dynamodb.requests import MOST_IN_TRANSACTION, Change, Table, identity, wait
+from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements, StaleReadError
+from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, ConditionalWrite, Table, wait
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import USER_KEY, Message
+from dynamiq_memory.messages import USER_KEY, Message, Scope
+from dynamiq_memory.messages import scope_of as scope_of_message
 
-# When a process wrote that a user has a session it need not do so again for a while. A deletion leaves such an item
-# alone until it is much older, so that it never takes away what a writer relies on.
-_REMEMBERED = 15 * 60
-_FORGOTTEN = 24 * 3600
-_MOST_REMEMBERED = 10_000
+# Seconds for which a process relies on its registration of a user's session. A deletion leaves registrations alone
+# until they are much older, so that it never removes one that a writer relies on.
+_REGISTERED_FOR = 15 * 60
+_REMOVED_AFTER = 24 * 3600
+_MOST_REGISTERED = 10_000
 # How often others may change the same messages while one operation tries to.
 _ATTEMPTS = 40
 _DELETED_AT_ONCE = 250
 
-_Identity = tuple[str, str]
-_Scope = tuple[str | None, str | None]
+R = TypeVar("R", Record, None)
 
 
 class Writer:
@@ -51,271 +50,266 @@ class Writer:
     Args:
         table: The table.
         reader: Reads it.
-        replacements: Replaces what is too much for a transaction.
-        ttl: Seconds after which what is written expires, or None.
+        replacements: Replaces more than a transaction takes.
+        ttl: Seconds after which messages expire, or None.
     """
 
-    def __init__(self, table: Table, reader: Reader, replacements: Replacements, ttl: int | None) -> None:
-        """Start with nothing known of the table."""
+    def __init__(self, table: Table, reader: Reader, replacements: LargeReplacements, ttl: int | None) -> None:
+        """Begin without registrations."""
         self._table = table
         self._reader = reader
         self._replacements = replacements
         self._ttl = ttl
         self._arrivals = Arrivals()
-        self._known: dict[tuple[str | None, str], float] = {}
-        self._known_lock = threading.Lock()
+        self._registered: dict[tuple[str | None, str], float] = {}
+        self._lock = threading.Lock()
 
     # --- adding ----------------------------------------------------------------------------------------------
 
     def write(self, messages: Sequence[Message]) -> None:
         """Store messages: up to 100 all or none."""
-        drafts = self._drafts(messages)
-        if len(drafts) > MOST_IN_TRANSACTION:
-            self._write_many(drafts)
+        records = self._records(messages)
+        if len(records) > MOST_IN_TRANSACTION:
+            self._write_many(records)
             return
-        self._write_chunks(drafts)
-        expected: list[Item | None] = [None] * len(drafts)
-        for attempt in range(_ATTEMPTS):
-            changes = [Change(d.key, d, item) for d, item in zip(drafts, expected, strict=True)]
-            conflicts = self._table.apply(changes)
+        self._write_chunks(records)
+        stored: list[Item | None] = [None] * len(records)
+        for _ in self._attempts():
+            writes = [ConditionalWrite(each.key, each, item) for each, item in zip(records, stored, strict=True)]
+            conflicts = self._table.apply(writes)
             if not conflicts:
-                self._discard([item for item in expected if item is not None])
+                self._delete_chunks([item for item in stored if item is not None])
                 return
             for number, current in conflicts.items():
-                # A store that does not say what stands there is asked.
-                expected[number] = current if current is not None else self._table.get(drafts[number].key)
-            if attempt:
-                wait(attempt)
+                # A server that does not return the stored item is asked for it.
+                stored[number] = current if current is not None else self._table.get(records[number].key)
         raise self._contended()
 
-    def _write_many(self, drafts: Sequence[Draft]) -> None:
+    def _write_many(self, records: Sequence[Record]) -> None:
         """Store more than a transaction takes, in batches."""
-        done: list[Key] = []
+        done: list[ItemKey] = []
         try:
-            self._write_chunks(drafts)
-            held = {identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+            self._write_chunks(records)
+            replaced = self._items_at(records)
             now = int(time.time())
-            self._table.write_many([d.item(held.get(identity(d.key)), now) for d in drafts], done=done)
-        except (BotoCoreError, ClientError, BackendError) as error:
+            self._table.write_many([r.item(replaced.get(key_tuple(r.key)), now) for r in records], done=done)
+        except (*SDK_ERRORS, BackendError) as error:
             if not done:
                 raise
-            stored = {identity(key) for key in done}
-            ids = [draft.message.id for draft in drafts if identity(draft.key) in stored]
-            cause = error if isinstance(error, BackendError) else translated(error, self._table.where)
+            written = {key_tuple(key) for key in done}
+            ids = [record.message.id for record in records if key_tuple(record.key) in written]
             raise PartialWriteError(
-                f"{cause}. {len(ids)} of {len(drafts)} messages are stored, and up to 25 more may be: add the same "
-                "messages again, which doubles nothing",
+                f"{translated(error, self._table.location)}. {len(ids)} of {len(records)} messages are stored, and up "
+                "to 25 more may be: add the same messages again, which doubles nothing",
                 ids,
             ) from error
-        self._discard(list(held.values()))
+        self._delete_chunks(list(replaced.values()))
 
-    def _drafts(self, messages: Sequence[Message]) -> list[Draft]:
+    def _records(self, messages: Sequence[Message]) -> list[Record]:
         self._register(messages)
         expires = None if self._ttl is None else int(time.time()) + self._ttl
-        return drafts_of(messages, self._arrivals.keys(len(messages)), expires)
+        return records_of(messages, self._arrivals.keys(len(messages)), expires)
 
-    def _write_chunks(self, drafts: Sequence[Draft]) -> None:
+    def _items_at(self, records: Sequence[Record]) -> dict[KeyTuple, Item]:
+        return {key_tuple(item): item for item in self._table.get_many([record.key for record in records])}
+
+    def _write_chunks(self, records: Sequence[Record]) -> None:
         now = int(time.time())
-        self._table.write_many([chunk for draft in drafts for chunk in draft.chunk_items(now)])
+        self._table.write_many([chunk for record in records for chunk in record.chunk_items(now)])
 
-    def _discard(self, replaced: Sequence[Item]) -> None:
-        """Delete the parts of messages that are no longer there."""
-        self._table.write_many(delete=[key for item in replaced for key in chunks_of(item)])
+    def _delete_chunks(self, replaced: Sequence[Item]) -> None:
+        """Delete the parts of messages that no longer exist."""
+        self._table.write_many(delete=[key for item in replaced for key in stored_version(item).chunk_keys])
 
     def _register(self, messages: Sequence[Message]) -> None:
-        """Write down which users have which sessions, so that a session's name alone finds them.
+        """Register which users have which sessions, so that a session can be found by its name alone.
 
-        This comes first: that a user has a session is known before a message of it can be read.
+        This comes first: no message can be read before its session is registered.
         """
         pairs = dict.fromkeys((m.session_id, m.user_id) for m in messages if m.user_id is not None)
         for session, user in pairs:
             now = time.time()
-            if self._known.get((session, user), 0.0) > now - _REMEMBERED:
+            if self._registered.get((session, user), 0.0) > now - _REGISTERED_FOR:
                 continue
-            self._say_that(user, session, int(now))
-            with self._known_lock:
-                if len(self._known) >= _MOST_REMEMBERED:
-                    self._known.clear()
-                self._known[session, user] = now
+            self._put_registration(user, session, int(now))
+            with self._lock:
+                if len(self._registered) >= _MOST_REGISTERED:
+                    self._registered.clear()
+                self._registered[session, user] = now
 
-    def _say_that(self, user: str, session: str | None, now: int) -> None:
-        """Write down that a user has a session, at least until the last message that is written now expires."""
-        key, since = user_key(session, user), {"N": str(now)}
+    def _put_registration(self, user: str, session: str | None, now: int) -> None:
+        """Register a session at least until the last message that is written now expires."""
+        key, since = registration_key(session, user), {"N": str(now)}
         item = {**key, USER_KEY: {"S": user}, SINCE: since}
         if self._ttl is None:
             self._table.put(item)
             return
-        expires = {"N": str(now + self._ttl + _FORGOTTEN)}
-        # Another may have written that it lasts longer, or for good.
-        shorter = Expression()
+        expires = {"N": str(now + self._ttl + _REMOVED_AFTER)}
+        # Another process may have registered it for longer, or for ever.
+        shorter, exists = Expression(), Expression().exists(SK)
         name = shorter.name(EXPIRES)
-        shorter.parts.append(f"attribute_not_exists({shorter.name(SK)}) OR {name} <= {shorter.value(expires)}")
-        while not (self._table.put({**item, EXPIRES: expires}, shorter) or self._table.set(key, SINCE, since)):
+        shorter.require(f"attribute_not_exists({shorter.name(SK)}) OR {name} <= {shorter.value(expires)}")
+        update = f"SET {exists.name(SINCE)} = {exists.value(since)}"
+        while not (self._table.put({**item, EXPIRES: expires}, shorter) or self._table.update(key, update, exists)):
             wait(0)
 
     # --- changing --------------------------------------------------------------------------------------------
 
-    def update(self, where: Filter, messages: Sequence[Message]) -> list[Message]:
-        """Store new versions of messages that are there and match: up to 100 all or none."""
-        drafts = self._drafts(messages)
-        stored: list[Draft] = []
-        for group in limited(((draft, weight_of(draft)) for draft in drafts), MOST_IN_TRANSACTION, MOST_AT_ONCE):
+    def update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
+        """Store new versions of stored and matching messages: up to 100 all or none."""
+        sizes = ((record, record.size) for record in self._records(messages))
+        updated: list[Message] = []
+        for group in limited(sizes, MOST_IN_TRANSACTION, MOST_AT_ONCE):
             try:
-                stored += self._update_group(where, group)
-            except (BotoCoreError, ClientError, BackendError) as error:
-                if not stored:
+                updated += self._update_group(filter, group)
+            except (*SDK_ERRORS, BackendError) as error:
+                if not updated:
                     raise
-                cause = error if isinstance(error, BackendError) else translated(error, self._table.where)
-                ids = [draft.message.id for draft in stored]
+                ids = [message.id for message in updated]
+                cause = translated(error, self._table.location)
                 raise PartialWriteError(f"{cause}. {len(ids)} messages are stored: update again", ids) from error
-        return [draft.message for draft in stored]
+        return updated
 
-    def _update_group(self, where: Filter, group: Sequence[Draft]) -> list[Draft]:
-        scopes = dict.fromkeys((draft.message.user_id, draft.message.session_id) for draft in group)
-        held = self._reader.stored([draft.key for draft in group], list(scopes))
-        wanted = self._still(where, [(draft, held.get(identity(draft.key))) for draft in group])
-        written: set[int] = set()
-        for attempt in range(_ATTEMPTS):
+    def _update_group(self, filter: Filter, group: Sequence[Record]) -> list[Message]:
+        scopes = dict.fromkeys(scope_of_message(record.message) for record in group)
+        stored = self._reader.items_to_change([record.key for record in group], list(scopes))
+        found = ((record, self._reader.match(stored.get(key_tuple(record.key)), filter)) for record in group)
+        wanted = [(record, each) for record, each in found if each is not None]
+        self._write_chunks([record for record, _ in wanted])
+        return [record.message for record, _ in self._change(filter, wanted)]
+
+    def _change(self, filter: Filter, wanted: list[tuple[R, Found]]) -> list[tuple[R, Found]]:
+        """Write new versions of stored messages, or delete them for None, all or none of those that still match."""
+        for _ in self._attempts():
             if not wanted:
                 return []
-            self._write_chunks([draft for draft, _ in wanted if id(draft) not in written])
-            written.update(id(draft) for draft, _ in wanted)
-            conflicts = self._table.apply([Change(draft.key, draft, item) for draft, item in wanted])
+            # Even a single deletion in a transaction: if the SDK sends it again, it gets the same answer.
+            conflicts = self._table.apply(
+                [ConditionalWrite(key_in(found.item), record, found.item) for record, found in wanted]
+            )
             if not conflicts:
-                self._discard([item for _, item in wanted])
-                return [draft for draft, _ in wanted]
-            now = [(d, conflicts.get(n, item)) for n, (d, item) in enumerate(wanted)]
-            wanted = self._still(where, now)
-            wait(attempt)
+                self._delete_chunks([found.item for _, found in wanted])
+                return wanted
+            current = [
+                (record, self._reader.match(conflicts[number], filter) if number in conflicts else found)
+                for number, (record, found) in enumerate(wanted)
+            ]
+            wanted = [(record, found) for record, found in current if found is not None]
         raise self._contended()
 
-    def _still(self, where: Filter, pairs: Sequence[tuple[Draft, Item | None]]) -> list[tuple[Draft, Item]]:
-        found = ((draft, self._reader.found(item, where)) for draft, item in pairs)
-        return [(draft, each[0]) for draft, each in found if each is not None]
+    # --- replacing -------------------------------------------------------------------------------------------
 
-    def replace(self, where: Filter, messages: Sequence[Message]) -> None:
-        """Replace what matches: in one transaction if old and new, and guards, are at most 100 together."""
-        drafts = self._drafts(messages)
-        self._write_chunks(drafts)
-        new = {identity(draft.key): draft for draft in drafts}
-        guards = self._replacements.guards(where, {(d.message.user_id, d.message.session_id) for d in drafts})
-        # What stands at a new message's key and does not match the filter.
-        others: dict[_Identity, Item | None] = {}
-        for attempt in range(_ATTEMPTS):
-            guarding = self._replacements.changing(guards)
-            old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing="")}
-            held = others | old
-            # What matched comes anew, in the order given.
-            changes = [Change(d.key, d, held.get(name), keeps_place=name not in old) for name, d in new.items()]
-            changes += [Change(key_of(item), None, item) for name, item in old.items() if name not in new]
-            if len(changes) + len(guards) > MOST_IN_TRANSACTION:
-                self._replace_many(where, drafts, [scope_of(item) for item in old.values()])
+    def replace(self, filter: Filter, messages: Sequence[Message]) -> None:
+        """Replace what matches: in one transaction if old and new messages, and guards, are at most 100 together."""
+        records = self._records(messages)
+        self._write_chunks(records)
+        new = {key_tuple(record.key): record for record in records}
+        guards = self._replacements.guards(filter, {scope_of_message(record.message) for record in records})
+        # Items at the keys of new messages that do not match the filter.
+        others: dict[KeyTuple, Item | None] = {}
+        for _ in self._attempts():
+            guard_changes = self._replacements.guard_changes(guards)
+            old = {key_tuple(item): item for item, _ in self._reader.all_to_change(filter, replacing="")}
+            stored = others | old
+            # Messages that matched get new positions, in the order of the new ones.
+            writes = [
+                ConditionalWrite(record.key, record, stored.get(key), keeps_position=key not in old)
+                for key, record in new.items()
+            ]
+            writes += [ConditionalWrite(key_in(item), None, item) for key, item in old.items() if key not in new]
+            if len(writes) + len(guards) > MOST_IN_TRANSACTION:
+                self._replace_many(filter, records, {scope_of(item) for item in old.values()})
                 return
-            if not changes:
-                return
-            conflicts = self._table.apply(changes, guarding)
+            conflicts = self._table.apply(writes, guard_changes) if writes else {}
             if not conflicts:
-                self._discard([change.expected for change in changes if change.expected is not None])
+                self._delete_chunks([write.expected for write in writes if write.expected is not None])
                 return
-            of_messages = {number: current for number, current in conflicts.items() if number < len(changes)}
-            others |= {identity(changes[number].key): current for number, current in of_messages.items()}
-            wait(attempt)
+            others |= {key_tuple(writes[n].key): current for n, current in conflicts.items() if n < len(writes)}
         raise self._contended()
 
-    def _replace_many(self, where: Filter, drafts: Sequence[Draft], known: Sequence[_Scope]) -> None:
+    def _replace_many(self, filter: Filter, records: Sequence[Record], old_scopes: set[Scope]) -> None:
         """Replace more than a transaction takes."""
-        scopes = {(draft.message.user_id, draft.message.session_id) for draft in drafts} | set(known)
-        for attempt in range(_ATTEMPTS):
+        scopes = {scope_of_message(record.message) for record in records} | old_scopes
+        for attempt in self._attempts():
             if attempt:
-                wait(attempt)
-                for draft in drafts:
-                    draft.renew()  # who gave the last attempt up may still be deleting its parts
-                self._write_chunks(drafts)
-            name = self._replacements.begin(scopes, self._replacements.guards(where, scopes))
-            old = {identity(item): item for item, _ in self._reader.all_matching(where, replacing=name)}
-            beyond = {scope_of(item) for item in old.values()} - scopes
-            if beyond:
-                scopes |= beyond
+                for record in records:
+                    record.rename()  # the parts of the last attempt may still be deleted by others
+                self._write_chunks(records)
+            name = self._replacements.begin(scopes, self._replacements.guards(filter, scopes))
+            old = {key_tuple(item): item for item, _ in self._reader.all_to_change(filter, replacing=name)}
+            more_scopes = {scope_of(item) for item in old.values()} - scopes
+            if more_scopes:
+                scopes |= more_scopes
                 self._replacements.abandon(name)
                 continue
-            held = {identity(item): item for item in self._table.get_many([draft.key for draft in drafts])}
+            stored = self._items_at(records)
             now = int(time.time())
-            names = [identity(draft.key) for draft in drafts]
-            new = [
-                (draft.item(None if each in old else held.get(each), now), held.get(each))
-                for each, draft in zip(names, drafts, strict=True)
-            ]
-            coming = set(names)
-            if self._replacements.replace(name, new, [item for each, item in old.items() if each not in coming]):
+            new = {
+                key: (record.item(None if key in old else stored.get(key), now), stored.get(key))
+                for key, record in ((key_tuple(record.key), record) for record in records)
+            }
+            gone = [item for key, item in old.items() if key not in new]
+            if self._replacements.replace(name, list(new.values()), gone):
                 return
         raise self._contended()
 
     # --- deleting --------------------------------------------------------------------------------------------
 
-    def take(self, where: Filter) -> list[Message]:
-        """Delete what matches and return it; of several at once, one gets each message."""
+    def take(self, filter: Filter) -> list[Message]:
+        """Delete what matches and return it; of several callers at once, one gets each message."""
         taken: list[Found] = []
-        for group in batched(self._reader.all_matching(where), MOST_IN_TRANSACTION):
-            taken += self._take_group(where, group)
-        taken.sort(key=lambda found: place_of(found[0]))
-        return [message for _, message in taken]
+        for group in batched(self._reader.all_to_change(filter), MOST_IN_TRANSACTION):
+            taken += [found for _, found in self._change(filter, [(None, found) for found in group])]
+        return [found.message for found in sorted(taken, key=lambda found: found.position)]
 
-    def _take_group(self, where: Filter, group: Sequence[Found]) -> list[Found]:
-        wanted = list(group)
-        for attempt in range(_ATTEMPTS):
-            if not wanted:
-                return []
-            # A transaction also for one: the SDK may send it again, and is then told the same.
-            conflicts = self._table.apply([Change(key_of(item), None, item) for item, _ in wanted])
-            if not conflicts:
-                self._discard([item for item, _ in wanted])
-                return wanted
-            now = [self._reader.found(conflicts[n], where) if n in conflicts else f for n, f in enumerate(wanted)]
-            wanted = [found for found in now if found is not None]
-            wait(attempt)
-        raise self._contended()
-
-    def delete(self, where: Filter) -> int:
-        """Delete what matches and return the count."""
-        if where.beyond_scope:
-            return len(self.take(where))
+    def delete(self, filter: Filter) -> int:
+        """Delete what matches and return the number."""
+        if filter.beyond_scope:
+            return len(self.take(filter))
         count = 0
-        scopes: set[_Scope] = set()
-        keys = self._reader.keys(where)
+        scopes: set[Scope] = set()
+        keys = self._reader.keys(filter)
         while True:
             try:
                 group = list(islice(keys, _DELETED_AT_ONCE))
-            except Settled:
-                keys = self._reader.keys(where)
+            except StaleReadError:
+                keys = self._reader.keys(filter)
                 continue
             if not group:
                 break
-            # What others delete at the same time, they count.
-            deleted = self._table.delete_each([key_of(item) for item in group])
-            self._discard(deleted)
+            # Messages that others delete at the same time are counted there.
+            deleted = self._table.delete_each([key_in(item) for item in group])
+            self._delete_chunks(deleted)
             count += len(deleted)
             scopes.update(scope_of(item) for item in group)
-        if where.conditions:
-            self._forget(where, scopes)
+        if filter.conditions:
+            self._remove_old_items(filter, scopes)
         else:
-            self._sweep()
+            self._remove_all_old_items()
         return count
 
-    def _forget(self, where: Filter, scopes: set[_Scope]) -> None:
-        """Delete what says that users have sessions, and guards, where nobody has written them for long."""
-        keys = [user_key(session, user) for user, session in scopes if user is not None]
-        keys += self._replacements.guards(where, scopes)
-        self._table.delete_before(keys, SINCE, int(time.time()) - _FORGOTTEN)
+    def _remove_old_items(self, filter: Filter, scopes: set[Scope]) -> None:
+        """Delete registrations and guards that nobody has written for long."""
+        keys = [registration_key(session, user) for user, session in scopes if user is not None]
+        keys += self._replacements.guards(filter, scopes)
+        self._table.delete_older(keys, SINCE, int(time.time()) - _REMOVED_AFTER)
 
-    def _sweep(self) -> None:
-        """Delete, of what is no message, what is old: left by a process that died."""
-        expression = Expression()
-        expression.parts.append(f"attribute_not_exists({expression.name(VERSION)})")
-        before = expression.value({"N": str(int(time.time()) - _FORGOTTEN)})
-        expression.parts.append(f"{expression.name(SINCE)} < {before}")
-        projection = ", ".join(expression.name(each) for each in (PK, SK))
+    def _remove_all_old_items(self) -> None:
+        """Delete all old items that are not messages, such as those left by a process that died."""
+        expression = Expression().missing(VERSION)
+        expression.compare(SINCE, "<", {"N": str(int(time.time()) - _REMOVED_AFTER)})
+        projection = ", ".join(map(expression.name, (PK, SK)))
         for page in self._table.scan(expression, ProjectionExpression=projection):
-            self._table.write_many(delete=[key_of(item) for item in page["Items"]])
+            self._table.write_many(delete=[key_in(item) for item in page["Items"]])
+
+    # --- meeting others --------------------------------------------------------------------------------------
+
+    def _attempts(self) -> Iterator[int]:
+        """Number the attempts of an operation, and wait before those that follow a conflict with others."""
+        for attempt in range(_ATTEMPTS):
+            if attempt > 1:  # a first conflict is often just the stored version of a message
+                wait(attempt - 1)
+            yield attempt
 
     def _contended(self) -> BackendError:
-        return BackendError(f"{self._table.where}: others keep changing the same messages; try again")
+        return BackendError(f"{self._table.location}: others keep changing the same messages; try again")

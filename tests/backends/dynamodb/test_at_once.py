@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.dynamodb import replacements
-from dynamiq_memory.backends.dynamodb import requests
-from dynamiq_memory.backends.dynamodb import writer
-from dynamiq_memory.backends.dynamodb.replacements import SIGNED
+from dynamiq_memory.backends.dynamodb import replacements, table, writer
+from dynamiq_memory.backends.dynamodb.replacements import FLAG
 from dynamiq_memory.testing import contents, say
 from tests.backends.dynamodb.conftest import NewStore
 from tests.fakes.dynamodb.limits import Watched, during
@@ -104,10 +102,10 @@ def test_a_small_replacement_does_not_stand_beside_a_large_one(
             text = f"{operation} {arguments}"
             if "':v0': {'S': 'staging'}" in text and "'switched'" in text and not at_switch.is_set():
                 at_switch.set()
-                assert go_on.wait(20)
+                assert go_on.wait(60)
             elif operation == "TransactWriteItems" and not begun:
                 begun.append(pool.submit(other.replace, where, session(*large)))
-                assert at_switch.wait(20)
+                assert at_switch.wait(60)
 
         begun: list[Any] = []
         watched.before = before
@@ -168,7 +166,7 @@ def test_a_mark_stays_while_a_replacement_is_under_way_and_goes_with_the_first_u
 
     def marked() -> bool:
         key = {"pk": {"S": "user/user-1"}, "sk": {"S": "=s"}}
-        return SIGNED in store._made.get_item(TableName=store.table_name, Key=key)["Item"]
+        return FLAG in store._client.get().get_item(TableName=store.table_name, Key=key)["Item"]
 
     def update_meanwhile() -> None:
         assert contents(other.update(stored[:1])) == ["old 1"]
@@ -192,9 +190,10 @@ def test_of_deletions_at_once_each_message_is_counted_once(new_store: NewStore) 
     def delete(store: Any) -> int:
         read = store._reader.keys
 
-        def keys(where: Any) -> Any:
-            found = list(read(where))
-            together.wait(20)  # all have read the same before anyone deletes
+        def keys(filter: Any) -> Any:
+            store._reader.keys = read
+            found = list(read(filter))
+            together.wait(60)  # all have read the same before anyone deletes
             return iter(found)
 
         store._reader.keys = keys
@@ -209,9 +208,9 @@ def test_of_deletions_at_once_each_message_is_counted_once(new_store: NewStore) 
 def test_a_deletion_waits_for_a_transaction(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_many(session("1", "2", "x" * 200_000))
     waits: list[int] = []
-    monkeypatch.setattr(requests, "wait", waits.append)
-    original = store._made.delete_item
-    conflict = store._made.exceptions.TransactionConflictException(
+    monkeypatch.setattr(table, "wait", waits.append)
+    original = store._client.get().delete_item
+    conflict = store._client.get().exceptions.TransactionConflictException(
         {"Error": {"Code": "TransactionConflictException"}}, "DeleteItem"
     )
     failed: list[str] = []
@@ -223,8 +222,8 @@ def test_a_deletion_waits_for_a_transaction(store: Any, monkeypatch: pytest.Monk
             raise conflict
         return original(**arguments)
 
-    monkeypatch.setattr(store._made, "delete_item", delete_item)
+    monkeypatch.setattr(store._client.get(), "delete_item", delete_item)
     assert store.delete(session_id="s") == 3
     assert len(waits) == len(failed) >= 3
-    held = store._made.scan(TableName=store.table_name)["Items"]
+    held = store._client.get().scan(TableName=store.table_name)["Items"]
     assert [item["sk"]["S"] for item in held] == ["@user-1"]  # no parts of the large one

@@ -72,8 +72,8 @@ def test_its_messages_are_copied(old_table: Any, store: DynamoDB) -> None:
 def test_what_cannot_be_copied_is_named(old_table: Any, store: DynamoDB) -> None:
     with pytest.raises(BackendError, match=r"no-such-table.*not there"):
         store.copy_from_dynamiq("no-such-table")
-    with pytest.raises(ConfigurationError, match="no table of the dynamiq package"):
+    with pytest.raises(ConfigurationError, match="not a table of the dynamiq package"):
         store.copy_from_dynamiq(store.table_name)
     put(old_table, "bad", "1", "nobody", "x")
-    with pytest.raises(ConfigurationError, match=r"'bad'.*mend or delete"):
+    with pytest.raises(ConfigurationError, match=r"'bad'.*correct or delete"):
         store.copy_from_dynamiq(old_table.name)

@@ -8,18 +8,18 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamiq_memory.backends.dynamodb.filters import attribute, value_of
-from dynamiq_memory.backends.dynamodb.keys import (
-    PLACE_DIGITS,
-    highest,
-    lowest,
-    message_key,
-    next_to,
-    part,
-    partition,
-    user_key,
-)
 from dynamiq_memory.backends._order import Arrivals, time_digits, time_of
+from dynamiq_memory.backends.dynamodb.filters import attribute_name, comparable
+from dynamiq_memory.backends.dynamodb.keys import (
+    POSITION_DIGITS,
+    highest_position,
+    key_part,
+    lowest_position,
+    message_key,
+    partition,
+    registration_key,
+    shifted,
+)
 from tests.fakes.dynamodb.limits import check_key, check_value
 
 TIMES = st.floats(allow_nan=False)
@@ -37,9 +37,9 @@ def test_times_sort_as_numbers(one: float, other: float) -> None:
 def test_neighbouring_times_differ() -> None:
     for moment in (0.0, -0.0, 1.7e9, -1.5, 5e-324):
         after = math.nextafter(moment, math.inf)
-        assert lowest(moment) < highest(moment) < lowest(after)
-        assert next_to(highest(moment), 1) == lowest(after)
-        assert len(lowest(moment)) == PLACE_DIGITS
+        assert lowest_position(moment) < highest_position(moment) < lowest_position(after)
+        assert shifted(highest_position(moment), 1) == lowest_position(after)
+        assert len(lowest_position(moment)) == POSITION_DIGITS
 
 
 @settings(max_examples=40)  # long texts take time to make
@@ -53,8 +53,8 @@ def test_keys_are_valid_and_of_one_message_each(
 
 
 @given(IDS, IDS)
-def test_a_user_key_is_no_message_key(session: str, user: str) -> None:
-    key = user_key(session, user)
+def test_a_registration_key_is_not_a_message_key(session: str, user: str) -> None:
+    key = registration_key(session, user)
     check_key(key)
     assert key["pk"]["S"] == partition(None, session)
     assert "@" < key["sk"]["S"] < "A"
@@ -63,7 +63,7 @@ def test_a_user_key_is_no_message_key(session: str, user: str) -> None:
 
 def test_no_session_lies_within_another() -> None:
     names = ["a", "a/", "a/b", "a%2F", "%", "%%", "A" * 401, "%%" + "0" * 64, "", "ä", "a\u0308"]
-    parts = [part(name) for name in names if name] + [part(None)]
+    parts = [key_part(name) for name in names if name] + [key_part(None)]
     assert len(set(parts)) == len(parts)
     assert not any("/" in each for each in parts)
 
@@ -71,14 +71,14 @@ def test_no_session_lies_within_another() -> None:
 @given(st.dictionaries(st.text(max_size=600), st.integers(), max_size=3))
 def test_attribute_names_are_plain_and_distinct(keys: dict[str, int]) -> None:
     clean = [key for key in keys if not any("\ud800" <= c <= "\udfff" for c in key)]
-    names = [attribute(key) for key in clean]
+    names = [attribute_name(key) for key in clean]
     assert len(set(names)) == len(clean)
     assert all(name and name.isascii() and "." not in name and len(name) < 255 * 5 for name in names)
 
 
 @given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
 def test_values_are_within_the_services_numbers(value: float) -> None:
-    typed = value_of(value)
+    typed = comparable(value)
     if typed is not None:
         check_value(typed)
 

@@ -9,11 +9,11 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import DynamoDB
-from dynamiq_memory.backends.dynamodb.filters import FILTERABLE
-from dynamiq_memory.backends.dynamodb.records import drafts_of, weight_of
-from dynamiq_memory.backends.dynamodb.keys import session_guard
-from dynamiq_memory.backends.dynamodb.requests import Change, Table, operation
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends.dynamodb.filters import FILTERABLE
+from dynamiq_memory.backends.dynamodb.keys import session_guard
+from dynamiq_memory.backends.dynamodb.records import records_of
+from dynamiq_memory.backends.dynamodb.table import ConditionalWrite, Table
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, MessageError, MessageTooLargeError
 from dynamiq_memory.messages import prepare
@@ -51,18 +51,18 @@ def largest(count: int, text: str) -> list[Message]:
 def test_the_largest_messages_fit_into_one_transaction(count: int, text: str) -> None:
     """With the longest identifiers, much metadata, and any content."""
     ready = prepare(largest(count, text))
-    drafts = drafts_of(ready, Arrivals().keys(count), 2**33)
-    changes = [Change(draft.key, draft, None) for draft in drafts]
+    records = records_of(ready, Arrivals().keys(count), 2**33)
+    writes = [ConditionalWrite(record.key, record, None) for record in records]
     table = Table("t", "t", lambda: None, consistent=True)
-    operations = [table._operation(change, 0) for change in changes]
-    guards = [operation("t", session_guard(USER, f"{SESSION}{n}"), None, put=True) for n in range(100 - count)]
+    operations = [table.operation(write, 0) for write in writes]
+    guards = [table.put_if(session_guard(USER, f"{SESSION}{n}"), None) for n in range(100 - count)]
     check_transaction([*operations, *guards])
     sizes = [size_of_item(each["Put"]["Item"]) for each in operations]
-    assert all(size <= weight_of(draft) for size, draft in zip(sizes, drafts, strict=True))
+    assert all(size <= record.size for size, record in zip(sizes, records, strict=True))
     # No more is put aside than needs be.
     found = {len(each["Put"]["Item"][FILTERABLE]["M"]) for each in operations}
     assert (min(found) >= 15) == (count <= 40)
-    assert any(draft.chunks for draft in drafts) == (count > 1 or len(text) > 3_000)
+    assert any(record.chunks for record in records) == (count > 1 or len(text) > 3_000)
 
 
 def test_large_metadata_is_written_found_updated_and_replaced(store: Any) -> None:

@@ -136,7 +136,7 @@ def test_a_missing_table(new_store: NewStore, table_name: str) -> None:
         new_store(create_if_not_exist=False)
     store = new_store()
     assert new_store(create_if_not_exist=False).is_empty()
-    store._made.delete_table(TableName=table_name)
+    store._client.get().delete_table(TableName=table_name)
     with pytest.raises(BackendError, match="not there"):
         store.add(say("x"))
 
@@ -160,14 +160,14 @@ def test_time_to_live_must_be_ours(new_store: NewStore) -> None:
     with pytest.raises(ConfigurationError, match="time to live"):
         new_store(ttl=60, create_if_not_exist=False)
     setting = {"Enabled": True, "AttributeName": "other"}
-    store._made.update_time_to_live(TableName=store.table_name, TimeToLiveSpecification=setting)
+    store._client.get().update_time_to_live(TableName=store.table_name, TimeToLiveSpecification=setting)
     with pytest.raises(ConfigurationError, match="other"):
         new_store(ttl=60)
 
 
 def test_provisioned_capacity(new_store: NewStore) -> None:
     store = new_store(billing_mode="PROVISIONED", read_capacity=7, write_capacity=3)
-    described = store._made.describe_table(TableName=store.table_name)["Table"]["ProvisionedThroughput"]
+    described = store._client.get().describe_table(TableName=store.table_name)["Table"]["ProvisionedThroughput"]
     assert (described["ReadCapacityUnits"], described["WriteCapacityUnits"]) == (7, 3)
 
 
@@ -237,8 +237,8 @@ def test_reasons_of_a_cancelled_transaction(
         }
         raise ClientError(response, "TransactWriteItems")
 
-    monkeypatch.setattr("dynamiq_memory.backends.dynamodb.requests.wait", lambda _: None)
-    monkeypatch.setattr(store._made, "transact_write_items", fail)
+    monkeypatch.setattr("dynamiq_memory.backends.dynamodb.table.wait", lambda _: None)
+    monkeypatch.setattr(store._client.get(), "transact_write_items", fail)
     with pytest.raises(BackendError, match=named):
         store.add_many([say("1"), say("2")])
 
@@ -263,7 +263,7 @@ def test_what_signs_the_requests(
 
     def signed_by(connection: Any) -> tuple[str, str | None, str]:
         with DynamoDB(connection, table_name, endpoint_url=endpoint) as store:
-            used = store._made._request_signer._credentials
+            used = store._client.get()._request_signer._credentials
             return used.access_key, used.token, store.region
 
     class LikeDynamiq(SimpleNamespace):
@@ -379,7 +379,7 @@ def test_what_says_that_a_user_has_a_session_goes_when_it_is_old(
     store: DynamoDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def left() -> int:
-        return int(store._made.scan(TableName=store.table_name, Select="COUNT")["Count"])
+        return int(store._client.get().scan(TableName=store.table_name, Select="COUNT")["Count"])
 
     store.add(say("one", user="u", session="s"))
     assert left() == 2
@@ -394,7 +394,7 @@ def test_a_session_is_found_by_its_name_as_long_as_any_message_of_it_lasts(new_s
 
     def expires(user: str) -> str | None:
         key = {"pk": {"S": "session/s"}, "sk": {"S": f"@{user}"}}
-        item = lasting._made.get_item(TableName=lasting.table_name, Key=key)["Item"]
+        item = lasting._client.get().get_item(TableName=lasting.table_name, Key=key)["Item"]
         return item["expires"]["N"] if "expires" in item else None
 
     lasting, short, shorter = new_store(), new_store(ttl=1000), new_store(ttl=10)

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.dynamodb import replacements
-from dynamiq_memory.backends.dynamodb import requests
-from dynamiq_memory.backends.dynamodb import writer
+from dynamiq_memory.backends.dynamodb import replacements, table, writer
 from dynamiq_memory.testing import contents, say
 from tests.backends.dynamodb.conftest import NewStore
 from tests.fakes.dynamodb.limits import Watched, during
@@ -30,12 +28,12 @@ def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four operations are a transaction's most, so that few messages are many."""
     monkeypatch.setattr(writer, "MOST_IN_TRANSACTION", 4)
     monkeypatch.setattr(replacements, "MOST_IN_TRANSACTION", 4)
-    monkeypatch.setattr(requests, "wait", lambda _: None)
+    monkeypatch.setattr(table, "wait", lambda _: None)
     monkeypatch.setattr(writer, "wait", lambda _: None)
 
 
 def items(store: Any) -> list[dict[str, Any]]:
-    pages = store._made.get_paginator("scan").paginate(TableName=store.table_name, ConsistentRead=True)
+    pages = store._client.get().get_paginator("scan").paginate(TableName=store.table_name, ConsistentRead=True)
     return [item for page in pages for item in page["Items"]]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.dynamodb import requests
-from dynamiq_memory.backends.dynamodb.records import Item, drafts_of
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends.dynamodb import table
+from dynamiq_memory.backends.dynamodb.records import Item, records_of
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.messages import prepare
 from dynamiq_memory.testing import contents, say
@@ -24,7 +24,7 @@ from tests.fakes.dynamodb.server import ENDPOINT, multiply
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Waits are noted, not waited."""
     waits: list[int] = []
-    monkeypatch.setattr(requests, "wait", waits.append)
+    monkeypatch.setattr(table, "wait", waits.append)
     return waits
 
 
@@ -32,7 +32,7 @@ class Fault:
     """Changes the answers to one operation; `change` gets the arguments and the client's own method."""
 
     def __init__(self, store: Any, operation: str, change: Any) -> None:
-        self._client = store._made
+        self._client = store._client.get()
         self._original = getattr(self._client, operation)
         self.calls = 0
 
@@ -46,7 +46,7 @@ class Fault:
 def write_directly(watched: Watched, store: Any, messages: list[Message]) -> list[Item]:
     """Put messages into the table without asking what is there, and return their items."""
     ready = prepare(messages)
-    items = [draft.item(None, 0) for draft in drafts_of(ready, Arrivals().keys(len(ready)), None)]
+    items = [record.item(None, 0) for record in records_of(ready, Arrivals().keys(len(ready)), None)]
     store._writer._table.write_many(items)
     return items
 
@@ -162,7 +162,7 @@ def test_a_batch_that_fails_midway_names_what_is_in(store: Any, no_waits: list[i
 
 
 def test_a_small_batch_that_fails_leaves_nothing(store: Any, no_waits: list[int]) -> None:
-    error = store._made.exceptions.TransactionCanceledException(
+    error = store._client.get().exceptions.TransactionCanceledException(
         {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": [{"Code": "TransactionConflict"}]},
         "TransactWriteItems",
     )
@@ -232,7 +232,7 @@ def test_many_medium_messages_are_updated_within_the_limits(store: Any, watched:
 
 def test_a_half_written_large_message_is_never_seen(store: Any) -> None:
     def broken(call: int, original: Any, arguments: dict[str, Any]) -> Any:
-        raise store._made.exceptions.InternalServerError({"Error": {"Code": "InternalServerError"}}, "PutItem")
+        raise store._client.get().exceptions.InternalServerError({"Error": {"Code": "InternalServerError"}}, "PutItem")
 
     store.add(say("small"))
     Fault(store, "put_item", broken)
@@ -280,7 +280,7 @@ def test_more_than_a_transaction_is_replaced_and_updated(store: Any) -> None:
 def test_expired_messages_are_not_shown(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = new_store(ttl=60)
     assert store.capabilities.ttl
-    client = store._made
+    client = store._client.get()
     described = client.describe_time_to_live(TableName=store.table_name)["TimeToLiveDescription"]
     assert described == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
     old, _ = store.add_many([say("old", timestamp=5.0), say("x" * 300_000, timestamp=5.0)])
@@ -299,5 +299,5 @@ def test_expired_messages_are_not_shown(new_store: NewStore, monkeypatch: pytest
 
 
 def _chunks(store: Any) -> int:
-    pages = store._made.get_paginator("scan").paginate(TableName=store.table_name)
+    pages = store._client.get().get_paginator("scan").paginate(TableName=store.table_name)
     return sum(item["pk"]["S"].startswith("chunks/") for page in pages for item in page["Items"])
