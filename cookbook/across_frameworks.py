@@ -1,7 +1,7 @@
-"""One conversation that LangChain begins, LlamaIndex goes on with, and LangChain takes up again.
+"""One conversation that LangChain begins, LlamaIndex continues, and LangChain takes up again.
 
-Each step is a process of its own; only the SQLite file is common to them. The models are the frameworks' fake ones, so
-that the recipe runs offline: put your own in their place.
+Each step runs in its own process; they share only the SQLite file. The models are the frameworks' fake ones, so that
+the recipe runs offline: replace them with yours.
 
 Needs `pip install 'langchain-dynamiq-memory[agents]' llama-index-memory-dynamiq`.
 """

@@ -1,7 +1,7 @@
-"""An agent of the dynamiq package that forgets nothing: one line of its program is changed.
+"""An agent of the dynamiq package that forgets nothing, by one changed line of its program.
 
-Offline: a small server in this script stands for the model. It says what it was given, which is what the memory is
-about. Needs `dynamiq-memory-agents`.
+It runs offline: a small server in this script takes the model's place, and answers with the questions that it receives,
+which shows what the memory has given. Needs `dynamiq-memory-agents`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dynamiq_memory.backends import SQLite
 from dynamiq_memory_agents import AgentMemory
 
 IDS = {"user_id": "alex", "session_id": "monday"}
-SAID = ["My dog is called Rex.", "I bake bread on Sundays.", "The roof leaks.", "My knee hurts.", "I keep bees."]
-ASKED = {
+FACTS = ["My dog is called Rex.", "I bake bread on Sundays.", "The roof leaks.", "My knee hurts.", "I keep bees."]
+QUESTIONS = {
     MemoryRetrievalStrategy.ALL: "What is my dog called?",
     MemoryRetrievalStrategy.BOTH: "Is Rex a dog?",
 }
 
 
 class Model(BaseHTTPRequestHandler):
-    """As much of the OpenAI API as the agent needs."""
+    """The part of the OpenAI API that the agent needs."""
 
     def do_POST(self) -> None:
-        """Answer with the questions that the request holds."""
+        """Answer with the questions in the request."""
         messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
         *before, _ = [message["content"] for message in messages if message["role"] == "user"]
         message = {"role": "assistant", "content": f"Thought: I know.\nAnswer: You said before: {before}"}
@@ -68,12 +68,12 @@ def ask(url: str, memory: AgentMemory, question: str, strategy: MemoryRetrievalS
 
 def talk(url: str, folder: Path) -> None:
     with Memory(backend=SQLite(folder / "chats.db")) as store:
-        # The line that is changed; it was: memory = Memory(backend=InMemory())
+        # The changed line, which was: memory = Memory(backend=InMemory())
         memory = AgentMemory(memory=store)
-        for said in SAID:
-            ask(url, memory, said, MemoryRetrievalStrategy.ALL)
-        print(f"an agent that loads 4 messages, after {len(SAID)} turns: {store.count()} messages stored")
-        for strategy, question in ASKED.items():
+        for fact in FACTS:
+            ask(url, memory, fact, MemoryRetrievalStrategy.ALL)
+        print(f"an agent that loads 4 messages, after {len(FACTS)} turns: {store.count()} messages stored")
+        for strategy, question in QUESTIONS.items():
             print(f"{strategy.value}: {question} {ask(url, memory, question, strategy)}")
 
 

@@ -1,7 +1,7 @@
-"""A LangChain chain that remembers across processes, and an agent that goes on where the chain stopped.
+"""A LangChain chain that remembers across processes, and an agent that continues where the chain stopped.
 
-Each step is a process of its own; only the SQLite file is common to them. The model is LangChain's fake one, so that
-the recipe runs offline: put your own in its place.
+Each step runs in its own process; they share only the SQLite file. The model is LangChain's fake one, so that the
+recipe runs offline: replace it with yours.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, get_buffer_string
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
-from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import SQLite
-from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
+from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware, with_message_history
 
 CONFIG: RunnableConfig = {"configurable": {"user_id": "rita", "session_id": "monday"}}
 STEPS = {
@@ -33,7 +32,7 @@ STEPS = {
 
 
 class ShownModel(FakeListChatModel):
-    """Answers from a list, and prints what it is given."""
+    """Answers from a list, and prints its input."""
 
     def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
         print(f"  the model is given: {get_buffer_string(messages)!r}")
@@ -46,8 +45,8 @@ def chain(memory: Memory, answer: str) -> Runnable[dict[str, str], Any]:
 
     prompt = ChatPromptTemplate([("system", "Be brief."), MessagesPlaceholder("history"), ("human", "{question}")])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LangChain deprecates the class; chains that have it go on using it
-        return RunnableWithMessageHistory(
+        warnings.simplefilter("ignore")  # LangChain deprecates histories of chains, and removes them in 2.0
+        return with_message_history(
             prompt | ShownModel(responses=[answer]),
             history,
             input_messages_key="question",
