@@ -129,7 +129,7 @@ class Client:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"the proxy that the environment names cannot be used: {error}") from error
         return {
-            "transport": RetryTransport(transport=transport, retry=self._retry),
+            "transport": RetryTransport(transport=transport),
             "headers": {"Content-Type": "application/json", "Accept": "application/json", **self.headers},
             "timeout": self._timeout,
         }

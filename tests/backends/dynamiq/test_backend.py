@@ -227,7 +227,7 @@ class Other(HTTPServer):
 
 
 @pytest.mark.parametrize("served", [False, True])
-def test_answers_of_another_api_are_told(served: bool, open_service: Service) -> None:
+def test_an_answer_of_another_api_is_an_error_of_the_backend(served: bool, open_service: Service) -> None:
     with Other() as other:
         if served:
             other.described = httpx.get(f"{open_service.url}/v1/memories/m", timeout=60).json()
@@ -236,11 +236,36 @@ def test_answers_of_another_api_are_told(served: bool, open_service: Service) ->
             calls: list[Any] = [memory.get_all, lambda: asyncio.run(memory.aget_all())]
             if served:
                 calls += [lambda: memory.search("x"), memory.count, memory.sessions, memory.clear]
-            bodies: list[Any] = [{"ok": True}, [], 7, None, "", {"data": 5}]
+            bodies: list[Any] = [{"ok": True}, [], 7, None, "", {"data": 5}, {"data": [{"data": {"content": 5}}]}]
             for other.body in [*bodies, {"data": [7], "has_more": False}] if served else bodies:
                 for call in calls:
-                    with pytest.raises(BackendError):
+                    with pytest.raises(BackendError, match=f"{other.url} answered .* is this the address of its API"):
                         call()
+
+
+def test_an_error_of_the_users_own_code_is_not_the_servers(server: Platform) -> None:
+    def broken(text: str) -> list[str]:
+        raise TypeError(text)
+
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS, tokenizer=broken) as memory:
+        memory.add(say("hello"))
+        for search in (memory.search, lambda query: asyncio.run(memory.asearch(query))):
+            with pytest.raises(TypeError, match="hello"):
+                search("hello")
+
+
+def test_a_service_ranks_by_stop_words_itself(open_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Dynamiq(DynamiqConnection(url=open_service.url, api_key=None), "m") as memory:
+        stored = memory.add(say("to be or not to be"))
+        send, sent_requests = memory._client.send, []
+
+        def record(request: Any) -> Any:
+            sent_requests.append(request.path)
+            return send(request)
+
+        monkeypatch.setattr(memory._client, "send", record)
+        assert [message.id for message in memory.search("to be")] == [stored.id]
+        assert sent_requests == ["/search"]
 
 
 def test_an_order_that_the_platform_cannot_store_is_refused(server: Platform, memory: Dynamiq) -> None:

@@ -1,4 +1,4 @@
-"""A server that knows what is known of the platform: three endpoints, and nothing of ours."""
+"""A fake of the Dynamiq platform, with the three endpoints that are known."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KNOWN = {"user_id", "session_id", "type", "data", "metadata"}
 
 @dataclass
 class Platform:
-    """What it has stored, what it was asked, and how it is to behave.
+    """Its items, the requests that it received, and its behaviour.
 
     Attributes:
-        pages: Whether it knows the parameter `page`.
-        largest_page: The most items that it gives at once.
-        failures: What to answer next instead of the truth: a status and headers, or None to hang up.
-        hang_up_after: How many requests to carry out and then hang up, without an answer.
+        pages: Whether it supports the parameter `page`.
+        largest_page: Maximum number of items in a page.
+        failures: The next responses: each a status (0 for no failure) and headers, or None to hang up.
+        hang_up_after: The number of requests to carry out and then to hang up on, without a response.
     """
 
     url: str = ""
@@ -39,7 +39,7 @@ class Platform:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def new_memory(self) -> str:
-        """The id of a memory that nobody has used."""
+        """The id of an unused memory."""
         return f"memory-{next(self.numbers)}"
 
     def post(self, memory_id: str, body: Any) -> tuple[int, Any]:
@@ -87,12 +87,12 @@ class Platform:
 
 @contextmanager
 def platform() -> Iterator[Platform]:
-    """Run one."""
+    """Run a fake platform."""
     state = Platform()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer in one piece: a second one would wait for the client to acknowledge the first
+        wbufsize = -1  # sends a response in one piece; a second one would wait for the client's acknowledgement
 
         def _answer(self) -> None:
             parts = urlsplit(self.path)
@@ -131,7 +131,7 @@ def platform() -> Iterator[Platform]:
         do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - names of the standard library
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
