@@ -1,1 +1,1 @@
-"""What the SQL stores share: tables, rows, filters, statements."""
+"""The parts that both SQL stores share: tables, records, filters, reading, writing, searching."""

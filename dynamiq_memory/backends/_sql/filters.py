@@ -1,8 +1,9 @@
-"""From the filter language to SQL, always by bound parameters."""
+"""Filters in SQL, always with bound parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, false
@@ -10,62 +11,99 @@ from sqlalchemy import ColumnElement, Table, and_, false
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
-MetadataClause = Callable[[Sequence[Condition]], ColumnElement[bool]]
-"""Translates conditions on the keys of the metadata column, in the store's own way."""
-Among = Callable[[ColumnElement[Any], Sequence[Any]], ColumnElement[bool]]
-"""Tells whether a column is one of many values, in the store's own way."""
-
-# More values than this are passed as one parameter: SQLite takes 32,766 at most, PostgreSQL 65,535.
+# More values are passed as one parameter: SQLite takes 32,766 parameters, PostgreSQL 65,535.
 _MANY = 500
 _MOST_PARAMETERS = 30_000
 
 
-def clauses(where: Filter, table: Table, metadata_clause: MetadataClause, among: Among) -> list[ColumnElement[bool]]:
-    """Translate a filter for the table of messages.
+class SQLFilters(ABC):
+    """Translates filters for one store.
 
-    Returns:
-        What must hold, to be joined by AND.
+    Args:
+        messages: The table of messages.
     """
-    result = scope_clauses(where, table, among)
-    others: list[Condition] = []
-    for condition in where.beyond_scope:
-        if condition.key == TIMESTAMP_KEY:
-            result.append(_timestamp(condition, table, among))
-        elif condition.key == MESSAGE_ID_KEY:
-            ids = condition.values if isinstance(condition, OneOf) else ()
-            result.append(one_of(table.c.id, ids, among))
-        else:
-            others.append(condition)
-    if others:
-        result.append(metadata_clause(others))
-    return result
+
+    def __init__(self, messages: Table) -> None:
+        """Keep the table."""
+        self._messages = messages
+
+    @abstractmethod
+    def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+        """Translate conditions on other metadata keys than those with a column of their own."""
+
+    @abstractmethod
+    def among(
+        self, column: ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
+    ) -> ColumnElement[bool]:
+        """Whether a column is one of many values, which are a single parameter.
+
+        Args:
+            column: The column.
+            values: The values, if they are known already.
+            name: The parameter's name, if `packed` values are given to it later.
+        """
+
+    @abstractmethod
+    def packed(self, values: Sequence[Any]) -> Any:
+        """Make many values a single parameter."""
+
+    def clauses(self, filter: Filter) -> list[ColumnElement[bool]]:
+        """Translate a filter for the table of messages into clauses, all of which must hold."""
+        result = self.scope(filter, self._messages)
+        others: list[Condition] = []
+        for condition in filter.beyond_scope:
+            if condition.key == TIMESTAMP_KEY:
+                result.append(self._timestamp(condition))
+            elif condition.key == MESSAGE_ID_KEY:
+                ids = condition.values if isinstance(condition, OneOf) else ()
+                result.append(self._one_of(self._messages.c.id, ids))
+            else:
+                others.append(condition)
+        if others:
+            result.append(self.metadata(others))
+        return result
+
+    def scope(self, filter: Filter, table: Table) -> list[ColumnElement[bool]]:
+        """Translate the part of a filter that is about user_id and session_id, for a table with these columns."""
+        result: list[ColumnElement[bool]] = []
+        for key in (USER_KEY, SESSION_KEY):
+            allowed = filter.scope(key)
+            if allowed is not None:
+                result.append(self._one_of(table.c[key], [value or "" for value in allowed]))
+        return result
+
+    def _one_of(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+        if len(values) > _MANY:
+            return self.among(column, values)
+        equal: ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
+        return equal
+
+    def _timestamp(self, condition: Condition) -> ColumnElement[bool]:
+        column = self._messages.c.timestamp
+        if isinstance(condition, Range):
+            return within(column, condition.bounds)
+        if isinstance(condition, Absent):
+            return false()
+        numbers = [value for value in condition.values if not isinstance(value, str | bool)]
+        # Not packed into one parameter: a store may read its fractions inexactly.
+        return column.in_(numbers) if len(numbers) <= _MOST_PARAMETERS else self._one_of(column, numbers)
 
 
-def scope_clauses(where: Filter, table: Table, among: Among) -> list[ColumnElement[bool]]:
-    """Translate what a filter says of user_id and session_id."""
-    result: list[ColumnElement[bool]] = []
-    for key, column in ((USER_KEY, table.c.user_id), (SESSION_KEY, table.c.session_id)):
-        allowed = where.scope(key)
+def within(column: ColumnElement[Any], bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:
+    """Whether a column is within the bounds of a `Range`."""
+    compare = {"gt": column.__gt__, "gte": column.__ge__, "lt": column.__lt__, "lte": column.__le__}
+    return and_(*(compare[operator](bound) for operator, bound in bounds))
+
+
+def single_scope(filter: Filter) -> dict[str, str] | None:
+    """Return the one user and the one session that a filter fixes, if it says nothing else; None if it does."""
+    if filter.beyond_scope:
+        return None
+    scope = {}
+    for key in (USER_KEY, SESSION_KEY):
+        allowed = filter.scope(key)
         if allowed is not None:
-            result.append(one_of(column, [value or "" for value in allowed], among))
-    return result
-
-
-def one_of(column: ColumnElement[Any], values: Sequence[Any], among: Among) -> ColumnElement[bool]:
-    """Whether a column equals one of some values, few or many."""
-    if len(values) > _MANY:
-        return among(column, values)
-    same: ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
-    return same
-
-
-def _timestamp(condition: Condition, table: Table, among: Among) -> ColumnElement[bool]:
-    column = table.c.timestamp
-    if isinstance(condition, Range):
-        compare = {"gt": column.__gt__, "gte": column.__ge__, "lt": column.__lt__, "lte": column.__le__}
-        return and_(*(compare[operator](bound) for operator, bound in condition.bounds))
-    if isinstance(condition, Absent):
-        return false()
-    numbers = [value for value in condition.values if not isinstance(value, str | bool)]
-    # Not as one JSON parameter: a store may read its fractions inexactly.
-    return column.in_(numbers) if len(numbers) <= _MOST_PARAMETERS else one_of(column, numbers, among)
+            if len(allowed) != 1:
+                return None
+            scope[key] = allowed[0] or ""
+    return scope

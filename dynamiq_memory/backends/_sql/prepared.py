@@ -1,7 +1,7 @@
-"""Statements compiled once and run by the driver.
+"""Statements that are compiled once and run by the driver.
 
-For a small read or write, SQLAlchemy's own path to the driver costs more than SQLite itself. Inside of a
-transaction of its connection, both can be mixed.
+For a small read or write, SQLAlchemy's own way to the driver costs more than SQLite itself. Within a transaction, both
+ways can be mixed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sqlalchemy.sql import ClauseElement
 
 
 class Prepared:
-    """A statement of SQLAlchemy Core, compiled for a dialect, run with its parameters by name.
+    """A statement of SQLAlchemy Core, compiled for a dialect and run with named parameters.
 
-    Only for statements whose values the driver takes and gives as they are (text, numbers, bytes).
+    It is only for statements whose values the driver takes and returns as they are (text, numbers, bytes).
 
     Args:
         statement: The statement; each value in it is a `bindparam`.
@@ -24,19 +24,19 @@ class Prepared:
     """
 
     def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
-        """Compile."""
+        """Compile the statement."""
         compiled = statement.compile(dialect=dialect)
-        self._sql = compiled.string
-        # None where the driver takes parameters by name.
+        self.sql = compiled.string
+        # None if the driver takes parameters by name.
         self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)
-        # Values that the compiler binds of its own, such as SQLite's OFFSET 0.
+        # Values that the compiler adds, such as SQLite's OFFSET 0.
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
 
     def fetch(self, connection: Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """Run the statement once and return its rows."""
         cursor = connection.connection.cursor()
         try:
-            cursor.execute(self._sql, self._ordered(parameters))
+            cursor.execute(self.sql, self._ordered(parameters))
             return list(cursor.fetchall())
         finally:
             cursor.close()
@@ -46,9 +46,9 @@ class Prepared:
         cursor = connection.connection.cursor()
         try:
             if len(parameters) == 1:
-                cursor.execute(self._sql, self._ordered(parameters[0]))
+                cursor.execute(self.sql, self._ordered(parameters[0]))
             else:
-                cursor.executemany(self._sql, [self._ordered(each) for each in parameters])
+                cursor.executemany(self.sql, [self._ordered(each) for each in parameters])
         finally:
             cursor.close()
 

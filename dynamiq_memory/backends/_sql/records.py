@@ -1,14 +1,12 @@
-"""Between messages and rows."""
+"""From messages to rows, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from dynamiq_memory._json import dumps, is_clean, loads
 from dynamiq_memory.messages import MESSAGE_ID_KEY, MESSAGES, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COLUMNS = ("user_id", "session_id", "id", "timestamp", "role", "content", "metadata", "extra")
 
@@ -42,7 +40,7 @@ def from_rows(rows: Sequence[Sequence[Any]]) -> list[Message]:
     """Build messages, as callers see them, from rows of `COLUMNS`."""
     if not rows:
         return []
-    # One call for all metadata: for small values the parser's set-up costs more than the parsing.
+    # One call for all metadata: for small values, setting up the parser costs more than parsing.
     metadata = loads(f"[{','.join([row[6] for row in rows])}]")
     return MESSAGES.validate_python(list(map(_fields, rows, metadata)))
 

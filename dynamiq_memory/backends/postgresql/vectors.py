@@ -1,7 +1,7 @@
-"""Vectors beside the messages in PostgreSQL, by the extension pgvector (https://github.com/pgvector/pgvector).
+"""Vectors beside the messages, by the extension pgvector (https://github.com/pgvector/pgvector).
 
-The vectors have a table of their own, which stores opened without an embedder do not have to know: what deletes a
-message deletes its vector with it, by a foreign key.
+The vectors have a table of their own, which stores opened without an embedder do not need: a foreign key deletes the
+vector of each message that is deleted.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Dialect,
     Double,
     ForeignKey,
+    MetaData,
     Select,
     Table,
     Text,
@@ -30,21 +30,23 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import UserDefinedType
 
 from dynamiq_memory.backends._sql.prepared import Prepared
-from dynamiq_memory.backends._sql.schema import DIMENSION_KEY, Tables
+from dynamiq_memory.backends._sql.records import COLUMNS
+from dynamiq_memory.backends._sql.schema import Tables
+from dynamiq_memory.backends._sql.writer import Row, message_key
 from dynamiq_memory.exceptions import ConfigurationError
 
 NEAR = "near"
 """The parameter of a query's vector."""
-_VECTOR = "vector"
+VECTOR = "vector"
+"""The vector of a message in its `Row`, as text, or None."""
 
 
 class _Vector(UserDefinedType[str]):
-    """The extension's type, of whatever dimension: the table of meta holds the dimension of all."""
+    """The extension's type, of any dimension: the table of meta has the dimension of all vectors."""
 
     cache_ok = True
 
@@ -57,102 +59,86 @@ class VectorTable:
 
     Args:
         tables: The store's tables.
-        dialect: The dialect that runs the statements.
     """
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    def __init__(self, tables: Tables) -> None:
         """Describe the table and compile the statements of a write."""
-        messages, meta = tables.messages, tables.meta
+        messages = self._messages = tables.messages
+        self._insert = tables.insert
         self.table = Table(
             f"{messages.name}_vectors",
-            tables.metadata,
+            # Apart from the other tables, since only a store with an embedder creates it.
+            MetaData(schema=messages.schema),
             Column("seq", BigInteger, ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
             Column("embedding", _Vector, nullable=False),
         )
-        self._messages, self._meta = messages, meta
-        own = select(messages.c.seq).where(
-            messages.c.user_id == bindparam("of_user", type_=Text),
-            messages.c.session_id == bindparam("of_session", type_=Text),
-            messages.c.id == bindparam("of_id", type_=Text),
-        )
-        vector = _as_vector(bindparam(_VECTOR, type_=Text))
-        put = insert(self.table).from_select(["seq", "embedding"], own.add_columns(vector))
-        put = put.on_conflict_do_update(index_elements=["seq"], set_={"embedding": put.excluded.embedding})
-        self._put = Prepared(put, dialect)
-        self._drop = Prepared(delete(self.table).where(self.table.c.seq == own.scalar_subquery()), dialect)
+        seq = select(messages.c.seq).where(*message_key(messages))
+        vector = _as_vector(bindparam(VECTOR, type_=Text))
+        upsert = tables.insert(self.table).from_select(["seq", "embedding"], seq.add_columns(vector))
+        upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
+        self._upsert = Prepared(upsert, tables.dialect)
+        self._delete = Prepared(delete(self.table).where(self.table.c.seq == seq.scalar_subquery()), tables.dialect)
 
-    def write(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store the vectors of stored messages, and delete those of messages that have none now.
-
-        Args:
-            connection: A connection in a write transaction.
-            rows: For each message of_user, of_session, of_id and the vector as text, or None.
-        """
-        with_vector = [row for row in rows if row[_VECTOR] is not None]
+    def write(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Store the vectors of stored messages, and delete those of messages that now have none."""
+        with_vector = [row for row in rows if row[VECTOR] is not None]
         if with_vector:
-            self._put.run(connection, with_vector)
-        self.drop(connection, [row for row in rows if row[_VECTOR] is None])
+            self._upsert.run(connection, with_vector)
+        self.delete(connection, [row for row in rows if row[VECTOR] is None])
 
-    def drop(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def delete(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Delete the vectors of stored messages."""
         if rows:
-            self._drop.run(connection, rows)
+            self._delete.run(connection, rows)
 
-    def add_missing(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store vectors of messages, unless those have got one, have changed or are gone meanwhile.
+    def write_missing(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store the vectors of messages, except those that have since got one, changed or been deleted.
 
         Args:
-            connection: A connection in a write transaction.
-            rows: For each message seq, its content and extra as they were embedded, and the vector as text.
+            connection: A connection in a transaction that writes.
+            rows: For each message `seq`, `vector`, and the `content` and `extra` that were embedded.
         """
         messages = self._messages
         for row in rows:
             unchanged = (
-                select(messages.c.seq, _as_vector(literal(row[_VECTOR], Text)))
+                select(messages.c.seq, _as_vector(literal(row[VECTOR], Text)))
                 .where(
                     messages.c.seq == row["seq"],
                     messages.c.content.is_not_distinct_from(literal(row["content"], Text)),
                     messages.c.extra.is_not_distinct_from(literal(row["extra"], Text)),
                 )
-                # Who changes it at this moment goes first, or waits and then finds the vector to delete.
+                # A change at the same moment is either done already, or waits and then finds the vector to delete.
                 .with_for_update(read=True)
             )
-            put = insert(self.table).from_select(["seq", "embedding"], unchanged)
-            connection.execute(put.on_conflict_do_nothing())
+            insert = self._insert(self.table).from_select(["seq", "embedding"], unchanged)
+            connection.execute(insert.on_conflict_do_nothing())
 
-    def missing(self, connection: Connection, columns: Sequence[Any], after: int, most: int) -> Sequence[Any]:
-        """Read messages without a vector, by number: that number, and some columns of theirs."""
-        seq = self._messages.c.seq
-        statement = select(seq, *columns).where(seq > after, ~exists().where(self.table.c.seq == seq))
-        return connection.execute(statement.order_by(seq).limit(most)).fetchall()
+    def read_missing(self, connection: Connection, after: int, limit: int) -> Sequence[Any]:
+        """Read messages without a vector: the number of arrival of each, and `COLUMNS`.
 
-    def with_nearness(self, statement: Select[Any], terms: Table) -> Select[Any]:
-        """Add the cosine similarity of each message to the parameter `near`; NULL where it has no vector."""
+        Args:
+            connection: A connection.
+            after: Only messages with a larger number.
+            limit: Maximum number of messages.
+        """
+        columns = self._messages.c
+        statement = select(columns.seq, *(columns[name] for name in COLUMNS))
+        statement = statement.where(columns.seq > after, ~exists().where(self.table.c.seq == columns.seq))
+        return connection.execute(statement.order_by(columns.seq).limit(limit)).fetchall()
+
+    def with_similarity(self, statement: Select[Any], terms: Table) -> Select[Any]:
+        """Add the cosine similarity of each message to the parameter `near`; NULL if it has no vector."""
         distance = self.table.c.embedding.op("<=>", return_type=Double)(_as_vector(bindparam(NEAR, type_=Text)))
         joined = statement.outerjoin(self.table, self.table.c.seq == terms.c.seq)
         return joined.add_columns(type_coerce(1 - distance, Double))
 
-    def remember_dimension(self, connection: Connection, dimension: int) -> int:
-        """Set the dimension of the store's vectors, unless another process has; tell what it is now."""
-        # Writers that have seen none finish first: they would not delete the vector of a text that they change.
-        connection.execute(select(self._meta.c.key).with_for_update()).fetchall()
-        connection.execute(insert(self._meta).values(key=DIMENSION_KEY, value=str(dimension)).on_conflict_do_nothing())
-        known = connection.execute(select(self._meta.c.value).where(self._meta.c.key == DIMENSION_KEY)).scalar_one()
-        return int(known)
-
-    def keep_only(self, connection: Connection, dimension: int) -> None:
-        """Delete vectors of another dimension; the store's is this one from now on."""
-        connection.execute(select(self._meta.c.key).with_for_update()).fetchall()
+    def delete_other_dimensions(self, connection: Connection, dimension: int) -> None:
+        """Delete the vectors of all dimensions but one."""
         connection.execute(delete(self.table).where(func.vector_dims(self.table.c.embedding) != dimension))
-        connection.execute(
-            insert(self._meta)
-            .values(key=DIMENSION_KEY, value=str(dimension))
-            .on_conflict_do_update(index_elements=["key"], set_={"value": str(dimension)})
-        )
 
 
 def as_text(vector: Sequence[float]) -> str:
-    """A vector as the extension reads it."""
+    """Write a vector as the extension reads it."""
     return "[" + ",".join(map(repr, vector)) + "]"
 
 
@@ -160,7 +146,7 @@ def require_pgvector(connection: Connection) -> None:
     """Make sure that the database has the extension.
 
     Raises:
-        ConfigurationError: It has not, and it cannot be created.
+        ConfigurationError: It does not, and the extension cannot be created.
     """
     if _is_there(connection):
         return

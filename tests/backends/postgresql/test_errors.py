@@ -130,8 +130,8 @@ def test_a_pool_that_is_exhausted(open_store, sql, postgresql_table):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"connection": "mysql://localhost/x"}, "none of PostgreSQL"),
-        ({"connection": "localhost"}, "no URL"),
+        ({"connection": "mysql://localhost/x"}, "not for PostgreSQL"),
+        ({"connection": "localhost"}, "not a URL"),
         ({"connection": 5}, "not a int"),
         ({"connection": create_engine("sqlite://")}, "sqlite"),
         ({"table_name": ""}, "table_name"),
@@ -236,14 +236,14 @@ def test_the_next_call_after_a_restart_works(open_store, postgresql_server, way)
 
 
 def test_a_broken_connection_in_the_midst_of_a_transaction_leaves_nothing(store, sql, monkeypatch):
-    run = store._upsert_terms.run
+    run = store._writer._upsert_terms.run
 
     def breaks(connection, parameters):
         pid = connection.connection.dbapi_connection.info.backend_pid
         sql.execute("SELECT pg_terminate_backend(%s)", [pid])
         return run(connection, parameters)
 
-    monkeypatch.setattr(store._upsert_terms, "run", breaks)
+    monkeypatch.setattr(store._writer._upsert_terms, "run", breaks)
     with pytest.raises(BackendConnectionError):
         store.add_many([say("a"), say("b")])
     monkeypatch.undo()

@@ -68,7 +68,7 @@ def plans_of(large: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
             patched.setattr(psycopg.Cursor, "executemany", note_many)
             call()
         plans = []
-        with psycopg.connect(large._engine.url.set(drivername="postgresql").render_as_string(False)) as sql:
+        with psycopg.connect(large._client.engine.url.set(drivername="postgresql").render_as_string(False)) as sql:
             for query, params in said:
                 if re.match(r"\s*(SELECT|INSERT|DELETE|UPDATE|WITH)\b", str(query)) and "advisory" not in str(query):
                     plans.append(json.dumps(sql.execute(f"EXPLAIN (FORMAT JSON) {query}", params).fetchone()))

@@ -110,7 +110,7 @@ def meanwhile(
 ) -> Iterator[list[Future[PostgreSQL]]]:
     """While the store's next write is between its checks and its end, call something that must wait for it."""
     started: list[Future[PostgreSQL]] = []
-    insert = store._upsert_messages.run
+    insert = store._writer._upsert_messages.run
     with ThreadPoolExecutor(1) as pool:
 
         def run(connection: Any, rows: Any) -> None:
@@ -123,7 +123,7 @@ def meanwhile(
                     threading.Event().wait(0.01)
             insert(connection, rows)
 
-        monkeypatch.setattr(store._upsert_messages, "run", run)
+        monkeypatch.setattr(store._writer._upsert_messages, "run", run)
         yield started
 
 
@@ -136,7 +136,7 @@ def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
         store.add(say("second running"))
         renewed = started[0].result(30)
     assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
-    with pytest.raises(ConfigurationError, match=r"meanwhile"):
+    with pytest.raises(ConfigurationError, match=r"re-indexed"):
         store.add(say("third"))
 
 
@@ -212,14 +212,14 @@ def test_a_break_at_the_commit_says_that_nobody_knows(
 ) -> None:
     store = open_store()
     store.add(say("hello"))
-    delete = store._delete_matching
+    delete = store._writer.delete
 
-    def then_break(connection: Any, where: Any) -> int:
-        count = delete(connection, where)
+    def then_break(connection: Any, filter: Any) -> int:
+        count = delete(connection, filter)
         sql.execute("SELECT pg_terminate_backend(%s)", (connection.connection.driver_connection.info.backend_pid,))
         return count
 
-    monkeypatch.setattr(store, "_delete_matching", then_break)
+    monkeypatch.setattr(store._writer, "delete", then_break)
     with pytest.raises(BackendConnectionError, match="may have been made or not"):
         store.delete("s", "ann")
 
@@ -239,7 +239,7 @@ def test_an_engine_that_renames_schemas_is_refused(open_store: Open, postgresql_
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://app@h:s3cret/db", "is no URL"),
+        ("postgresql://app@h:s3cret/db", "is not a URL"),
         ("postgresql://app:pa@s3cret@127.0.0.1/db", "write %40"),
     ],
     ids=["port", "at"],

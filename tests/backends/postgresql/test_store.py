@@ -18,8 +18,8 @@ from dynamiq_memory import ConfigurationError, Memory
 from dynamiq_memory.backends import InMemory, create_backend
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.filters import parse
-from dynamiq_memory.ranking import Tokenizer
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
+from dynamiq_memory.ranking import Tokenizer
 from dynamiq_memory.testing import contents, say
 
 SCOPE = {"user_id": "user-1", "session_id": "session-1"}
@@ -317,7 +317,7 @@ def test_what_the_url_sets_goes_before_what_we_set(open_store, sql, postgresql_s
     url = postgresql_server.url_with(application_name="billing", options="-c work_mem=1234kB")
     store = open_store(url, statement_timeout=5)
     assert sessions_of(sql, "billing") == 1
-    with store._engine.connect() as connection:
+    with store._client.engine.connect() as connection:
         shown = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("work_mem", "statement_timeout")]
     assert shown == ["1234kB", "5s"]
 
@@ -333,7 +333,7 @@ def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql, p
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda name: asyncio.run(talk(name)), "def"))
     assert store.count() == 30
-    assert len(store._loops._engines) <= 4
+    assert len(store._client._engines._engines) <= 4
     store.close()
     gc.collect()
     for _ in range(200):

@@ -14,6 +14,7 @@ import pytest
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import PostgreSQL
+from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.exceptions import ConfigurationError, EmbedderError
 from tests.fakes.embedders import NGrams, Scripted
 from tests.fakes.postgresql.server import PostgreSQLServer
@@ -75,14 +76,14 @@ def test_ranking_is_one_statement_of_the_scope(open_store: Open, sql: SQL, postg
     store = open_store(embedder=NGrams(4))
     store.add_many([say(f"garden {n}") for n in range(20)])
     seen: list[str] = []
-    fetch = type(store._read_by_seq).fetch
+    fetch = Prepared.fetch
 
-    def note(prepared: Any, connection: Any, parameters: Any) -> Any:
-        seen.append(prepared._sql)
+    def note(prepared: Prepared, connection: Any, parameters: Any) -> Any:
+        seen.append(prepared.sql)
         return fetch(prepared, connection, parameters)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(type(store._read_by_seq), "fetch", note)
+        patched.setattr(Prepared, "fetch", note)
         store.search("garden", ANN, 3)
     ranking = [statement for statement in seen if "_terms" in statement]
     assert len(ranking) == 1
@@ -243,7 +244,9 @@ def test_a_user_without_the_right_to_create_an_extension_is_told(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors._is_there", lambda _: False)
-    monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors.text", lambda _: psycopg_text("CREATE EXTENSION nothere"))
+    monkeypatch.setattr(
+        "dynamiq_memory.backends.postgresql.vectors.text", lambda _: psycopg_text("CREATE EXTENSION nothere")
+    )
     with pytest.raises(ConfigurationError, match=r"pgvector.*CREATE EXTENSION vector, or leave the embedder out"):
         open_store(embedder=NGrams())
 

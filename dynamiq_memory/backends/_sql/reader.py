@@ -1,0 +1,155 @@
+"""Reading messages, within a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Double,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    func,
+    literal_column,
+    select,
+)
+
+from dynamiq_memory.backends._order import latest_first, session_filter
+from dynamiq_memory.backends._sql.filters import SQLFilters, single_scope
+from dynamiq_memory.backends._sql.prepared import Prepared
+from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.schema import Tables
+from dynamiq_memory.filters import Filter
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
+
+_NO_LIMIT = 2**62
+_BEFORE, _AFTER = "before", "after"
+
+
+class SQLReader:
+    """Reads the messages of a store.
+
+    Args:
+        tables: The tables of the store.
+        filters: Translates filters.
+    """
+
+    def __init__(self, tables: Tables, filters: SQLFilters) -> None:
+        """Compile a statement."""
+        self._tables = tables
+        self._filters = filters
+        self._columns = [tables.messages.c[column] for column in COLUMNS]
+        # Compiled when first needed, by the names of their parameters.
+        self._statements: dict[frozenset[str], tuple[Select[Any], Prepared]] = {}
+        seq = tables.messages.c.seq
+        self._by_seq = Prepared(select(seq, *self._columns).where(filters.among(seq, name="numbers")), tables.dialect)
+
+    def read(
+        self,
+        connection: Connection,
+        filter: Filter,
+        limit: int | None = None,
+        before: Message | None = None,
+        after: Message | None = None,
+    ) -> list[Message]:
+        """Read messages as `MemoryBackend.get_all` promises."""
+        scope = single_scope(filter)
+        parameters: dict[str, Any] = {} if scope is None else dict(scope)
+        names = set(parameters)
+        for side, anchor in ((_BEFORE, before), (_AFTER, after)):
+            if anchor is not None:
+                names.add(side)
+                parameters[f"{side}_user"] = anchor.user_id or ""
+                parameters[f"{side}_session"] = anchor.session_id or ""
+                parameters[f"{side}_id"] = anchor.id
+                parameters[f"{side}_time"] = anchor.timestamp or 0.0
+        parameters["limit"] = _NO_LIMIT if limit is None else limit
+        statement, prepared = self._statement(frozenset(names))
+        rows: Sequence[Any]
+        if scope is not None:
+            rows = prepared.fetch(connection, parameters)
+        else:
+            rows = connection.execute(statement.where(*self._filters.clauses(filter)), parameters).fetchall()
+        return from_rows(rows[::-1] if after is None else rows)
+
+    def around(
+        self, connection: Connection, anchors: Sequence[Message], before: int, after: int, filter: Filter
+    ) -> list[list[Message]]:
+        """Read neighbours as `MemoryBackend.around` promises."""
+        windows = []
+        for anchor in anchors:
+            session = session_filter(anchor, filter)
+            earlier = self.read(connection, session, before, before=anchor) if before else []
+            later = self.read(connection, session, after, after=anchor) if after else []
+            windows.append([*earlier, anchor, *later])
+        return windows
+
+    def by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
+        """Read messages by their numbers of arrival."""
+        rows = self._by_seq.fetch(connection, {"numbers": self._filters.packed(numbers)})
+        return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
+
+    def count(self, connection: Connection, filter: Filter) -> int:
+        """Count matching messages."""
+        statement = select(func.count()).select_from(self._tables.messages).where(*self._filters.clauses(filter))
+        return int(connection.execute(statement).scalar_one())
+
+    def sessions(self, connection: Connection, filter: Filter) -> list[Session]:
+        """List the sessions of matching messages, the most recently used first."""
+        columns = self._tables.messages.c
+        statement = (
+            select(
+                columns.user_id,
+                columns.session_id,
+                func.count(),
+                func.min(columns.timestamp),
+                func.max(columns.timestamp),
+            )
+            .where(*self._filters.clauses(filter))
+            .group_by(columns.user_id, columns.session_id)
+        )
+        rows = connection.execute(statement).fetchall()
+        return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
+
+    def _statement(self, names: frozenset[str]) -> tuple[Select[Any], Prepared]:
+        known = self._statements.get(names)
+        if known is None:
+            statement = _select(self._tables.messages, self._columns, names)
+            known = self._statements[names] = (statement, Prepared(statement, self._tables.dialect))
+        return known
+
+
+def _select(messages: Table, columns: Sequence[Any], names: frozenset[str]) -> Select[Any]:
+    """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
+    statement: Select[Any] = select(*columns)
+    for key in (USER_KEY, SESSION_KEY):
+        if key in names:
+            statement = statement.where(messages.c[key] == bindparam(key, type_=Text))
+    for side in (_BEFORE, _AFTER):
+        if side in names:
+            statement = statement.where(_beside(messages, side))
+    order = (messages.c.timestamp, messages.c.seq)
+    statement = statement.order_by(*(order if _AFTER in names else [column.desc() for column in order]))
+    return statement.limit(bindparam("limit", type_=BigInteger))
+
+
+def _beside(messages: Table, side: str) -> ColumnElement[bool]:
+    """Whether a message comes before or after an anchor, which may have been deleted since it was read."""
+    anchor = messages.alias(f"{side}_anchor")
+    stored = (
+        (anchor.c.user_id == bindparam(f"{side}_user", type_=Text))
+        & (anchor.c.session_id == bindparam(f"{side}_session", type_=Text))
+        & (anchor.c.id == bindparam(f"{side}_id", type_=Text))
+    )
+    stored_time, stored_seq = (select(anchor.c[name]).where(stored).scalar_subquery() for name in ("timestamp", "seq"))
+    time = func.coalesce(stored_time, bindparam(f"{side}_time", type_=Double))
+    seq = func.coalesce(stored_seq, literal_column("-1"))
+    # Written so that an index on the timestamp bounds the read.
+    if side == _AFTER:
+        return (messages.c.timestamp >= time) & ((messages.c.timestamp > time) | (messages.c.seq > seq))
+    return (messages.c.timestamp <= time) & ((messages.c.timestamp < time) | (messages.c.seq < seq))

@@ -1,0 +1,220 @@
+"""Connections to a PostgreSQL database, and transactions on them.
+
+A plan is carried out by psycopg's synchronous or its asynchronous connections. A transaction is one step of it, written
+once, as synchronous code: SQLAlchemy's `run_sync` runs it on an asynchronous connection, and switches to the event loop
+whenever it waits for the server. If each statement were a step instead, the SQL that this store shares with SQLite
+would have to be written as generators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from dynamiq_memory.backends._sql.steps import Transaction
+from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
+from dynamiq_memory.backends.postgresql.pools import EnginePerLoop, StaleConnections, finish
+from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
+from dynamiq_memory.connections import plain
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
+
+try:
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+except ImportError as error:
+    raise MissingDependencyError(
+        "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"
+    ) from error
+
+T = TypeVar("T")
+
+DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
+
+
+class PostgreSQLClient:
+    """Connections to a database: a pool for synchronous methods, and one for each event loop.
+
+    Args:
+        connection: Where the database is, or an engine.
+        pool_size: Maximum number of connections in each pool.
+        pool_timeout: Seconds to wait for a free connection.
+        statement_timeout: Seconds that a statement may take, or None for the server's setting.
+
+    Attributes:
+        engine: The engine of the synchronous methods.
+        owns_engine: Whether it was made here.
+        server: The address of the database, without a password.
+    """
+
+    def __init__(self, connection: Any, pool_size: int, pool_timeout: float, statement_timeout: float | None) -> None:
+        """Open no connection yet."""
+        self.owns_engine = not isinstance(connection, Engine)
+        if isinstance(connection, Engine):
+            self.engine = _checked_engine(connection, statement_timeout)
+            url = connection.url
+        else:
+            url = url_of(PostgreSQLConnection() if connection is None else connection)
+        options = {
+            "connect_args": _driver_arguments(url, statement_timeout),
+            "hide_parameters": True,
+            "max_overflow": 0,
+            "pool_size": pool_size,
+            "pool_timeout": pool_timeout,
+            "pool_use_lifo": True,
+        }
+        if self.owns_engine:
+            self.engine = create_engine(url, **options)
+            weakref.finalize(self, self.engine.dispose)
+        self.server = url.set(password=None, query={}).render_as_string()
+        self._stale = StaleConnections()
+        self._stale.watch(self.engine)
+        self._engines = EnginePerLoop(partial(_async_engine, url, options, self._stale))
+        weakref.finalize(self, self._engines.close)
+
+    def run(self, transaction: Transaction[T]) -> T:
+        """Carry out a transaction."""
+        with self.engine.connect() as connection:
+            return self._run(connection, transaction)
+
+    async def arun(self, transaction: Transaction[T]) -> T:
+        """Carry out a transaction on an asynchronous connection."""
+        try:
+            async with self._engines.get().connect() as connection:
+                return await connection.run_sync(self._run, transaction)
+        except AssertionError as error:
+            # psycopg turns a cancellation within its pipeline into this.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, asyncio.CancelledError):
+                cause = cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
+
+    def close(self) -> None:
+        """Close all connections, except those of an engine owned by the caller."""
+        self._engines.close()
+        self._stale.leave(self.engine)
+        if self.owns_engine:
+            self.engine.dispose()
+
+    def abandon(self) -> list[Any]:
+        """Forget all connections in a forked child, without a word to the server; return what must be kept alive."""
+        inherited = [*self._engines.abandon(), self.engine.pool]
+        self.engine.dispose(close=False)
+        return inherited
+
+    def _run(self, connection: Connection, transaction: Transaction[T]) -> T:
+        with self._watched(connection), _begun(connection, transaction) as begun:
+            return transaction.work(begun)
+
+    @contextmanager
+    def _watched(self, connection: Connection) -> Iterator[None]:
+        """Note when a connection breaks; SQLAlchemy does not see it in a statement that the driver runs itself."""
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            if is_disconnect(error):
+                self._stale.broke()
+                if not connection.invalidated:
+                    connection.invalidate(error)
+            raise
+
+
+@contextmanager
+def _begun(plain_connection: Connection, transaction: Transaction[Any]) -> Iterator[Connection]:
+    """Begin a transaction, commit it at the end, and roll it back on an error."""
+    # A single statement always sees one state.
+    for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
+    level = "READ COMMITTED" if transaction.write else for_reading
+    connection = plain_connection.execution_options(isolation_level=level)
+    with connection.begin() as begun:
+        try:
+            yield connection
+            try:
+                begun.commit()
+            except DRIVER_ERRORS as error:
+                setattr(error, AT_COMMIT, True)
+                raise
+        except BaseException as error:
+            if not isinstance(error, (*DRIVER_ERRORS, DynamiqMemoryError)):
+                # A cancellation or an interrupt may leave the connection in any state.
+                if not connection.invalidated and connection.connection.dbapi_connection is not None:
+                    finish(connection.connection.driver_connection)
+                connection.invalidate(error)
+            raise
+
+
+def url_of(connection: Any) -> URL:
+    """Return the URL of a database.
+
+    Args:
+        connection: A URL, or an object with the attributes of `dynamiq_memory.connections.PostgreSQL`.
+
+    Raises:
+        ConfigurationError: It is neither; the error shows no password.
+    """
+    if isinstance(connection, str):
+        try:
+            url = make_url(connection)
+        except (ArgumentError, ValueError):
+            raise ConfigurationError(
+                "connection is not a URL: write postgresql://user:password@host:port/database"
+            ) from None
+        if "@" in (url.host or ""):
+            raise ConfigurationError("the password in the URL has an @: write %40 for it")
+        if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+            raise ConfigurationError(f"a URL for {url.drivername}:// is not for PostgreSQL: write postgresql://…")
+        return url.set(drivername="postgresql+psycopg")
+    try:
+        return URL.create(
+            "postgresql+psycopg",
+            username=connection.user,
+            password=plain(connection.password),
+            host=connection.host,
+            port=int(connection.port),
+            database=connection.database,
+        )
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"connection must be a dynamiq_memory.connections.PostgreSQL, a URL or an engine, not a "
+            f"{type(connection).__name__}"
+        ) from None
+
+
+def _checked_engine(engine: Engine, statement_timeout: float | None) -> Engine:
+    if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
+        raise ConfigurationError(
+            f"the engine is for {engine.dialect.name}+{engine.dialect.driver}: make one for postgresql+psycopg"
+        )
+    if "schema_translate_map" in engine.get_execution_options():
+        raise ConfigurationError("the engine has a schema_translate_map: give the schema as schema=…")
+    if statement_timeout is not None:
+        raise ConfigurationError(
+            "statement_timeout is for connections that are made here: set it for those of the engine "
+            '(connect_args={"options": "-c statement_timeout=…"})'
+        )
+    return engine
+
+
+def _driver_arguments(url: URL, statement_timeout: float | None) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if statement_timeout is not None:
+        options = url.query.get("options", "")
+        parts = [options] if isinstance(options, str) else list(options)
+        arguments["options"] = " ".join([*parts, f"-c statement_timeout={math.ceil(statement_timeout * 1000)}"])
+    return arguments
+
+
+def _async_engine(url: URL, options: Mapping[str, Any], stale: StaleConnections) -> AsyncEngine:
+    engine = create_async_engine(url, **options)
+    stale.watch(engine.sync_engine)
+    return engine

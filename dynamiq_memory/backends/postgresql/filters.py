@@ -1,0 +1,99 @@
+"""Filters in PostgreSQL's SQL: metadata is filtered by a column of JSONB beside the metadata, which are stored as text.
+
+JSONB keeps no order of keys and accepts no NUL, so it has only what a filter can be about: for each key its string,
+number or boolean. Its numbers are exact, as in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Numeric,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from dynamiq_memory._json import is_clean
+from dynamiq_memory.backends._sql.filters import SQLFilters, within
+from dynamiq_memory.filters import Absent, Condition, OneOf
+
+# Present, and not equal to any value of a filter.
+_PRESENT = "{}"
+_MOST_ALTERNATIVES = 50
+
+
+class PostgreSQLFilters(SQLFilters):
+    """Translates filters for PostgreSQL."""
+
+    def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+        """Check the column of JSONB."""
+        return and_(*(_clause(self._messages.c.filterable, condition) for condition in conditions))
+
+    def among(
+        self, column: ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
+    ) -> ColumnElement[bool]:
+        """Whether a column is in an array."""
+        return column == any_(bindparam(name, self.packed(values), type_=ARRAY(column.type)))
+
+    def packed(self, values: Sequence[Any]) -> list[Any]:
+        """Make many values an array."""
+        return list(values)
+
+
+def filterable(metadata: Mapping[str, Any]) -> str:
+    """Return the JSON of what filters can match in metadata.
+
+    Args:
+        metadata: A prepared message's metadata; null counts as absent.
+    """
+    items = ((key, value) for key, value in metadata.items() if value is not None and is_clean(key))
+    return "{" + ",".join(f"{json.dumps(key)}:{_json(value)}" for key, value in items) + "}"
+
+
+def _json(value: Any) -> str:
+    """Write a value as JSON, with exactly Python's number."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value) if is_clean(value) else _PRESENT
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        # The shortest text of a large float is another number.
+        return str(int(value)) if value.is_integer() else repr(value)
+    return _PRESENT
+
+
+def _clause(column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
+    key = literal(condition.key, Text)
+    if isinstance(condition, Absent):
+        absent: ColumnElement[bool] = not_(column.op("?", is_comparison=True)(key))
+        return absent
+    value = column.op("->")(key)
+    if isinstance(condition, OneOf):
+        if len(condition.values) > _MOST_ALTERNATIVES:
+            texts = [_json(each) for each in condition.values]
+            equal: ColumnElement[bool] = cast(value, JSONB) == any_(cast(literal(texts, ARRAY(Text)), ARRAY(JSONB)))
+            return equal
+        # Containment, for which there is an index.
+        objects = (cast(literal(filterable({condition.key: each}), Text), JSONB) for each in condition.values)
+        return or_(false(), *(column.op("@>", is_comparison=True)(each) for each in objects))
+    number = cast(column.op("->>")(key), Numeric)
+    bounds = [(operator, cast(literal(_json(bound), Text), Numeric)) for operator, bound in condition.bounds]
+    # CASE keeps values that are not numbers from the cast.
+    return case((func.jsonb_typeof(value) == "number", within(number, bounds)), else_=false())

@@ -1,0 +1,46 @@
+"""SQLite's errors as ours (https://www.sqlite.org/rescode.html)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from dynamiq_memory.exceptions import BackendConnectionError, BackendError, DynamiqMemoryError
+
+
+def translated(error: Exception, path: str, timeout: float) -> DynamiqMemoryError:
+    """Turn a driver error into our error.
+
+    Args:
+        error: The driver's error.
+        path: The file.
+        timeout: The backend's timeout in seconds.
+    """
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorname", None) or ""
+    file = f"SQLite file {path!r}"
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return BackendError(
+            f"{file} is locked: another process has been writing for more than {timeout:g} s; try again, or raise "
+            "timeout"
+        )
+    if code.startswith("SQLITE_NOTADB"):
+        return BackendConnectionError(f"{file} is not a SQLite database: choose another db_path")
+    if code.startswith("SQLITE_CANTOPEN"):
+        return BackendConnectionError(f"{file} cannot be opened: {_why_unopenable(Path(path))}")
+    if code.startswith("SQLITE_READONLY"):
+        return BackendError(f"{file} is read-only: give this process the right to write it and its folder")
+    if code.startswith("SQLITE_CORRUPT"):
+        return BackendError(f"{file} is damaged ({cause}): restore it from a backup")
+    if code.startswith("SQLITE_FULL"):
+        return BackendError(f"{file} cannot grow: the disk is full")
+    return BackendError(f"{file}: {cause}")
+
+
+def _why_unopenable(file: Path) -> str:
+    if file.is_dir():
+        return "it is a folder; give the path of a file"
+    if not file.parent.is_dir():
+        return f"the folder {str(file.parent)!r} does not exist; create it first"
+    return f"the folder {str(file.parent)!r} or the file does not allow writing"

@@ -1,0 +1,102 @@
+"""Filters in SQLite's SQL: metadata is checked by a function of ours that SQLite calls.
+
+SQLite's JSON functions cannot address every key, and read some floats inexactly.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Boolean, ColumnElement, Text, bindparam, func, select
+
+from dynamiq_memory._json import dumps, loads
+from dynamiq_memory.backends._sql.filters import SQLFilters
+from dynamiq_memory.filters import Absent, Condition, OneOf, Range
+
+_FUNCTION = "dynamiq_memory_matches"
+_LONG_FILTER = 10_000
+
+
+class SQLiteFilters(SQLFilters):
+    """Translates filters for a SQLite file."""
+
+    def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+        """Call our function with the conditions."""
+        call = getattr(func, _FUNCTION)
+        matches: ColumnElement[bool] = call(self._messages.c.metadata, _encode(conditions), type_=Boolean)
+        return matches
+
+    def among(
+        self, column: ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
+    ) -> ColumnElement[bool]:
+        """Whether a column is in a JSON array."""
+        array = bindparam(name, self.packed(values), type_=Text)
+        return column.in_(select(func.json_each(array).table_valued("value").c.value))
+
+    def packed(self, values: Sequence[Any]) -> str:
+        """Make many values a JSON array."""
+        return json.dumps(values)
+
+
+def register_function(connection: sqlite3.Connection) -> None:
+    """Make the function for metadata known to a connection."""
+    connection.create_function(_FUNCTION, 2, _matches, deterministic=True)
+
+
+def take_interrupt() -> BaseException | None:
+    """Return the exception that the function raised in this thread, once.
+
+    SQLite turns whatever its function raises into an error of its own; an interrupt must reach the caller as itself.
+    """
+    error, _raised.error = getattr(_raised, "error", None), None
+    return error
+
+
+_raised = threading.local()
+
+
+def _matches(metadata: str, encoded: str) -> bool:
+    try:
+        values = loads(metadata)
+        return all(condition.holds(values.get(condition.key)) for condition in _decode(encoded))
+    except BaseException as error:
+        _raised.error = error
+        raise
+
+
+def _encode(conditions: Sequence[Condition]) -> str:
+    parts: list[list[Any]] = []
+    for condition in conditions:
+        if isinstance(condition, OneOf):
+            parts.append(["one_of", condition.key, condition.values])
+        elif isinstance(condition, Range):
+            parts.append(["range", condition.key, condition.bounds])
+        else:
+            parts.append(["absent", condition.key])
+    return dumps(parts)
+
+
+def _decode(encoded: str) -> tuple[Condition, ...]:
+    # A long filter is kept for its own statement only: many would fill the memory.
+    return _decode_short(encoded) if len(encoded) < _LONG_FILTER else _decode_long(encoded)
+
+
+def _decoded(encoded: str) -> tuple[Condition, ...]:
+    conditions: list[Condition] = []
+    for kind, key, *values in loads(encoded):
+        if kind == "one_of":
+            conditions.append(OneOf(key, tuple(values[0])))
+        elif kind == "range":
+            conditions.append(Range(key, tuple((operator, bound) for operator, bound in values[0])))
+        else:
+            conditions.append(Absent(key))
+    return tuple(conditions)
+
+
+_decode_short = lru_cache(256)(_decoded)
+_decode_long = lru_cache(4)(_decoded)
