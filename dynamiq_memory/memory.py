@@ -1,4 +1,4 @@
-"""`Memory`: what users and adapters call."""
+"""`Memory`, the class that users and adapters call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
-from dynamiq_memory._checks import check_limit, check_query
+from dynamiq_memory._checks import check_limit, check_query, check_share, check_whole_number
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
@@ -38,25 +38,25 @@ __all__ = ["DEFAULT_LIMIT", "FormatType", "Memory", "MemoryRetrievalStrategy", "
 
 
 class Memory(Closing):
-    """Stores the messages of conversations and hands the right ones back.
+    """Stores the messages of conversations and returns the right ones.
 
-    Every method has an asynchronous twin of the same name with an `a` before it, and may raise `BackendError`
-    when the store fails. Used as a context manager, it closes its backend at the end.
+    Every method has an asynchronous twin of the same name with a leading `a`, and may raise `BackendError` if the store
+    fails. As a context manager, a memory closes its backend at the end.
 
     Args:
-        backend: Where the messages live; `InMemory()` by default.
-        message_limit: The limit where a call gives none, 1 or more.
-        filters: Default filters of every call, reading, counting, replacing and deleting; a call's own filter on
-            the same key takes their place. What they fix to a plain value (`user_id`, `session_id`, keys of your own)
-            is also given to messages that are added without it, so that what is added here is found here; a message
-            that lacks what they demand otherwise (one of several values, a range) is refused.
-        save_mode: Which messages of a turn `add_turn` and the adapters keep.
-        token_counter: Counts the tokens of a message for `max_tokens`; an estimate by default.
-        recent_share: The part of the limit that the strategy BOTH gives to the most recent turns, from 0 to 1.
+        backend: The store. Defaults to `InMemory()`.
+        message_limit: Limit for calls that do not set one, 1 or more. Defaults to 1,000.
+        filters: Default filters for all calls that read, count, replace or delete. A filter passed to a call replaces
+            the default for the same key. If a default filter is a plain value (for `user_id`, `session_id` or any other
+            key), messages added without that key get the value, so that this memory finds them again. A message that
+            lacks a key that another default filter requires (one of several values, a range) raises an error.
+        save_mode: Which messages of a turn `add_turn` and the adapters save.
+        token_counter: Counts the tokens of a message for `max_tokens`. Defaults to an estimate.
+        recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1.
 
     Raises:
-        ConfigurationError: An argument is wrong.
-        FilterError: The filters are not of the filter language.
+        ConfigurationError: An argument is invalid.
+        FilterError: A filter is malformed.
     """
 
     def __init__(
@@ -71,18 +71,16 @@ class Memory(Closing):
     ) -> None:
         """Check the settings."""
         if isinstance(backend, type):
-            raise ConfigurationError(f"backend must be an object, not the class: {backend.__name__}(…)")
+            raise ConfigurationError(f"backend must be an object, not a class: use {backend.__name__}(…)")
         if backend is not None and not isinstance(backend, MemoryBackend):
             raise ConfigurationError(
                 f"backend must be a dynamiq_memory MemoryBackend, not a {type(backend).__module__}."
                 f"{type(backend).__qualname__}: import it from dynamiq_memory.backends, or use create_backend(url)"
             )
-        if not isinstance(message_limit, int) or isinstance(message_limit, bool) or message_limit < 1:
-            raise ConfigurationError(f"message_limit must be a whole number of 1 or more, not {message_limit!r}")
+        check_whole_number("message_limit", message_limit)
         if not callable(token_counter):
             raise ConfigurationError(f"token_counter must be a function of a message, not {token_counter!r}")
-        if not isinstance(recent_share, int | float) or not 0 <= recent_share <= 1:
-            raise ConfigurationError(f"recent_share must be from 0 to 1, not {recent_share!r}")
+        check_share("recent_share", recent_share)
         try:
             self.save_mode = MemorySaveMode(save_mode)
         except ValueError:
@@ -96,36 +94,38 @@ class Memory(Closing):
         self.recent_share = recent_share
 
     def scoped(self, session_id: str | None = None, user_id: str | None = None) -> Self:
-        """Make a memory of one session: the same store and settings, with the session fixed by the default filters.
+        """Return a memory of one session: the same store and settings, with the session as a default filter.
 
-        Nothing is read or written. Closing either closes the store of both.
+        Nothing is read or written. Closing either memory closes the store of both.
 
         Args:
-            session_id: The session; by default the one that the default filters fix.
-            user_id: Whose it is; by default whom the default filters fix, else nobody's: only messages without a
-                user.
+            session_id: The session. Defaults to the one in the default filters.
+            user_id: The user. Defaults to the one in the default filters; without one, the memory is restricted to
+                messages without a user.
 
         Raises:
-            ConfigurationError: There is no session_id, the default filters allow several of what is not given, or they
-                exclude what is given: a memory of one user leads to no other's sessions.
-            MessageError: An id is no non-empty string.
+            ConfigurationError: There is no session_id, the default filters allow several values for an id that is not
+                passed, or they exclude an id that is passed (a memory of one user gives no access to another's).
+            MessageError: An id is not a non-empty string.
         """
         scope: dict[str, str | None] = {}
-        for key, given in ((SESSION_KEY, session_id), (USER_KEY, user_id)):
-            value = self.filters.get(key) if given is None else check_identifier(given, key)
+        for key, argument in ((SESSION_KEY, session_id), (USER_KEY, user_id)):
+            value = self.filters.get(key) if argument is None else check_identifier(argument, key)
             if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"no {key}: pass one, the memory's default filter {value!r} fixes none")
+                raise ConfigurationError(
+                    f"no {key}: pass one, since the memory's default filter {value!r} is not a single value"
+                )
             if key in self.filters and not parse({key: self.filters[key]}).conditions[0].holds(value):
                 raise ConfigurationError(
-                    f"{key}={value!r} leads out of the memory's default filter {key}={self.filters[key]!r}: "
+                    f"{key}={value!r} is outside of the memory's default filter {key}={self.filters[key]!r}: "
                     "use a memory without that filter"
                 )
             scope[key] = value
         if scope[SESSION_KEY] is None:
             raise ConfigurationError("no session_id: pass one, or set it in Memory(filters={'session_id': …})")
-        other = copy.copy(self)
-        other.filters = {**self.filters, **scope}
-        return other
+        scoped = copy.copy(self)
+        scoped.filters = {**self.filters, **scope}
+        return scoped
 
     # --- adding ----------------------------------------------------------------------------------------------
 
@@ -142,18 +142,18 @@ class Memory(Closing):
 
         Args:
             role: "user", "system", "assistant" or "tool".
-            content: Text, or content parts in OpenAI's shape; None, as OpenAI has it beside tool calls, is "".
-            metadata: `user_id`, `session_id` and keys of your own. Not changed. A `timestamp` among them sets
-                the time of the message; a dict read back from another message does not.
-            tool_calls: The calls that an assistant's message makes, in OpenAI's shape.
-            tool_call_id: On a tool's message, the id of the call that it answers.
-            name: The name of the tool or of the speaker.
+            content: Text, or content parts in OpenAI's format. None, which OpenAI uses with tool calls, becomes "".
+            metadata: `user_id`, `session_id` and any other keys. The dict is not changed. A `timestamp` in it sets the
+                time of the message, unless the dict was read from another message.
+            tool_calls: Tool calls of an assistant message, in OpenAI's format.
+            tool_call_id: Id of the call that a tool message answers.
+            name: Name of the tool or the author.
 
         Returns:
             The message as stored.
 
         Raises:
-            MessageError: The message cannot be stored as it is given.
+            MessageError: The message cannot be stored as it is.
         """
         message = _build(role, content, metadata, tool_calls, tool_call_id, name)
         return self.add_many([message])[0]
@@ -172,16 +172,17 @@ class Memory(Closing):
         return (await self.aadd_many([message]))[0]
 
     def add_many(self, messages: Sequence[Message]) -> list[Message]:
-        """Store messages as one ordered batch, all or none where the store can.
+        """Store messages as one ordered batch, all or none if the store has transactions.
 
         Args:
-            messages: The messages, not changed. An id that is in the session already replaces that message.
+            messages: The messages; they are not changed. A message whose id is already in the session replaces that
+                message.
 
         Returns:
             The messages as stored.
 
         Raises:
-            MessageError: A message cannot be stored as it is given.
+            MessageError: A message cannot be stored as it is.
             PartialWriteError: The store has no transactions and failed midway.
         """
         return self.backend.add_many(self._in_scope(messages))
@@ -191,10 +192,10 @@ class Memory(Closing):
         return await self.backend.aadd_many(self._in_scope(messages))
 
     def add_turn(self, messages: Sequence[Message]) -> list[Message]:
-        """Store what the save mode keeps of a finished turn.
+        """Store the messages of a finished turn that the save mode keeps.
 
         Args:
-            messages: The turn: the user's input, calls, results, the answer. System messages are not kept.
+            messages: The turn: the user's input, tool calls, results and the answer. System messages are not stored.
 
         Returns:
             The messages as stored.
@@ -202,7 +203,7 @@ class Memory(Closing):
         return self.add_many(select_to_save(messages, self.save_mode))
 
     async def aadd_turn(self, messages: Sequence[Message]) -> list[Message]:
-        """Store what the save mode keeps of a finished turn; see `add_turn`."""
+        """Store the messages of a finished turn; see `add_turn`."""
         return await self.aadd_many(select_to_save(messages, self.save_mode))
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -211,12 +212,12 @@ class Memory(Closing):
         """Read the most recent messages, oldest first.
 
         Args:
-            limit: At most so many, 1 or more; the memory's `message_limit` (1,000 unless set) by default.
-            filters: Only messages that match, besides the default filters.
+            limit: Maximum number of messages, 1 or more. Defaults to the memory's `message_limit` (1,000).
+            filters: Additional filters.
 
         Raises:
             InvalidArgumentError: The limit is not 1 or more.
-            FilterError: The filter is not of the language.
+            FilterError: A filter is malformed.
         """
         return self.backend.get_all(self._limit(limit), self._merged(filters))
 
@@ -230,17 +231,17 @@ class Memory(Closing):
         """Rank messages by their relevance to a query.
 
         Args:
-            query: What to look for. None or blank ranks nothing.
-            filters: Only messages that match, besides the default filters; applied before ranking.
-            limit: At most so many, 1 or more; the memory's `message_limit` (1,000 unless set) by default.
+            query: The search text. With None or blank text, messages are not ranked.
+            filters: Additional filters, applied before ranking.
+            limit: Maximum number of messages, 1 or more. Defaults to the memory's `message_limit` (1,000).
 
         Returns:
-            With a query, the messages that match it, best first, each with its `score`. Without one, the most
-            recent, oldest first.
+            With a query, the matching messages, best first, each with its `score`. Without one, the most recent
+            messages, oldest first.
 
         Raises:
             InvalidArgumentError: The limit is not 1 or more.
-            FilterError: The filter is not of the language.
+            FilterError: A filter is malformed.
         """
         return self.backend.search(query, self._merged(filters), self._limit(limit))
 
@@ -258,27 +259,27 @@ class Memory(Closing):
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
     ) -> list[Message]:
-        """Pick the messages that an agent is given, as a conversation that every LLM API accepts.
+        """Select the messages for an agent, as a conversation that every LLM API accepts.
 
-        It begins with a user's message (behind system ones), a tool's result never stands without its call nor a
-        call without its results, and turns are whole. A single turn longer than the limit is cut to its user's
-        message and the latest rounds that fit. Ranking takes several reads: what somebody else replaces meanwhile
-        may be seen half old, half new.
+        The conversation starts with a user message (after any system messages) and consists of whole turns, with all
+        tool calls and their results. If a single turn exceeds the limit, it is cut to its user message and the latest
+        rounds that fit. Ranking takes several reads, so messages that are replaced at the same time may be returned in
+        part old, in part new.
 
         Args:
-            query: What the agent is asked; RELEVANT and BOTH rank by it. Without it, or where nothing matches,
-                they act as ALL.
-            limit: At most so many messages, 1 or more; `message_limit` by default.
-            filters: Only messages that match, besides the default filters.
+            query: The question to the agent, by which RELEVANT and BOTH rank. Without it, or if nothing matches, they
+                work like ALL.
+            limit: Maximum number of messages, 1 or more. Defaults to `message_limit`.
+            filters: Additional filters.
             strategy: "all", "relevant" or "both".
-            max_tokens: At most so many tokens, by the memory's `token_counter`; None for any number.
+            max_tokens: Maximum number of tokens, counted by the memory's `token_counter`. None for no limit.
 
         Returns:
-            The messages, oldest first; those that match the query have a `score`.
+            The messages, oldest first. Messages that match the query have a `score`.
 
         Raises:
-            InvalidArgumentError: The limit, max_tokens or strategy is wrong.
-            FilterError: The filter is not of the language.
+            InvalidArgumentError: The limit, max_tokens or strategy is invalid.
+            FilterError: A filter is malformed.
         """
         picks = self.explain_agent_conversation(query, limit, filters, strategy, max_tokens)
         return [picked.message for picked in picks]
@@ -291,7 +292,7 @@ class Memory(Closing):
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
     ) -> list[Message]:
-        """Pick the messages that an agent is given; see `get_agent_conversation`."""
+        """Select the messages for an agent; see `get_agent_conversation`."""
         picks = await self.aexplain_agent_conversation(query, limit, filters, strategy, max_tokens)
         return [picked.message for picked in picks]
 
@@ -303,10 +304,10 @@ class Memory(Closing):
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
     ) -> list[Pick]:
-        """Pick as `get_agent_conversation` does, and tell of each message why.
+        """Select the messages like `get_agent_conversation`, with the reason for each.
 
         Returns:
-            The picked messages, oldest first, each with its reason.
+            The selected messages, oldest first, each with its reason.
         """
         return run(self._pick(query, limit, filters, strategy, max_tokens), self.backend.execute)
 
@@ -318,15 +319,15 @@ class Memory(Closing):
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
     ) -> list[Pick]:
-        """Pick and tell why; see `explain_agent_conversation`."""
+        """Select messages, with reasons; see `explain_agent_conversation`."""
         return await arun(self._pick(query, limit, filters, strategy, max_tokens), self.backend.aexecute)
 
     def get_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
-        """Write what `get_all` returns as text: "plain", "markdown" or "xml"."""
+        """Return the messages of `get_all` as text: "plain", "markdown" or "xml"."""
         return format_messages(self.get_all(), format_type)
 
     async def aget_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
-        """Write what `get_all` returns as text: "plain", "markdown" or "xml"."""
+        """Return the messages of `get_all` as text: "plain", "markdown" or "xml"."""
         return format_messages(await self.aget_all(), format_type)
 
     def get_search_results_as_string(
@@ -336,7 +337,7 @@ class Memory(Closing):
         format_type: FormatType | str = FormatType.PLAIN,
         limit: int | None = None,
     ) -> str:
-        """Write what `search` returns as text: "plain", "markdown" or "xml"."""
+        """Return the messages of `search` as text: "plain", "markdown" or "xml"."""
         return format_messages(self.search(query, filters, limit), format_type)
 
     async def aget_search_results_as_string(
@@ -346,97 +347,97 @@ class Memory(Closing):
         format_type: FormatType | str = FormatType.PLAIN,
         limit: int | None = None,
     ) -> str:
-        """Write what `search` returns as text: "plain", "markdown" or "xml"."""
+        """Return the messages of `search` as text: "plain", "markdown" or "xml"."""
         return format_messages(await self.asearch(query, filters, limit), format_type)
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
-        """Count the messages that match the default filters and these."""
+        """Count the messages that match the default filters and the given ones."""
         return self.backend.count(self._merged(filters))
 
     async def acount(self, filters: Mapping[str, Any] | None = None) -> int:
-        """Count the messages that match the default filters and these."""
+        """Count the messages that match the default filters and the given ones."""
         return await self.backend.acount(self._merged(filters))
 
     def sessions(self, user_id: str | None = None) -> list[Session]:
-        """List the sessions, the most recently used first.
+        """List the sessions, most recently used first.
 
         Args:
-            user_id: Only this user's; by default, all that match the default filters.
+            user_id: List only this user's sessions. By default, all sessions that match the default filters.
         """
         return self.backend.sessions(self._of_user(user_id))
 
     async def asessions(self, user_id: str | None = None) -> list[Session]:
-        """List the sessions, the most recently used first; see `sessions`."""
+        """List the sessions, most recently used first; see `sessions`."""
         return await self.backend.asessions(self._of_user(user_id))
 
     def is_empty(self) -> bool:
-        """Whether no message matches the default filters."""
+        """Return whether no message matches the default filters."""
         return not self.get_all(limit=1)
 
     async def ais_empty(self) -> bool:
-        """Whether no message matches the default filters."""
+        """Return whether no message matches the default filters."""
         return not await self.aget_all(limit=1)
 
     # --- changing and deleting -------------------------------------------------------------------------------
 
     def replace_messages(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Put messages in the place of all that match; a reader sees the old ones or the new ones.
+        """Replace all matching messages atomically: readers see either the old messages or the new ones.
 
         Args:
-            filters: What to replace; with the default filters it must fix user_id, session_id or both to one
-                value.
-            messages: What to put there, in order. Ids and timestamps that they have stay.
+            filters: The messages to replace. Together with the default filters, this must fix user_id, session_id or
+                both to one value.
+            messages: The replacements, in order. Ids and timestamps that are set are kept.
 
         Returns:
             The messages as stored.
 
         Raises:
-            InvalidArgumentError: The filters are empty or fix no scope, or a message is of another scope.
-            MessageError: A message cannot be stored as it is given.
+            InvalidArgumentError: The filters are empty or do not fix a scope, or a message has another scope.
+            MessageError: A message cannot be stored as it is.
         """
         return self.backend.replace(self._to_replace(filters), self._in_scope(messages, filters))
 
     async def areplace_messages(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Put messages in the place of all that match; see `replace_messages`."""
+        """Replace all matching messages atomically; see `replace_messages`."""
         return await self.backend.areplace(self._to_replace(filters), self._in_scope(messages, filters))
 
     def delete(self, session_id: str | None = None, user_id: str | None = None) -> int:
-        """Delete a session, a user's messages, or a user's session.
+        """Delete a session, a user's messages, or one session of a user.
 
-        The default filters hold besides, but for a default user_id or session_id that an argument names itself.
+        The default filters apply too, except that an argument replaces the default filter for the same id.
 
         Args:
-            session_id: Only this session.
-            user_id: Only this user.
+            session_id: Delete only this session.
+            user_id: Delete only this user's messages.
 
         Returns:
-            How many messages were deleted.
+            Number of deleted messages.
 
         Raises:
-            InvalidArgumentError: Neither is given.
+            InvalidArgumentError: Neither argument is given.
         """
-        return self.backend.delete(session_id, user_id, self._beside(session_id, user_id))
+        return self.backend.delete(session_id, user_id, self._filters_except(session_id, user_id))
 
     async def adelete(self, session_id: str | None = None, user_id: str | None = None) -> int:
-        """Delete a session, a user's messages, or a user's session; see `delete`."""
-        return await self.backend.adelete(session_id, user_id, self._beside(session_id, user_id))
+        """Delete a session, a user's messages, or one session of a user; see `delete`."""
+        return await self.backend.adelete(session_id, user_id, self._filters_except(session_id, user_id))
 
     def clear(self) -> int:
-        """Delete every message that matches the default filters; without any, every message of the store.
+        """Delete all messages that match the default filters. Without default filters, this empties the store.
 
         Returns:
-            How many were deleted.
+            Number of deleted messages.
         """
         return self.backend.clear(self.filters)
 
     async def aclear(self) -> int:
-        """Delete every message that matches the default filters; see `clear`."""
+        """Delete all messages that match the default filters; see `clear`."""
         return await self.backend.aclear(self.filters)
 
     # --- the rest --------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the memory and its backend, without secrets and messages."""
+        """Describe the memory and its backend, without secrets or messages."""
         return {
             "type": f"{type(self).__module__}.{type(self).__qualname__}",
             "backend": self.backend.to_dict(),
@@ -447,7 +448,7 @@ class Memory(Closing):
         }
 
     def __repr__(self) -> str:
-        """Name the backend and the settings."""
+        """Return the class, the backend and the filters."""
         return f"{type(self).__name__}(backend={self.backend!r}, filters={self.filters!r})"
 
     def close(self) -> None:
@@ -468,38 +469,38 @@ class Memory(Closing):
     def _of_user(self, user_id: str | None) -> dict[str, Any]:
         return self._merged(None if user_id is None else {USER_KEY: user_id})
 
-    def _beside(self, session_id: str | None, user_id: str | None) -> dict[str, Any]:
-        """The default filters on what a call to `delete` does not name itself."""
-        named = {SESSION_KEY: session_id, USER_KEY: user_id}
-        return {key: value for key, value in self.filters.items() if named.get(key) is None}
+    def _filters_except(self, session_id: str | None, user_id: str | None) -> dict[str, Any]:
+        """Return the default filters without those for the ids passed."""
+        ids = {SESSION_KEY: session_id, USER_KEY: user_id}
+        return {key: value for key, value in self.filters.items() if ids.get(key) is None}
 
     def _to_replace(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         if not filters:
             raise InvalidArgumentError(
-                "replace_messages needs filters with user_id, session_id or both: without, it would replace "
-                "everybody's messages"
+                "replace_messages needs filters with user_id, session_id or both; without them, it would replace "
+                "everyone's messages"
             )
         return self._merged(filters)
 
     def _in_scope(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> Sequence[Message]:
-        """Give messages what they lack and the default filters, but for what a call's own name, fix to a value.
+        """Add the values of default filters to messages that lack them, except for keys in the call's own filters.
 
         Raises:
-            MessageError: The default filters demand of a message what only its author can give it.
+            MessageError: A message lacks a key for which the default filters do not give a single value.
         """
-        standing = {key: value for key, value in self.filters.items() if key not in (filters or ())}
+        defaults = {key: value for key, value in self.filters.items() if key not in (filters or ())}
+        if not defaults or isinstance(messages, Message | str | Mapping):
+            return messages
         scope = {
             key: value
-            for key, value in standing.items()
+            for key, value in defaults.items()
             if isinstance(value, str | int | float) and key not in (TIMESTAMP_KEY, MESSAGE_ID_KEY)
         }
-        if not standing or isinstance(messages, Message | str | Mapping):
-            return messages
-        demanded = {key: value for key, value in standing.items() if key not in scope}
-        given = list(messages)
-        for message in given:
-            _check_found(message, demanded)
-        return [_with_scope(message, scope) for message in given]
+        required = {key: value for key, value in defaults.items() if key not in scope}
+        messages = list(messages)
+        for message in messages:
+            _check_required(message, required)
+        return [_with_scope(message, scope) for message in messages]
 
     def _pick(
         self,
@@ -510,7 +511,7 @@ class Memory(Closing):
         max_tokens: int | None,
     ) -> Plan[list[Pick]]:
         try:
-            chosen = MemoryRetrievalStrategy(strategy)
+            strategy = MemoryRetrievalStrategy(strategy)
         except ValueError:
             known = ", ".join(MemoryRetrievalStrategy)
             raise InvalidArgumentError(f"strategy {strategy!r} is unknown: use one of {known}") from None
@@ -518,11 +519,11 @@ class Memory(Closing):
             not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
         ):
             raise InvalidArgumentError(
-                f"max_tokens must be a whole number of 1 or more, or None for any number; not {max_tokens!r}"
+                f"max_tokens must be a whole number of 1 or more, or None for no limit; not {max_tokens!r}"
             )
         check_query(query)
         budget = Budget(self._limit(limit), max_tokens, self.token_counter)
-        return pick(chosen, query, self._merged(filters), budget, self.recent_share)
+        return pick(strategy, query, self._merged(filters), budget, self.recent_share)
 
 
 def _listed(value: Any) -> Any:
@@ -541,7 +542,7 @@ def _build(
         raise MessageError(f"metadata must be a dict, not {metadata!r}")
     try:
         return Message(
-            role=cast("MessageRole", role),  # the model checks it
+            role=cast("MessageRole", role),  # checked by the model
             content="" if content is None else content,
             metadata=dict(metadata or {}),
             tool_calls=tool_calls,
@@ -552,27 +553,27 @@ def _build(
         raise refusal(error) from None
 
 
-def _check_found(message: Any, demanded: Mapping[str, Any]) -> None:
-    """Refuse a message that its memory would not find again. What its own metadata say is its author's will."""
+def _check_required(message: Any, required: Mapping[str, Any]) -> None:
+    """Check that the memory would find a message again. Values that the metadata sets explicitly are accepted."""
     if not isinstance(message, Message) or not isinstance(message.metadata, dict):
-        return  # refused where it is stored
-    for condition in parse(demanded).conditions:
+        return  # the backend raises the error
+    for condition in parse(required).conditions:
         key, value = condition.key, message.metadata.get(condition.key)
-        own = value is not None
+        explicit = value is not None
         if key == MESSAGE_ID_KEY:
-            value, own = message.id, False
-        elif key == TIMESTAMP_KEY and (not own or "timestamp" in message.model_fields_set):
-            value, own = message.timestamp or clock(), False
-        if not own and not condition.holds(value):
+            value, explicit = message.id, False
+        elif key == TIMESTAMP_KEY and (not explicit or "timestamp" in message.model_fields_set):
+            value, explicit = message.timestamp or clock(), False
+        if not explicit and not condition.holds(value):
             raise MessageError(
-                f"message {message.id} has {key}={value!r}, and would not be found again: this memory's default "
-                f"filters demand {key}={demanded[key]!r}. Add it through a memory without that filter, or with a {key} "
-                "that matches"
+                f"message {message.id} has {key}={value!r} and would not be found again: this memory's default "
+                f"filters require {key}={required[key]!r}. Add it through a memory without that filter, or with a "
+                f"matching {key}"
             )
 
 
 def _with_scope(message: Any, scope: Mapping[str, Any]) -> Any:
     if not isinstance(message, Message) or not isinstance(message.metadata, dict):
-        return message  # refused where it is stored
-    own = {key: value for key, value in message.metadata.items() if value is not None or key not in scope}
-    return message.model_copy(update={"metadata": {**scope, **own}})
+        return message  # the backend raises the error
+    metadata = {key: value for key, value in message.metadata.items() if value is not None or key not in scope}
+    return message.model_copy(update={"metadata": {**scope, **metadata}})

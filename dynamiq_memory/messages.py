@@ -1,4 +1,4 @@
-"""What is stored: one message of a conversation, in a shape that every framework can read."""
+"""The message model: one message of a conversation, in a form that all frameworks can use."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from dynamiq_memory._ids import new_id
 from dynamiq_memory._json import copy_plain, dumps, is_clean, loads, normalise
 from dynamiq_memory.exceptions import MessageError
 
-# Keys that `metadata` shows when a message is read back. They are views of `timestamp` and `id`, never stored
-# a second time.
+# When a message is read, its metadata contains these two keys as views of `timestamp` and `id`. They are not stored in
+# the metadata.
 TIMESTAMP_KEY = "timestamp"
 MESSAGE_ID_KEY = "message_id"
 USER_KEY = "user_id"
 SESSION_KEY = "session_id"
 
-# The end of the year 9999, the last that datetime knows.
+# The end of the year 9999, the last year that datetime supports.
 LATEST = 253_402_300_799.0
-# Batches that are put behind a time ahead of the clock, within so many seconds of it, must not get the same times.
+# Batches placed after the same future time, or after one within so many seconds of it, must not get equal times.
 _SAME_SKEW = 1e-3
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class MessageRole(StrEnum):
-    """Who speaks."""
+    """The author of a message."""
 
     USER = "user"
     SYSTEM = "system"
@@ -42,7 +42,7 @@ class MessageRole(StrEnum):
 
 
 class _Clock:
-    """POSIX seconds that never repeat within a process, even when the system's clock stands or steps back."""
+    """POSIX seconds that strictly increase within a process, even if the system clock stops or is set back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,19 +54,19 @@ class _Clock:
             self._last = self._next()
             return self._last
 
-    def several(self, count: int, behind: float) -> list[float]:
-        """Give as many times, following each other so closely that no other of this process falls in between.
+    def several(self, count: int, after: float) -> list[float]:
+        """Return times that follow each other so closely that no other time of this process comes between them.
 
         Args:
-            count: How many.
-            behind: A time that they are later than, even if it lies ahead of the clock.
+            count: Number of times.
+            after: All times are later than this one, even if it is in the future.
         """
         with self._lock:
             start = self._next()
-            ahead = behind >= start
-            last = behind if ahead else math.nextafter(start, -math.inf)
-            if ahead and behind <= self._ahead < behind + _SAME_SKEW:
-                last = self._ahead  # another batch behind the same message
+            ahead = after >= start
+            last = after if ahead else math.nextafter(start, -math.inf)
+            if ahead and after <= self._ahead < after + _SAME_SKEW:
+                last = self._ahead  # another batch after the same message
             times = [last := min(LATEST, math.nextafter(last, math.inf)) for _ in range(count)]
             if times and ahead:
                 self._ahead = times[-1]
@@ -92,21 +92,21 @@ class Message(BaseModel):
     """One message of a conversation.
 
     Attributes:
-        role: Who speaks.
-        content: A string, or a list of content parts in OpenAI's shape (dicts with a `type`). None, as OpenAI
-            has it beside tool calls, is stored as the empty string.
-        id: Unique within its user and session; a time-ordered UUIDv7 unless given. Adding a message whose id is
-            in the session already replaces that message, so a retry cannot double it.
-        timestamp: POSIX seconds, UTC; by default the time at which the object was made, strictly increasing within
-            a process.
-        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are its scope. As read back it
-            also shows `timestamp` and `message_id`.
-        tool_calls: The calls that an assistant's message makes, in OpenAI's shape.
-        tool_call_id: On a tool's message, the id of the call that it answers.
-        name: The name of the tool or of the speaker.
-        native: The dump of the framework that wrote the message, kept beside the fields above as opaque JSON so
-            that the same framework reads back exactly what it wrote.
-        score: On a search's result, its relevance: higher is better, comparable only within that result.
+        role: Author of the message.
+        content: A string, or a list of content parts in OpenAI's format (dicts with a `type`). None, which OpenAI
+            uses with tool calls, is stored as the empty string.
+        id: Unique within the user and session. Defaults to a time-ordered UUIDv7. Adding a message whose id is already
+            in the session replaces that message, so a retry does not duplicate it.
+        timestamp: POSIX seconds. Defaults to the time at which the object is created, strictly increasing within a
+            process.
+        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope. After
+            reading, it also contains `timestamp` and `message_id`.
+        tool_calls: Tool calls of an assistant message, in OpenAI's format.
+        tool_call_id: Id of the call that a tool message answers.
+        name: Name of the tool or the author.
+        native: Additional data of the framework that wrote the message, as opaque JSON, so that the framework reads
+            back exactly what it wrote.
+        score: Relevance of a search result: higher is better, comparable only within the same result.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -124,7 +124,7 @@ class Message(BaseModel):
 
     @property
     def user_id(self) -> str | None:
-        """The user whom the message belongs to."""
+        """The user that the message belongs to."""
         return self.metadata.get(USER_KEY)
 
     @property
@@ -133,24 +133,24 @@ class Message(BaseModel):
         return self.metadata.get(SESSION_KEY)
 
     def to_openai(self) -> dict[str, Any]:
-        """Return the message as the chat APIs of OpenAI and compatible servers take it."""
+        """Return the message in the format of OpenAI's chat API and compatible servers."""
         fields = {"tool_calls": self.tool_calls or None, "tool_call_id": self.tool_call_id, "name": self.name}
         content = copy_plain(self.content)
         present = {name: copy_plain(value) for name, value in fields.items() if value is not None}
         return {"role": self.role.value, "content": content, **present}
 
     def to_json(self) -> str:
-        """Write the message as JSON text that is valid UTF-8 and keeps all that metadata may hold."""
+        """Return the message as JSON text in valid UTF-8, including the types that JSON does not have."""
         return dumps({**self.__dict__, "role": self.role.value})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Read a message from JSON text written by `to_json`."""
         return cls.model_validate(loads(text))
 
     @property
     def text(self) -> str:
-        """The text of the content: the string itself, or its text parts joined by line breaks."""
+        """The text of the content: the string itself, or the text parts joined by line breaks."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(
@@ -200,63 +200,62 @@ def key_of(message: Message) -> Key:
 
 
 def prepare(
-    messages: Sequence[Message], scope: Mapping[str, str] | None = None, place: float | None = None
+    messages: Sequence[Message], scope: Mapping[str, str] | None = None, latest: float | None = None
 ) -> list[Message]:
-    """Check messages and copy them into the form that is stored.
+    """Check messages and copy them to the form in which they are stored.
 
     Args:
-        messages: What the caller gave; left as it is.
-        scope: `user_id` and `session_id` for the messages that carry none.
-        place: The time at which messages without one of their own are to stand, or None for where they are.
+        messages: The messages; they are not changed.
+        scope: `user_id` and `session_id` for messages that have none.
+        latest: Messages whose time the caller did not set are moved to this time or just before it. With None, they
+            keep their time of creation.
 
     Returns:
-        Independent copies: values normalised, timestamp set, the views taken out of `metadata`. Of several
-        messages with one id in one session, the last stands, at the place of the first. The times of messages
-        to which the caller gave none are moved as far as the order of the batch demands.
+        Independent copies with normalised values and a timestamp, and without the views in `metadata`. If several
+        messages have the same id in the same session, the last one is returned, in the position of the first. Times
+        that the caller did not set are moved as far as necessary to keep the order of the batch.
 
     Raises:
-        MessageError: A message cannot be stored as it is given.
+        MessageError: A message cannot be stored as it is.
     """
     fields = [_prepared_fields(message, position, scope or {}) for position, message in enumerate(messages)]
-    free = [values["timestamp"] is None for values in fields]
+    movable = [values["timestamp"] is None for values in fields]
     for message, values in zip(messages, fields, strict=True):
         if values["timestamp"] is None:
             values["timestamp"] = message.timestamp if message.timestamp is not None else clock()
     try:
         copies = MESSAGES.validate_python(fields)
-    except ValidationError as error:  # a field was set to something else after the message was made
+    except ValidationError as error:  # a field was changed after the message was created
         raise refusal(error) from None
-    _keep_order(copies, free, place)
-    unique = {(copy.user_id, copy.session_id, copy.id): copy for copy in copies}
-    return list(unique.values())
+    _keep_order(copies, movable, latest)
+    return list({key_of(copy): copy for copy in copies}.values())
 
 
-def _keep_order(batch: Sequence[Message], free: Sequence[bool], place: float | None) -> None:
-    """Move the times of messages to which the caller gave none so that the batch keeps its order."""
-    last: dict[tuple[str | None, str | None], float] = {}
-    for message, movable in zip(batch, free, strict=True):
-        session = (message.user_id, message.session_id)
-        time_of = message.timestamp or 0.0
-        if movable:
-            time_of = message.timestamp = max(time_of, math.nextafter(last.get(session, -math.inf), math.inf))
-        last[session] = max(time_of, last.get(session, -math.inf))
-    # The latest of the given times before each message.
-    given = list(
+def _keep_order(batch: Sequence[Message], movable: Sequence[bool], latest: float | None) -> None:
+    """Move the times that the caller did not set so that the batch keeps its order."""
+    last: dict[Scope, float] = {}
+    for message, can_move in zip(batch, movable, strict=True):
+        scope, timestamp = scope_of(message), message.timestamp or 0.0
+        if can_move:
+            timestamp = message.timestamp = max(timestamp, math.nextafter(last.get(scope, -math.inf), math.inf))
+        last[scope] = max(timestamp, last.get(scope, -math.inf))
+    # For each message, the latest time before it that the caller set.
+    fixed = list(
         accumulate(
-            (-math.inf if movable else message.timestamp or 0.0 for message, movable in zip(batch, free, strict=True)),
+            (-math.inf if move else message.timestamp or 0.0 for message, move in zip(batch, movable, strict=True)),
             max,
             initial=-math.inf,
         )
     )
-    behind: dict[tuple[str | None, str | None], float] = {}
+    next_times: dict[Scope, float] = {}
     for number in reversed(range(len(batch))):
-        message, session = batch[number], (batch[number].user_id, batch[number].session_id)
-        bound = behind.get(session, math.inf if place is None else math.nextafter(place, math.inf))
-        if free[number] and (message.timestamp or 0.0) >= bound:
-            # Before what stands behind it; between two equal times there is no room: then arrival decides.
+        message, scope = batch[number], scope_of(batch[number])
+        bound = next_times.get(scope, math.inf if latest is None else math.nextafter(latest, math.inf))
+        if movable[number] and (message.timestamp or 0.0) >= bound:
+            # Just before the next message. If there is no time between it and the previous one, arrival decides.
             earlier = math.nextafter(bound, -math.inf)
-            message.timestamp = bound if given[number] >= earlier else earlier
-        behind[session] = min(bound, message.timestamp or 0.0)
+            message.timestamp = bound if fixed[number] >= earlier else earlier
+        next_times[scope] = min(bound, message.timestamp or 0.0)
 
 
 def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) -> dict[str, Any]:
@@ -264,16 +263,16 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
     metadata = normalise(message.metadata, "metadata")
     if not isinstance(metadata, dict):
         raise MessageError(f"metadata must be a dict, not {metadata!r}")
-    given_time = metadata.pop(TIMESTAMP_KEY, None)
-    # A dict that also shows message_id was read back from a store: its time belongs to that other message.
-    shown_id = metadata.pop(MESSAGE_ID_KEY, None)
-    if shown_id is not None:
-        if given_time is None and shown_id != message.id:
+    metadata_time = metadata.pop(TIMESTAMP_KEY, None)
+    # Metadata with a message_id was read from a store, so its time belongs to that message.
+    metadata_id = metadata.pop(MESSAGE_ID_KEY, None)
+    if metadata_id is not None:
+        if metadata_time is None and metadata_id != message.id:
             raise MessageError(
-                "metadata['message_id'] shows the id of a stored message and sets none: give Message(id=…), or use "
+                "metadata['message_id'] is the id of a stored message and does not set one: use Message(id=…), or "
                 "another key"
             )
-        given_time = None
+        metadata_time = None
     for key, value in scope.items():
         if metadata.get(key) is None:
             metadata[key] = value
@@ -285,11 +284,11 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
     check_identifier(message.id, "id")
     timestamp = message.timestamp if "timestamp" in message.model_fields_set else None
     if timestamp is None:
-        timestamp = parse_timestamp(given_time)
+        timestamp = parse_timestamp(metadata_time)
     if timestamp is not None and not (isinstance(timestamp, int | float) and abs(timestamp) <= LATEST):
         raise MessageError(
-            f"timestamp is {timestamp!r}: give POSIX seconds (not milliseconds) up to the year 9999, or None for the "
-            "present time"
+            f"timestamp is {timestamp!r}: use POSIX seconds (not milliseconds) up to the year 9999, or None for the "
+            "current time"
         )
     return {
         "id": message.id,
@@ -305,15 +304,15 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
 
 
 def check_message(message: object, position: int) -> None:
-    """Check that what was given as a message is one.
+    """Check that an object is a `Message`.
 
     Raises:
-        MessageError: It is something else.
+        MessageError: It is not.
     """
     if not isinstance(message, Message):
         raise MessageError(
             f"messages[{position}] is a {type(message).__name__}, not a dynamiq_memory.Message: "
-            "build one with Message(role=…, content=…)"
+            "create one with Message(role=…, content=…)"
         )
     if type(message).model_fields.keys() != Message.model_fields.keys():
         raise MessageError(
@@ -323,35 +322,35 @@ def check_message(message: object, position: int) -> None:
 
 
 def refusal(error: ValidationError) -> MessageError:
-    """Say in our words what is wrong with a message's fields."""
+    """Convert pydantic's error about a message's field to ours."""
     first = error.errors(include_url=False)[0]
     field = next((part for part in first["loc"] if isinstance(part, str)), "message")
     if field == "role":
         return MessageError(f"role {first['input']!r} is unknown: use one of {', '.join(MessageRole)}")
-    return MessageError(f"{field} is wrong: {first['msg']}, not {first['input']!r:.100}")
+    return MessageError(f"{field} is invalid: {first['msg']}, not {first['input']!r:.100}")
 
 
-def check_identifier(value: object, where: str) -> str:
+def check_identifier(value: object, name: str) -> str:
     """Check a user_id, session_id or message id.
 
     Args:
-        value: What the caller gave.
-        where: What it is, for the error's text.
+        value: The id.
+        name: Name of the id, for error messages.
 
     Raises:
-        MessageError: It is no string, is empty, or holds what a store's key cannot hold.
+        MessageError: The id is not a string, is empty, or contains NUL or lone surrogates.
     """
     if not isinstance(value, str):
-        raise MessageError(f"{where} must be a string, not {value!r} of type {type(value).__name__}: use str(…)")
+        raise MessageError(f"{name} must be a string, not {value!r} of type {type(value).__name__}: use str(…)")
     if not value:
-        raise MessageError(f"{where} must not be empty (was a variable not set?)")
+        raise MessageError(f"{name} must not be empty (was a variable not set?)")
     if not is_clean(value):
-        raise MessageError(f"{where} must not hold NUL or lone surrogates: {value!r}")
+        raise MessageError(f"{name} must not contain NUL or lone surrogates: {value!r}")
     return value
 
 
 def parse_timestamp(value: Any) -> float | None:
-    """Read the time that a caller put under `metadata["timestamp"]`, as the dynamiq package allows."""
+    """Read the time in `metadata["timestamp"]`, in any form that the dynamiq package allows."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -367,28 +366,27 @@ def parse_timestamp(value: Any) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise MessageError(
-        "metadata['timestamp'] sets the time of the message: give POSIX seconds, or an ISO 8601 text or a "
-        "datetime with a time zone; use another key for anything else"
+        "metadata['timestamp'] sets the time of the message: use POSIX seconds, or an ISO 8601 text or a datetime with "
+        "a time zone; use another key for anything else"
     )
 
 
 def views(stored: Iterable[Message]) -> list[Message]:
-    """Copy stored messages for a caller, who may change them.
+    """Copy stored messages, so that the caller may change them.
 
     Args:
         stored: Prepared messages.
 
     Returns:
-        Independent copies, with `timestamp` and `message_id` shown in their metadata.
+        Independent copies with `timestamp` and `message_id` in their metadata.
     """
-    # Validating plain dicts all at once takes a third of the time of copying the models.
+    # Validating all plain dicts at once takes a third of the time of copying the models.
     return MESSAGES.validate_python([_fields(message) for message in stored])
 
 
 def _fields(message: Message) -> dict[str, Any]:
     fields = dict(message.__dict__)
-    shown = {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
-    fields["metadata"] = copy_plain(message.metadata) | shown
+    fields["metadata"] = copy_plain(message.metadata) | {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
     for name in ("content", "tool_calls", "native"):
         if not isinstance(fields[name], str | None):
             fields[name] = copy_plain(fields[name])
@@ -396,7 +394,7 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def size_of(message: Message) -> int:
-    """The bytes of a prepared message: its text in UTF-8, its other values as JSON."""
+    """Return the size of a prepared message in bytes: its text in UTF-8, and its other values as JSON."""
     rest = [message.metadata, message.tool_calls, message.tool_call_id, message.name, message.native]
     if isinstance(message.content, str):
         return len(message.content.encode("utf-8", "surrogatepass")) + len(dumps(rest).encode())

@@ -26,7 +26,7 @@ def test_memory_urls():
 
 @pytest.mark.parametrize("url", ["conversations.db", "", "sqlite:conversations.db", "/x.db"])
 def test_what_is_no_url(url):
-    with pytest.raises(ConfigurationError, match=r"no URL.*sqlite:///"):
+    with pytest.raises(ConfigurationError, match=r"not a URL.*sqlite:///"):
         create_backend(url)
 
 

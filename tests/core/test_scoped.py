@@ -79,7 +79,7 @@ def test_what_replaces_messages_gets_the_default_filters_too(store: MemoryBacken
     ],
 )
 def test_a_session_outside_of_the_default_filters_is_refused(filters, session_id, user_id):
-    with pytest.raises(ConfigurationError, match="leads out of the memory's default filter"):
+    with pytest.raises(ConfigurationError, match="is outside of the memory's default filter"):
         Memory(filters=filters).scoped(session_id, user_id)
 
 

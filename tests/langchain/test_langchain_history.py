@@ -293,7 +293,7 @@ def test_the_session_may_come_from_the_memory(store):
     assert DynamiqChatMessageHistory(memory).session_id == "s1"
     assert DynamiqChatMessageHistory(memory, "s1", "ann").user_id == "ann"
     for session_id, user_id in (("s2", "ann"), ("s1", "bea")):
-        with pytest.raises(ConfigurationError, match="leads out"):
+        with pytest.raises(ConfigurationError, match="is outside"):
             DynamiqChatMessageHistory(memory, session_id, user_id)
     assert memory.filters == {"session_id": "s1", "user_id": "ann"}
 

@@ -346,7 +346,7 @@ def test_a_memory_of_nobody_leads_to_nobody_else(do, store, filters):
     DynamiqChatStore(Memory(backend=store)).add_message("ann/s", user("secret"))
     chats = DynamiqChatStore(Memory(backend=store, filters=filters))
     for method in ("get_messages", "delete_messages"):
-        with pytest.raises(InvalidArgumentError, match="leads out"):
+        with pytest.raises(InvalidArgumentError, match="is outside"):
             do(chats, method, "ann/s")
     assert do(chats, "get_messages", "s") == []
     assert store.count() == 1
