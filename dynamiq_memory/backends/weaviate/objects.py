@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from weaviate.classes.query import Filter as ServerFilter
 from weaviate.classes.query import FilterReturn
@@ -15,7 +16,9 @@ from dynamiq_memory.backends.weaviate.filters import PARTLY, REPLACING, Translat
 from dynamiq_memory.backends.weaviate.records import Position, Row
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, BODY, POSITION, TIMESTAMP
 from dynamiq_memory.exceptions import BackendError
-from dynamiq_memory.messages import LATEST
+from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Scope
+
+T = TypeVar("T")
 
 IDS_AT_ONCE = 1000
 WHOLE = (*POSITION, BODY)
@@ -91,28 +94,43 @@ class Objects:
         wanted: Translation,
         limit: int | None = None,
         bounds: Bounds = EVERYTHING,
-        properties: Sequence[str] = WHOLE,
         notes: list[str] | None = None,
     ) -> Plan[list[Row]]:
-        """Read objects of messages that match, in order.
-
-        The server returns at most QUERY_MAXIMUM_RESULTS by offset, and its cursor allows no filter. So each page begins
-        at the position where the previous one ended. Whole messages are compared with the filter in this process, too,
-        until there are enough.
+        """Read whole objects of messages that match, in order.
 
         Args:
             wanted: The filter.
             limit: Maximum number of objects; None for all.
             bounds: The part of the order that is read.
-            properties: The properties to read.
             notes: Receives the ids of the notes of replacements in progress, unless there are bounds.
+        """
+        return self._in_order(wanted, WHOLE, lambda row: row, limit, bounds, notes)
+
+    def times(self, wanted: Translation) -> Plan[list[tuple[Scope, float]]]:
+        """Read the conversations and times of messages that match a filter exactly."""
+        return self._in_order(wanted, (*POSITION, USER_KEY, SESSION_KEY), _scope_and_time)
+
+    def _in_order(
+        self,
+        wanted: Translation,
+        properties: Sequence[str],
+        keep: Callable[[Row], T],
+        limit: int | None = None,
+        bounds: Bounds = EVERYTHING,
+        notes: list[str] | None = None,
+    ) -> Plan[list[T]]:
+        """Read objects page by page, and keep a part of each.
+
+        The server returns at most QUERY_MAXIMUM_RESULTS by offset, and its cursor allows no filter. So each page begins
+        at the position where the previous one ended. Whole messages are compared with the filter in this process, too,
+        until there are enough.
         """
         if wanted.never or limit == 0:
             return []
         ascending = bounds.after is not None
         if bounds != EVERYTHING:
             notes = None
-        found: list[Row] = []
+        found: list[T] = []
         seen: set[str] = set()
         cursor, is_last = bounds, False
         size = self._first_page(properties)
@@ -132,7 +150,7 @@ class Objects:
             seen.update(row.uuid for row in new)
             end = (*new[-1].position[:2], "")
             cursor = Bounds(bounds.before, end) if ascending else Bounds(end, bounds.after)
-            found += [row for row in new if bounds.contain(row.position) and _matches(row, wanted)]
+            found += [keep(row) for row in new if bounds.contain(row.position) and _matches(row, wanted)]
             size = self._next_page(page, size)
             if limit is not None and wanted.exact:
                 size = min(size, max(1, limit - len(found)) + 1)
@@ -199,6 +217,10 @@ class Objects:
 
 def _position(row: Row) -> Position:
     return row.position
+
+
+def _scope_and_time(row: Row) -> tuple[Scope, float]:
+    return (row.properties.get(USER_KEY) or None, row.properties.get(SESSION_KEY) or None), row.position[0]
 
 
 def _matches(row: Row, wanted: Translation) -> bool:

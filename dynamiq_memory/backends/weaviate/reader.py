@@ -15,7 +15,7 @@ from dynamiq_memory.backends.weaviate.replacements import heal
 from dynamiq_memory.backends.weaviate.requests import AtOnce
 from dynamiq_memory.backends.weaviate.schema import DIMENSION, POSITION
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, scope_of, views
+from dynamiq_memory.messages import Message, Session, scope_of, views
 
 
 class Reader:
@@ -85,8 +85,7 @@ class Reader:
         if wanted.never:
             return []
         if (yield from self._objects.match_exactly(wanted)):
-            rows = yield from self._objects.matching(wanted, properties=(*POSITION, USER_KEY, SESSION_KEY))
-            return sessions_of((_scope(row), row.position[0]) for row in rows)
+            return sessions_of((yield from self._objects.times(wanted)))
         rows = yield from self._objects.matching(wanted)
         return sessions_of((scope_of(row.message), row.position[0]) for row in rows)
 
@@ -99,7 +98,3 @@ class Reader:
 
 def _messages(rows: Sequence[Row]) -> list[Message]:
     return views(row.message for row in rows)
-
-
-def _scope(row: Row) -> Scope:
-    return row.properties.get(USER_KEY) or None, row.properties.get(SESSION_KEY) or None

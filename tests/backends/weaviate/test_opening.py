@@ -258,6 +258,20 @@ def test_a_url_opens_it(server: WeaviateServer, new_store: NewStore, collection_
         assert backend.count() == 1
 
 
+def test_a_url_names_an_embedder(
+    server: WeaviateServer, new_store: NewStore, collection_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(embedder=None)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    url = f"weaviate://{server.host}:{server.http_port}/{collection_name}?grpc_port={server.grpc_port}"
+    with create_backend(f"{url}&embedder=text-embedding-3-large&alpha=0.25") as backend:
+        assert backend.capabilities.hybrid
+        again = backend.to_url()
+    assert again is not None
+    assert "embedder=text-embedding-3-large&alpha=0.25" in again
+    assert KEY not in again
+
+
 @pytest.mark.parametrize(
     "url",
     [
