@@ -1,4 +1,4 @@
-"""The contract, kept by the Dynamiq backend: whole against our service, as far as its wire goes on the platform."""
+"""The contract, kept by the Dynamiq backend: all of it on our service, and what the platform's API allows."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def known_platform() -> Iterator[Platform]:
         yield server
 
 
-# What the wire of the platform does not carry. It lists one user's one session, so nothing can be read over several
-# of them, and nothing that belongs to nobody can be stored.
+# Tests of what the platform's API does not allow. It lists the session of one user, so nothing can be read from several
+# sessions, and a message needs a user and a session.
 SEVERAL_SESSIONS = [
     "test_an_update_stays_in_its_session",
     "test_a_deleted_session_can_be_filled_again",
@@ -70,7 +70,7 @@ SEVERAL_SESSIONS = [
     "test_writers_and_searchers_do_not_disturb_each_other",
     "test_it_behaves_like_a_list",
 ]
-# It deletes whole sessions alone, so nothing can be taken out of one.
+# It deletes only whole sessions, so nothing can be taken out of one.
 SINGLE_MESSAGES = [
     "test_an_update_brings_nothing_back",
     "test_clear",
