@@ -1,6 +1,7 @@
 """Messages in a Pinecone index."""
 
-from dynamiq_memory.backends.pinecone.backend import Pinecone, PineconeIndexType, PineconeSimilarityMetric
+from dynamiq_memory.backends.pinecone.backend import Pinecone
+from dynamiq_memory.backends.pinecone.schema import PineconeIndexType, PineconeSimilarityMetric
 
 __all__ = ["Pinecone", "PineconeIndexType", "PineconeSimilarityMetric"]
 

@@ -1,17 +1,15 @@
-"""Messages in a Pinecone index."""
+"""The Pinecone backend: an index of the service."""
 
 from __future__ import annotations
 
-import math
 import re
-import threading
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from dynamiq_memory.backends._embedding import MessageEmbedder
-from dynamiq_memory.backends._order import latest_first
+from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
@@ -25,104 +23,97 @@ from dynamiq_memory.backends.operations import (
     Search,
     Sessions,
     Take,
-    Update,
     Write,
 )
 from dynamiq_memory.backends.pinecone.installed import check_installation
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
-from dynamiq_memory.messages import Message, Session, views
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, Tokenize
 
 check_installation()
 
-from dynamiq_memory.backends._order import Arrivals  # noqa: E402
-from dynamiq_memory.backends.pinecone.client import (  # noqa: E402 - imports the client
-    AsyncIndexes,
-    Caller,
-    api_key_of,
-    check_connection,
-    has_async_twin,
-    is_client,
-    is_index,
-    make_client,
-)
-from dynamiq_memory.backends.pinecone.reader import Reader  # noqa: E402
-from dynamiq_memory.backends.pinecone.recent import Recent  # noqa: E402
+# These import the client, which must be installed.
+from dynamiq_memory.backends.pinecone import errors  # noqa: E402
+from dynamiq_memory.backends.pinecone.client import Clients  # noqa: E402
+from dynamiq_memory.backends.pinecone.reader import Reader, messages_of  # noqa: E402
+from dynamiq_memory.backends.pinecone.recent_writes import RecentWrites  # noqa: E402
 from dynamiq_memory.backends.pinecone.records import Stored  # noqa: E402
-from dynamiq_memory.backends.pinecone.schema import Opened, open_index  # noqa: E402
+from dynamiq_memory.backends.pinecone.requests import ClientRequest, IndexRequest  # noqa: E402
+from dynamiq_memory.backends.pinecone.schema import (  # noqa: E402
+    Index,
+    NewIndex,
+    PineconeIndexType,
+    PineconeSimilarityMetric,
+    open_index,
+)
 from dynamiq_memory.backends.pinecone.search import Ranker  # noqa: E402
 from dynamiq_memory.backends.pinecone.writer import Writer  # noqa: E402
 
-__all__ = ["Pinecone", "PineconeIndexType", "PineconeSimilarityMetric"]
+T = TypeVar("T")
+Member = TypeVar("Member", bound=StrEnum)
 
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 2_000
 # https://docs.pinecone.io/reference/api/database-limits
 _INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,43}[a-z0-9])?")
 _MOST_DIMENSIONS = 20_000
+_DEFAULT_MODEL = "text-embedding-3-small"
 _PROBE = "dimension"
-
-# What a forked child has of its parent's clients: collecting them would take connections apart that the parent uses.
-_inherited: list[Any] = []
-
-
-class PineconeIndexType(StrEnum):
-    """How an index that is created is run."""
-
-    SERVERLESS = "serverless"
-    POD = "pod"
-
-
-class PineconeSimilarityMetric(StrEnum):
-    """How vectors are compared."""
-
-    COSINE = "cosine"
-    EUCLIDEAN = "euclidean"
-    DOT_PRODUCT = "dotproduct"
+_READERS: Readers = {
+    "namespace": str,
+    "metric": str,
+    "index_type": str,
+    "cloud": str,
+    "region": str,
+    "environment": str,
+    "pod_type": str,
+    "embedder": str,
+    "create_if_not_exist": yes_or_no,
+}
 
 
 class Pinecone(PlannedBackend):
-    """Keeps messages in a Pinecone index, a record each, and ranks them by meaning and by words.
+    """Stores messages in a Pinecone index, a record each, and ranks them by meaning and by words.
 
-    The newest messages of a user's session are two requests, however long the session. What this process wrote is in
-    its next read, although the service shows it later; other processes see it when the service shows it. A batch is
-    stored whole or not at all if it fits into a request (2 MB, 1,000 messages).
+    The newest messages of a user's session take two requests, however long the session is. This process sees its own
+    writes at once; the service shows them to other processes later. A batch is stored completely or not at all if it
+    fits in one request (2 MB, 1,000 messages).
 
     Args:
         connection: A `dynamiq_memory.connections.Pinecone` (or an object with an `api_key`, such as the `dynamiq`
-            package's), a `pinecone.Pinecone`, or an index of one; the last two stay the caller's. By default, what the
-            environment says.
-        embedder: Turns texts into vectors: one of `dynamiq_memory.embedders`, or of LangChain, LlamaIndex or dynamiq.
-        index_name: The index. Not needed where `connection` is an index.
-        index_type: How the index is run, if it is created. Where `connection` is an index, how it is run.
-        cloud: Where a serverless index is created.
-        region: Where a serverless index is created.
-        namespace: The namespace within the index. It should hold nothing else.
-        create_if_not_exist: Whether to create the index if there is none; else that is an error.
-        metric: How vectors are compared; an index that is there must have the same.
-        dimension: How many numbers a vector has; by default as many as the index's, or the embedder's.
-        environment: Where a pod index is created.
-        pod_type: Which pods it gets, such as "p1.x1".
-        pods: How many pods it gets: replicas times shards.
-        replicas: How many copies.
-        shards: How many pods a copy is spread over.
-        max_message_bytes: The largest message taken, in bytes of its JSON; 8 MiB by default. More than 28 KB are split
-            over several records.
-        most_ranked: How many messages, the most recent that match, a search reads and ranks by their words. By meaning,
-            all are ranked, and as many of the best looked at.
-        tokenizer: Turns a text into the terms of keyword ranking; English words by default.
+            package's), or a `pinecone.Pinecone` or one of its indexes, which the caller closes. Defaults to the
+            settings of the environment.
+        embedder: Converts texts to vectors: one of `dynamiq_memory.embedders`, or of LangChain, LlamaIndex or dynamiq.
+        index_name: Name of the index. Ignored if `connection` is an index.
+        index_type: How a new index is run. If `connection` is an index, how it is run.
+        cloud: Cloud of a new serverless index.
+        region: Region of a new serverless index.
+        namespace: Namespace within the index. It must not contain anything else.
+        create_if_not_exist: Whether to create a missing index. Otherwise it is an error.
+        metric: How vectors are compared. An existing index must have the same metric.
+        dimension: Length of the vectors. Defaults to that of the index or of the embedder.
+        environment: Environment of a new pod index.
+        pod_type: Type of its pods, such as "p1.x1".
+        pods: Number of its pods: replicas times shards.
+        replicas: Number of copies.
+        shards: Number of pods per copy.
+        max_message_bytes: Maximum size of a message, in bytes of its JSON. Defaults to 8 MiB. A message of more than
+            28 KB takes several records.
+        most_ranked: Maximum number of messages that a search reads and ranks by their words, the most recent matching
+            ones. It ranks all messages by meaning, and looks at this many of the best.
+        tokenizer: Splits a text into the terms of keyword ranking. Defaults to English words.
         bm25: The parameters of keyword ranking.
 
     Raises:
-        ConfigurationError: An argument is wrong, there is no API key, the index is of another kind, or two versions of
-            the client are installed over each other.
+        ConfigurationError: An argument is invalid, there is no API key, the index does not fit, or two versions of the
+            client are installed over each other.
         BackendConnectionError: The service cannot be reached.
-        BackendAuthenticationError: It refuses the API key.
-        BackendError: The index is not there, and is not to be created.
+        BackendAuthenticationError: The service rejects the API key.
+        BackendError: The index does not exist, and `create_if_not_exist` is False.
     """
 
-    driver_errors: ClassVar[tuple[type[Exception], ...]] = ()  # translated where they are raised
+    request_errors = errors.CLIENT_ERRORS
 
     def __init__(
         self,
@@ -147,31 +138,29 @@ class Pinecone(PlannedBackend):
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
     ) -> None:
-        """Connect, and create the index."""
+        """Connect, and open or create the index."""
         if not isinstance(index_name, str) or not _INDEX_NAME.fullmatch(index_name):
             raise ConfigurationError(
-                f"index_name={index_name!r} cannot be used: give 1 to 45 lower-case letters, digits and hyphens, "
-                "none of these at the ends"
+                f"index_name={index_name!r} cannot be used: choose 1 to 45 lower-case letters, digits and hyphens, "
+                "without hyphens at the ends"
             )
         if not isinstance(namespace, str) or not namespace.isascii() or "\0" in namespace:
-            raise ConfigurationError(f"namespace={namespace!r} cannot be used: give ASCII text")
-        for name, number, most in (
-            ("max_message_bytes", max_message_bytes, math.inf),
-            ("most_ranked", most_ranked, math.inf),
-            ("pods", pods, math.inf),
-            ("replicas", 1 if replicas is None else replicas, math.inf),
-            ("shards", 1 if shards is None else shards, math.inf),
-            ("dimension", 1 if dimension is None else dimension, _MOST_DIMENSIONS),
+            raise ConfigurationError(f"namespace={namespace!r} cannot be used: choose an ASCII text")
+        for name, number in (
+            ("max_message_bytes", max_message_bytes),
+            ("most_ranked", most_ranked),
+            ("pods", pods),
+            ("replicas", 1 if replicas is None else replicas),
+            ("shards", 1 if shards is None else shards),
         ):
-            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
-                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+            check_whole_number(name, number)
+        if dimension is not None:
+            check_whole_number("dimension", dimension, most=_MOST_DIMENSIONS)
         if embedder is None:
             raise ConfigurationError(
-                "Pinecone needs an embedder: give embedder=dynamiq_memory.embedders.OpenAIDocumentEmbedder(), or one "
+                "Pinecone needs an embedder: pass embedder=dynamiq_memory.embedders.OpenAIDocumentEmbedder(), or one "
                 "of LangChain or LlamaIndex"
             )
-        self._recent = Recent()
-        self._own_embedder: Any = None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
         self.index_type = _member(PineconeIndexType, index_type, "index_type")
@@ -179,28 +168,25 @@ class Pinecone(PlannedBackend):
         self.namespace = namespace
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
-        self._where = f"Pinecone index {index_name!r}"
-        self._embedder = MessageEmbedder(embedder, where=self._where)
-        self._given = check_connection(connection)
-        self._is_index = is_index(self._given)
-        self._own = not self._is_index and not is_client(self._given)
-        self._caller = Caller(namespace, self._where, api_key_of(self._given) if self._own else None)
-        self._client: Any = None
-        self._index: Any = None
-        self._indexes: AsyncIndexes | None = None
-        self._making = threading.Lock()
-        self._creation = _Creation(
-            self.index_type, cloud, region, environment, pod_type, pods=pods, replicas=replicas, shards=shards
+        self._location = f"Pinecone index {index_name!r}"
+        self._embedder: MessageEmbedder = MessageEmbedder(embedder, where=self._location)
+        self._clients = Clients(connection, self._location)
+        new = (
+            NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
+            if create_if_not_exist
+            else None
         )
         try:
-            self._opened = self._open(dimension, create=create_if_not_exist)
-            self.dimension = self._opened.dimension
-            self._check_dimension(dimension)
+            index = self._run(self._open(dimension, new))
         except BaseException:
             self.close()
             raise
-        self._arrivals = Arrivals()
-        self._make_planners()
+        self.dimension = index.dimension
+        self._is_serverless = index.is_serverless
+        self._recent = RecentWrites()
+        self._reader = Reader(self._recent, [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
+        self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
+        self._ranker = Ranker(self._reader, self.metric, self.bm25, self.most_ranked)
 
     @classmethod
     def from_url(cls, url: str) -> Pinecone:
@@ -208,27 +194,21 @@ class Pinecone(PlannedBackend):
 
         Args:
             url: The URL; its host is the index. Its query may set `namespace`, `metric`, `index_type`, `cloud`,
-                `region`, `environment`, `pod_type`, `create_if_not_exist` ("true" or "false"), and `embedder`: a
-                model of OpenAI's, which embeds. API keys do not belong in it: the environment gives them.
+                `region`, `environment`, `pod_type`, `create_if_not_exist` ("true" or "false"), and `embedder`, an
+                OpenAI model. The URL must not contain keys: they come from the environment.
 
         Raises:
-            ConfigurationError: It is no such URL, or an option is wrong.
+            ConfigurationError: It is not such a URL, or an option is invalid.
         """
         parsed = urlsplit(url)
         if parsed.scheme != "pinecone" or not parsed.netloc or parsed.path.strip("/") or "@" in parsed.netloc:
             raise ConfigurationError(
-                "the URL is none of Pinecone: write pinecone://index?namespace=chats, without an API key, which the "
-                "environment gives"
+                "this is not a Pinecone URL: use pinecone://index?namespace=chats, with the API key in PINECONE_API_KEY"
             )
-        texts = ("namespace", "metric", "index_type", "cloud", "region", "environment", "pod_type", "embedder")
-        readers: Readers = {**dict.fromkeys(texts, str), "create_if_not_exist": yes_or_no}
-        options = options_in(parsed.query, "pinecone", readers)
-        from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - only here
-
-        model = options.pop("embedder", None)
-        embedder = OpenAIDocumentEmbedder() if model is None else OpenAIDocumentEmbedder(model)
+        options = options_in(parsed.query, "pinecone", _READERS)
+        embedder = embedder_of_url(options.pop("embedder", _DEFAULT_MODEL))
         backend = cls(None, embedder, unquote(parsed.netloc), **options)
-        backend._own_embedder = embedder
+        backend._embedder_of_url = embedder
         return backend
 
     @property
@@ -240,7 +220,7 @@ class Pinecone(PlannedBackend):
         """Describe the backend without its secrets and messages."""
         return super().to_dict() | {
             "index_name": self.index_name,
-            "index_type": "serverless" if self._opened.serverless else "pod",
+            "index_type": "serverless" if self._is_serverless else "pod",
             "namespace": self.namespace,
             "metric": str(self.metric),
             "dimension": self.dimension,
@@ -250,202 +230,103 @@ class Pinecone(PlannedBackend):
         """Name the index and the namespace."""
         return f"Pinecone(index_name={self.index_name!r}, namespace={self.namespace!r})"
 
-    # --- plans -----------------------------------------------------------------------------------------------
-
-    def _make_planners(self) -> None:
-        """Set up what makes plans, on what is opened."""
-        placeholder = [1.0] + [0.0] * (self.dimension - 1)
-        self._reader = Reader(self._recent, listing=self._opened.serverless, placeholder=placeholder)
-        unit = self._opened.metric == PineconeSimilarityMetric.EUCLIDEAN
-        self._writer = Writer(self._reader, self._recent, self._arrivals, unit=unit)
-        self._ranker = Ranker(self._reader, self._opened.metric, self.bm25, self.most_ranked)
+    async def aclose(self) -> None:
+        """Release what the backend opened; see `close`."""
+        await self._clients.aclose()
+        await super().aclose()
 
     @property
     def _is_asynchronous(self) -> bool:
-        return self._indexes is not None
+        return self._clients.is_asynchronous
 
     def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
-        return self._plan(operation)  # it ranks stop words itself
+        return self._plan(operation)  # a search by stop words needs no plan of its own
 
-    def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: C901, PLR0911 - a table of the operations
+    def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:
             case Write(messages):
                 return self._writer.write(messages)
             case Read(filter, limit, before, after):
-                return _viewed(self._reader.read(filter, limit, before, after))
+                return _messages(self._reader.read(filter, limit, before, after))
             case Search(filter, query, limit):
                 return self._ranker.search(self.tokenizer_for(query), query, filter, limit)
             case Around(filter, anchors, before_count, after_count):
-                return _viewed_windows(self._reader.around(anchors, before_count, after_count, filter))
+                return self._reader.around(anchors, before_count, after_count, filter)
             case Delete(filter):
                 return self._writer.delete(filter)
             case Replace(filter, messages):
                 return self._writer.replace(filter, messages)
-            case Update(filter, messages):
-                return self._writer.update(filter, messages)
             case Take(filter):
-                return _viewed(self._writer.take(filter))
+                return _messages(self._writer.take(filter))
             case Count(filter):
                 return self._reader.count(filter)
             case Sessions(filter):
-                return _sorted(self._reader.sessions(filter))
+                return self._reader.sessions(filter)
         return super()._plan(operation)
 
-    def _ask(self, request: Any) -> Any:
-        return self._caller.call(self._sync_index(), request)
+    def _ask(self, request: IndexRequest[T] | ClientRequest[T]) -> T:
+        if isinstance(request, ClientRequest):
+            return request.send(self._clients.client())
+        return request.send(self._clients.index(), self.namespace)
 
-    async def _aask(self, request: Any) -> Any:
-        if self._indexes is None:
-            raise BackendError(f"{self._where} has no asynchronous client")
-        return await self._caller.acall(await self._indexes.of_this_loop(), request)
+    async def _aask(self, request: IndexRequest[T]) -> T:
+        response: Any = request.send(await self._clients.async_index(), self.namespace)
+        result: T = await response
+        return result
 
-    # --- the client ------------------------------------------------------------------------------------------
+    def _wait_before_retry(self, error: Exception, attempt: int) -> float:
+        wait = errors.wait_before_retry(error, attempt)
+        if wait is None:
+            raise errors.translated(error, self._location, self._clients.secret) from error
+        return wait
 
-    def _open(self, dimension: int | None, *, create: bool) -> Opened:
-        if self._is_index:
-            self._index = self._given
-            stats = self._caller.repeat(self._given.describe_index_stats)
-            serverless = self.index_type == PineconeIndexType.SERVERLESS
-            return Opened("", int(stats.dimension), self.metric, serverless)
-        self._client = make_client(self._given) if self._own else self._given
-        creation: Callable[[], dict[str, Any]] | None = None
-        if create:
-            creation = lambda: self._creation.arguments(self._dimension(dimension), self.metric)  # noqa: E731
-        opened = open_index(self._client, self._caller, self.index_name, create=creation, metric=self.metric)
-        if has_async_twin(self._client):
-            self._indexes = AsyncIndexes(lambda: self._client.IndexAsyncio(host=opened.host))
-        return opened
-
-    def _check_dimension(self, given: int | None) -> None:
-        if given is not None and given != self.dimension:
+    def _open(self, dimension: int | None, new: NewIndex | None) -> Plan[Index]:
+        if self._clients.has_index:
+            stats: Any = yield from IndexRequest(lambda index, _: index.describe_index_stats())
+            is_serverless = self.index_type == PineconeIndexType.SERVERLESS
+            index = Index("", int(stats.dimension), is_serverless)
+        else:
+            dimension_of_new = partial(self._dimension_of_embedder, dimension)
+            index = yield from open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
+            self._clients.use(index.host)
+        if dimension is not None and dimension != index.dimension:
             raise ConfigurationError(
-                f"{self._where} has vectors of {self.dimension} numbers, not of dimension={given}: give another "
-                "index_name, and copy the messages there (get_all, then add_many) to embed them anew"
+                f"{self._location} has vectors of {index.dimension} numbers, not of dimension={dimension}: use another "
+                "index_name, and copy the messages (get_all, then add_many) to embed them again"
             )
-        self._embedder.expect(self.dimension)
+        self._embedder.expect(index.dimension)
+        return index
 
-    def _dimension(self, given: int | None) -> int:
-        """How many numbers the vectors of a new index have: those of the embedder's."""
-        own = self._embedder.dimension_of(_PROBE)
-        if own is None:
-            raise ConfigurationError("the dimension of the embedder's vectors is not known: give dimension")
-        if given is not None and given != own:
-            raise ConfigurationError(f"the embedder's vectors have {own} numbers, not dimension={given}")
-        return own
-
-    def _sync_index(self) -> Any:
-        index = self._index
-        if index is not None:
-            return index
-        if self._is_index:
-            raise BackendError(
-                f"{self._where}: the index was made before this process was forked, and shares its connections with "
-                "the parent. Make a new one in this process, or give a connection or a client instead"
-            )
-        with self._making:
-            if self._index is None:
-                self._index = self._client.Index(host=self._opened.host)
-            return self._index
+    def _dimension_of_embedder(self, dimension: int | None) -> int:
+        embedders = self._embedder.dimension_of(_PROBE)
+        if dimension is not None and dimension != embedders:
+            raise ConfigurationError(f"the embedder's vectors have {embedders} numbers, not dimension={dimension}")
+        return embedders
 
     def _close(self) -> None:
-        if self._own_embedder is not None:
-            self._own_embedder.close()
-        if self._indexes is not None:
-            self._indexes.close()
-        if self._index is not None and not self._is_index:
-            self._index.__exit__(None, None, None)
-        close = getattr(self._client, "close", None)
-        if self._own and callable(close):
-            close()
+        super()._close()
+        self._clients.close()
 
     def _before_fork(self) -> None:
-        self._recent.lock.acquire()  # the child must not get a half-written copy
+        self._recent.before_fork()
 
     def _after_fork_in_parent(self) -> None:
-        self._recent.lock.release()
+        self._recent.after_fork_in_parent()
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._recent.renew_lock()
-        if self._closed:
-            return
-        self._making = threading.Lock()
-        self._arrivals = Arrivals()
-        _inherited.append(self._index)
-        self._index = None
-        if self._indexes is not None:
-            _inherited.append(self._indexes.abandon())
-        if self._own:
-            _inherited.append(self._client)
-            self._client = make_client(self._given)
-        self._make_planners()
+        self._recent.after_fork()
+        self._clients.after_fork()
+        self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
 
 
-class _Creation:
-    """How an index is created."""
-
-    def __init__(
-        self,
-        kind: PineconeIndexType,
-        cloud: str | None,
-        region: str | None,
-        environment: str | None,
-        pod_type: str | None,
-        *,
-        pods: int,
-        replicas: int | None,
-        shards: int | None,
-    ) -> None:
-        self._kind = kind
-        self._serverless = {"cloud": cloud, "region": region}
-        counts = {"pods": pods, "replicas": replicas, "shards": shards}
-        self._pod = {"environment": environment, "pod_type": pod_type}
-        self._counts = {name: number for name, number in counts.items() if number is not None}
-
-    def arguments(self, dimension: int, metric: str) -> dict[str, Any]:
-        """What `create_index` needs to know.
-
-        Raises:
-            ConfigurationError: Something is missing.
-        """
-        settings: dict[str, Any] = self._pod if self._kind == PineconeIndexType.POD else self._serverless
-        for name, value in settings.items():
-            if not isinstance(value, str) or not value:
-                raise ConfigurationError(f"{name} is missing: a {self._kind} index cannot be created without it")
-        counts = self._counts if self._kind == PineconeIndexType.POD else {}
-        return {"dimension": dimension, "metric": str(metric), "spec": {str(self._kind): {**settings, **counts}}}
-
-
-Kind = TypeVar("Kind", bound=StrEnum)
-
-
-def _member(kind: type[Kind], given: Any, name: str) -> Kind:
-    # The members of dynamiq's own enumeration are strings too.
-    value = getattr(given, "value", given)
+def _member(kind: type[Member], value: Any, name: str) -> Member:
+    # The members of the dynamiq package's enumerations are strings, too.
     try:
-        return kind(value)
+        return kind(getattr(value, "value", value))
     except ValueError:
-        raise ConfigurationError(f"{name}={given!r} is unknown: use one of {', '.join(kind)}") from None
+        raise ConfigurationError(f"{name}={value!r} is unknown: use one of {', '.join(kind)}") from None
 
 
-def _viewed(plan: Plan[list[Stored]]) -> Plan[list[Message]]:
-    found = yield from plan
-    return views(stored.message for stored in found if stored.message is not None)
-
-
-def _viewed_windows(plan: Plan[list[list[Stored | Message]]]) -> Plan[list[list[Message]]]:
-    windows = yield from plan
-    # Windows may overlap; each has copies of its own, but for the anchor.
-    return [
-        [
-            m
-            for each in window
-            for m in ([each] if isinstance(each, Message) else views([each.message] if each.message else []))
-        ]
-        for window in windows
-    ]
-
-
-def _sorted(plan: Plan[list[Session]]) -> Plan[list[Session]]:
-    found = yield from plan
-    return latest_first(found)
+def _messages(plan: Plan[list[Stored]]) -> Plan[list[Message]]:
+    return messages_of((yield from plan))

@@ -1,11 +1,12 @@
-"""What the errors of Pinecone and its clients mean.
+"""Errors of Pinecone and its clients, and what they mean.
 
-The clients of different versions raise different classes; all of them carry the status of the answer.
+The clients of different versions raise different classes; all of them have the status of the response.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,32 +25,45 @@ from dynamiq_memory.exceptions import (
 
 
 class RefusedRequestError(BackendError):
-    """The service refused a request as too large or wrong."""
+    """The service refused a request as too large or invalid."""
+
+
+class NotFoundError(BackendError):
+    """There is no such index or namespace."""
+
+
+class ConflictError(BackendError):
+    """An index of this name exists already."""
 
 
 REPEATS_ITSELF = hasattr(pinecone, "RetryConfig")
-"""Whether the installed client sends a request again when the service is busy; since version 9 it does."""
+"""Whether the installed client retries requests when the service is busy; since version 9 it does."""
 _REPEATABLE = (408, 429, 500, 502, 503, 504)
 _REFUSED = (400, 413, 414, 422)
+# A client that retries requests itself has done so three times by then.
+_ATTEMPTS = 2 if REPEATS_ITSELF else 5
+_LONGEST_WAIT = 30.0
+_FIRST_WAIT = 0.2
 _MEANINGS: dict[int | None, tuple[type[BackendError], str]] = {
-    401: (BackendAuthenticationError, "refuses the API key ({said}): set PINECONE_API_KEY, or give another"),
+    401: (BackendAuthenticationError, "rejected the API key ({text}): set PINECONE_API_KEY, or pass another key"),
     403: (
         BackendAuthenticationError,
-        "forbids this ({said}): give the API key the roles to read and write, or raise the project's quota",
+        "denied the request ({text}): give the API key the roles to read and write, or raise the project's quota",
     ),
-    404: (BackendError, "is not there ({said}): correct index_name, or the project of the API key"),
-    429: (BackendError, "is throttled, also after all retries ({said}): send less at a time, or raise its limits"),
+    404: (NotFoundError, "does not exist ({text}): correct index_name, or the project of the API key"),
+    409: (ConflictError, "exists already ({text})"),
+    429: (BackendError, "is throttled, even after all retries ({text}): send less at a time, or raise its limits"),
 }
 _UNREACHABLE = ("PineconeConnectionError", "PineconeTimeoutError")
 # Raised by the clients before anything is sent.
 _MISUSED = ("PineconeValueError", "PineconeTypeError", "PineconeConfigurationError", "ValidationError")
-# Before version 9, urllib3 repeats what failed with a 5xx or without an answer; then it raises this.
+# Before version 9, urllib3 retries requests that failed with a 5xx or without a response; then it raises this.
 _EXHAUSTED = "MaxRetryError"
 _LONGEST = 500
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the installed client raises: its own errors, and before version 9 those of its transports too."""
+    """Return the errors of the installed client: its own, and before version 9 those of its transports, too."""
     found: list[type[Exception]] = [PineconeException, ConnectionError, TimeoutError]
     if not REPEATS_ITSELF:
         for module, name in (("urllib3.exceptions", "HTTPError"), ("aiohttp", "ClientError")):
@@ -61,8 +75,8 @@ def _client_errors() -> tuple[type[Exception], ...]:
 CLIENT_ERRORS = _client_errors()
 
 
-def status_of(error: BaseException) -> int | None:
-    """The status of the answer that an error stands for; None if there was no answer."""
+def _status_of(error: Exception) -> int | None:
+    """Return the status of the response; None if there was none."""
     for name in ("status_code", "status"):
         status = getattr(error, name, None)
         if isinstance(status, int) and status:
@@ -70,16 +84,27 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def may_repeat(error: BaseException) -> bool:
-    """Whether a request that failed so may succeed when it is sent again."""
+def wait_before_retry(error: Exception, attempt: int) -> float | None:
+    """Return how many seconds to wait after a request failed for the `attempt`-th time; None to give up."""
+    if attempt >= _ATTEMPTS or not _is_passing(error):
+        return None
+    asked = _retry_after(error)
+    if asked is not None:
+        return min(asked, _LONGEST_WAIT)
+    longest = _FIRST_WAIT * 2 ** (attempt - 1)
+    return random.uniform(longest / 2, longest)  # noqa: S311 - so that clients do not come back together
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a request that failed may succeed when it is sent again."""
     if type(error).__name__ == _EXHAUSTED:
         return False
-    status = status_of(error)
+    status = _status_of(error)
     return _never_answered(error) if status is None else status in _REPEATABLE
 
 
-def retry_after(error: BaseException) -> float | None:
-    """How many seconds the service asks to wait, if it says so."""
+def _retry_after(error: Exception) -> float | None:
+    """Return how many seconds the service asks to wait, if it does."""
     headers = getattr(error, "headers", None)
     if not isinstance(headers, Mapping):
         return None
@@ -92,44 +117,44 @@ def retry_after(error: BaseException) -> float | None:
     return None
 
 
-def translated(error: Exception, where: str, secret: str | None = None) -> DynamiqMemoryError:
-    """Turn an error of a client into one of ours.
+def translated(error: Exception, location: str, secret: str | None = None) -> DynamiqMemoryError:
+    """Convert a client error to ours.
 
     Args:
-        error: The client's.
-        where: The index.
-        secret: What must not show.
+        error: The client's error.
+        location: The index.
+        secret: The key to remove from the text.
     """
-    status, said = status_of(error), _said(error)
+    status, text = _status_of(error), _text_of(error)
     if secret:
-        said = said.replace(secret, "…")
+        text = text.replace(secret, "…")
     if status in _MEANINGS:
         kind, meaning = _MEANINGS[status]
-        return kind(f"{where} {meaning.format(said=said)}")
+        return kind(f"{location} {meaning.format(text=text)}")
     if status in _REFUSED:
-        return RefusedRequestError(f"{where} refused a request ({status}: {said})")
+        return RefusedRequestError(f"{location} refused a request ({status}: {text})")
     if (status is not None and status >= 500) or _answered_with_errors(error):
-        return BackendConnectionError(f"{where} is not available ({said}): try again")
+        return BackendConnectionError(f"{location} is not available ({text}): try again")
     if type(error).__name__ in _MISUSED:
-        return ConfigurationError(f"{where}: {said}")
+        return ConfigurationError(f"{location}: {text}")
     if _never_answered(error):
         return BackendConnectionError(
-            f"{where} cannot be reached ({said}): check the network, and the host if one is set"
+            f"{location} cannot be reached ({text}): check the network, and the host if one is set"
         )
-    return BackendError(f"{where}: {said}" if status is None else f"{where}: {status}: {said}")
+    return BackendError(f"{location}: {text}" if status is None else f"{location}: {status}: {text}")
 
 
-def _answered_with_errors(error: BaseException) -> bool:
-    """Whether urllib3 has given up since all answers were errors."""
+def _answered_with_errors(error: Exception) -> bool:
+    """Whether urllib3 gave up because all responses were errors."""
     return type(error).__name__ == _EXHAUSTED and type(getattr(error, "reason", None)).__name__ == "ResponseError"
 
 
-def _never_answered(error: BaseException) -> bool:
+def _never_answered(error: Exception) -> bool:
     """Whether a connection failed."""
     return not isinstance(error, PineconeException) or type(error).__name__ in _UNREACHABLE
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: Exception) -> str:
     body: Any = getattr(error, "body", None)
     if isinstance(body, str | bytes):
         try:

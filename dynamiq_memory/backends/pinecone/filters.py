@@ -1,7 +1,7 @@
-"""Filters in the service's language.
+"""Translation of filters to Pinecone's.
 
-What is translated finds at least what matches; the messages found are then checked by the filter language's own
-evaluator, since the service keeps numbers as floats and has no lists, dates or nulls to compare with.
+A translation matches at least the messages that the filter matches. They are checked again, because the service stores
+numbers as floats and cannot compare lists, dates or nulls.
 https://docs.pinecone.io/guides/search/filter-by-metadata
 """
 
@@ -13,59 +13,64 @@ from dynamiq_memory.backends.pinecone import keys, records
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
-Native = dict[str, Any]
-MOST_VALUES = 1_000
-_NOTHING: Native = {records.KIND: {"$eq": "nothing"}}
+PineconeFilter = dict[str, Any]
+
+_MOST_VALUES = 1_000
+_NOTHING: PineconeFilter = {records.KIND: {"$eq": "nothing"}}
 
 
-def all_of(*conditions: Native) -> Native:
-    """What meets all of the conditions."""
-    given = [each for each in conditions if each]
-    return given[0] if len(given) == 1 else {"$and": given}
+def all_of(*filters: PineconeFilter) -> PineconeFilter:
+    """Return a filter for the records that match all the filters."""
+    present = [each for each in filters if each]
+    return present[0] if len(present) == 1 else {"$and": present}
 
 
-def scope(where: Filter) -> list[Native]:
-    """The conditions on user and session."""
-    found: list[Native] = []
+def of_kind(kind: str) -> PineconeFilter:
+    """Return a filter for records of a kind: messages or parts."""
+    return {records.KIND: {"$eq": kind}}
+
+
+def of_scope(filter: Filter) -> list[PineconeFilter]:
+    """Translate the conditions on user and session."""
+    found: list[PineconeFilter] = []
     for name, field in ((USER_KEY, records.USER), (SESSION_KEY, records.SESSION)):
-        allowed = where.scope(name)
+        allowed = filter.scope(name)
         if allowed is not None:
-            found.append(_in(field, [keys.encoded(each) for each in allowed]))
+            found.append(_one_of(field, [keys.encoded(each) for each in allowed]))
     return found
 
 
-def beyond(where: Filter) -> list[Native]:
-    """The conditions on other keys, as far as the service can tell."""
-    return [found for found in map(_translated, where.beyond_scope) if found is not None]
+def beyond_scope(filter: Filter) -> list[PineconeFilter]:
+    """Translate the conditions on other keys, if the service can check them."""
+    return [found for found in map(_translate, filter.beyond_scope) if found is not None]
 
 
-def _translated(condition: Condition) -> Native | None:
+def _translate(condition: Condition) -> PineconeFilter | None:
     if condition.key == TIMESTAMP_KEY:
-        return _native(records.TIME, condition)
+        return _on_field(records.TIME, condition)
     if condition.key == MESSAGE_ID_KEY:
-        if not isinstance(condition, OneOf) or len(condition.values) > MOST_VALUES:
+        if not isinstance(condition, OneOf) or len(condition.values) > _MOST_VALUES:
             return None
-        return _in(records.ID, [keys.encoded(each) for each in condition.values if isinstance(each, str)])
+        return _one_of(records.ID, [keys.encoded(each) for each in condition.values if isinstance(each, str)])
     if not records.can_list(condition.key, None):
         return None
-    native = _native(records.OWN + condition.key, condition)
-    # A message with more values than can be given to the service says so, and is looked at here.
-    return native and {"$or": [native, {records.UNLISTED: {"$eq": True}}]}
+    found = _on_field(records.METADATA + condition.key, condition)
+    # A message with more values than a record can list is marked, and checked later.
+    return found and {"$or": [found, {records.UNLISTED: {"$eq": True}}]}
 
 
-def _native(field: str, condition: Condition) -> Native | None:
+def _on_field(field: str, condition: Condition) -> PineconeFilter | None:
     if isinstance(condition, Absent):
         return {field: {"$exists": False}}
     if isinstance(condition, Range):
-        bounds = {f"${_wider(operator)}": float(bound) for operator, bound in condition.bounds}
-        return {field: bounds}
-    if len(condition.values) > MOST_VALUES:
+        return {field: {f"${_inclusive(operator)}": float(bound) for operator, bound in condition.bounds}}
+    if len(condition.values) > _MOST_VALUES:
         return None
     texts = [each for each in condition.values if isinstance(each, str) and records.can_list("", each)]
     numbers = [float(each) for each in condition.values if isinstance(each, int | float) and not isinstance(each, bool)]
-    options: list[Native] = [{field: {"$eq": each}} for each in condition.values if isinstance(each, bool)]
+    options: list[PineconeFilter] = [{field: {"$eq": each}} for each in condition.values if isinstance(each, bool)]
     if texts:
-        options.append(_in(field, texts))
+        options.append(_one_of(field, texts))
     if numbers:
         options.append({field: {"$in": numbers}})
     if not options:
@@ -73,10 +78,10 @@ def _native(field: str, condition: Condition) -> Native | None:
     return options[0] if len(options) == 1 else {"$or": options}
 
 
-def _wider(operator: str) -> str:
-    """Numbers that differ beyond a float's precision are equal at the service."""
+def _inclusive(operator: str) -> str:
+    """Return the operator with equality: the service's floats may equal a bound that the number does not."""
     return {"gt": "gte", "lt": "lte"}.get(operator, operator)
 
 
-def _in(field: str, values: list[str]) -> Native:
+def _one_of(field: str, values: list[str]) -> PineconeFilter:
     return {field: {"$in": values}} if values else _NOTHING

@@ -1,212 +1,194 @@
-"""Plans that read: from the index, and from what was written lately."""
+"""Reading: from the index, and from the recent writes of this process."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from dynamiq_memory.backends.pinecone import filters, keys, records
+from dynamiq_memory.backends._batches import batched
+from dynamiq_memory.backends._embedding import Vector
+from dynamiq_memory.backends._order import sessions_of
+from dynamiq_memory.backends.pinecone import filters, keys, records, requests
 from dynamiq_memory.backends.pinecone.errors import RefusedRequestError
-from dynamiq_memory.backends.pinecone.recent import Recent
-from dynamiq_memory.backends.pinecone.records import Stored
-from dynamiq_memory.backends.pinecone.requests import (
-    MOST_FETCH_CHARACTERS,
-    MOST_RESULTS,
-    Fetch,
-    Listing,
-    Query,
-    Record,
-    Vector,
-)
+from dynamiq_memory.backends.pinecone.filters import PineconeFilter
+from dynamiq_memory.backends.pinecone.keys import EncodedScope
+from dynamiq_memory.backends.pinecone.recent_writes import RecentWrites
+from dynamiq_memory.backends.pinecone.records import Position, Stored, position_of
+from dynamiq_memory.backends.pinecone.requests import MOST_RESULTS, Record
 from dynamiq_memory.backends.plans import Plan, Wait
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, scope_of, views
 
-Place = tuple[float, str, str]
-Native = filters.Native
-
-_PAGE = 100
-# Records are read by queries for so many at once, or for fewer where their texts are more than 4 MB together.
+# Maximum number of records per query; fewer if their texts exceed 4 MB.
 _MOST_LOADED = 500
-# 80 full records of 40 KB stay below 4 MB.
-_SURELY_FITS = 80
+# 80 full records of 40 KB fit in the 4 MB of a result: the versions of this many messages.
+_VERSIONS = 4
+_SURELY_FITS = 80 // _VERSIONS
 _MOST_PREFIXES = 10
 _FEW = 20
 _PART_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 
-def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Cut into lists of at most `size`."""
-    held = list(items)
-    for start in range(0, len(held), size):
-        yield held[start : start + size]
-
-
 class Reader:
-    """Plans that read an index.
+    """Reads an index.
 
     Args:
-        recent: What this process wrote lately.
-        listing: Whether the index lists ids: serverless ones do.
+        recent: The recent writes of this process.
+        can_list: Whether the index can list ids: serverless ones can.
         placeholder: The vector of queries that only look for metadata.
     """
 
-    def __init__(self, recent: Recent, *, listing: bool, placeholder: Vector) -> None:
-        """Keep these."""
+    def __init__(self, recent: RecentWrites, placeholder: Vector, *, can_list: bool) -> None:
+        """Keep the arguments."""
         self.recent = recent
-        self.listing = listing
         self.placeholder = placeholder
+        self._can_list = can_list
 
-    # --- reading messages ------------------------------------------------------------------------------------
+    # --- reading messages --------------------------------------------------------------------------------------
 
     def read(
-        self, where: Filter, limit: int | None, before: Message | None, after: Message | None
+        self, filter: Filter, limit: int | None = None, before: Message | None = None, after: Message | None = None
     ) -> Plan[list[Stored]]:
-        """Read as a backend's `get_all` promises."""
-        upper = (yield from self._place(before)) if before is not None else None
-        lower = (yield from self._place(after)) if after is not None else None
-        source = _Source(self, where, lower, upper, ascending=after is not None)
+        """Read the latest matching messages, oldest first; with `after`, the earliest after it."""
+        upper = (yield from self._position(before)) if before is not None else None
+        lower = (yield from self._position(after)) if after is not None else None
+        candidates = _Candidates(self, filter, lower, upper, ascending=after is not None)
         size = _MOST_LOADED
         if limit is not None:
-            size = min(max(limit, _PAGE) if where.beyond_scope else limit, _MOST_LOADED)
+            size = min(max(limit, requests.PAGE) if filter.beyond_scope else limit, _MOST_LOADED)
         found: list[Stored] = []
         while limit is None or len(found) < limit:
-            ids = yield from source.take(size)
+            ids = yield from candidates.take(size)
             if not ids:
                 break
-            loaded = yield from self.load(ids)
-            found += [each for each in loaded if _fits(each, where, lower, upper)]
-        found = sorted(unique(found), key=_place_of)
+            found += [each for each in (yield from self.load(ids)) if _matches(each, filter, lower, upper)]
+        found = sorted(_latest_versions(found), key=position_of)
         return found[:limit] if after is not None or limit is None else found[-limit:]
 
-    def around(
-        self, anchors: Sequence[Message], before: int, after: int, where: Filter
-    ) -> Plan[list[list[Stored | Message]]]:
-        """Read as a backend's `around` promises; the anchors stand as they were given."""
-        listed: dict[keys.Scope, _Line] = {}
-        for anchor in anchors:
-            scope = keys.place_of(keys.message_id(anchor)).scope
-            if scope not in listed:
-                own: Native = {records.USER: {"$eq": scope[0]}, records.SESSION: {"$eq": scope[1]}}
-                shown = yield from self.query_ids(filters.all_of(own, *filters.beyond(where)))
-                shown |= {entry.id for entry in self.recent.within(scope.__eq__) if entry.stored is not None}
-                listed[scope] = _Line(shown)
-        # What is most likely needed, in one request; what else is needed, as it is found out.
-        known: dict[str, Stored | None] = {}
-        wanted = {keys.message_id(anchor) for anchor in anchors}
-        for anchor in anchors:
-            own_id = keys.message_id(anchor)
-            line = listed[keys.place_of(own_id).scope]
-            at = bisect_left(line.ids, own_id)  # newest first: what follows is older
-            wanted.update(line.ids[max(0, at - after) : at + before + 1])
-        yield from self._remember(sorted(wanted), known)
-        windows: list[list[Stored | Message]] = []
-        for anchor in anchors:
-            own_id = keys.message_id(anchor)
-            held, time = known.get(own_id), keys.place_of(own_id).time
-            place = held.place if held is not None else (time, "", "")
-            line = listed[keys.place_of(own_id).scope]
-            earlier = yield from self._next(line.from_there_back(time), before, where, known, place, later=False)
-            later = yield from self._next(line.from_there_on(time), after, where, known, place, later=True)
-            windows.append([*reversed(earlier), anchor, *later])
+    def around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> Plan[list[list[Message]]]:
+        """Read the messages before and after each anchor, within its session."""
+        anchor_ids = [keys.record_id(anchor) for anchor in anchors]
+        sessions: dict[EncodedScope, _SessionIds] = {}
+        likely = set(anchor_ids)
+        for anchor_id in anchor_ids:
+            scope = keys.parse(anchor_id).scope
+            if scope not in sessions:
+                sessions[scope] = _SessionIds((yield from self._ids_of_session(scope, filter)))
+            likely.update(sessions[scope].near(anchor_id, before, after))
+        # One request reads the messages that are likely needed, and others the rest if necessary.
+        loaded: dict[str, Stored | None] = {}
+        yield from self._load_into(loaded, sorted(likely))
+        windows = []
+        for anchor, anchor_id in zip(anchors, anchor_ids, strict=True):
+            parsed, stored = keys.parse(anchor_id), loaded[anchor_id]
+            position = stored.position if stored is not None else (parsed.time, "", "")
+            ids = sessions[parsed.scope]
+            earlier = yield from self._nearest(ids.until(parsed.time), before, filter, loaded, position, later=False)
+            later = yield from self._nearest(ids.since(parsed.time), after, filter, loaded, position, later=True)
+            windows.append([*messages_of(reversed(earlier)), anchor, *messages_of(later)])
         return windows
 
-    def _next(
+    def _ids_of_session(self, scope: EncodedScope, filter: Filter) -> Plan[set[str]]:
+        user, session = scope
+        in_scope: PineconeFilter = {records.USER: {"$eq": user}, records.SESSION: {"$eq": session}}
+        shown = yield from self._query_ids(filters.all_of(in_scope, *filters.beyond_scope(filter)))
+        return shown | {entry.id for entry in self.recent.within(scope.__eq__) if entry.stored is not None}
+
+    def _nearest(
         self,
         ids: Sequence[str],
         count: int,
-        where: Filter,
-        known: dict[str, Stored | None],
-        anchor: Place,
+        filter: Filter,
+        loaded: dict[str, Stored | None],
+        anchor: Position,
         *,
         later: bool,
     ) -> Plan[list[Stored]]:
-        """The first `count` of candidates that match, from the anchor outwards."""
+        """Return the first `count` matching messages among candidates, from the anchor outwards."""
         found: list[Stored] = []
         at = 0
         while at < len(ids) and len(found) < count:
-            size = max(count - len(found), _FEW if where.beyond_scope else 1)
+            size = max(count - len(found), _FEW if filter.beyond_scope else 1)
             end = _end_of_group(ids, min(at + size, len(ids)))
             group = ids[at:end]
             at = end
-            yield from self._remember([each for each in group if each not in known], known)
-            held = [stored for stored in map(known.get, group) if stored is not None]
-            beside = [s for s in held if (s.place > anchor if later else s.place < anchor)]
-            matching = [s for s in beside if s.message is not None and where.matches(s.message)]
-            found += sorted(matching, key=_place_of, reverse=not later)
+            yield from self._load_into(loaded, [each for each in group if each not in loaded])
+            matching = [
+                stored
+                for stored in map(loaded.get, group)
+                if stored is not None
+                and (stored.position > anchor if later else stored.position < anchor)
+                and _matches(stored, filter)
+            ]
+            found += sorted(matching, key=position_of, reverse=not later)
         return found[:count]
 
-    def _remember(self, ids: Sequence[str], known: dict[str, Stored | None]) -> Plan[None]:
-        loaded = yield from self.load(ids)
-        known.update(dict.fromkeys(ids))
-        known.update({stored.id: stored for stored in loaded})
+    def _load_into(self, loaded: dict[str, Stored | None], ids: Sequence[str]) -> Plan[None]:
+        found = yield from self.load(ids)
+        loaded.update(dict.fromkeys(ids))
+        loaded.update({stored.id: stored for stored in found})
 
-    def _place(self, anchor: Message) -> Plan[Place]:
-        found = yield from self.load([keys.message_id(anchor)])
-        return found[0].place if found else (anchor.timestamp or 0.0, "", "")
+    def _position(self, anchor: Message) -> Plan[Position]:
+        found = yield from self.load([keys.record_id(anchor)])
+        return found[0].position if found else (anchor.timestamp or 0.0, "", "")
 
-    # --- counting --------------------------------------------------------------------------------------------
+    # --- counting ----------------------------------------------------------------------------------------------
 
-    def count(self, where: Filter) -> Plan[int]:
-        """Count the messages that match."""
-        if where.beyond_scope:
-            return len((yield from self.read(where, None, None, None)))
-        return len((yield from self.visible(where)))
+    def count(self, filter: Filter) -> Plan[int]:
+        """Count matching messages."""
+        return len((yield from self._matching_ids(filter)))
 
-    def sessions(self, where: Filter) -> Plan[list[Session]]:
-        """List the sessions with messages that match, in no order."""
-        if where.beyond_scope:
-            ids = [stored.id for stored in (yield from self.read(where, None, None, None))]
-        else:
-            ids = yield from self.visible(where)
-        groups: dict[keys.Scope, list[str]] = {}
+    def sessions(self, filter: Filter) -> Plan[list[Session]]:
+        """List the sessions of matching messages."""
+        ids = yield from self._matching_ids(filter)
+        names: dict[EncodedScope, Scope] = {}
+        hashed: dict[EncodedScope, str] = {}
         for each in ids:
-            groups.setdefault(keys.place_of(each).scope, []).append(each)
-        unnamed = [own[0] for scope, own in groups.items() if any(map(keys.is_hashed, scope))]
-        named = {keys.place_of(s.id).scope: s.message for s in (yield from self.load(unnamed)) if s.message}
-        found = []
-        for scope, own in groups.items():
-            times = [keys.place_of(each).time for each in own]
-            message = named.get(scope)
-            if message is not None:
-                names = message.user_id, message.session_id
-            elif any(map(keys.is_hashed, scope)):
-                continue  # deleted meanwhile
+            user, session = scope = keys.parse(each).scope
+            if keys.is_hashed(user) or keys.is_hashed(session):
+                hashed[scope] = each
             else:
-                names = keys.decoded(scope[0]), keys.decoded(scope[1])
-            found.append(Session(*names, len(own), min(times), max(times)))
-        return found
+                names[scope] = keys.decoded(user), keys.decoded(session)
+        # One message of each reveals its names, unless it was deleted since.
+        for stored in (yield from self.load(list(hashed.values()))):
+            if stored.message is not None:
+                names[keys.parse(stored.id).scope] = scope_of(stored.message)
+        parsed = map(keys.parse, ids)
+        return sessions_of((names[each.scope], each.time) for each in parsed if each.scope in names)
 
-    # --- finding ids -----------------------------------------------------------------------------------------
+    def _matching_ids(self, filter: Filter) -> Plan[list[str]]:
+        if filter.beyond_scope:
+            return [stored.id for stored in (yield from self.read(filter))]
+        return (yield from self.visible_ids(filter))
 
-    def visible(self, where: Filter) -> Plan[list[str]]:
-        """The ids of all messages of a filter's scope that are not deleted."""
-        shown = set((yield from self.shown_ids(where)))
-        recent = self.recent.within(scopes_of(where))
-        shown |= {entry.id for entry in recent if entry.stored is not None}
-        return sorted(shown - {entry.id for entry in recent if entry.stored is None})
+    # --- finding ids -------------------------------------------------------------------------------------------
 
-    def shown_ids(self, where: Filter, kind: str = keys.MESSAGES) -> Plan[set[str]]:
-        """The ids that the index shows of a filter's scope, and at least of what matches the rest of the filter."""
-        prefixes = self.prefixes(where, kind)
+    def visible_ids(self, filter: Filter) -> Plan[list[str]]:
+        """Return the ids of all messages in a filter's scope that are not deleted."""
+        shown = yield from self.shown_ids(filter)
+        recent = self.recent.within(keys.in_scope_of(filter))
+        written = {entry.id for entry in recent if entry.stored is not None}
+        deleted = {entry.id for entry in recent if entry.stored is None}
+        return sorted((shown | written) - deleted)
+
+    def shown_ids(self, filter: Filter, kind: str = keys.MESSAGES) -> Plan[set[str]]:
+        """Return the ids in a filter's scope that the index shows, and at least those that match the whole filter."""
+        prefixes = self.prefixes(filter, kind)
         if prefixes is None:
-            native = filters.scope(where) + (filters.beyond(where) if kind == keys.MESSAGES else [])
-            return (yield from self.query_ids(filters.all_of(*native) if native else {}, kind))
+            conditions = filters.of_scope(filter)
+            if kind == keys.MESSAGES:
+                conditions += filters.beyond_scope(filter)
+            return (yield from self._query_ids(filters.all_of(*conditions) if conditions else {}, kind))
         found: set[str] = set()
         for prefix in prefixes:
-            token: str | None = None
-            while True:
-                ids, token = yield Listing(prefix, token)
-                found.update(ids)
-                if token is None:
-                    break
+            found |= yield from requests.pages(prefix)
         return found
 
-    def prefixes(self, where: Filter, kind: str = keys.MESSAGES) -> list[str] | None:
-        """The prefixes of the ids of a filter's scope; None where the index is better asked by metadata."""
-        users, sessions = where.scope(USER_KEY), where.scope(SESSION_KEY)
-        if not self.listing or (kind == keys.MESSAGES and filters.beyond(where)):
+    def prefixes(self, filter: Filter, kind: str = keys.MESSAGES) -> list[str] | None:
+        """Return the prefixes of the ids in a filter's scope; None if a query by metadata is better."""
+        users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
+        if not self._can_list or (kind == keys.MESSAGES and filters.beyond_scope(filter)):
             return None
         if users is None:
             return None if sessions is not None else [kind]
@@ -215,17 +197,17 @@ class Reader:
             return [keys.prefix_of(kind, user) for user in names]
         if len(names) * len(sessions) > _MOST_PREFIXES:
             return None
-        return [keys.prefix_of(kind, user, keys.encoded(s)) for user in names for s in dict.fromkeys(sessions)]
+        return [keys.prefix_of(kind, user, keys.encoded(each)) for user in names for each in dict.fromkeys(sessions)]
 
-    def query_ids(
-        self, condition: Native, kind: str = keys.MESSAGES, low: int = 0, high: int = keys.BUCKETS
+    def _query_ids(
+        self, filter: PineconeFilter, kind: str = keys.MESSAGES, low: int = 0, high: int = keys.BUCKETS
     ) -> Plan[set[str]]:
-        """The ids of all records that meet a condition; more than a result takes are asked for in parts."""
-        wanted: Native = {records.KIND: {"$eq": records.MESSAGE if kind == keys.MESSAGES else records.PART}}
+        """Return the ids of all matching records, in several requests if a result cannot contain them all."""
+        wanted = filters.of_kind(records.MESSAGE if kind == keys.MESSAGES else records.PART)
         if high - low < keys.BUCKETS:
             wanted = filters.all_of(wanted, {records.BUCKET: {"$gte": low, "$lt": high}})
         try:
-            found: list[Record] = yield Query(self.placeholder, MOST_RESULTS, filters.all_of(wanted, condition))
+            found = yield from requests.query(self.placeholder, MOST_RESULTS, filters.all_of(wanted, filter))
         except RefusedRequestError:
             if high - low < 2:
                 raise
@@ -233,197 +215,169 @@ class Reader:
             if len(found) < MOST_RESULTS or high - low < 2:
                 return {record.id for record in found}
         middle = (low + high) // 2
-        first = yield from self.query_ids(condition, kind, low, middle)
-        second = yield from self.query_ids(condition, kind, middle, high)
+        first = yield from self._query_ids(filter, kind, low, middle)
+        second = yield from self._query_ids(filter, kind, middle, high)
         return first | second
 
-    # --- loading records -------------------------------------------------------------------------------------
+    # --- loading records ---------------------------------------------------------------------------------------
 
     def load(self, ids: Sequence[str]) -> Plan[list[Stored]]:
-        """Read messages by the ids of their records; those that are deleted are left out."""
+        """Read messages by the ids of their records; deleted ones are left out."""
         shown: dict[str, Record] = {}
         for group in batched(ids, _MOST_LOADED):
-            shown.update((yield from self._records(group)))
+            shown |= yield from self._records(group)
+        self.recent.drop_deletions(each for each in ids if each not in shown)
         found: list[Stored] = []
-        pieces: dict[str, list[str]] = {}
-        heads: list[Stored] = []
         for each in ids:
             record = shown.get(each)
             if record is None:
                 entry = self.recent.get(each)
-                if entry is not None and entry.stored is not None:
-                    found.append(entry.stored)
+                stored = None if entry is None else entry.stored
+            else:
+                stored = self.recent.reconcile(records.head_of(record))
+            if stored is None:
                 continue
-            stored = self.recent.seen(records.head_of(record))
-            if stored is not None and stored.message is not None:
+            if stored.message is not None or record is None:
                 found.append(stored)
-            elif stored is not None:
-                heads.append(stored)
-                pieces[each] = [records.text_of(record)]
-        self.recent.missing(each for each in ids if each not in shown)
-        whole = [records.joined(head, pieces[head.id]) for head in heads if not head.parts]
-        for head in heads:
-            if head.parts:
-                whole += yield from self._with_parts(head, pieces[head.id])
-        return found + whole
+            elif not stored.parts:
+                found.append(stored.with_text([records.text_of(record)]))
+            else:
+                found += yield from self._with_parts(stored, records.text_of(record))
+        return found
 
-    def _records(self, ids: list[str]) -> Plan[dict[str, Record]]:
-        # A query, for a fetch would send the vectors along, some 20 KB for each message.
-        wanted: Native = {records.KEY: {"$in": [keys.key_of_record(each) for each in ids]}}
-        condition = filters.all_of(wanted, {records.KIND: {"$eq": records.MESSAGE}})
-        try:
-            found: list[Record] = yield Query(
-                self.placeholder, min(2 * len(ids), MOST_RESULTS), condition, metadata=True
-            )
-        except RefusedRequestError:
-            if len(ids) <= _SURELY_FITS:
-                raise
-            middle = len(ids) // 2
-            first = yield from self._records(ids[:middle])
-            second = yield from self._records(ids[middle:])
-            return first | second
+    def _records(self, ids: Sequence[str]) -> Plan[dict[str, Record]]:
+        # A query, because a fetch would return the vectors as well, some 20 KB for each message.
+        found = yield from self._records_of_keys(list({keys.parse(each).key for each in ids}))
         asked = set(ids)
         shown = {record.id: record for record in found if record.id in asked}
-        # A query searches approximately: what it left out is fetched, unless that is known not to be shown yet.
+        # A query is approximate: missing records are fetched, unless the index is known not to show them yet.
         absent = [each for each in ids if each not in shown and self.recent.get(each) is None]
-        return shown | (yield from self._fetch(absent))
+        return shown | (yield from requests.fetch(absent))
 
-    def _fetch(self, ids: Sequence[str]) -> Plan[dict[str, Record]]:
-        shown: dict[str, Record] = {}
-        group: list[str] = []
-        for number, each in enumerate(ids, 1):
-            group.append(each)
-            # Percent signs of an id are encoded once more in the URL.
-            if (
-                number == len(ids)
-                or sum(len(i) + 2 * i.count("%") + 2 * i.count("/") + 6 for i in group) > MOST_FETCH_CHARACTERS
-            ):
-                found: list[Record] = yield Fetch(group)
-                shown.update({record.id: record for record in found})
-                group = []
-        return shown
+    def _records_of_keys(self, wanted: Sequence[str]) -> Plan[list[Record]]:
+        """Read the records of all versions of messages, in several requests if a result cannot contain them all."""
+        condition = filters.all_of({records.KEY: {"$in": list(wanted)}}, filters.of_kind(records.MESSAGE))
+        top_k = min(_VERSIONS * len(wanted), MOST_RESULTS)
+        try:
+            return (yield from requests.query(self.placeholder, top_k, condition, metadata=True))
+        except RefusedRequestError:
+            if len(wanted) <= _SURELY_FITS:
+                raise
+        middle = len(wanted) // 2
+        first = yield from self._records_of_keys(wanted[:middle])
+        second = yield from self._records_of_keys(wanted[middle:])
+        return first + second
 
-    def _with_parts(self, head: Stored, pieces: list[str]) -> Plan[list[Stored]]:
-        """Put a large message together; its parts were written before it, but may be shown later."""
-        held: dict[str, Record] = {}
+    def _with_parts(self, head: Stored, text: str) -> Plan[list[Stored]]:
+        """Complete a large message; its parts were written before it, but the index may show them later."""
+        found: dict[str, Record] = {}
         for wait in (*_PART_WAITS, None):
-            held |= yield from self._fetch([each for each in head.part_ids if each not in held])
-            if all(each in held for each in head.part_ids):
-                return [records.joined(head, pieces + [records.text_of(held[each]) for each in head.part_ids])]
-            again = yield from self._fetch([head.id])
-            if head.id not in again or records.head_of(again[head.id]).version != head.version:
-                # Deleted or replaced since.
-                return (yield from self.load([head.id])) if head.id in again else []
+            found |= yield from requests.fetch([each for each in head.part_ids if each not in found])
+            if all(each in found for each in head.part_ids):
+                return [head.with_text([text, *(records.text_of(found[each]) for each in head.part_ids)])]
+            again = yield from requests.fetch([head.id])
+            if head.id not in again:
+                return []  # deleted since
+            if records.head_of(again[head.id]).version != head.version:
+                return (yield from self.load([head.id]))
             if wait is not None:
-                yield Wait(wait)
-        missing = sum(each not in held for each in head.part_ids)
+                yield from Wait(wait)
+        missing = sum(each not in found for each in head.part_ids)
         raise BackendError(
-            f"{missing} of {head.parts} parts of the message in record {head.id!r} are not in the index (yet): if "
-            "trying again later does not help, they were deleted by something else, and the message must be deleted or "
-            "stored again"
+            f"{missing} of {head.parts} parts of the message in record {head.id!r} are not in the index (yet). If "
+            "trying again later does not help, another program deleted them: delete the message or store it again"
         )
 
     def shown_heads(self, ids: Sequence[str]) -> Plan[list[Stored]]:
-        """What the index itself shows of records, whatever was written lately."""
-        return [records.head_of(record) for record in (yield from self._fetch(ids)).values()]
+        """Read what the index itself shows of records, without recent writes and without texts."""
+        return [records.head_of(record) for record in (yield from requests.fetch(ids)).values()]
 
-    def held(self, wanted: Sequence[str]) -> Plan[dict[str, list[Stored]]]:
-        """The stored versions of messages, by their keys."""
+    def versions(self, wanted: Sequence[str]) -> Plan[dict[str, list[Stored]]]:
+        """Read all stored versions of messages, without texts, by the messages' keys."""
         found: dict[str, dict[str, Stored]] = {}
         for group in batched(dict.fromkeys(wanted), _MOST_LOADED):
             for record in (yield from self._records_of_keys(group)):
-                stored = self.recent.seen(records.head_of(record))
+                stored = self.recent.reconcile(records.head_of(record))
                 if stored is not None:
                     found.setdefault(stored.key, {})[stored.id] = stored
         for key in wanted:
-            for entry in self.recent.of_key(key):
-                if entry.stored is not None:
-                    found.setdefault(key, {}).setdefault(entry.id, entry.stored)
-        return {key: sorted(own.values(), key=lambda each: each.version) for key, own in found.items()}
-
-    def _records_of_keys(self, wanted: list[str]) -> Plan[list[Record]]:
-        condition = filters.all_of({records.KEY: {"$in": wanted}}, {records.KIND: {"$eq": records.MESSAGE}})
-        try:
-            found: list[Record] = yield Query(
-                self.placeholder, min(4 * len(wanted), MOST_RESULTS), condition, metadata=True
-            )
-        except RefusedRequestError:
-            if len(wanted) <= _SURELY_FITS // 4:
-                raise
-            middle = len(wanted) // 2
-            first = yield from self._records_of_keys(wanted[:middle])
-            second = yield from self._records_of_keys(wanted[middle:])
-            return first + second
-        return found
+            for stored in self.recent.of_key(key):
+                found.setdefault(key, {}).setdefault(stored.id, stored)
+        return {
+            key: sorted(its_versions.values(), key=lambda each: each.version) for key, its_versions in found.items()
+        }
 
 
-class _Line:
+class _SessionIds:
     """The ids of a session's messages, the newest first."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        self.ids = sorted(ids)
-        self._times = [-_time_of(each) for each in self.ids]
+        self._ids = sorted(ids)
+        self._times = [-_time_of(each) for each in self._ids]
 
-    def from_there_back(self, time: float) -> list[str]:
-        """Those of a time and before, the newest first."""
-        return self.ids[bisect_left(self._times, -time) :]
+    def near(self, anchor_id: str, before: int, after: int) -> list[str]:
+        """Return the ids next to an anchor's, and its own."""
+        at = bisect_left(self._ids, anchor_id)
+        return self._ids[max(0, at - after) : at + before + 1]
 
-    def from_there_on(self, time: float) -> list[str]:
-        """Those of a time and behind, the oldest first."""
-        return self.ids[: bisect_right(self._times, -time)][::-1]
+    def until(self, time: float) -> list[str]:
+        """Return those of a time and earlier, the newest first."""
+        return self._ids[bisect_left(self._times, -time) :]
+
+    def since(self, time: float) -> list[str]:
+        """Return those of a time and later, the oldest first."""
+        return self._ids[: bisect_right(self._times, -time)][::-1]
 
 
-class _Source:
-    """The ids of candidates in the order of reading, in groups that no messages of equal times are split over.
+class _Candidates:
+    """The ids of candidates in the order of reading, in groups that do not separate messages of equal times.
 
-    The newest of one session are listed only as far as they are needed; of all else, all ids are found first.
+    The newest ids of one session are listed as they are needed; otherwise, all ids are found first.
     """
 
     def __init__(
-        self, reader: Reader, where: Filter, lower: Place | None, upper: Place | None, *, ascending: bool
+        self, reader: Reader, filter: Filter, lower: Position | None, upper: Position | None, *, ascending: bool
     ) -> None:
         self._reader = reader
-        self._where = where
+        self._filter = filter
         self._least = lower[0] if lower is not None else None
         self._most = upper[0] if upper is not None else None
         self._ascending = ascending
-        prefixes = reader.prefixes(where)
-        single = prefixes is not None and len(prefixes) == 1 and prefixes[0].count("/") == 3
-        self._prefix = prefixes[0] if prefixes and single else None
+        prefixes = reader.prefixes(filter) or []
+        is_one_session = len(prefixes) == 1 and prefixes[0].count("/") == 3
+        self._prefix = prefixes[0] if is_one_session else None
         self._token: str | None = None
-        self._started = False
         self._ended = False
-        self._waiting: list[str] = []
+        self._recent: list[str] | None = None
         self._ready: list[str] = []
 
     def take(self, size: int) -> Plan[list[str]]:
-        """The next ids, `size` or a few more; none at the end."""
+        """Return the next ids, `size` or a few more; none at the end."""
         while not self._ended and (
             self._ascending or len(self._ready) <= size or _time_of(self._ready[size - 1]) == _time_of(self._ready[-1])
         ):
-            yield from self._more(size)
+            yield from self._find(size)
         end = _end_of_group(self._ready, min(size, len(self._ready)))
         taken, self._ready = self._ready[:end], self._ready[end:]
         return taken
 
-    def _more(self, size: int) -> Plan[None]:
-        if not self._started:
-            self._started = True
-            recent = self._reader.recent.within(scopes_of(self._where))
-            self._waiting = sorted(entry.id for entry in recent if entry.stored is not None)
+    def _find(self, size: int) -> Plan[None]:
+        if self._recent is None:
+            entries = self._reader.recent.within(keys.in_scope_of(self._filter))
+            self._recent = sorted(entry.id for entry in entries if entry.stored is not None)
         if self._prefix is None:
-            shown = yield from self._reader.shown_ids(self._where)
+            shown = yield from self._reader.shown_ids(self._filter)
             self._ended = True
-            new = sorted(shown | set(self._waiting), key=_newest_first)
+            found = sorted(shown.union(self._recent), key=_newest_first)
         else:
-            # One more than is wanted, to see whether the last of them has others of its time.
-            limit = min(size + 1, _PAGE) if self._token is None else _PAGE
-            ids, self._token = yield Listing(self._prefix, self._token, limit)
+            # One more than necessary, to see whether the last of them has others of its time.
+            limit = min(size + 1, requests.PAGE) if self._token is None else requests.PAGE
+            ids, self._token = yield from requests.page(self._prefix, self._token, limit)
             self._ended = self._token is None
-            here = [each for each in self._waiting if self._ended or (ids and each <= ids[-1])]
-            self._waiting = self._waiting[len(here) :]
-            new = sorted({*ids, *here})
-        for each in new:
+            due = [each for each in self._recent if self._ended or (ids and each <= ids[-1])]
+            self._recent = self._recent[len(due) :]
+            found = sorted({*ids, *due})
+        for each in found:
             time = _time_of(each)
             if self._least is not None and time < self._least:
                 self._ended = True
@@ -434,45 +388,36 @@ class _Source:
             self._ready.reverse()
 
 
-def scopes_of(where: Filter) -> Callable[[keys.Scope], bool]:
-    """Tell whether a session is within a filter's scope."""
-    users, sessions = where.scope(USER_KEY), where.scope(SESSION_KEY)
-    own = None if users is None else {keys.encoded(user) for user in users}
-    names = None if sessions is None else {keys.encoded(session) for session in sessions}
-    return lambda scope: (own is None or scope[0] in own) and (names is None or scope[1] in names)
+def messages_of(found: Iterable[Stored]) -> list[Message]:
+    """Return copies of messages for the caller."""
+    return views(stored.message for stored in found if stored.message is not None)
 
 
-def unique(found: Iterable[Stored]) -> list[Stored]:
-    """Of each message the latest version: another process may have moved it in time while the index was behind."""
+def _latest_versions(found: Iterable[Stored]) -> list[Stored]:
+    """Return the latest version of each message: another process may have moved one in time while the index lagged."""
     latest: dict[str, Stored] = {}
     for stored in found:
-        held = latest.get(stored.key)
-        if held is None or held.version < stored.version:
+        other = latest.get(stored.key)
+        if other is None or other.version < stored.version:
             latest[stored.key] = stored
     return list(latest.values())
 
 
-def _fits(stored: Stored, where: Filter, lower: Place | None, upper: Place | None) -> bool:
-    if lower is not None and stored.place <= lower:
+def _matches(stored: Stored, filter: Filter, lower: Position | None = None, upper: Position | None = None) -> bool:
+    if (lower is not None and stored.position <= lower) or (upper is not None and stored.position >= upper):
         return False
-    if upper is not None and stored.place >= upper:
-        return False
-    return stored.message is not None and where.matches(stored.message)
+    return stored.message is not None and filter.matches(stored.message)
 
 
 def _end_of_group(ids: Sequence[str], end: int) -> int:
-    """Where a group that ends here ends, if messages of equal times stay together."""
+    """Return where a group must end so that messages of equal times stay together."""
     while 0 < end < len(ids) and _time_of(ids[end]) == _time_of(ids[end - 1]):
         end += 1
     return end
 
 
-def _place_of(stored: Stored) -> Place:
-    return stored.place
-
-
 def _time_of(record_id: str) -> float:
-    return keys.place_of(record_id).time
+    return keys.parse(record_id).time
 
 
 def _newest_first(record_id: str) -> tuple[float, str]:

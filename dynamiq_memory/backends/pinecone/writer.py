@@ -1,27 +1,19 @@
-"""Plans that write."""
+"""Writing, replacing, deleting."""
 
 from __future__ import annotations
 
-import json
-import math
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
-from dynamiq_memory.backends._embedding import Embed
-from dynamiq_memory.backends._order import version_filters, with_stored_version
-from dynamiq_memory.backends.pinecone import keys, records
-from dynamiq_memory.backends.pinecone.reader import Reader, batched
-from dynamiq_memory.backends.pinecone.recent import Recent
-from dynamiq_memory.backends.pinecone.records import Stored
-from dynamiq_memory.backends.pinecone.requests import (
-    MOST_DELETED,
-    MOST_REQUEST_BYTES,
-    MOST_VECTORS,
-    Delete,
-    Upsert,
-    Vector,
-)
+from dynamiq_memory.backends._batches import batched
+from dynamiq_memory.backends._embedding import Embed, Vector
+from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends.pinecone import keys, requests
+from dynamiq_memory.backends.pinecone.reader import Reader
+from dynamiq_memory.backends.pinecone.records import Stored, records_of
+from dynamiq_memory.backends.pinecone.search import normalized
 from dynamiq_memory.backends.plans import Plan, Wait
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
@@ -31,137 +23,112 @@ _ROOM_WAITS = (0.0, *[0.5] * 120)
 
 
 class Writer:
-    """Plans that write to an index.
+    """Writes to an index.
 
     Args:
-        reader: Reads it.
-        recent: What this process wrote lately.
-        arrivals: Numbers what is written.
-        unit: Whether vectors are stored with a length of 1.
+        reader: Reads the index.
+        normalizes: Whether to store vectors with the length 1.
     """
 
-    def __init__(self, reader: Reader, recent: Recent, arrivals: keys.Arrivals, *, unit: bool) -> None:
-        """Keep these."""
-        self.reader = reader
-        self.recent = recent
-        self.arrivals = arrivals
-        self.unit = unit
+    def __init__(self, reader: Reader, *, normalizes: bool) -> None:
+        """Begin to number messages."""
+        self._reader = reader
+        self._recent = reader.recent
+        self._normalizes = normalizes
+        self._arrivals = Arrivals()
 
-    # --- adding ----------------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------------------------
 
-    def write(self, messages: Sequence[Message], anew: Collection[str] = ()) -> Plan[None]:
-        """Store messages; one whose id is in its session replaces that one, in its place unless it comes anew."""
-        latest = {keys.key_of_message(message): message for message in messages}
-        vectors: list[Vector | None] = yield Embed(list(latest.values()))
+    def write(self, messages: Sequence[Message], replaced: Collection[str] = ()) -> Plan[None]:
+        """Store messages; a new version keeps its position in the order of arrival unless its key is `replaced`."""
+        latest = {keys.key_of(message): message for message in messages}
+        vectors = yield from Embed(list(latest.values()))
         yield from self._make_room(len(latest))
-        held = yield from self.reader.held(list(latest))
+        stored = yield from self._reader.versions(list(latest))
+        arrivals = self._arrivals.keys(len(latest))
         drafts: list[tuple[Stored, Vector | None]] = []
-        for (key, message), vector, version in zip(
-            latest.items(), vectors, self.arrivals.keys(len(latest)), strict=True
-        ):
-            places = () if key in anew else held.get(key, ())
-            arrival = min((stored.arrival for stored in places), default=version)
-            drafts.append((Stored(keys.message_id(message), key, arrival, version, 0, message), self._scaled(vector)))
+        for (key, message), vector, version in zip(latest.items(), vectors, arrivals, strict=True):
+            versions = () if key in replaced else stored.get(key, ())
+            arrival = min((each.arrival for each in versions), default=version)
+            scaled = normalized(vector) if vector is not None and self._normalizes else vector
+            drafts.append((Stored(keys.record_id(message), key, arrival, version, 0, message), scaled))
         yield from self._store(drafts)
-        yield from self._discard(held, [stored for stored, _ in drafts])
+        # Old versions with other times have other records, and every version has its own parts.
+        old = [each for versions in stored.values() for each in versions]
+        ids = {draft.id for draft, _ in drafts}
+        moved = [each.id for each in old if each.id not in ids]
+        yield from self._delete_ids(moved, [part for each in old for part in each.part_ids])
 
     def _store(self, drafts: Sequence[tuple[Stored, Vector | None]]) -> Plan[None]:
-        """Store the parts of messages, then the messages: what is seen is whole."""
+        """Store the parts of messages, then the messages: what readers see is complete."""
         heads: list[dict[str, Any]] = []
         parts: list[dict[str, Any]] = []
         written: dict[str, tuple[Stored, array[float] | None]] = {}
         for draft, vector in drafts:
-            head, own = records.records_of(draft, vector, self.reader.placeholder)
+            head, its_parts = records_of(draft, vector, self._reader.placeholder)
             heads.append(head)
-            parts += own
-            stored = Stored(draft.id, draft.key, draft.arrival, draft.version, len(own), draft.message)
+            parts += its_parts
+            stored = replace(draft, parts=len(its_parts))
             written[draft.id] = stored, None if vector is None else array("f", vector)
-        for batch in _batches(parts):
-            yield Upsert(batch)
+        for batch in requests.batches(parts):
+            yield from requests.upsert(batch)
         done: list[str] = []
-        for batch in _batches(heads):
+        for batch in requests.batches(heads):
             try:
-                yield Upsert(batch)
+                yield from requests.upsert(batch)
             except BackendError as error:
                 if not done:
                     raise
                 raise PartialWriteError(
-                    f"{error}. {len(done)} of {len(heads)} messages are stored: add the same messages again, which "
-                    "doubles nothing",
+                    f"{error}. {len(done)} of {len(heads)} messages are stored: adding the same messages again is safe",
                     done,
                 ) from error
             entries = [written[head["id"]] for head in batch]
-            self.recent.put(entries)
+            self._recent.put(entries)
             done += [stored.message.id for stored, _ in entries if stored.message is not None]
 
-    def _discard(self, held: dict[str, list[Stored]], now: Sequence[Stored]) -> Plan[None]:
-        """Delete what stood in the place of messages: versions elsewhere in time, and the parts of all of them."""
-        ids = {stored.id for stored in now}
-        old = [stored for versions in held.values() for stored in versions]
-        moved = [stored.id for stored in old if stored.id not in ids]
-        yield from self._delete_ids(moved, [part for stored in old for part in stored.part_ids])
-
-    def _scaled(self, vector: Vector | None) -> Vector | None:
-        if vector is None or not self.unit:
-            return vector
-        length = math.hypot(*vector)
-        return [number / length for number in vector]
-
     def _make_room(self, more: int) -> Plan[None]:
-        """See that recent writes leave room for more: those that the index shows by now are forgotten."""
+        """Drop recent writes that the index shows by now, until there is room for more."""
         for wait in _ROOM_WAITS:
             if wait:
-                yield Wait(wait)
-            entries = self.recent.to_settle(more)
+                yield from Wait(wait)
+            entries = self._recent.in_the_way(more)
             if not entries:
                 return
-            shown = yield from self.reader.shown_heads([entry.id for entry in entries])
-            self.recent.settle(entries, shown)
-        if self.recent.to_settle(more):
+            shown = yield from self._reader.shown_heads([entry.id for entry in entries])
+            self._recent.drop_shown(entries, shown)
+        if self._recent.in_the_way(more):
             raise BackendError(
-                f"the index has not shown the last {len(self.recent):,} writes of this process for a minute; nothing "
+                f"the index has not shown the last {len(self._recent):,} writes of this process for a minute; nothing "
                 "was written: write more slowly"
             )
 
-    # --- changing --------------------------------------------------------------------------------------------
-
-    def update(self, where: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
-        """Store new versions of messages that are there and match."""
-        held: list[Message] = []
-        for versions in version_filters(messages, where):
-            found = yield from self.reader.read(versions, None, None, None)
-            held += [stored.message for stored in found if stored.message is not None]
-        present = with_stored_version(messages, held)
-        if present:
-            yield from self.write(present)
-        return present
-
-    def replace(self, where: Filter, messages: Sequence[Message]) -> Plan[None]:
-        """Put messages in the place of what matches: the new first, so that a crash can double and never lose."""
-        old = {stored.key: stored for stored in (yield from self.reader.read(where, None, None, None))}
+    def replace(self, filter: Filter, messages: Sequence[Message]) -> Plan[None]:
+        """Write, then delete: a crash can double messages, but never lose any."""
+        old = {stored.key: stored for stored in (yield from self._reader.read(filter))}
         if messages:
-            yield from self.write(messages, anew=old.keys())
+            yield from self.write(messages, replaced=old.keys())
         for message in messages:
-            old.pop(keys.key_of_message(message), None)
+            old.pop(keys.key_of(message), None)
         yield from self._delete_stored(list(old.values()))
 
-    # --- deleting --------------------------------------------------------------------------------------------
+    # --- deleting ----------------------------------------------------------------------------------------------
 
-    def delete(self, where: Filter) -> Plan[int]:
-        """Delete what matches and return the count."""
-        if where.beyond_scope:
-            return len((yield from self.take(where)))
-        ids = yield from self.reader.visible(where)
-        parts = yield from self.reader.shown_ids(where, keys.PARTS)
+    def delete(self, filter: Filter) -> Plan[int]:
+        """Delete matching messages and return their number."""
+        if filter.beyond_scope:
+            return len((yield from self.take(filter)))
+        ids = yield from self._reader.visible_ids(filter)
+        parts = yield from self._reader.shown_ids(filter, keys.PARTS)
         for each in ids:
-            entry = self.recent.get(each)
+            entry = self._recent.get(each)
             if entry is not None and entry.stored is not None:
                 parts.update(entry.stored.part_ids)
         return len((yield from self._delete_ids(ids, sorted(parts))))
 
-    def take(self, where: Filter) -> Plan[list[Stored]]:
-        """Delete what matches and return it; of several callers in this process, one gets each message."""
-        found = yield from self.reader.read(where, None, None, None)
+    def take(self, filter: Filter) -> Plan[list[Stored]]:
+        """Delete matching messages and return them; of several callers in this process, one gets each message."""
+        found = yield from self._reader.read(filter)
         return (yield from self._delete_stored(found))
 
     def _delete_stored(self, found: Sequence[Stored]) -> Plan[list[Stored]]:
@@ -170,36 +137,20 @@ class Writer:
         return [stored for stored in found if stored.id in deleted]
 
     def _delete_ids(self, ids: Sequence[str], parts: Sequence[str]) -> Plan[list[str]]:
-        """Delete records of messages, and parts; return the ids of those that nobody else was deleting."""
-        (version,) = self.arrivals.keys(1)
+        """Delete records of messages, and parts; return the ids of those that no other caller was deleting."""
+        (version,) = self._arrivals.keys(1)
         deleted: list[str] = []
-        for batch in batched(ids, MOST_DELETED):
-            claimed, before = self.recent.claim(batch, version)
+        for batch in batched(ids, requests.MOST_DELETED):
+            claimed, previous = self._recent.claim(batch, version)
             if not claimed:
                 continue
             try:
-                yield Delete(claimed)
+                yield from requests.delete(claimed)
             except BaseException:
-                self.recent.unclaim(claimed, before, version)
+                self._recent.unclaim(claimed, previous, version)
                 raise
             deleted += claimed
-        # Last, since a message without its parts cannot be read.
-        for batch in batched(parts, MOST_DELETED):
-            yield Delete(batch)
+        # Last, because a message cannot be read without its parts.
+        for batch in batched(parts, requests.MOST_DELETED):
+            yield from requests.delete(batch)
         return deleted
-
-
-def _batches(vectors: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Cut into requests that the service takes."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for vector in vectors:
-        # Escaped, as the older clients send it: the newer ones send less.
-        own = len(json.dumps(vector)) + 2
-        if batch and (len(batch) == MOST_VECTORS or size + own > MOST_REQUEST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(vector)
-        size += own
-    if batch:
-        yield batch

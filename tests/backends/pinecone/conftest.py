@@ -1,4 +1,4 @@
-"""Stores for the tests, each in a namespace of its own."""
+"""Servers, clients and stores for the tests of Pinecone."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ def server(module_server: PineconeServer, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture
 def connection(server: PineconeServer) -> PineconeConnection:
-    """How to reach the server."""
+    """The connection to the server."""
     return PineconeConnection(api_key=API_KEY, host=server.url)
 
 
 @contextmanager
 def made_client(**options: Any) -> Iterator[Any]:
-    """A client, closed at the end where it can be."""
+    """A client, closed at the end if it can be."""
     client = pinecone.Pinecone(**options)
     try:
         yield client
     finally:
-        if hasattr(client, "close"):  # the older ones do without
+        if hasattr(client, "close"):  # old ones cannot
             client.close()
 
 
 @pytest.fixture(scope="module")
 def client(module_server: PineconeServer) -> Iterator[Any]:
-    """A client of the tests' own. It reads no certificates, which takes longer than most tests."""
-    # Those of before version 9 make no asynchronous index then.
+    """A client that reads no certificates, which would take longer than most tests."""
+    # Before version 9, this option prevents asynchronous indexes.
     options: Any = {"ssl_verify": False} if hasattr(pinecone, "RetryConfig") else {}
     with made_client(api_key=API_KEY, host=module_server.url, **options) as client:
         yield client
@@ -88,7 +88,7 @@ def store(new_store: NewStore) -> Pinecone:
 
 @pytest.fixture
 def real_store() -> Iterator[Pinecone]:
-    """A namespace of its own of a real index, the one that PINECONE_INDEX names; its vectors have 256 numbers."""
+    """A separate namespace of the real index PINECONE_INDEX, with vectors of 256 numbers."""
     if not REAL_INDEX:
         pytest.skip("PINECONE_API_KEY and PINECONE_INDEX name no index")
     namespace = f"test-{uuid.uuid4()}"
@@ -96,6 +96,6 @@ def real_store() -> Iterator[Pinecone]:
         try:
             yield store
         finally:
-            # Also what the index does not show yet.
+            # Also writes that the index does not show yet.
             with made_client() as client, client.Index(name=REAL_INDEX) as index, suppress(NotFoundException):
                 index.delete(delete_all=True, namespace=namespace)

@@ -1,4 +1,4 @@
-"""The contract, kept by Pinecone: over the wire, by a server with the service's limits and its lag."""
+"""The conformance suite for Pinecone, over the wire, with a server that has the service's limits and its lag."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend
-from dynamiq_memory.backends.pinecone import recent
+from dynamiq_memory.backends.pinecone import recent_writes
 from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.deleting import DeletingConformance
@@ -32,7 +32,7 @@ class TestPinecone(MemoryBackendConformance):
 if REAL_INDEX:
 
     class TestRealPinecone(MemoryBackendConformance):
-        """The service itself, where the environment names an index of it."""
+        """The service itself, if the environment names one of its indexes."""
 
         messages_per_writer = 6
         stateful_examples = 3
@@ -43,10 +43,10 @@ if REAL_INDEX:
             return real_store
 
 
-class TestBehind(ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
-    """What is written is seen a little later, at times within a test, and is then no longer remembered."""
+class TestLag(ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
+    """The index shows writes a little later, sometimes within a test, and then they are no longer remembered."""
 
-    # What deletions are remembered for, a while longer than here.
+    # It needs deletions to be remembered for longer than here.
     test_of_many_who_take_one_gets_each_message = None  # type: ignore[assignment]
 
     stateful_examples = 8
@@ -56,14 +56,14 @@ class TestBehind(ReadingConformance, DeletingConformance, ChangingConformance, S
     def backend(
         self, new_store: NewStore, server: PineconeServer, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[MemoryBackend]:
-        monkeypatch.setattr(recent, "SETTLED_SECONDS", 0.0)
+        monkeypatch.setattr(recent_writes, "SETTLED_SECONDS", 0.0)
         server.lag = 0.01
         with new_store() as backend:
             yield backend
 
 
-class TestNeverSeen(DeletingConformance, SearchingConformance, StatefulConformance):
-    """Nothing that is written is ever seen: all is remembered."""
+class TestNeverShown(DeletingConformance, SearchingConformance, StatefulConformance):
+    """The index never shows any write: all are remembered."""
 
     stateful_examples = 8
     stateful_steps = 15
@@ -76,7 +76,7 @@ class TestNeverSeen(DeletingConformance, SearchingConformance, StatefulConforman
 
 
 class TestPods(ReadingConformance, DeletingConformance, StatefulConformance):
-    """Pods do not list ids; here, their vectors are compared by distance."""
+    """Pods do not list ids. Here, vectors are compared by distance."""
 
     stateful_examples = 8
     stateful_steps = 15

@@ -1,4 +1,4 @@
-"""Ids, records, filters, and what is remembered of recent writes."""
+"""Ids, records, filters, and recent writes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends.pinecone import filters
-from dynamiq_memory.backends.pinecone import keys
-from dynamiq_memory.backends.pinecone import records
-from dynamiq_memory.backends.pinecone.recent import KEPT_SECONDS, SETTLED_SECONDS, Recent
+from dynamiq_memory.backends.pinecone import filters, keys, records
+from dynamiq_memory.backends.pinecone.recent_writes import KEPT_SECONDS, SETTLED_SECONDS, RecentWrites
 from dynamiq_memory.backends.pinecone.records import Stored, chunks, listable
 from dynamiq_memory.filters import parse
 from dynamiq_memory.testing import say
@@ -25,7 +23,7 @@ JSON_TEXTS = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=32),
 
 def stored(name: str = "a", version: str = "1", *, time: float = 1.0, session: str = "s") -> Stored:
     message = say(name, id=name, timestamp=time, session=session)
-    return Stored(keys.message_id(message), keys.key_of_message(message), version, version, 0, message)
+    return Stored(keys.record_id(message), keys.key_of(message), version, version, 0, message)
 
 
 # --- ids -----------------------------------------------------------------------------------------------------
@@ -33,23 +31,21 @@ def stored(name: str = "a", version: str = "1", *, time: float = 1.0, session: s
 
 @settings(max_examples=50)
 @given(user=CLEAN | st.none(), session=CLEAN | st.none(), identifier=CLEAN, time=TIMES)
-def test_any_identifier_makes_an_id_that_the_service_takes(
-    user: str | None, session: str | None, identifier: str, time: float
-) -> None:
-    record_id = keys.message_id(say(user=user, session=session, id=identifier, timestamp=time))
+def test_any_identifier_makes_a_valid_id(user: str | None, session: str | None, identifier: str, time: float) -> None:
+    record_id = keys.record_id(say(user=user, session=session, id=identifier, timestamp=time))
     check_id(record_id)
-    place = keys.place_of(record_id)
-    assert place.time == time
-    assert place == (keys.encoded(user), keys.encoded(session), time, keys.encoded(identifier))
-    if not keys.is_hashed(place.user):
-        assert keys.decoded(place.user) == user
-    assert record_id.startswith(keys.prefix_of(keys.MESSAGES, place.user, place.session))
-    check_id(keys.part_id(place.user, place.session, keys.key_of_record(record_id), "f" * 22, 99_999))
+    parsed = keys.parse(record_id)
+    assert parsed.time == time
+    assert parsed == (keys.encoded(user), keys.encoded(session), time, keys.encoded(identifier))
+    if not keys.is_hashed(parsed.user):
+        assert keys.decoded(parsed.user) == user
+    assert record_id.startswith(keys.prefix_of(keys.MESSAGES, parsed.user, parsed.session))
+    check_id(keys.part_id(parsed.user, parsed.session, parsed.key, "f" * 22, 99_999))
 
 
 @pytest.mark.parametrize("length", [46, 47, 140, 141, 5000])
-def test_long_identifiers_stay_apart(length: int) -> None:
-    ids = [keys.message_id(say(user="ä" * length + end, session=None, id="x", timestamp=1.0)) for end in "ab"]
+def test_long_identifiers_stay_distinct(length: int) -> None:
+    ids = [keys.record_id(say(user="ä" * length + end, session=None, id="x", timestamp=1.0)) for end in "ab"]
     assert ids[0] != ids[1]
     for each in ids:
         check_id(each)
@@ -57,11 +53,11 @@ def test_long_identifiers_stay_apart(length: int) -> None:
 
 @given(first=TIMES, second=TIMES)
 def test_ids_sort_the_newest_first(first: float, second: float) -> None:
-    a, b = (keys.message_id(say(id="x", timestamp=time)) for time in (first, second))
+    a, b = (keys.record_id(say(id="x", timestamp=time)) for time in (first, second))
     assert (a < b) == (first > second)
 
 
-def test_no_identifier_is_taken_for_nobody() -> None:
+def test_no_identifier_has_the_code_of_none() -> None:
     assert keys.encoded("%") != keys.encoded(None) == keys.NOBODY
     assert keys.decoded(keys.NOBODY) is None
 
@@ -70,7 +66,7 @@ def test_no_identifier_is_taken_for_nobody() -> None:
 
 
 @given(JSON_TEXTS, st.sampled_from(["", "x" * 30_000, '"' * 30_000, "\U0001f600" * 9_000, "ä\\" * 20_000]))
-def test_pieces_fit_and_make_the_whole(text: str, filling: str) -> None:
+def test_chunks_fit_and_make_the_text(text: str, filling: str) -> None:
     whole = text + filling + text
     pieces = chunks(whole)
     assert "".join(pieces) == whole
@@ -92,7 +88,7 @@ def test_pieces_fit_and_make_the_whole(text: str, filling: str) -> None:
         max_size=30,
     ),
 )
-def test_the_service_takes_the_record_of_any_message(content: str, metadata: dict[str, object]) -> None:
+def test_any_message_makes_a_valid_record(content: str, metadata: dict[str, object]) -> None:
     message = Message(role="user", content=content, timestamp=1.0, metadata={"user_id": "u", "own": metadata, "k": "v"})
     head, parts = records.records_of(stored_of(message), None, [1.0, 0.0])
     for record in (head, *parts):
@@ -105,7 +101,7 @@ def test_the_service_takes_the_record_of_any_message(content: str, metadata: dic
 
 
 def stored_of(message: Message) -> Stored:
-    return Stored(keys.message_id(message), keys.key_of_message(message), "1", "1", 0, message)
+    return Stored(keys.record_id(message), keys.key_of(message), "1", "1", 0, message)
 
 
 def test_two_thousand_keys_are_partly_listed() -> None:
@@ -125,14 +121,14 @@ FILTERS = [
 
 
 @pytest.mark.parametrize("wanted", FILTERS, ids=str)
-def test_what_the_service_finds_holds_all_that_matches(wanted: dict[str, object]) -> None:
-    where = parse(wanted)
-    native = [compiled(each) for each in filters.beyond(where)]
+def test_a_translated_filter_matches_at_least_the_same(wanted: dict[str, object]) -> None:
+    filter = parse(wanted)
+    translated = [compiled(each) for each in filters.beyond_scope(filter)]
     for number, value in enumerate(VALUES):
         message = say(id="a" if number % 2 else "c", timestamp=1.0, metadata={"k": value})
         head, _ = records.records_of(stored_of(message), None, [1.0])
-        if where.matches(message):
-            assert all(fits(head["metadata"]) for fits in native), value
+        if filter.matches(message):
+            assert all(fits(head["metadata"]) for fits in translated), value
 
 
 # --- recent writes -------------------------------------------------------------------------------------------
@@ -148,52 +144,52 @@ class Clock:
 
 def test_a_write_is_forgotten_when_it_is_shown_and_old_enough() -> None:
     clock = Clock()
-    recent = Recent(clock)
+    recent = RecentWrites(clock)
     one = stored()
     recent.put([(one, None)])
-    assert recent.seen(one) is one
-    assert len(recent) == 1  # other parts of the service may be behind
+    assert recent.reconcile(one) is one
+    assert len(recent) == 1  # other parts of the service may lag
     clock.now += SETTLED_SECONDS
-    recent.seen(one)
+    recent.reconcile(one)
     assert len(recent) == 0
 
 
-def test_what_is_shown_is_compared_by_version() -> None:
-    recent = Recent(Clock())
+def test_shown_records_are_compared_by_version() -> None:
+    recent = RecentWrites(Clock())
     older, own, newer = (stored(version=version) for version in "123")
     recent.put([(own, None)])
-    assert recent.seen(older) is own
-    assert recent.seen(newer) is newer
-    assert recent.seen(older) is older  # not known any more: another process has written since
+    assert recent.reconcile(older) is own
+    assert recent.reconcile(newer) is newer
+    assert recent.reconcile(older) is older  # forgotten: another process has written since
 
 
-def test_a_deletion_hides_what_is_older_and_ends() -> None:
+def test_a_deletion_hides_older_versions_and_is_forgotten() -> None:
     clock = Clock()
-    recent = Recent(clock)
+    recent = RecentWrites(clock)
     one = stored()
     assert recent.claim([one.id, one.id], "2") == ([one.id], [None])
     assert recent.claim([one.id], "3") == ([], [])
-    assert recent.seen(one) is None
-    recent.missing([one.id])
+    assert recent.reconcile(one) is None
+    recent.drop_deletions([one.id])
     assert len(recent) == 1
     clock.now += SETTLED_SECONDS
-    recent.missing([one.id])
+    recent.drop_deletions([one.id])
     assert len(recent) == 0
 
 
-def test_a_deletion_that_failed_is_taken_back() -> None:
-    recent = Recent(Clock())
+def test_a_failed_deletion_is_undone() -> None:
+    recent = RecentWrites(Clock())
     one = stored()
     recent.put([(one, None)])
     claimed, before = recent.claim([one.id], "2")
     recent.unclaim(claimed, before, "2")
-    assert recent.seen(one) is one
-    assert [entry.stored for entry in recent.of_key(one.key)] == [one]
+    assert recent.reconcile(one) is one
+    assert recent.of_key(one.key) == [one]
 
 
-def test_entries_end_after_a_while_and_leave_nothing() -> None:
+def test_entries_expire_and_leave_nothing() -> None:
     clock = Clock()
-    recent = Recent(clock)
+    recent = RecentWrites(clock)
     recent.put([(stored(f"{n}", session=f"s{n % 3}"), None) for n in range(9)])
     clock.now += KEPT_SECONDS + 1
     assert recent.within(lambda _: True) == []
@@ -203,13 +199,13 @@ def test_entries_end_after_a_while_and_leave_nothing() -> None:
     assert not recent._by_scope
 
 
-def test_room_is_made_of_what_is_shown() -> None:
-    recent = Recent(Clock(), most=3)
+def test_shown_entries_make_room() -> None:
+    recent = RecentWrites(Clock(), most=3)
     entries = [stored(f"{n}") for n in range(3)]
     recent.put([(each, None) for each in entries])
-    old = recent.to_settle(1)
+    old = recent.in_the_way(1)
     assert [entry.stored for entry in old] == entries
-    recent.settle(old, entries[:1])
+    recent.drop_shown(old, entries[:1])
     assert len(recent) == 2
-    assert recent.to_settle(1) == []
-    assert recent.to_settle(10_000) != []
+    assert recent.in_the_way(1) == []
+    assert recent.in_the_way(10_000) != []

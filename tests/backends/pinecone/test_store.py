@@ -1,4 +1,4 @@
-"""What is particular to Pinecone: lag, limits, faults, and how an index is opened."""
+"""Lag, limits and faults of Pinecone, and opening an index."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ import pytest
 
 import dynamiq_memory
 from dynamiq_memory.backends import Pinecone, create_backend
-from dynamiq_memory.backends.pinecone import PineconeIndexType, PineconeSimilarityMetric
-from dynamiq_memory.backends.pinecone import client as seam
-from dynamiq_memory.backends.pinecone import installed
-from dynamiq_memory.backends.pinecone import schema as opening
-from dynamiq_memory.backends.pinecone import reader
-from dynamiq_memory.backends.pinecone import recent
-from dynamiq_memory.backends.pinecone import writer
+from dynamiq_memory.backends.pinecone import (
+    PineconeIndexType,
+    PineconeSimilarityMetric,
+    errors,
+    installed,
+    reader,
+    recent_writes,
+    schema,
+    writer,
+)
 from dynamiq_memory.connections import Pinecone as PineconeConnection
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
@@ -46,16 +49,14 @@ from tests.fakes.pinecone.server import API_KEY, Fault, PineconeServer
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seam, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(errors, "_FIRST_WAIT", 0.001)
     monkeypatch.setattr(writer, "_ROOM_WAITS", (0.0, 0.001))
 
 
 # --- eventual consistency ------------------------------------------------------------------------------------
 
 
-def test_what_this_process_wrote_is_in_its_next_read_and_others_see_it_later(
-    server: PineconeServer, new_store: NewStore
-) -> None:
+def test_this_process_sees_its_writes_at_once_and_others_later(server: PineconeServer, new_store: NewStore) -> None:
     own, other = new_store(), new_store()
     server.hold()
     own.add_many([say("one apple"), say("two pears")])
@@ -67,9 +68,7 @@ def test_what_this_process_wrote_is_in_its_next_read_and_others_see_it_later(
     assert contents(other.get_all(filters=SCOPE)) == ["one apple", "two pears"]
 
 
-def test_what_this_process_deleted_is_gone_for_it_and_for_others_later(
-    server: PineconeServer, new_store: NewStore
-) -> None:
+def test_this_process_sees_its_deletions_at_once_and_others_later(server: PineconeServer, new_store: NewStore) -> None:
     own, other = new_store(), new_store()
     stored = own.add_many([say("one"), say("two"), say("three")])
     server.hold()
@@ -83,10 +82,8 @@ def test_what_this_process_deleted_is_gone_for_it_and_for_others_later(
     assert contents(other.get_all()) == ["second", "three"]
 
 
-def test_what_is_shown_is_not_remembered(
-    server: PineconeServer, store: Pinecone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recent, "SETTLED_SECONDS", 0.0)
+def test_shown_writes_are_forgotten(server: PineconeServer, store: Pinecone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_writes, "SETTLED_SECONDS", 0.0)
     server.hold()
     store.add_many([say("one"), say("two")])
     store.get_all()
@@ -99,7 +96,9 @@ def test_what_is_shown_is_not_remembered(
     assert store.count() == 0
 
 
-def test_too_many_unseen_writes_are_refused_before_anything_is_written(server: PineconeServer, store: Pinecone) -> None:
+def test_too_many_unshown_writes_are_refused_before_anything_is_written(
+    server: PineconeServer, store: Pinecone
+) -> None:
     store._recent.most = 3
     server.hold()
     store.add_many([say(f"{n}") for n in range(3)])
@@ -119,7 +118,7 @@ def test_another_process_writes_later(server: PineconeServer, new_store: NewStor
     assert contents(own.get_all()) == ["new"]
 
 
-def test_a_message_that_moves_in_time_is_there_once(server: PineconeServer, new_store: NewStore) -> None:
+def test_a_message_that_moves_in_time_is_stored_once(server: PineconeServer, new_store: NewStore) -> None:
     own, other = new_store(), new_store()
     first, _ = own.add_many([say("first", timestamp=1.0), say("second", timestamp=2.0)])
     other.add(say("moved", id=first.id, timestamp=3.0))
@@ -144,7 +143,7 @@ def test_the_newest_messages_cost_two_requests_however_long_the_session(
     assert server.requests["query"] == 2
 
 
-def test_a_result_that_is_too_large_is_asked_for_in_parts(server: PineconeServer, store: Pinecone) -> None:
+def test_a_result_that_is_too_large_is_read_in_parts(server: PineconeServer, store: Pinecone) -> None:
     text = "word " * 5_000
     store.add_many([say(f"{n} {text}") for n in range(180)])  # 4.5 MB, of which a result holds 4
     assert [content.split()[0] for content in contents(store.get_all())] == [f"{n}" for n in range(180)]
@@ -159,10 +158,10 @@ def test_more_ids_than_a_result_holds(server: PineconeServer, store: Pinecone, m
 def test_large_messages_in_parts(server: PineconeServer, new_store: NewStore) -> None:
     text = 'quoted "text" with ünïcödé \\ ' * 10_000
     own = new_store()
-    own.add_many([say("before"), say(text, id="large"), say("behind")])
+    own.add_many([say("before"), say(text, id="large"), say("after")])
     held = server.indexes["conversations"].namespaces["default"]
     assert sum(each.startswith("p/") for each in held) > 10
-    assert contents(new_store().get_all()) == ["before", text, "behind"]
+    assert contents(new_store().get_all()) == ["before", text, "after"]
     own.add(own.get_all()[1].model_copy(update={"content": text + "more"}))
     assert contents(new_store().get_all())[1] == text + "more"
     parts = sum(each.startswith("p/") for each in held)
@@ -171,7 +170,7 @@ def test_large_messages_in_parts(server: PineconeServer, new_store: NewStore) ->
     assert held == {}
 
 
-def test_a_message_whose_parts_are_gone_is_an_error(
+def test_a_message_with_missing_parts_is_an_error(
     server: PineconeServer, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "_PART_WAITS", (0.001,))
@@ -196,7 +195,7 @@ def test_ranking_by_words_and_meaning(new_store: NewStore, metric: str) -> None:
     store = new_store(metric=metric)
     texts = ["The invoice arrived.", "Invoicing is dull.", "A dog barks.", "", "?!"]
     store.add_many([say(text) for text in texts])
-    for each in (store, new_store(metric=metric)):  # what was written here, and what is in the index
+    for each in (store, new_store(metric=metric)):  # recent writes, and the index
         found = each.search("invoices")
         assert set(contents(found)) == {"The invoice arrived.", "Invoicing is dull."}
         assert all(0 < message.score <= 1 for message in found if message.score is not None)
@@ -225,9 +224,7 @@ OPERATIONS: dict[str, Callable[[Pinecone], object]] = {
 @pytest.mark.parametrize(
     "fault", [{"status": 429}, {"status": 503}, {"status": 0}, {"status": 503, "late": True}], ids=str
 )
-def test_a_fault_that_passes_is_not_seen(
-    server: PineconeServer, store: Pinecone, path: str, fault: dict[str, Any]
-) -> None:
+def test_a_passing_fault_is_hidden(server: PineconeServer, store: Pinecone, path: str, fault: dict[str, Any]) -> None:
     store.add(say("one", id="one"))
     server.faults.append(Fault(path, **fault))
     OPERATIONS[path](store)
@@ -238,7 +235,7 @@ def test_a_fault_that_passes_is_not_seen(
 
 @pytest.mark.parametrize("path", OPERATIONS)
 @pytest.mark.parametrize(("status", "said"), [(429, "throttled"), (503, "not available")])
-def test_a_fault_that_stays_is_an_error_and_changes_nothing(
+def test_a_lasting_fault_is_an_error_and_changes_nothing(
     server: PineconeServer, store: Pinecone, path: str, status: int, said: str
 ) -> None:
     store.add(say("one"))
@@ -251,7 +248,7 @@ def test_a_fault_that_stays_is_an_error_and_changes_nothing(
     assert contents(store.get_all()) == ["one"]
 
 
-def test_faults_are_seen_asynchronously_too(server: PineconeServer, store: Pinecone) -> None:
+def test_faults_of_asynchronous_calls(server: PineconeServer, store: Pinecone) -> None:
     async def work() -> None:
         await store.aadd(say("one"))
         server.faults.append(Fault("vectors/upsert", status=429))
@@ -265,7 +262,7 @@ def test_faults_are_seen_asynchronously_too(server: PineconeServer, store: Pinec
     asyncio.run(work())
 
 
-def test_a_batch_that_fails_midway_says_what_is_stored(server: PineconeServer, store: Pinecone) -> None:
+def test_a_batch_that_fails_midway_reports_the_stored_ids(server: PineconeServer, store: Pinecone) -> None:
     messages = [say(f"{n}") for n in range(1_500)]
     server.faults.append(Fault("vectors/upsert", times=100, status=503, skip=1))
     with pytest.raises(PartialWriteError, match="of 1500 messages are stored") as caught:
@@ -277,7 +274,7 @@ def test_a_batch_that_fails_midway_says_what_is_stored(server: PineconeServer, s
     assert contents(store.get_all()) == [f"{n}" for n in range(1_500)]
 
 
-def test_a_wrong_key_and_a_host_that_is_not_there(server: PineconeServer) -> None:
+def test_a_wrong_key_and_an_unreachable_host(server: PineconeServer) -> None:
     with pytest.raises(BackendAuthenticationError, match="PINECONE_API_KEY") as caught:
         Pinecone(PineconeConnection(api_key="pcsk_wrong-key", host=server.url), NGrams())
     assert "pcsk_wrong-key" not in str(caught.value)
@@ -286,7 +283,7 @@ def test_a_wrong_key_and_a_host_that_is_not_there(server: PineconeServer) -> Non
 
 
 @pytest.mark.parametrize("key", [None, "", "with\nbreak", "ä"])
-def test_a_key_that_is_none(server: PineconeServer, key: str | None) -> None:
+def test_an_unusable_key(server: PineconeServer, key: str | None) -> None:
     with pytest.raises(ConfigurationError, match="API key"):
         Pinecone(PineconeConnection(api_key=key, host=server.url), NGrams())
 
@@ -308,7 +305,7 @@ def _raise(_: object) -> object:
     ],
     ids=["raises", "too few", "nan", "dimension"],
 )
-def test_an_embedder_that_fails_leaves_nothing(
+def test_a_failing_embedder_writes_nothing(
     server: PineconeServer, new_store: NewStore, change: Callable[[Any], Any], error: type[Exception], said: str
 ) -> None:
     embedder = Scripted(dimension=64)
@@ -334,7 +331,7 @@ def test_vectors_of_zeros_and_empty_content_are_stored_and_not_searched(
 # --- opening -------------------------------------------------------------------------------------------------
 
 
-def test_an_index_is_created_as_asked_for(server: PineconeServer, new_store: NewStore) -> None:
+def test_an_index_is_created_with_its_settings(server: PineconeServer, new_store: NewStore) -> None:
     new_store(index_name="a", cloud="gcp", region="europe-west4", metric="dotproduct")
     new_store(
         index_name="b",
@@ -354,15 +351,15 @@ def test_an_index_is_created_as_asked_for(server: PineconeServer, new_store: New
     assert b.spec["pod"]["replicas"] == 2
 
 
-def test_an_index_that_takes_its_time(
+def test_an_index_that_becomes_ready_later(
     server: PineconeServer, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(schema, "_FIRST_WAIT", 0.001)
     server.ready_after = 3
     assert contents([new_store().add(say("one"))]) == ["one"]
 
 
-def test_an_index_that_never_gets_ready(
+def test_an_index_that_never_becomes_ready(
     server: PineconeServer, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_store()
@@ -371,7 +368,7 @@ def test_an_index_that_never_gets_ready(
     with pytest.raises(BackendError, match="InitializationFailed: delete it"):
         new_store()
     index.state = "Initializing"
-    monkeypatch.setattr(opening, "_READY_SECONDS", 0.0)
+    monkeypatch.setattr(schema, "_READY_SECONDS", 0.0)
     with pytest.raises(BackendError, match="not ready after 0 seconds"):
         new_store()
 
@@ -435,7 +432,7 @@ def test_an_index_of_another_kind(server: PineconeServer, new_store: NewStore) -
 
 
 def test_connections_of_others(server: PineconeServer, client: Any, new_store: NewStore) -> None:
-    index = new_store()._sync_index()
+    index = new_store()._clients.index()
     for given in (client, index, SimpleNamespace(api_key=API_KEY, host=server.url)):
         with Pinecone(given, NGrams(DIMENSION), namespace="others") as store:
             store.add(say(type(given).__name__))
@@ -451,7 +448,7 @@ def test_an_asynchronous_client_is_refused(server: PineconeServer) -> None:
         Pinecone(pinecone.AsyncPinecone(api_key=API_KEY, host=server.url), NGrams())
 
 
-def test_namespaces_are_apart(new_store: NewStore) -> None:
+def test_namespaces_are_separate(new_store: NewStore) -> None:
     one, two = new_store(namespace="one"), new_store(namespace="")
     one.add(say("in one"))
     two.add(say("in the other"))
@@ -486,8 +483,8 @@ def test_create_backend(server: PineconeServer, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("pinecone://", "write pinecone://"),
-        ("pinecone://key@index", "without an API key"),
+        ("pinecone://", "use pinecone://"),
+        ("pinecone://key@index", "with the API key in PINECONE_API_KEY"),
         ("pinecone://index?api_key=x", "api_key"),
         ("pinecone://index?create_if_not_exist=1", "true or false"),
     ],
@@ -509,7 +506,7 @@ def test_a_mixed_installation_is_explained(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_an_index_of_the_callers_is_not_shared_with_a_child(
+def test_an_index_owned_by_the_caller_is_not_shared_with_a_child(
     server: PineconeServer, client: Any, tmp_path: Path
 ) -> None:
     with Pinecone(client, NGrams(DIMENSION)) as made:
@@ -529,7 +526,7 @@ for options in ({"metric": "x"}, {"dimension": 5}):
     try:
         Pinecone(client, NGrams(DIMENSION), **options)
     except ValueError as error:
-        broken.append(error)  # and so what could not be opened
+        broken.append(error)  # keeps the backend that could not be opened
 assert store.count() == 1
 child = os.fork()
 if child == 0:
