@@ -165,8 +165,8 @@ class Qdrant(PlannedBackend):
 
         Args:
             url: The URL. Its query may set `https` ("true" for a server with TLS), `prefer_grpc`, `grpc_port`,
-                `create_if_not_exist`, and `embedder`: an OpenAI model, whose key and URL come from the environment.
-                So does Qdrant's key, which must not be in the URL.
+                `create_if_not_exist`, and `embedder`: an OpenAI model. The URL must not contain keys:
+                Qdrant's and OpenAI's come from the environment.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is invalid.

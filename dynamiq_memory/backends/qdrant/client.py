@@ -31,7 +31,7 @@ _locks_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of Qdrant: a folder, this process (":memory:"), a server, or the caller's client.
+    """The address of Qdrant: a folder, this process (":memory:"), a server, or a client owned by the caller.
 
     Attributes:
         path: A folder, or ":memory:".
@@ -53,7 +53,7 @@ class Address:
 
     @property
     def shown(self) -> str | None:
-        """The folder, or the URL without secrets; None for the caller's client."""
+        """The folder, or the URL without secrets; None for a client owned by the caller."""
         return self.path or (self.url and without_secrets(self.url))
 
     @property

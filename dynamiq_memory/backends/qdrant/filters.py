@@ -52,7 +52,7 @@ class Translation:
         return models.Filter(must=[*self.must, _ALIVE], must_not=list(self.must_not) or None)
 
     def marked_except(self, periods: Sequence[str]) -> models.Filter:
-        """Return the filter for matching points that are being deleted and were marked in none of some periods."""
+        """Return the filter for matching points that are being deleted, except those marked in some periods."""
         kept = matches(GONE, *periods, NEVER_GONE)
         return models.Filter(must=list(self.must) or None, must_not=[*self.must_not, _ALIVE, kept])
 

@@ -9,7 +9,7 @@ A point's payload contains the message as JSON text, which Qdrant returns unchan
     numbers                           {key: hash, value: number} for each numeric metadata value
     terms, length                     the words, packed, for ranking within a scope
     message, or large                 the JSON text; long texts are apart, so that a search need not read them
-    gone                              marks a point that is being deleted and is no longer read
+    gone                              set on a point that is being deleted, which hides it from readers
 
 Metadata keys and values are hashed so that filters can use any of them and none is part of a path or query.
 """

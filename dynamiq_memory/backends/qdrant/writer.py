@@ -101,7 +101,7 @@ def delete(filter: Filter) -> Plan[int]:
 
 
 def take(filter: Filter) -> Plan[list[Stored]]:
-    """Delete matching messages and return them; if several callers do so at the same time, one gets each message."""
+    """Delete matching messages and return them; if several callers take at the same time, one gets each message."""
     return (yield from _delete(filter, reader.marked)) or []
 
 
@@ -155,7 +155,7 @@ def _deletions(filter: Filter, kept: set[str]) -> Plan[list[models.Filter]]:
 
 
 def _matching(filter: Filter, messages: Sequence[Message]) -> Plan[set[str]]:
-    """Return the ids of the points of those messages whose stored version matches."""
+    """Return the ids of the points whose stored version matches, among those of the messages."""
     if not filter.beyond_scope:
         # A version has the same user and session.
         return {records.point_id(message) for message in messages if filter.matches(message)}

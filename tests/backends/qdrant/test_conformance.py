@@ -1,4 +1,4 @@
-"""The contract, kept by Qdrant: in this process, and over the wire."""
+"""The conformance suite for Qdrant, in this process and over the wire."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fakes.qdrant.server import QdrantServer, qdrant
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[str, str]]:
-    """A server's URL, and a collection there for the tests of this module."""
+    """The URL of a server, and the name of a collection for the tests of this module."""
     name = f"test-{uuid.uuid4()}"
     with qdrant() as (url, _):
         yield url, name
@@ -46,7 +46,7 @@ class TestQdrantInMemory(MemoryBackendConformance):
 
 
 class TestQdrantOverTheWire(MemoryBackendConformance):
-    """The real client, synchronous and asynchronous, and Qdrant's own engine behind the API; or any `QDRANT_URL`."""
+    """The real client, synchronous and asynchronous, and Qdrant's own engine; or the server of `QDRANT_URL`."""
 
     messages_per_writer = 8
     stateful_examples = 6
@@ -69,7 +69,7 @@ def by_grpc() -> Iterator[QdrantGRPC]:
 class TestQdrantByGRPC(
     ReadingConformance, SearchingConformance, FilteringConformance, DeletingConformance, ChangingConformance
 ):
-    """The parts of the contract that what is sent is a part of, with the client's other protocol."""
+    """The parts of the contract that depend on the requests, with the client's other protocol."""
 
     @pytest.fixture
     def backend(self, by_grpc: QdrantGRPC) -> Iterator[MemoryBackend]:

@@ -1,4 +1,4 @@
-"""What is particular about Qdrant's other protocol: the key, its errors, large messages."""
+"""Qdrant's other protocol, gRPC: the key, errors, large messages."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def opened(server: QdrantGRPC, key: str = KEY, **options: Any) -> Qdrant:
 
 
 def refusing(times: int, status: int) -> Any:
-    """Refuses so many requests."""
+    """Reject the first `times` requests."""
     left = iter(range(times))
     return lambda _: None if next(left, None) is None else Answer({"status": {"error": "not now"}}, status)
 
 
 @pytest.mark.parametrize("key", ["wrong-key", ""])
-def test_a_wrong_key_is_told_and_not_shown(server: QdrantGRPC, key: str) -> None:
+def test_a_wrong_key_is_reported_and_not_shown(server: QdrantGRPC, key: str) -> None:
     with pytest.raises(BackendAuthenticationError, match="QDRANT_API_KEY") as caught:
         opened(server, key)
     assert "wrong-key" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_passes_is_tried_again(server: QdrantGRPC, status: int) -> None:
+def test_a_passing_failure_is_retried(server: QdrantGRPC, status: int) -> None:
     with opened(server) as store:
         server.rest.faults = refusing(1, status)
         store.add(say("kept"))
@@ -62,14 +62,14 @@ def test_what_passes_is_tried_again(server: QdrantGRPC, status: int) -> None:
         assert contents(store.get_all()) == ["kept"]
 
 
-def test_nobody_at_the_port(server: QdrantGRPC) -> None:
+def test_no_server_at_the_port(server: QdrantGRPC) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with pytest.raises(BackendConnectionError, match="cannot be reached"):
         opened(server, grpc_port=port)
 
 
-def test_another_dimension_and_a_collection_that_is_gone_are_told(server: QdrantGRPC) -> None:
+def test_another_dimension_and_a_deleted_collection_are_reported(server: QdrantGRPC) -> None:
     with opened(server) as store:
         with pytest.raises(ConfigurationError, match=r"64.*numbers"):
             Qdrant(

@@ -1,4 +1,4 @@
-"""Opening a collection: what is given, what is there, and what does not fit."""
+"""Opening a collection: arguments, existing collections, and mismatches."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_opening_again_creates_nothing(server: QdrantServer, new_store: NewStore
     assert {request.method for request in server.requests} == {"GET", "POST"}
 
 
-def test_two_who_create_at_once_both_succeed(server: QdrantServer, new_store: NewStore) -> None:
-    # The other one creates it between our question and our creation.
+def test_two_processes_can_create_at_the_same_time(server: QdrantServer, new_store: NewStore) -> None:
+    # The other process creates it after we have asked whether it exists.
     def first_asked(request: Any) -> None:
         if request.method == "PUT" and "other" not in seen:
             seen.append("other")
@@ -89,7 +89,7 @@ def test_a_collection_of_other_settings_is_refused(
     assert contents(stored.get_all()) == ["kept"]
 
 
-def test_another_dimension_is_told_on_first_use(new_store: NewStore) -> None:
+def test_another_dimension_is_reported_on_first_use(new_store: NewStore) -> None:
     new_store(embedder=NGrams(48)).add(say("kept"))
     store = new_store(embedder=NGrams(64))
     for call in (lambda: store.add(say("apple")), lambda: store.search("apple")):
@@ -142,7 +142,7 @@ def test_a_key_is_sent_and_never_shown(
 
 @INSECURE
 @pytest.mark.parametrize("key", [None, "wrong-key"])
-def test_a_wrong_key_is_told(server: QdrantServer, new_store: NewStore, key: str | None) -> None:
+def test_a_wrong_key_is_reported(server: QdrantServer, new_store: NewStore, key: str | None) -> None:
     server.api_key = KEY
     with pytest.raises(BackendAuthenticationError, match="QDRANT_API_KEY") as caught:
         new_store(QdrantConnection(url=server.url, api_key=key))
@@ -150,12 +150,12 @@ def test_a_wrong_key_is_told(server: QdrantServer, new_store: NewStore, key: str
     assert "wrong-key" not in str(caught.value)
 
 
-def test_an_unreachable_server_is_told() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with pytest.raises(BackendConnectionError, match="QDRANT_URL"):
         Qdrant("http://127.0.0.1:9", NGrams())
 
 
-def test_a_client_of_the_callers_stays_open(server: QdrantServer) -> None:
+def test_a_client_owned_by_the_caller_stays_open(server: QdrantServer) -> None:
     for client in (QdrantClient(":memory:"), Address(url=server.url).connect()):
         with Qdrant(client, NGrams(), "given") as store:
             store.add(say("kept"))
@@ -241,7 +241,7 @@ def test_wrong_urls_are_refused(url: str) -> None:
 def test_a_folder_keeps_messages(tmp_path: Path) -> None:
     with Qdrant(path=tmp_path / "store", embedder=NGrams(64)) as store:
         store.add_many([say("a red apple", topic="fruit"), say("")])
-        assert store.to_url() is None  # the embedder is the caller's
+        assert store.to_url() is None  # the caller owns the embedder
     with Qdrant(path=tmp_path / "store", embedder=NGrams(64)) as store:
         assert contents(store.get_all()) == ["a red apple", ""]
         assert contents(store.search("apples", {"topic": "fruit"})) == ["a red apple"]
@@ -256,9 +256,9 @@ def test_urls_of_folders(tmp_path: Path) -> None:
         assert contents(again.get_all()) == ["kept"]
 
 
-# The client forgets to close the file by which it found out.
+# The client does not close its lock file.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_folder_that_is_open_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_open_is_reported(tmp_path: Path) -> None:
     with Qdrant(path=tmp_path), pytest.raises(BackendConnectionError, match="open elsewhere"):
         Qdrant(path=tmp_path)
 

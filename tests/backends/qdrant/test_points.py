@@ -35,7 +35,7 @@ def test_times_next_to_each_other_keep_their_order() -> None:
     assert records.position_of(point) == (now, 7)
 
 
-def test_labels_tell_types_apart_and_numbers_alike() -> None:
+def test_labels_distinguish_types_and_not_equal_numbers() -> None:
     assert records.value_label("k", 7) == records.value_label("k", 7.0)
     assert records.value_label("k", 0.0) == records.value_label("k", -0.0)
     different: list[tuple[str, Any]] = [

@@ -1,4 +1,4 @@
-"""What is asked of the server, and what happens when it fails."""
+"""The requests to the server, and its failures."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_more_messages_of_one_time_than_a_page(
     ],
     ids=["broken", "unavailable", "throttled"],
 )
-def test_what_fails_for_a_while_is_repeated(
+def test_a_passing_failure_is_retried(
     server: QdrantServer, store: Qdrant, twin: Callable[[Qdrant], Twin], fault: Answer | Broken
 ) -> None:
     failed: list[str] = []
@@ -160,7 +160,7 @@ def test_what_fails_for_a_while_is_repeated(
     ],
     ids=["broken", "unavailable", "failed", "proxy", "unknown"],
 )
-def test_what_keeps_failing_is_an_error_of_ours(
+def test_a_lasting_failure_becomes_our_error(
     server: QdrantServer, store: Qdrant, twin: Callable[[Qdrant], Twin], fault: Any, error: type[Exception], says: str
 ) -> None:
     own = twin(store)
@@ -174,13 +174,13 @@ def test_what_keeps_failing_is_an_error_of_ours(
     assert contents(own.get_all()) == ["before"]
 
 
-def test_a_collection_that_is_deleted_meanwhile(server: QdrantServer, store: Qdrant) -> None:
+def test_a_collection_that_is_deleted_later(server: QdrantServer, store: Qdrant) -> None:
     server.collections.pop("c").engine.close()
     with pytest.raises(BackendError, match="does not exist"):
         store.get_all()
 
 
-def test_a_batch_that_fails_midway_tells_what_is_stored(
+def test_a_batch_that_fails_midway_reports_the_stored_ids(
     server: QdrantServer, store: Qdrant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "_MOST_POINTS", 10)
@@ -230,7 +230,7 @@ def test_an_embedder_that_fails_changes_nothing(
     assert contents(own.search("apple")) == ["apple"]
 
 
-def test_what_is_larger_than_a_request_is_told(server: QdrantServer, new_store: NewStore) -> None:
+def test_a_message_larger_than_a_request_is_refused(server: QdrantServer, new_store: NewStore) -> None:
     store = new_store(max_message_bytes=100_000_000)
     with pytest.raises(MessageTooLargeError, match="max_request_size_mb"):
         store.add(say("\0" * 6_000_000))  # six bytes each as JSON
@@ -248,7 +248,7 @@ def test_two_stores_that_delete_at_once_count_each_message_once(new_store: NewSt
     assert stores[0].is_empty()
 
 
-def test_what_is_being_deleted_is_read_no_more(server: QdrantServer, store: Qdrant) -> None:
+def test_messages_that_are_being_deleted_are_not_read(server: QdrantServer, store: Qdrant) -> None:
     first, _ = store.add_many([say("apple"), say("apple pie")])
 
     def no_deletion(request: Request) -> Answer | None:
@@ -264,7 +264,7 @@ def test_what_is_being_deleted_is_read_no_more(server: QdrantServer, store: Qdra
     assert contents(store.get_all()) == ["apple"]
 
 
-def test_what_could_not_be_erased_is_erased_later(
+def test_messages_that_could_not_be_erased_are_erased_later(
     server: QdrantServer, store: Qdrant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add_many([say("apple"), say("apple pie")])
@@ -279,7 +279,7 @@ def test_what_could_not_be_erased_is_erased_later(
         store.delete(user_id="user-1")
     server.faults = lambda _: None
     assert store.delete(user_id="user-1") == 0
-    assert points() == before  # another might be taking them
+    assert points() == before  # another caller might be taking them
     monkeypatch.setattr(writer, "_period", lambda since: f"period {10**9 + since}")
     store.delete(user_id="user-2")
     assert points() == before

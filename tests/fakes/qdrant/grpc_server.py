@@ -1,8 +1,8 @@
 """Qdrant's gRPC API for the tests, in front of the server of the REST API.
 
-Each call of the real client's own stubs becomes the request of the REST API that says the same, by the client's own
-conversions, so that the same engine and the same refusals answer both (checked against qdrant-client 1.20 and
-https://api.qdrant.tech). What the two APIs do not share is checked here: the key in the metadata, and the status codes.
+Each call of the real client's own stubs becomes the equivalent request of the REST API, by the client's own
+conversions, so that the same engine and the same checks serve both (checked against qdrant-client 1.20 and
+https://api.qdrant.tech). This module checks the differences between the two APIs: the key in the metadata, and the status codes.
 """
 
 # ruff: noqa: N802 - the calls have the service's names
@@ -43,8 +43,8 @@ class QdrantGRPC:
     """Serves both APIs of one server until the end of a `with` block.
 
     Attributes:
-        rest: The server of the REST API; its faults are those of this one, too.
-        port: Where gRPC is.
+        rest: The server of the REST API; its faults apply to gRPC, too.
+        port: The port for gRPC.
     """
 
     def __init__(self, rest: QdrantServer) -> None:
@@ -64,7 +64,7 @@ class QdrantGRPC:
         self._pool.shutdown()
 
     def ask(self, context: Any, called: Any, method: str, action: str = "", body: BaseModel | None = None) -> Any:
-        """Ask the REST API about the collection that was called for; a refusal ends the call."""
+        """Send a request for the called collection to the REST API; an error ends the call."""
         request = Request(
             method,
             f"/collections/{called.collection_name}" + (f"/{action}" if action else ""),
@@ -80,7 +80,7 @@ class QdrantGRPC:
 
 
 class Points(PointsServicer):
-    """The calls about points."""
+    """The calls for points."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -149,7 +149,7 @@ class Points(PointsServicer):
 
 
 class Collections(CollectionsServicer):
-    """The calls about collections."""
+    """The calls for collections."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask

@@ -1,14 +1,14 @@
-"""A Qdrant server for the tests: the REST API over an engine in this process, or whatever QDRANT_URL names.
+"""A Qdrant server for the tests: the REST API over an engine in this process, or the server of QDRANT_URL.
 
-Two engines serve: the client's local mode, and `qdrant-edge-py`, which is Qdrant's own engine. The requests are those of
-the real client, read by its own models (checked against qdrant-client 1.20 and 1.11 and Qdrant's REST reference,
-https://api.qdrant.tech). Where an engine is more lenient than a server, this refuses what a server refuses:
+There are two engines: the client's local mode, and `qdrant-edge-py`, which is Qdrant's own engine. The requests come
+from the real client and are parsed by its own models (checked against qdrant-client 1.20 and 1.11 and Qdrant's REST reference,
+https://api.qdrant.tech). Where an engine is more lenient than a server, this module rejects the same requests as a server:
 
-- sorting by what has no range index; filtering by what has no index at all (a server does in strict mode);
-- a vector of another dimension, or of a name that the collection has not; sparse indices that repeat;
+- sorting by a field without a range index; filtering by a field without any index (a server does in strict mode);
+- a vector of another dimension, or with an unknown name; sparse indices that repeat;
 - ids that are neither UUIDs nor whole numbers; requests over 32 MB; a missing or wrong key.
 
-What is written without `wait` is not seen until something is written with it.
+Writes without `wait` stay invisible until a write with it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RANGES = ("integer", "float", "datetime")
 
 
 class RefusedError(Exception):
-    """What the server answers with an error."""
+    """A request that the server answers with an error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class RefusedError(Exception):
 
 
 class Engine(Protocol):
-    """What keeps the points of a collection."""
+    """Stores the points of a collection."""
 
     def index(self, field: str, schema: Any) -> None: ...
     def upsert(self, points: list[models.PointStruct]) -> None: ...
@@ -63,7 +63,7 @@ class LocalEngine:
         self._client.create_collection("c", vectors_config=config.vectors, sparse_vectors_config=config.sparse_vectors)
 
     def index(self, field: str, schema: Any) -> None:
-        """It has none."""
+        """Do nothing: local mode has no indexes."""
 
     def upsert(self, points: list[models.PointStruct]) -> None:
         self._client.upsert("c", points)
@@ -228,7 +228,7 @@ def _edge_condition(given: Any) -> Any:
 
 
 class Collection:
-    """One collection: its engine, and what a server knows besides."""
+    """One collection: its engine, and the other state of a server."""
 
     def __init__(self, config: models.CreateCollection, engine: Engine) -> None:
         self.config = config
@@ -238,7 +238,7 @@ class Collection:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What a server tells about it."""
+        """The description that a server returns."""
         parameters = self.config.model_dump(mode="json", exclude_none=True, include={"vectors", "sparse_vectors"})
         return {
             "status": "green",
@@ -263,7 +263,7 @@ class Collection:
         }
 
     def check_filter(self, given: Any, inside: str = "") -> None:
-        """Refuse a filter by what has no index."""
+        """Reject a filter by a field without an index."""
         for each in [*(given.must or []), *(given.must_not or []), *(given.should or [])] if given else []:
             if isinstance(each, models.NestedCondition):
                 self.check_filter(each.nested.filter, f"{inside}{each.nested.key}[].")
@@ -278,7 +278,7 @@ class Collection:
                     )
 
     def check_order(self, given: Any) -> None:
-        """Refuse to sort by what has no range index."""
+        """Reject sorting by a field without a range index."""
         key = given if isinstance(given, str) else given.key
         schema = self.schema.get(key)
         if _type_of(schema) not in RANGES or getattr(schema, "range", True) is False:
@@ -287,14 +287,14 @@ class Collection:
             )
 
     def check_query(self, given: Any, using: str | None) -> None:
-        """Refuse a vector that the collection has no place for."""
+        """Reject a vector that does not fit the collection."""
         if isinstance(given, models.OrderByQuery):
             self.check_order(given.order_by)
             return
         self.check_vector(using or "", given.nearest if isinstance(given, models.NearestQuery) else given)
 
     def check_vector(self, name: str, vector: Any) -> None:
-        """Refuse a vector that the collection has no place for."""
+        """Reject a vector that does not fit the collection."""
         dense: Any = self.config.vectors or {}
         if isinstance(vector, models.SparseVector):
             if name not in (self.config.sparse_vectors or {}):
@@ -309,11 +309,11 @@ class Collection:
 
 
 class QdrantServer(HTTPServer):
-    """Qdrant's REST API, as far as the backend uses it.
+    """The part of Qdrant's REST API that the backend uses.
 
     Attributes:
-        api_key: What it asks for; None for no key.
-        collections: What it has, by name.
+        api_key: The required key, or None.
+        collections: Its collections by name.
     """
 
     def __init__(
@@ -518,7 +518,7 @@ def _dumped(schema: Any) -> Any:
 def qdrant(
     engine: Callable[[models.CreateCollection], Engine] = EdgeEngine,
 ) -> Iterator[tuple[str, QdrantServer | None]]:
-    """The URL of a server: that of QDRANT_URL, or of one of our own, which is given, too."""
+    """Yield the URL of a server: QDRANT_URL, or a test server, which is yielded, too."""
     given = os.environ.get("QDRANT_URL")
     with ExitStack() as stack:
         if given:
