@@ -19,13 +19,7 @@ from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
 from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.exceptions import (
-    BackendError,
-    DynamiqMemoryError,
-    InvalidArgumentError,
-    MessageError,
-    PartialWriteError,
-)
+from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, PartialWriteError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import (
     SESSION_KEY,
@@ -252,7 +246,7 @@ def _message(item: dict[str, Any]) -> Message | None:
 def _time_in(metadata: dict[str, Any]) -> float | None:
     try:
         return parse_timestamp(metadata.get(TIMESTAMP_KEY))
-    except MessageError:
+    except InvalidArgumentError:
         return None
 
 
