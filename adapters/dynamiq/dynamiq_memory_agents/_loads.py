@@ -1,7 +1,7 @@
-"""What an agent's run has been given of a session.
+"""The messages that the memory has given to an agent's run.
 
-An agent reads its memory when its run begins and hands over its whole prompt when it ends, both within one context
-(of `contextvars`). What was given then tells, now, what of the prompt is old.
+An agent reads its memory when its run begins and passes its whole prompt when it ends, both within one context (of
+`contextvars`). The messages given at the beginning show which part of the prompt is old.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from types import MappingProxyType
 from dynamiq.prompts import Message as DynamiqMessage
 
 Scope = tuple[int, str | None, str | None]
-"""A store (by the identity of its backend), a user and a session."""
+"""The identity of the backend, a user and a session."""
 
-# Runs that failed leave theirs behind, in a context that may live as long as the process.
+# Failed runs leave their loads in a context that may live as long as the process.
 _MOST_SCOPES = 64
 _MOST_LOADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was given.
+    """One reading of the memory by an agent.
 
     Attributes:
-        query: What the agent is asked; None if that is not what may be stored.
-        messages: What it was given, without instructions: these are not handed over.
+        query: The agent's input; None if it must not be stored.
+        messages: The messages that it was given, except instructions, which it does not pass back.
     """
 
     query: str | None
@@ -40,7 +40,7 @@ _loads: ContextVar[Mapping[Scope, tuple[Load, ...]]] = ContextVar(
 
 
 def remember(scope: Scope, load: Load) -> None:
-    """Keep what was given in this context, besides what was given before: a tool may read the memory too."""
+    """Add a load to those of this context; there may be several, since a tool may read the memory too."""
     known = dict(_loads.get())
     kept = (*known.pop(scope, ()), load)[-_MOST_LOADS:]
     known[scope] = kept
@@ -50,10 +50,10 @@ def remember(scope: Scope, load: Load) -> None:
 
 
 def recall(scope: Scope) -> Sequence[Load]:
-    """What was given in this context, oldest first."""
+    """Return the loads of this context, oldest first."""
     return _loads.get().get(scope, ())
 
 
 def forget(scope: Scope) -> None:
-    """Drop what was given: the run has been saved."""
+    """Drop the loads of a run that has been saved."""
     _loads.set({known: loads for known, loads in _loads.get().items() if known != scope})

@@ -1,9 +1,9 @@
-"""Dynamiq's messages and ours, both ways.
+"""Conversion between dynamiq's messages and ours.
 
-Dynamiq has two shapes of an agent's round. With function calling, it is an assistant's tool calls and their results,
-as in our messages. In its other modes it is text: the assistant writes which tool it wants, and the observation comes
-as a user's message. Stored, such a round is a tool call and its result too, so that a turn is one turn, to our
-retrieval and to other frameworks; `native` keeps what dynamiq has, and an agent reads back exactly that.
+A round of a dynamiq agent has one of two shapes. With function calling, it is an assistant's tool calls and their
+results, as in our messages. In the other modes it is text: the assistant names the tool it wants, and the observation
+comes as a user's message. Such a round is stored as a tool call and its result too, so that our retrieval and other
+frameworks see one turn; `native` keeps dynamiq's own fields, and an agent reads back exactly those.
 """
 
 from __future__ import annotations
@@ -34,48 +34,48 @@ FRAMEWORK = "dynamiq"
 
 logger = logging.getLogger(__name__)
 
-# By this pseudo tool, an agent that calls functions gives its answer.
+# The pseudo tool with which an agent that calls functions gives its answer.
 _ANSWER_TOOL = "provide_final_answer"
 _OBSERVATION = re.compile(r"\s*(Observation|Correction Instruction):")
 _XML_ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 _XML_INPUT = re.compile(r"<action_input>(.*?)</action_input>", re.DOTALL)
 _TEXT_ACTION = re.compile(r"Action:[ \t]*(\S[^\n]*)")
 _TEXT_INPUT = re.compile(r"Action Input:(.*)", re.DOTALL)
-# The tool of a round in which the agent could not read what the model wrote.
+# The tool of a round in which the agent could not parse the model's text.
 _UNREAD_ACTION = "unknown"
 
 
 def is_observation(message: DynamiqMessage) -> bool:
-    """Whether a user's message is what an agent tells its model about a round, by its wording."""
+    """Whether a user's message is an agent's report of a round to its model, by its wording."""
     return message.role == DynamiqRole.USER and _OBSERVATION.match(message.content) is not None
 
 
 def is_question(message: DynamiqMessage) -> bool:
-    """Whether the user says it, by its wording."""
+    """Whether a message comes from the user, by its wording."""
     return message.role == DynamiqRole.USER and not is_observation(message)
 
 
-def to_messages(said: Sequence[DynamiqMessage], *, begun: bool = False) -> list[Message]:
-    """Make our messages of a part of a conversation.
+def to_messages(messages: Sequence[DynamiqMessage], *, begun: bool = False) -> list[Message]:
+    """Convert a part of a conversation to our messages.
 
-    What an agent tells its model as a user's message belongs to the turn: it is stored as a tool's result, or, where
-    no tool has returned it (a summary, say), as what the assistant said to itself.
+    An agent's reports to its model, which are user's messages, belong to the turn: they are stored as a tool's result,
+    or, if no tool has returned them (such as a summary), as a message of the assistant.
 
     Args:
-        said: Dynamiq's messages, in order; not changed.
-        begun: Whether they go on with a turn: the first is not the user's question whatever it looks like.
+        messages: Dynamiq's messages, in order; not changed.
+        begun: Whether they continue a turn, so that the first is not the user's question whatever it looks like.
 
     Returns:
-        One of ours for each, but for the agent's final answer: the call of its pseudo tool, and the acknowledgement,
+        One of ours for each, except for the agent's final answer: the call of its pseudo tool, and the acknowledgement,
         become the answer as text.
     """
-    return [ours for _, ours in _pairs(said, begun=begun)]
+    return [ours for _, ours in _pairs(messages, begun=begun)]
 
 
-def to_stored(said: Sequence[DynamiqMessage]) -> list[Message]:
-    """Make our messages of some that carry what a store keeps of them: scope, time and id, in their metadata."""
+def to_stored(messages: Sequence[DynamiqMessage]) -> list[Message]:
+    """Convert messages whose metadata contain their scope, time and id."""
     sessions: dict[tuple[Any, Any], list[DynamiqMessage]] = {}
-    for message in said:
+    for message in messages:
         metadata = message.metadata or {}
         sessions.setdefault((metadata.get(USER_KEY), metadata.get(SESSION_KEY)), []).append(message)
     pairs = (pair for session in sessions.values() for pair in _pairs(session))
@@ -83,9 +83,9 @@ def to_stored(said: Sequence[DynamiqMessage]) -> list[Message]:
 
 
 def from_message(message: Message) -> DynamiqMessage:
-    """Make dynamiq's message of one of ours: as dynamiq wrote it, or by its canonical fields.
+    """Convert our message to dynamiq's: as dynamiq wrote it, or by its canonical fields.
 
-    Dynamiq's messages of a conversation are text: of content parts, images and files are named in brackets.
+    Dynamiq's messages are text: images and files among the content parts are named in brackets.
     """
     fields = _fields(message)
     native = unpack(FRAMEWORK, message)
@@ -93,18 +93,18 @@ def from_message(message: Message) -> DynamiqMessage:
     if native is not None:
         try:
             return _message(content, message, {**fields, **{key: native[key] for key in fields}})
-        except (LookupError, ValueError) as error:  # somebody else has written it
-            logger.warning("message %s holds no dynamiq fields that can be read (%r)", message.id, error)
+        except (LookupError, ValueError) as error:  # not written by this module
+            logger.warning("the dynamiq fields of message %s cannot be read (%r)", message.id, error)
     return _message(content, message, fields)
 
 
 def with_metadata(messages: Iterable[Message], metadata: Mapping[str, Any]) -> None:
     """Give messages the metadata of an agent's run.
 
-    An agent only logs what its memory refuses, and the turn would be lost: what cannot be stored is kept as its
-    `repr`, and the names of our own views get a prefix.
+    An agent only logs the errors of its memory, and the turn would be lost. So a value that cannot be stored is kept
+    as its `repr`, and keys that have a meaning here get a prefix.
     """
-    plain = {_own_name(key): value for key, value in metadata.items() if value is not None}
+    plain = {_free_key(key): value for key, value in metadata.items() if value is not None}
     try:
         prepare([Message(role=MessageRole.USER, metadata=dict(plain))])
     except MessageError as error:
@@ -117,7 +117,7 @@ def with_metadata(messages: Iterable[Message], metadata: Mapping[str, Any]) -> N
 
 
 def with_stable_ids(messages: Sequence[Message]) -> None:
-    """Give messages of a store without ids such that are the same each time."""
+    """Give messages of a store without ids ids that are the same each time."""
     before: Counter[str] = Counter()
     for message in messages:
         metadata = message.metadata
@@ -127,10 +127,10 @@ def with_stable_ids(messages: Sequence[Message]) -> None:
         before[text] += 1
 
 
-def _pairs(said: Sequence[DynamiqMessage], *, begun: bool = False) -> list[tuple[DynamiqMessage, Message]]:
+def _pairs(messages: Sequence[DynamiqMessage], *, begun: bool = False) -> list[tuple[DynamiqMessage, Message]]:
     pairs: list[tuple[DynamiqMessage, Message]] = []
     answered: set[str] = set()
-    for message in said:
+    for message in messages:
         if message.role == DynamiqRole.TOOL and message.tool_call_id in answered:
             continue
         answer = _final_answer(message)
@@ -177,7 +177,7 @@ def _plain(message: DynamiqMessage) -> Message:
 
 
 def _message(content: str, message: Message, fields: Mapping[str, Any]) -> DynamiqMessage:
-    # Static: what was said is no template.
+    # Static: the text is not a template.
     return DynamiqMessage(content=content, metadata=dict(message.metadata), static=True, **fields)
 
 
@@ -202,43 +202,43 @@ def _named(part: Mapping[str, Any]) -> str:
     return "" if kind in ("reasoning", "thinking") else f"[{kind or 'attachment'}]"
 
 
-def _join(said: Message, observation: Message) -> None:
-    """Make a tool call and its result of a round that is text."""
-    before, behind = _fields(said), _fields(observation)
-    name, arguments = _action_of(str(said.content))
+def _join(request: Message, observation: Message) -> None:
+    """Turn a round that is text into a tool call and its result."""
+    request_fields, observation_fields = _fields(request), _fields(observation)
+    name, arguments = _action_of(str(request.content))
     id_ = f"call_{new_id().replace('-', '')}"
-    said.tool_calls = [{"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}]
-    said.native = pack(FRAMEWORK, before, said)
+    request.tool_calls = [{"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}]
+    request.native = pack(FRAMEWORK, request_fields, request)
     observation.role, observation.tool_call_id, observation.name = MessageRole.TOOL, id_, name
-    observation.native = pack(FRAMEWORK, behind, observation)
+    observation.native = pack(FRAMEWORK, observation_fields, observation)
 
 
 def _action_of(text: str) -> tuple[str, str]:
-    """The tool and the arguments that a model asks for in its text, as JSON, XML or lines."""
+    """The tool and the arguments that a model names in its text, as JSON, XML or lines."""
     try:
-        said = json.loads(text, strict=False)
+        parsed = json.loads(text, strict=False)
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and isinstance(said.get("action"), str):
-        return said["action"], _arguments(said.get("action_input"))
-    for action, given in ((_XML_ACTION, _XML_INPUT), (_TEXT_ACTION, _TEXT_INPUT)):
-        named = action.search(text)
-        if named is not None and named[1].strip():
-            wanted = given.search(text)
-            return named[1].strip(), _arguments(wanted[1] if wanted is not None else None)
+        parsed = None
+    if isinstance(parsed, dict) and isinstance(parsed.get("action"), str):
+        return parsed["action"], _arguments(parsed.get("action_input"))
+    for action_pattern, input_pattern in ((_XML_ACTION, _XML_INPUT), (_TEXT_ACTION, _TEXT_INPUT)):
+        action = action_pattern.search(text)
+        if action is not None and action[1].strip():
+            arguments = input_pattern.search(text)
+            return action[1].strip(), _arguments(arguments[1] if arguments is not None else None)
     return _UNREAD_ACTION, "{}"
 
 
-def _arguments(given: Any) -> str:
-    if isinstance(given, str):
-        text = re.sub(r"```(?:json)?", "", given, flags=re.IGNORECASE).strip()
+def _arguments(value: Any) -> str:
+    if isinstance(value, str):
+        text = re.sub(r"```(?:json)?", "", value, flags=re.IGNORECASE).strip()
         try:
-            given, _ = json.JSONDecoder(strict=False).raw_decode(text)
+            value, _ = json.JSONDecoder(strict=False).raw_decode(text)
         except (ValueError, RecursionError):
-            given = text
-    if given is None or given == "":
+            value = text
+    if value is None or value == "":
         return "{}"
-    return json.dumps(given if isinstance(given, dict) else {"input": given}, ensure_ascii=False)
+    return json.dumps(value if isinstance(value, dict) else {"input": value}, ensure_ascii=False)
 
 
 def _final_answer(message: DynamiqMessage) -> str | None:
@@ -257,7 +257,7 @@ def _final_answer(message: DynamiqMessage) -> str | None:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _own_name(key: Any) -> Any:
+def _free_key(key: Any) -> Any:
     return f"{FRAMEWORK}_{key}" if key in (TIMESTAMP_KEY, MESSAGE_ID_KEY) else key
 
 

@@ -1,4 +1,4 @@
-"""What of a prompt that an agent hands over is new."""
+"""The new messages in a prompt that an agent passes to its memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dynamiq_memory.integrations.plans import run
 from dynamiq_memory_agents._loads import Load
 from dynamiq_memory_agents._messages import is_observation, is_question, to_messages
 
-# Agents put a text of theirs in the place of an empty one.
+# Agents replace an empty text with one of their own.
 _EMPTY = re.compile(r"\s*(\[System: Empty message content .*)?", re.DOTALL)
-# What agents leave out of their prompt when only input and output are saved.
+# Texts that agents leave out of their prompt when only input and output are saved.
 _TRACE = re.compile(r'\s*(Observation:|Thought:|Function call:|\{.*"thought"|.*<thought)', re.DOTALL)
 
 _OBSERVED = re.compile(r"\s*Observation:")
@@ -52,32 +52,32 @@ class PromptTranscript(Transcript):
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """How a prompt stands to what its run was given.
+    """How much of a load a prompt begins with.
 
     Attributes:
-        load: What was given.
-        start: Where in the prompt what follows it begins.
-        found: How many of the given messages the prompt has.
-        summary: Whether it begins with a summary that stands for the others.
+        load: The load.
+        start: The position in the prompt after the messages of the load.
+        count: The number of the load's messages that are in the prompt.
+        summary: Whether the prompt begins with a summary that replaces the others.
     """
 
     load: Load
     start: int
-    found: int
+    count: int
     summary: bool = False
 
 
-def new_messages(said: Sequence[DynamiqMessage], loads: Sequence[Load], memory: Memory) -> list[Message]:
-    """Find what of a prompt is to be stored.
+def new_messages(prompt: Sequence[DynamiqMessage], loads: Sequence[Load], memory: Memory) -> list[Message]:
+    """Find the messages of a prompt that are to be stored.
 
-    A prompt is what the run was given, what the user asks, and what was done for it. Of a run that summarised, it is
-    the summary and the last messages. Of a run that goes on where another process stopped, it begins with what that
-    one was given; then what is stored is found by what it says.
+    A prompt consists of the messages given to the run, the user's input, and the work on it. If the run summarised, it
+    consists of the summary and the last messages. If the run continues where another process stopped, it begins with
+    the messages given to that process; then stored messages are found by their text.
 
     Args:
-        said: The prompt, without instructions.
-        loads: What was given to the run, oldest first; not empty.
-        memory: The session's memory. Its save mode says what is kept.
+        prompt: The prompt, without instructions.
+        loads: The loads of the run, oldest first; not empty.
+        memory: The session's memory. Its save mode decides which messages are kept.
 
     Returns:
         New messages, without metadata.
@@ -86,60 +86,60 @@ def new_messages(said: Sequence[DynamiqMessage], loads: Sequence[Load], memory: 
         InvalidArgumentError: The prompt is that of another run.
     """
     mode = memory.save_mode
-    dropped = _dropped_question(said, loads[-1], mode)
+    dropped = _dropped_question(prompt, loads[-1], mode)
     if dropped is not None:
-        return select_to_save([dropped, *to_messages(said[-1:], begun=True)], mode)
-    matches = [_match(load, said, mode) for load in loads]
-    # A program may have read the memory before the run, a tool within it: the run's own load leaves its question over.
-    match = max(reversed(matches), key=lambda one: (_asks(said[one.start :], one.load), one.found))
-    rest = list(said[match.start :])
-    strange = match.load.messages and not (match.found or match.summary)
-    if not strange or len(list(filter(is_question, rest))) < 2:
-        return select_to_save(_turn(rest, said[0] if match.summary else None, match.load), mode)
-    if match.load.query and not _asks(said, match.load):
+        return select_to_save([dropped, *to_messages(prompt[-1:], begun=True)], mode)
+    matches = [_match(load, prompt, mode) for load in loads]
+    # A program may also have read the memory before the run, or a tool during it. The run's question follows its load.
+    match = max(reversed(matches), key=lambda one: (_asks(prompt[one.start :], one.load), one.count))
+    rest = list(prompt[match.start :])
+    foreign = match.load.messages and not (match.count or match.summary)
+    if not foreign or len(list(filter(is_question, rest))) < 2:
+        return select_to_save(_turn(rest, prompt[0] if match.summary else None, match.load), mode)
+    if match.load.query and not _asks(prompt, match.load):
         raise InvalidArgumentError(
-            "the prompt is that of another run, and is not stored in this session: an Agent object runs once at a "
-            "time, so give each thread its own"
+            "the prompt is that of another run, so it is not stored in this session: an Agent object can run only "
+            "once at a time, so give each thread its own"
         )
-    return select_to_save(_by_content(rest, memory), mode)
+    return select_to_save(_by_text(rest, memory), mode)
 
 
-def _asks(said: Sequence[DynamiqMessage], load: Load) -> bool:
-    """Whether a part of a prompt holds what a load was for."""
+def _asks(messages: Sequence[DynamiqMessage], load: Load) -> bool:
+    """Whether messages contain the question of a load."""
     return bool(load.query) and any(
-        load.query in message.content for message in said if message.role == DynamiqRole.USER
+        load.query in message.content for message in messages if message.role == DynamiqRole.USER
     )
 
 
-def _dropped_question(said: Sequence[DynamiqMessage], load: Load, mode: MemorySaveMode) -> Message | None:
-    """The question, where the agent has taken it for a trace and left it out of its prompt, and of that alone."""
-    if mode is MemorySaveMode.FULL or not load.query or not _OBSERVED.match(load.query) or _asks(said, load):
+def _dropped_question(prompt: Sequence[DynamiqMessage], load: Load, mode: MemorySaveMode) -> Message | None:
+    """The question, if the agent has mistaken it for an observation and left it out of its prompt."""
+    if mode is MemorySaveMode.FULL or not load.query or not _OBSERVED.match(load.query) or _asks(prompt, load):
         return None
-    answered = said and said[-1].role == DynamiqRole.ASSISTANT
+    answered = prompt and prompt[-1].role == DynamiqRole.ASSISTANT
     return Message(role=MessageRole.USER, content=load.query) if answered else None
 
 
-def _match(load: Load, said: Sequence[DynamiqMessage], mode: MemorySaveMode) -> _Match:
-    # The last message is what the run has come to, even if it says what an older one says.
-    given, keys = [_key(message) for message in load.messages], [_key(message) for message in said[:-1]]
-    # A summary leaves the last messages of what was given.
-    for skipped in range(len(given)):
-        matched = _prefix(given[skipped:], keys, mode)
+def _match(load: Load, prompt: Sequence[DynamiqMessage], mode: MemorySaveMode) -> _Match:
+    # The last message is the run's result, even if an older one has the same text.
+    loaded, keys = [_key(message) for message in load.messages], [_key(message) for message in prompt[:-1]]
+    # A summary leaves the last messages of the load.
+    for skipped in range(len(loaded)):
+        matched = _prefix(loaded[skipped:], keys, mode)
         if matched:
-            return _Match(load, matched, len(given) - skipped)
-    if said and is_observation(said[0]) and said[0].content != load.query:
-        for skipped in range(len(given)):
-            matched = _prefix(given[skipped:], keys[1:], mode)
+            return _Match(load, matched, len(loaded) - skipped)
+    if prompt and is_observation(prompt[0]) and prompt[0].content != load.query:
+        for skipped in range(len(loaded)):
+            matched = _prefix(loaded[skipped:], keys[1:], mode)
             if matched:
-                return _Match(load, 1 + matched, len(given) - skipped, summary=True)
+                return _Match(load, 1 + matched, len(loaded) - skipped, summary=True)
         return _Match(load, 1, 0, summary=True)
     return _Match(load, 0, 0)
 
 
-def _prefix(given: Sequence[_Key], keys: Sequence[_Key], mode: MemorySaveMode) -> int:
-    """How many messages of a prompt are the given ones; 0 if it does not begin with them."""
+def _prefix(loaded: Sequence[_Key], keys: Sequence[_Key], mode: MemorySaveMode) -> int:
+    """The number of messages at the beginning of a prompt that are the loaded ones; 0 if it begins otherwise."""
     place = 0
-    for key in given:
+    for key in loaded:
         if place < len(keys) and keys[place] == key:
             place += 1
         elif mode is MemorySaveMode.FULL or not _TRACE.match(key[1]):
@@ -148,10 +148,10 @@ def _prefix(given: Sequence[_Key], keys: Sequence[_Key], mode: MemorySaveMode) -
 
 
 def _turn(rest: Sequence[DynamiqMessage], summary: DynamiqMessage | None, load: Load) -> list[Message]:
-    """Our messages of a turn; of one whose question was summarised away, with the question."""
+    """Convert a turn; a question that was summarised away is added again."""
     asked = bool(rest) and rest[0].role == DynamiqRole.USER and (not is_observation(rest[0]) or summary is None)
     last = load.messages[-1] if load.messages else None
-    # A run that goes on: its question was stored when it broke off.
+    # A run that continues: its question was stored when it broke off.
     stored = last is not None and is_question(last) and (summary is None or last.content == load.query)
     if asked or not (rest or summary):
         return to_messages(rest)
@@ -161,8 +161,8 @@ def _turn(rest: Sequence[DynamiqMessage], summary: DynamiqMessage | None, load: 
     return new
 
 
-def _by_content(said: Sequence[DynamiqMessage], memory: Memory) -> list[Message]:
-    transcript = PromptTranscript(to_messages(said))
+def _by_text(messages: Sequence[DynamiqMessage], memory: Memory) -> list[Message]:
+    transcript = PromptTranscript(to_messages(messages))
     return run(memory, align(transcript)).new_messages(transcript)
 
 

@@ -26,50 +26,50 @@ from dynamiq_memory_agents._prompt import new_messages
 
 logger = logging.getLogger(__name__)
 
-# More than any store holds: for dynamiq's backends, of which some take no None.
+# More messages than any store has, since some of dynamiq's backends do not accept None.
 _ALL = 2**31 - 1
-# What the package adds to a component that it makes of YAML.
-_OF_LOADERS = {"type", "is_postponed_component_init"}
+# The settings that the package adds when it makes a component from YAML.
+_YAML_SETTINGS = {"type", "is_postponed_component_init"}
 
 
-def _as_memory(given: Any) -> Memory:
-    if isinstance(given, Memory):
-        return given
-    if isinstance(given, str):
-        return memory_at(given)
-    if isinstance(given, Mapping):
-        return resolve(given)
-    if isinstance(given, AgentMemory):
-        return given.memory
-    if isinstance(given, DynamiqMemory):
+def _find_memory(memory: Any) -> Memory:
+    if isinstance(memory, Memory):
+        return memory
+    if isinstance(memory, str):
+        return memory_at(memory)
+    if isinstance(memory, Mapping):
+        return resolve(memory)
+    if isinstance(memory, AgentMemory):
+        return memory.memory
+    if isinstance(memory, DynamiqMemory):
         raise ConfigurationError(
             "memory must be a dynamiq_memory.Memory, not dynamiq's own: give AgentMemory(memory=Memory(backend=…)), "
-            "and bring the old one's messages over by import_from(old)"
+            "and import the messages of the old one by import_from(old)"
         )
     raise ConfigurationError(
-        f"memory must be a dynamiq_memory.Memory, a URL such as sqlite:///conversations.db, or what to_dict() wrote; "
-        f"not a {type(given).__name__}"
+        f"memory must be a dynamiq_memory.Memory, a URL such as sqlite:///conversations.db, or a result of to_dict(); "
+        f"not a {type(memory).__name__}"
     )
 
 
 class AgentMemory(DynamiqMemory):
     """The memory of an agent, kept in a `dynamiq_memory.Memory`.
 
-    Goes wherever the package takes a `Memory`: `Agent(memory=AgentMemory(memory=Memory(backend=…)))`. An agent hands
-    over its whole prompt at the end of a run. What is new of it is added to the session; nothing that is stored is
-    changed or deleted, whatever the agent did not load, trimmed or summarised. One object, or several on one store,
-    may serve any number of agents and threads.
+    Use it wherever the package takes a `Memory`: `Agent(memory=AgentMemory(memory=Memory(backend=…)))`. An agent passes
+    its whole prompt when a run ends. Its new messages are added to the session; stored messages are never changed or
+    deleted, even those that the agent did not load, trimmed or summarised. One object, or several on one store, may
+    serve any number of agents and threads.
 
     Attributes:
-        memory: Where the messages live. Also a URL, such as `sqlite:///conversations.db`, or what `to_dict` wrote of
-            one, as YAML workflows need it.
-        message_limit: The limit where a call gives none; by default that of `memory`.
-        filters: Default filters of every call; by default those of `memory`.
-        save_mode: What is kept of a turn; by default that of `memory`.
+        memory: Where the messages are stored. Also a URL, such as `sqlite:///conversations.db`, or a reference from a
+            result of `to_dict`, for YAML workflows.
+        message_limit: The limit for calls without one. Defaults to that of `memory`.
+        filters: Default filters of every call. Defaults to those of `memory`.
+        save_mode: Which messages of a turn are kept. Defaults to that of `memory`.
         backend: The backend of `memory`.
 
     Raises:
-        ConfigurationError: `memory` is none, or cannot be found again.
+        ConfigurationError: `memory` is not a memory, or cannot be found again.
     """
 
     # Copies of an agent, as Map and parallel tool calls make them, share the memory.
@@ -79,29 +79,29 @@ class AgentMemory(DynamiqMemory):
     backend: Any = Field(default=None, exclude=True)
 
     def __init__(self, memory: Memory | str | Mapping[str, Any] | None = None, **settings: Any) -> None:
-        """Find the memory, and take its settings where none are given."""
+        """Find the memory, and use its settings unless others are given."""
         if memory is None and "backend" in settings:
             raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
-        found = _as_memory(memory)
-        unknown = settings.keys() - type(self).model_fields.keys() - _OF_LOADERS
+        found = _find_memory(memory)
+        unknown = settings.keys() - type(self).model_fields.keys() - _YAML_SETTINGS
         if unknown:
             raise ConfigurationError(
-                f"{min(unknown)!r} is unknown: give memory, and if you like message_limit, filters or save_mode"
+                f"{min(unknown)!r} is unknown: give memory and, optionally, message_limit, filters or save_mode"
             )
         if settings.pop("backend", None) not in (None, found.backend):
             raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
-        given = {
+        defaults = {
             "message_limit": found.message_limit,
             "filters": copy.deepcopy(found.filters),
             "save_mode": found.save_mode.value,
         }
-        super().__init__(**{**given, **settings, "memory": found, "backend": found.backend})
+        super().__init__(**{**defaults, **settings, "memory": found, "backend": found.backend})
 
     def to_dict(self, include_secure_params: bool = False, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Describe the memory, as YAML workflows and traces need it: no message, and no secret.
+        """Describe the memory for YAML workflows and traces, without messages and secrets.
 
-        `AgentMemory(**described)` finds the store again: the object itself in the same process, else the memory of the
-        name that `dynamiq_memory.register_memory` gave, else the store's URL.
+        `AgentMemory(**described)` finds the store again: the object itself in the same process, else the memory that
+        `dynamiq_memory.register_memory` has named, else by the store's URL.
         """
         store = self._store()
         return {
@@ -113,8 +113,12 @@ class AgentMemory(DynamiqMemory):
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Copy the settings; a copy has the same store."""
+        """Return a copy that shares the store."""
         return copy.copy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a reference to the store, as `to_dict` does."""
+        return (_from_dict, (type(self), self.to_dict()))
 
     # --- what agents call ------------------------------------------------------------------------------------
 
@@ -125,45 +129,45 @@ class AgentMemory(DynamiqMemory):
         filters: dict[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | None = MemoryRetrievalStrategy.ALL,
     ) -> list[DynamiqMessage]:
-        """Pick the messages that an agent is given; see `dynamiq_memory.Memory.get_agent_conversation`.
+        """Choose the messages for an agent; see `dynamiq_memory.Memory.get_agent_conversation`.
 
         Args:
-            query: What the agent is asked; RELEVANT and BOTH rank by it.
-            limit: At most so many messages, 1 or more; `message_limit` by default.
-            filters: Only messages that match, besides the default filters.
+            query: The agent's input; RELEVANT and BOTH rank by it.
+            limit: Maximum number of messages, 1 or more. Defaults to `message_limit`.
+            filters: Only messages that match these and the default filters.
             strategy: ALL, RELEVANT or BOTH; None, which agents allow, is ALL.
 
         Raises:
             InvalidArgumentError: The limit or strategy is wrong.
-            FilterError: The filter is not of the language.
+            FilterError: The filter is wrong.
             BackendError: The store failed.
         """
         store = self._store()
         scope = self._scope(filters)
         if scope is not None:
-            store.scoped(scope[2], scope[1])  # refuses, before the run, what could not be saved behind it
+            store.scoped(scope[2], scope[1])  # refuses, before the run, a session that could not be saved after it
         chosen = (strategy or MemoryRetrievalStrategy.ALL).value
         found = [from_message(m) for m in store.get_agent_conversation(query, limit, filters, chosen)]
         if scope is not None:
             hooks = current_hook_ctx.get()
-            # A hook may mask what the user says: then only the masked text may be stored.
-            asked = query if hooks is None or not hooks.hooks else None
-            given = tuple(message for message in found if message.role != DynamiqRole.SYSTEM)
-            remember(scope, Load(asked, given))
+            # A hook may mask the user's text: then only the masked text may be stored.
+            question = query if hooks is None or not hooks.hooks else None
+            loaded = tuple(message for message in found if message.role != DynamiqRole.SYSTEM)
+            remember(scope, Load(question, loaded))
         return found
 
     def replace_messages(self, filters: dict[str, Any], messages: list[DynamiqMessage]) -> None:
-        """Save a run of an agent: add what is new of its prompt to the session, in one batch.
+        """Save a run of an agent: add the new messages of its prompt to the session, in one batch.
 
-        What is new is told by what `get_agent_conversation` has given for the same user and session within the same
-        context, as agents call it. Where it has given nothing, the messages take the place of those that match.
+        New messages are those that follow the result of `get_agent_conversation` for the same user and session within
+        the same context, as agents call it. Without such a call before, the messages replace those that match.
 
         Args:
             filters: The user_id, the session_id, or both.
             messages: The whole prompt of the agent, without instructions.
 
         Raises:
-            InvalidArgumentError: The filters fix no scope, or the prompt is that of another run.
+            InvalidArgumentError: The filters name no user or session, or the prompt is that of another run.
             MessageError: A message cannot be stored as it is.
             BackendError: The store failed; nothing has been stored.
         """
@@ -221,7 +225,7 @@ class AgentMemory(DynamiqMemory):
 
         Raises:
             InvalidArgumentError: The limit is not 1 or more.
-            FilterError: The filter is not of the language.
+            FilterError: The filter is wrong.
             BackendError: The store failed.
         """
         return [from_message(message) for message in self._store().search(query, filters, limit)]
@@ -253,29 +257,29 @@ class AgentMemory(DynamiqMemory):
         self._store().delete(session_id, user_id)
 
     def import_from(self, old: DynamiqMemory) -> int:
-        """Bring over what agents have stored in a memory of the package's own.
+        """Import the messages of a memory of the package.
 
-        For a store that only that memory knows, such as `dynamiq.memory.backends.InMemory`. (A SQLite file of the
-        package's is opened by `dynamiq_memory.backends.SQLite`, which upgrades it.) Doing it again adds nothing twice,
-        as long as no agent has run on the old memory since: the package writes a session anew at each run.
+        For a store that only that object can read, such as `dynamiq.memory.backends.InMemory`. (A SQLite file of the
+        package is upgraded when `dynamiq_memory.backends.SQLite` opens it.) Importing again adds nothing, unless an
+        agent has run on the old memory in the meantime: the package writes a session again with each run.
 
         Args:
             old: The package's memory; only read.
 
         Returns:
-            How many messages it has.
+            The number of its messages.
 
         Raises:
-            ConfigurationError: It is no memory of the package's.
-            MessageError: A message has a time or an id that is none; nothing has been stored.
+            ConfigurationError: It is not a memory of the package.
+            MessageError: A message has an invalid time or id; nothing has been stored.
         """
         if not isinstance(old, DynamiqMemory):
             raise ConfigurationError(f"old must be a dynamiq.memory.Memory, not a {type(old).__name__}")
-        said = old.get_all(limit=_ALL)
-        messages = to_stored(said)
+        stored = old.get_all(limit=_ALL)
+        messages = to_stored(stored)
         with_stable_ids(messages)
         self._store().add_many(messages)
-        return len(said)
+        return len(stored)
 
     # --- the rest --------------------------------------------------------------------------------------------
 
@@ -292,7 +296,7 @@ class AgentMemory(DynamiqMemory):
         self.close()
 
     def _store(self) -> Memory:
-        """The memory with the settings of this object, which may have been changed meanwhile."""
+        """Return the memory with the current settings of this object."""
         store = copy.copy(self.memory)
         store.filters = {**self.memory.filters, **self.filters}
         store.message_limit = self.message_limit
@@ -307,9 +311,13 @@ class AgentMemory(DynamiqMemory):
         return (id(self.memory.backend), user_id, session_id)
 
 
+def _from_dict(kind: type[AgentMemory], described: dict[str, Any]) -> AgentMemory:
+    return kind(**described)
+
+
 @contextmanager
 def _logged(scope: Mapping[str, Any]) -> Iterator[None]:
-    """Log what an agent would only log without naming the session, if it logs it at all."""
+    """Log an error with its session: an agent logs it without, if at all."""
     try:
         yield
     except DynamiqMemoryError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import logging
+import pickle
 
 import pytest
 from dynamiq.memory import Memory as DynamiqMemory
@@ -291,7 +294,7 @@ def test_fields_of_dynamiq_that_somebody_else_has_spoilt(core, caplog):
         message.native = pack("dynamiq", data, message)
         core.add_many([message])
         assert AgentMemory(memory=core).get_all()[0].content == "Hello."
-        assert "no dynamiq fields that can be read" in caplog.text
+        assert "the dynamiq fields of message" in caplog.text
         caplog.clear()
 
 
@@ -351,3 +354,23 @@ def test_messages_in_memory_are_imported(agent, talk, model, core):
         roles = [m.role.value for m in core.get_all(filters={"session_id": mode.value})]
         assert roles == ["user", "assistant", "tool", "assistant"]
     check_old_turns(agent, talk, model, memory, core, full=True)
+
+
+# --- copies -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+def test_a_copy_shares_the_store(core, copied):
+    memory = AgentMemory(memory=core, message_limit=7, filters={"tenant": "a"}, save_mode="input_output")
+    other = copied(memory)
+    other.add(DynamiqRole.USER, "hello", IDS)
+    assert [message.content for message in memory.get_all()] == ["hello"]
+    assert other.memory is core
+    assert other.to_dict() == memory.to_dict()
+
+
+def test_a_pickle_of_a_store_that_is_gone_names_the_fix():
+    dumped = pickle.dumps(AgentMemory(memory=Memory()))
+    gc.collect()
+    with pytest.raises(ConfigurationError, match="register_memory"):
+        pickle.loads(dumped)
