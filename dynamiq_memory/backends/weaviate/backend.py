@@ -129,7 +129,7 @@ class Weaviate(PlannedBackend):
         tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
         address = "" if self._server is None else f" at {self._server.address}"
         self._location = f"Weaviate collection {self.collection_name!r}{tenant}{address}"
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=self._location)
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, location=self._location)
         self.alpha = 0.0 if embedder is None else alpha
         self._helpers = Threads("dynamiq-memory-Weaviate")
         self._clients = Clients(self._server, client, self._location)

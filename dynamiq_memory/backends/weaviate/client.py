@@ -38,20 +38,7 @@ _PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server and the settings of its clients.
-
-    Attributes:
-        http_host: The host of REST.
-        http_port: The port of REST.
-        http_secure: Whether REST uses TLS.
-        grpc_host: The host of gRPC.
-        grpc_port: The port of gRPC.
-        grpc_secure: Whether gRPC uses TLS.
-        api_key: The key, or None.
-        timeout_init: Seconds to wait for the server when connecting.
-        timeout_query: Seconds to wait for a response.
-        timeout_insert: Seconds to wait for a write.
-    """
+    """A server and the settings of its clients: hosts and ports of REST and gRPC, and timeouts in seconds."""
 
     http_host: str
     http_port: int

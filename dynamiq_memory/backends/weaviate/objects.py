@@ -143,9 +143,16 @@ class Objects:
             if notes is not None:
                 page = [row for row in page if row.uuid not in notes]
                 notes = None
-            new = sorted((row for row in page if row.uuid not in seen), key=_position, reverse=not ascending)
+            new = sorted(
+                (row for row in page if row.uuid not in seen), key=lambda row: row.position, reverse=not ascending
+            )
             if not new:
-                size = self._twice(size, is_last)
+                if not is_last and size >= self.max_results:
+                    raise BackendError(
+                        f"{self.location}: more than {size} messages have the same time and arrival: they cannot be "
+                        "paged"
+                    )
+                size = min(self.max_results, size * 2)
                 continue
             seen.update(row.uuid for row in new)
             end = (*new[-1].position[:2], "")
@@ -206,17 +213,6 @@ class Objects:
         read = sum(len(text) for row in page for text in row.properties.values() if isinstance(text, str))
         fitting = max(2, _PAGE_BYTES * max(1, len(page)) // max(1, read))
         return min(self.max_results, fitting, size * 10)
-
-    def _twice(self, size: int, is_last: bool) -> int:
-        if not is_last and size >= self.max_results:
-            raise BackendError(
-                f"{self.location}: more than {size} messages have the same time and arrival: they cannot be paged"
-            )
-        return min(self.max_results, size * 2)
-
-
-def _position(row: Row) -> Position:
-    return row.position
 
 
 def _scope_and_time(row: Row) -> tuple[Scope, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from weaviate.classes.aggregate import Metrics
 from weaviate.classes.data import DataObject
@@ -131,15 +131,8 @@ def count(filters: FilterReturn) -> Plan[int]:
     return reply.total_count or 0
 
 
-class Totals(NamedTuple):
-    """How many objects there are, and how many terms in all of them."""
-
-    objects: int
-    terms: int
-
-
-def count_terms(filters: FilterReturn) -> Plan[Totals]:
-    """Count objects that match, and their terms."""
+def count_terms(filters: FilterReturn) -> Plan[tuple[int, int]]:
+    """Count objects that match, and all of their terms."""
     metrics = Metrics(LENGTH).integer(
         count=False, maximum=False, mean=False, median=False, minimum=False, mode=False, sum_=True
     )
@@ -147,7 +140,7 @@ def count_terms(filters: FilterReturn) -> Plan[Totals]:
         lambda collection: collection.aggregate.over_all(filters=filters, total_count=True, return_metrics=metrics)
     )
     length = reply.properties[LENGTH]
-    return Totals(reply.total_count or 0, (length.sum_ or 0) if isinstance(length, AggregateInteger) else 0)
+    return reply.total_count or 0, (length.sum_ or 0) if isinstance(length, AggregateInteger) else 0
 
 
 def insert(objects: Sequence[DataObject[dict[str, Any], None]]) -> Plan[dict[int, str]]:

@@ -20,7 +20,7 @@ from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import Translation, translate
 from dynamiq_memory.backends.weaviate.objects import WHOLE, Objects
 from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
-from dynamiq_memory.backends.weaviate.requests import Totals, three_at_once
+from dynamiq_memory.backends.weaviate.requests import three_at_once
 from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
@@ -74,10 +74,10 @@ class Searcher:
         vector = (yield from EmbedQuery(query)) if self._alpha > 0 else None
         by_meaning = self._by_meaning(wanted, vector, limit)
         if (yield from self._objects.match_exactly(wanted)):
-            rows, totals, near = yield from three_at_once(
+            rows, (documents, terms), near = yield from three_at_once(
                 self._candidates(wanted, words), requests.count_terms(wanted.clause()), by_meaning
             )
-            return (yield from self._best(self._by_words(words, rows, totals), near, limit))
+            return (yield from self._best(self._by_words(words, rows, documents, terms), near, limit))
         rows = yield from self._objects.matching(wanted)
         near = _among((yield from by_meaning), {row.uuid for row in rows})
         return (yield from self._best(self._by_words_of(rows, words), near, limit))
@@ -106,7 +106,7 @@ class Searcher:
         request = partial(requests.rank_by_words, wanted.clause(), words)
         return _pages(request, self._most if words else 0, min(_PAGE, self._most))
 
-    def _by_words(self, words: Sequence[str], rows: Sequence[Row], totals: Totals) -> _Found:
+    def _by_words(self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int) -> _Found:
         asked = frozenset(words)
         postings: dict[str, list[int]] = {word: [] for word in words}
         for number, row in enumerate(rows):
@@ -115,8 +115,8 @@ class Searcher:
                 postings[word].append(number << COUNT_BITS | min(count, MAX_COUNT))
         lengths = [row.properties[LENGTH] for row in rows]
         # A message that was added between the two requests is counted too.
-        documents = max(totals.objects, len(rows))
-        scores = self._bm25.scores(([(each, lengths)] for each in postings.values()), documents, totals.terms)
+        documents = max(documents, len(rows))
+        scores = self._bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
         return _found(rows, scores, cut=len(rows) >= self._most)
 
     def _by_words_of(self, rows: Sequence[Row], words: Sequence[str]) -> _Found:
