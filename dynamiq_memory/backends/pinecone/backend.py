@@ -169,7 +169,7 @@ class Pinecone(PlannedBackend):
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
         self._location = f"Pinecone index {index_name!r}"
-        self._embedder: MessageEmbedder = MessageEmbedder(embedder, where=self._location)
+        self._embedder: MessageEmbedder = MessageEmbedder(embedder, location=self._location)
         self._clients = Clients(connection, self._location)
         new = (
             NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)

@@ -1,6 +1,6 @@
-"""Which of Pinecone's packages is installed.
+"""Check of the installed client package.
 
-`pinecone` was once called `pinecone-client`, and both install the same import package, `pinecone`: whichever came last
+`pinecone` used to be called `pinecone-client`, and both install the import package `pinecone`: the one installed last
 has overwritten files of the other.
 """
 
@@ -14,11 +14,11 @@ NEW, OLD = "pinecone", "pinecone-client"
 
 
 def check_installation() -> None:
-    """Check that one of the two packages is installed, and not both.
+    """Check that exactly one of the two packages is installed.
 
     Raises:
-        ConfigurationError: Both are.
-        MissingDependencyError: None is.
+        ConfigurationError: Both are installed.
+        MissingDependencyError: Neither is installed.
     """
     found = {name: number for name in (NEW, OLD) if (number := _version(name)) is not None}
     if len(found) > 1:

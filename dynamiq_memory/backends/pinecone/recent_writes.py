@@ -108,7 +108,7 @@ class RecentWrites:
         return claimed, previous
 
     def unclaim(self, record_ids: Sequence[str], previous: Sequence[Entry | None], version: str) -> None:
-        """Undo a `claim` after its deletion failed, for records that have not changed since."""
+        """Undo a `claim` after its deletion failed, for records that are unchanged since."""
         with self._lock:
             for record_id, entry in zip(record_ids, previous, strict=True):
                 current = self._entries.get(record_id)

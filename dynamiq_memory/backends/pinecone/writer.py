@@ -99,8 +99,8 @@ class Writer:
             self._recent.drop_shown(entries, shown)
         if self._recent.in_the_way(more):
             raise BackendError(
-                f"the index has not shown the last {len(self._recent):,} writes of this process for a minute; nothing "
-                "was written: write more slowly"
+                f"the index did not show the last {len(self._recent):,} writes of this process within a minute; "
+                "nothing was written: write more slowly"
             )
 
     def replace(self, filter: Filter, messages: Sequence[Message]) -> Plan[None]:

@@ -1,18 +1,18 @@
-"""A server that speaks Pinecone's HTTP API and refuses what the service refuses.
+"""A server with Pinecone's HTTP API that rejects the same requests as the service.
 
 Written from the service's public reference (https://docs.pinecone.io/reference/api, the versions up to 2026-07, and
 its pages on database limits, data freshness and metadata filters), and checked against the requests and the response
 models of the clients `pinecone` 7.3, 8.0 and 10.2 and `pinecone-client` 3.2. It was not compared with the service
-itself. What it takes care of:
+itself. It enforces or imitates:
 
 - ids of 1 to 512 ASCII characters; vectors of the index's dimension, finite, and not all zero;
-- metadata of at most 40 KB, of strings, numbers, booleans and lists of strings, without null and keys with a `$`;
-- at most 1,000 vectors and 2 MB in an upsert, 1,000 ids in a fetch or a deletion, 8 KB in a URL;
-- at most 10,000 results of a query, and 4 MB; filters of the documented operators only;
-- listing by prefix in the order of bytes, at most 100 a page, on serverless indexes only;
-- eventual consistency: what is written is acknowledged at once and seen after `lag` seconds, or after `release()`;
-- a namespace begins with its first upsert, and deleting in one that is not there is refused;
-- a wrong API key, and faults that a test asks for.
+- metadata up to 40 KB, of strings, numbers, booleans and lists of strings, without null and keys with a `$`;
+- up to 1,000 vectors and 2 MB in an upsert, 1,000 ids in a fetch or a deletion, 8 KB in a URL;
+- up to 10,000 results of a query, and 4 MB; filters of the documented operators only;
+- listing by prefix in the order of bytes, up to 100 per page, on serverless indexes only;
+- eventual consistency: writes are acknowledged at once and shown after `lag` seconds, or after `release()`;
+- namespaces that begin with their first upsert, and errors for deletions in a missing one;
+- wrong API keys, and faults that a test asks for.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def require(holds: bool, text: str) -> None:
         raise RefusedError(text)
 
 
-# --- what may be stored ------------------------------------------------------------------------------------------
+# --- valid records -----------------------------------------------------------------------------------------------
 
 
 def check_id(value: Any) -> None:
@@ -110,7 +110,7 @@ def _number(value: Any) -> bool:
 
 
 def _normal(value: Any) -> Any:
-    """A value as the service compares it: numbers are floats there, and booleans are no numbers."""
+    """Return a value as the service compares it: numbers are floats, and booleans are not numbers."""
     return float(value) if _number(value) else (type(value), value)
 
 
@@ -127,7 +127,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 
 def compiled(condition: Any) -> Predicate:
-    """Read a filter of the service's language."""
+    """Compile a filter."""
     require(isinstance(condition, dict), "A filter must be an object")
     parts = [_part(key, wanted) for key, wanted in condition.items()]
     return parts[0] if len(parts) == 1 else lambda metadata: all(part(metadata) for part in parts)
@@ -171,7 +171,7 @@ def _test(operator: str, value: Any) -> Callable[[bool, Any], bool]:
 
 @dataclass
 class Index:
-    """An index, as it was asked for, and its namespaces."""
+    """An index with its settings and namespaces."""
 
     name: str
     dimension: int
@@ -186,7 +186,7 @@ class Index:
         return "pod" in self.spec
 
     def described(self, url: str, version: str) -> Json:
-        """The index as an answer of this version of the API."""
+        """Describe the index as this version of the API does."""
         self.ready_after -= 1
         ready = self.ready_after < 0
         common = {
@@ -222,7 +222,7 @@ class Index:
 
 
 def index_of(body: Json) -> Index:
-    """The index that a request to create one asks for, in the shape of any version of the API."""
+    """Make the index of a request to create one, in the form of any version of the API."""
     name = body.get("name", "")
     valid = isinstance(name, str) and 1 <= len(name) <= 45 and name.isascii()
     require(
@@ -249,14 +249,15 @@ def index_of(body: Json) -> Index:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next requests.
+    """A fault of the next requests.
 
     Attributes:
         path: The end of their path.
-        times: How many.
-        status: The status they get; 0 breaks the connection.
-        retry_after: The header that says when to try again.
-        late: Whether the request is carried out all the same.
+        times: The number of requests.
+        status: The status of the response; 0 breaks the connection.
+        retry_after: The header with the seconds to wait.
+        late: Whether to carry out the request nevertheless.
+        skip: The number of requests to serve before.
     """
 
     path: str
@@ -271,9 +272,9 @@ class PineconeServer(ThreadingHTTPServer):
     """The service, on a port of this machine.
 
     Attributes:
-        lag: Seconds until what was written is seen.
-        faults: What goes wrong.
-        requests: How many requests came, by path.
+        lag: Seconds until writes are shown.
+        faults: The faults of the next requests.
+        requests: The number of requests by path.
     """
 
     daemon_threads = True
@@ -299,7 +300,7 @@ class PineconeServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def reset(self) -> None:
-        """Forget all indexes, and what a test asked for."""
+        """Forget all indexes and settings of a test."""
         with self.lock:
             self.indexes.clear()
             self.faults.clear()
@@ -308,11 +309,11 @@ class PineconeServer(ThreadingHTTPServer):
             self.lag, self.ready_after, self._held = 0.0, 0, False
 
     def hold(self) -> None:
-        """Show nothing of what is written from now on, until `release`."""
+        """Show no writes from now on, until `release`."""
         self._held = True
 
     def release(self) -> None:
-        """Show all that was written."""
+        """Show all writes."""
         with self.lock:
             self._held = False
             for _, change in self._pending:
@@ -320,13 +321,13 @@ class PineconeServer(ThreadingHTTPServer):
             self._pending.clear()
 
     def write(self, change: Callable[[], None]) -> None:
-        """Take a change, to be seen later."""
+        """Accept a change, to show it later."""
         with self.lock:
             self._pending.append((time.monotonic() + self.lag, change))
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Show what is old enough, in the order in which it was written."""
+        """Show the writes that are old enough, in their order."""
         while self._pending and not self._held and self._pending[0][0] <= time.monotonic():
             self._pending.pop(0)[1]()
 
@@ -348,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: PineconeServer
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)
@@ -541,7 +542,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(lag: float = 0.0) -> Iterator[PineconeServer]:
-    """A server that ends with the block."""
+    """Run a server until the end of the block."""
     with PineconeServer(lag) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
