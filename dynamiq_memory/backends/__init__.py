@@ -1,4 +1,4 @@
-"""The stores, and `create_backend` to make one from a URL."""
+"""The stores, and `create_backend`, which creates one from a URL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Store(NamedTuple):
     schemes: tuple[str, ...]
 
 
-# Imported when first used: a store's client takes time to import, and may not be installed.
+# Imported on first use, since a store's client is slow to import and may not be installed.
 _STORES = {
     "Dynamiq": _Store("dynamiq", ("dynamiq+http", "dynamiq+https")),
     "DynamoDB": _Store("dynamodb", ("dynamodb",)),
@@ -67,19 +67,19 @@ def __dir__() -> list[str]:
 
 
 def create_backend(url: str) -> MemoryBackend:
-    """Make a backend from a URL.
+    """Create a backend from a URL.
 
-    The stores of this package are known, each by the URL that its `from_url` reads: `memory://`, `sqlite:///path.db`,
+    This package's stores accept the URLs documented at their `from_url`: `memory://`, `sqlite:///path.db`,
     `postgresql://user:password@host/database`, `dynamodb://table?region=…`, `qdrant://host:6333/collection`,
-    `pinecone://index`, `weaviate://host:8080/Collection`, `dynamiq+https://host/memory_id`. Another package adds a
-    scheme by an entry point of that name in the group `dynamiq_memory.backends`, a function that takes the URL and
-    returns the backend.
+    `pinecone://index`, `weaviate://host:8080/Collection`, `dynamiq+https://host/memory_id`. Other packages add a scheme
+    with an entry point of that name in the group `dynamiq_memory.backends`: a function that takes the URL and returns
+    the backend.
 
     Args:
-        url: The address of the store.
+        url: The store's URL.
 
     Raises:
-        ConfigurationError: The scheme is unknown, or its backend refuses the URL.
+        ConfigurationError: The scheme is unknown, or the URL is invalid for its backend.
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:
@@ -90,9 +90,9 @@ def create_backend(url: str) -> MemoryBackend:
         except ValueError as error:
             if isinstance(error, DynamiqMemoryError):
                 raise
-            # The unreadable part may belong to a password: it is not shown.
+            # The error is not shown, since it may contain a part of a password.
             raise ConfigurationError(
-                f"the {scheme}:// URL, or a setting of the environment, cannot be read: check its host, port and query"
+                f"the {scheme}:// URL, or a setting in the environment, cannot be read: check its host, port and query"
             ) from None
     found = entry_points(group=ENTRY_POINT_GROUP)
     for entry_point in found:
@@ -105,4 +105,4 @@ def create_backend(url: str) -> MemoryBackend:
                 )
             return backend
     known = sorted({*_CLASS_OF_SCHEME, *(entry_point.name for entry_point in found)})
-    raise ConfigurationError(f"no backend is known for {scheme}://; known: {', '.join(known)}")
+    raise ConfigurationError(f"no backend is known for {scheme}://; use one of {', '.join(known)}")

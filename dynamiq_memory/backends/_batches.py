@@ -1,4 +1,4 @@
-"""Taking a few at a time."""
+"""Batches of values."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ T = TypeVar("T")
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Cut values into groups, as Python 3.12's `itertools.batched` does."""
+    """Split values into batches, like `itertools.batched` of Python 3.12."""
     iterator = iter(values)
-    while group := tuple(islice(iterator, size)):
-        yield group
+    while batch := tuple(islice(iterator, size)):
+        yield batch
 
 
-def limited(values: Iterable[tuple[T, int]], most: int, most_in_all: int) -> Iterator[list[T]]:
-    """Cut values into groups of at most so many, and of at most such a size in all.
+def limited(values: Iterable[tuple[T, int]], max_count: int, max_size: int) -> Iterator[list[T]]:
+    """Split values into batches of limited count and total size.
 
     Args:
-        values: Each with its size; one that is larger than the limit makes a group of its own.
-        most: How many.
-        most_in_all: How large.
+        values: Values with their sizes. A value that exceeds the maximum size gets its own batch.
+        max_count: Maximum number of values in a batch.
+        max_size: Maximum total size of a batch.
     """
-    group: list[T] = []
+    batch: list[T] = []
     total = 0
     for value, size in values:
-        if group and (len(group) == most or total + size > most_in_all):
-            yield group
-            group, total = [], 0
-        group.append(value)
+        if batch and (len(batch) == max_count or total + size > max_size):
+            yield batch
+            batch, total = [], 0
+        batch.append(value)
         total += size
-    if group:
-        yield group
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""How a store does what it has no better way for: plans in terms of Read, Write and Delete."""
+"""Default plans for operations that a store does not implement itself, in terms of Read, Write and Delete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def default_plan(backend: MemoryBackend, operation: Operation[Any]) -> Plan[Any]:
-    """Return the plan by which a backend performs an operation that it has no better way for."""
+    """Return the default plan of an operation."""
     match operation:
         case Search():
             return _search(backend, operation)
@@ -61,10 +61,10 @@ def default_plan(backend: MemoryBackend, operation: Operation[Any]) -> Plan[Any]
 
 
 def rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, limit: int | None) -> list[Message]:
-    """Rank messages that have been read, by words; those that do not match are left out.
+    """Rank messages by words in this process; messages that do not match are omitted.
 
     Args:
-        messages: The messages, oldest first; the results get their `score`.
+        messages: The messages, oldest first. The results get their `score`.
         query: The query.
         tokenizer: Splits texts into terms.
         bm25: The parameters of the ranking.
@@ -89,7 +89,7 @@ def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> P
 
 
 def _search(backend: MemoryBackend, search: Search) -> Plan[list[Message]]:
-    """BM25 in this process over all that matches the filter, or the most recent of it."""
+    """Rank with BM25 in this process, over all messages that match the filter, or the most recent of them."""
     found = yield from Read(search.filter, backend.most_ranked)
     tokenizer = backend.tokenizer_for(search.query)
     return (yield from Compute(partial(rank, found, search.query, tokenizer, backend.bm25, search.limit)))
@@ -106,7 +106,7 @@ def _around(around: Around) -> Plan[list[list[Message]]]:
 
 
 def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
-    """Write, then delete: without a transaction, a crash can double messages, but never lose any."""
+    """Write, then delete. Without a transaction, a crash can leave duplicates, but never lose messages."""
     old = {key_of(message): message for message in (yield from Read(filter))}
     check_replaced_order((yield from stored_versions(messages)), messages)
     if messages:
@@ -118,7 +118,7 @@ def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
 
 
 def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
-    """Read, then write: without a transaction, a message deleted in between may come back."""
+    """Read, then write. Without a transaction, a message that is deleted in between may come back."""
     stored = yield from stored_versions(messages, filter)
     present = with_stored_version(messages, stored)
     if present:
@@ -127,7 +127,7 @@ def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
 
 
 def _take(filter: Filter) -> Plan[list[Message]]:
-    """Delete one message after the other: each belongs to the caller whose deletion counted it."""
+    """Delete one message after the other. The caller that deletes a message gets it."""
     taken = []
     for message in (yield from Read(filter)):
         if (yield from Delete(next(version_filters([message], filter)))):

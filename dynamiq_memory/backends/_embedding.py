@@ -1,4 +1,4 @@
-"""From messages and queries to checked vectors."""
+"""Embedding of messages and queries, with checks of the vectors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dynamiq_memory.messages import Message
 if TYPE_CHECKING:
     from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
-_QUERIES_KEPT = 256
-_LONGEST = 1e18
-# JSON in UTF-8, as embedders send it, has no place for these.
+_MAX_CACHED_QUERIES = 256
+_MAX_LENGTH = 1e18
+# Embedders send JSON in UTF-8, which cannot represent these.
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 Vector = list[float]
@@ -28,14 +28,14 @@ Vector = list[float]
 
 @dataclass(frozen=True, slots=True)
 class Embed(Step[list[Vector | None]]):
-    """Embed the texts of messages: for each its vector, or None for one without text, or without an embedder."""
+    """Embed the texts of messages. The result has None for messages without text, or if there is no embedder."""
 
     messages: Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedQuery(Step[Vector | None]):
-    """Embed a query; the result is None if it has no vector, or there is no embedder."""
+    """Embed a query. The result is None if the query has no vector or the backend has no embedder."""
 
     query: str
 
@@ -43,26 +43,26 @@ class EmbedQuery(Step[Vector | None]):
 class MessageEmbedder:
     """Embeds the texts of messages, and queries, for one store.
 
-    Nothing that it returns is unchecked: each vector has the store's dimension and finite numbers. A text that is blank
-    gets no vector, nor does one whose vector is all zeros, which has no direction.
+    All vectors are checked: they have the store's dimension and finite numbers. Blank texts have no vector, and neither
+    do texts that the embedder maps to zeros, since these have no direction.
 
     Args:
-        embedder: What `dynamiq_memory.embedders.as_embedder` takes.
-        dimension: How many numbers the store's vectors have; None until that is known (see `expect`).
-        where: The store, for errors.
+        embedder: Any object that `dynamiq_memory.embedders.as_embedder` accepts.
+        dimension: Dimension of the store's vectors, or None until it is known (see `expect`).
+        location: The store's name in error messages.
 
     Attributes:
-        dimension: How many numbers a vector has: the store's, or else those of the first vector.
+        dimension: Dimension of the store's vectors, or that of the first vector.
 
     Raises:
-        ConfigurationError: It is no embedder.
+        ConfigurationError: The object is not an embedder.
     """
 
-    def __init__(self, embedder: Any, dimension: int | None = None, where: str = "the store") -> None:
-        """Keep the embedder."""
+    def __init__(self, embedder: Any, dimension: int | None = None, location: str = "the store") -> None:
+        """Create the embedder for a store."""
         self.embedder = as_embedder(embedder)
         self.dimension = dimension
-        self._where = where
+        self._location = location
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -71,36 +71,36 @@ class MessageEmbedder:
         self.dimension = dimension
 
     def dimension_of(self, text: str) -> int:
-        """How many numbers the embedder gives; asks it."""
+        """Return the dimension of the embedder's vectors, by embedding a text."""
         try:
-            given = self.embedder.embed_query(text)
+            vector = self.embedder.embed_query(text)
         except Exception as error:
             raise _translated(error) from error
-        return len(_numbers(given))
+        return len(_numbers(vector))
 
     def renew_lock(self) -> None:
-        """In a forked child: the parent's lock may be held by a thread that the child does not have."""
+        """Replace the lock in a forked child, since a thread that the child does not have may have locked it."""
         self._lock = threading.Lock()
 
     def embed(self, messages: Sequence[Message]) -> list[Vector | None]:
-        """Embed the texts of messages; call it before anything is written.
+        """Embed the texts of messages. Must be called before anything is written.
 
         Returns:
-            For each message its vector, or None for one without text.
+            A vector for each message, or None if it has no text.
 
         Raises:
-            EmbedderError: The embedder failed, or what it gave is no finite vector for each text.
-            ConfigurationError: Its vectors have another dimension than the store's.
+            EmbedderError: The embedder failed or did not return one finite vector per text.
+            ConfigurationError: Its vectors do not have the store's dimension.
         """
         texts = _texts(messages)
         present = [text for text in texts if text]
         if not present:
             return [None] * len(texts)
         try:
-            given = self.embedder.embed_documents(present)
+            vectors = self.embedder.embed_documents(present)
         except Exception as error:
             raise _translated(error) from error
-        return self._placed(texts, given, len(present))
+        return self._checked(texts, vectors, len(present))
 
     async def aembed(self, messages: Sequence[Message]) -> list[Vector | None]:
         """Embed the texts of messages; see `embed`."""
@@ -109,92 +109,92 @@ class MessageEmbedder:
         if not present:
             return [None] * len(texts)
         try:
-            given = await self.embedder.aembed_documents(present)
+            vectors = await self.embedder.aembed_documents(present)
         except Exception as error:
             raise _translated(error) from error
-        return self._placed(texts, given, len(present))
+        return self._checked(texts, vectors, len(present))
 
     def embed_query(self, query: str) -> Vector | None:
-        """Embed a query, or remember its vector; None if it has none.
+        """Embed a query, or return its cached vector; None if it has none.
 
         Raises:
-            EmbedderError: The embedder failed, or what it gave is no finite vector.
-            ConfigurationError: Its vector has another dimension than the store's.
+            EmbedderError: The embedder failed or did not return a finite vector.
+            ConfigurationError: Its vector does not have the store's dimension.
         """
         text = _clean(query)
         if not text:
             return None
-        known, vector = self._remembered(text)
-        if known:
+        is_cached, vector = self._cached(text)
+        if is_cached:
             return vector
         try:
-            given = self.embedder.embed_query(text)
+            numbers = self.embedder.embed_query(text)
         except Exception as error:
             raise _translated(error) from error
-        return self._remember(text, given)
+        return self._cache(text, numbers)
 
     async def aembed_query(self, query: str) -> Vector | None:
-        """Embed a query, or remember its vector; see `embed_query`."""
+        """Embed a query, or return its cached vector; see `embed_query`."""
         text = _clean(query)
         if not text:
             return None
-        known, vector = self._remembered(text)
-        if known:
+        is_cached, vector = self._cached(text)
+        if is_cached:
             return vector
         try:
-            given = await self.embedder.aembed_query(text)
+            numbers = await self.embedder.aembed_query(text)
         except Exception as error:
             raise _translated(error) from error
-        return self._remember(text, given)
+        return self._cache(text, numbers)
 
-    def _placed(self, texts: Sequence[str], given: Any, count: int) -> list[Vector | None]:
+    def _checked(self, texts: Sequence[str], returned: Any, count: int) -> list[Vector | None]:
         try:
-            found = list(given)
+            vectors = list(returned)
         except TypeError:
-            raise EmbedderError(f"the embedder gave a {type(given).__name__}, not a list of vectors") from None
-        except Exception as error:  # it computes when it is read
+            raise EmbedderError(f"the embedder returned a {type(returned).__name__}, not a list of vectors") from None
+        except Exception as error:  # some embedders compute on iteration
             raise _translated(error) from error
-        if len(found) != count:
-            raise EmbedderError(f"the embedder gave {len(found)} vectors for {count} texts")
-        checked = [_numbers(vector) for vector in found]
-        dimension = self._fitting(checked, self.dimension or len(checked[0]))
+        if len(vectors) != count:
+            raise EmbedderError(f"the embedder returned {len(vectors)} vectors for {count} texts")
+        checked = [_numbers(vector) for vector in vectors]
+        dimension = self.dimension or len(checked[0])
+        self._check_dimension(checked, dimension)
         self.dimension = dimension
-        vectors = iter([vector if any(vector) else None for vector in checked])
-        return [next(vectors) if text else None for text in texts]
+        remaining = iter([vector if any(vector) else None for vector in checked])
+        return [next(remaining) if text else None for text in texts]
 
-    def _remembered(self, text: str) -> tuple[bool, Vector | None]:
+    def _cached(self, text: str) -> tuple[bool, Vector | None]:
         with self._lock:
             if text not in self._queries:
                 return False, None
             self._queries.move_to_end(text)
             return True, self._queries[text]
 
-    def _remember(self, text: str, given: Any) -> Vector | None:
-        numbers = _numbers(given)
-        # A query's vector alone fixes nothing: what is stored does.
-        self._fitting([numbers], self.dimension or len(numbers))
+    def _cache(self, text: str, returned: Any) -> Vector | None:
+        numbers = _numbers(returned)
+        # This does not set the dimension: only stored vectors do.
+        self._check_dimension([numbers], self.dimension or len(numbers))
         vector = numbers if any(numbers) else None
         with self._lock:
             self._queries[text] = vector
-            if len(self._queries) > _QUERIES_KEPT:
+            if len(self._queries) > _MAX_CACHED_QUERIES:
                 self._queries.popitem(last=False)
         return vector
 
-    def _fitting(self, vectors: Sequence[Vector], dimension: int) -> int:
+    def _check_dimension(self, vectors: Sequence[Vector], dimension: int) -> None:
         for vector in vectors:
             if len(vector) != dimension:
                 raise ConfigurationError(
-                    f"the embedder's vectors have {len(vector)} numbers, those of {self._where} have {dimension}: use "
-                    "the embedder that the messages were stored with, or another collection for this one"
+                    f"the embedder's vectors have {len(vector)} numbers, those of {self._location} have {dimension}: "
+                    "use the embedder that the messages were stored with, or another collection for this one"
                 )
-        return dimension
 
 
 def embedder_of_url(model: str | None) -> OpenAIDocumentEmbedder | None:
-    """Make the embedder that the `embedder` option of a URL names; None without one.
+    """Create the embedder for the `embedder` option of a URL; None without the option.
 
     Args:
-        model: An OpenAI model. The environment has the key and the server's URL.
+        model: An OpenAI model. The key and the server's URL come from the environment.
     """
     if model is None:
         return None
@@ -203,18 +203,18 @@ def embedder_of_url(model: str | None) -> OpenAIDocumentEmbedder | None:
     return OpenAIDocumentEmbedder(model)
 
 
-def _numbers(given: Any) -> Vector:
+def _numbers(returned: Any) -> Vector:
     try:
-        vector = [float(number) for number in (given.tolist() if hasattr(given, "tolist") else given)]
+        vector = [float(number) for number in (returned.tolist() if hasattr(returned, "tolist") else returned)]
     except (TypeError, ValueError, OverflowError):
-        raise EmbedderError(f"the embedder gave {given!r:.100}, which is no vector of numbers") from None
+        raise EmbedderError(f"the embedder returned {returned!r:.100}, which is not a vector of numbers") from None
     if not vector:
-        raise EmbedderError("the embedder gave an empty vector")
-    # Stores keep 32 bits, and add up squares: larger numbers are infinite there, smaller ones zero.
+        raise EmbedderError("the embedder returned an empty vector")
+    # Stores use 32 bits and add up squares: larger numbers would become infinite, smaller ones zero.
     length = math.hypot(*vector)
-    if not length < _LONGEST:
-        raise EmbedderError("the embedder gave a vector with NaN, infinity or numbers beyond 32 bits")
-    return vector if length > 1 / _LONGEST else [0.0] * len(vector)
+    if not length < _MAX_LENGTH:
+        raise EmbedderError("the embedder returned a vector with NaN, infinity or numbers beyond 32 bits")
+    return vector if length > 1 / _MAX_LENGTH else [0.0] * len(vector)
 
 
 def _clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What happens to backends when the process forks."""
+"""Hooks that backends need when the process forks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _inherited: list[Any] = []
 
 
 class WatchesForks(ABCMeta):
-    """The class of classes whose objects hear of forks, from the moment on in which they are completely built."""
+    """Metaclass that calls the fork hooks of its instances, once they are completely constructed."""
 
-    def __call__(cls, *arguments: Any, **named: Any) -> Any:
-        """Make an object and watch it."""
-        made = super().__call__(*arguments, **named)
-        _watched.add(made)
-        return made
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Create an instance and watch it."""
+        instance = super().__call__(*args, **kwargs)
+        _watched.add(instance)
+        return instance
 
 
 def keep_inherited(*connections: Any) -> None:
-    """Keep a parent's connections alive in a forked child: collecting them would close them for the parent, too."""
+    """Keep the parent's connections alive in a forked child. Garbage collection would close them for the parent too."""
     _inherited.extend(connections)
 
 
@@ -54,7 +54,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - the parent's may be locked by a thread that the child does not have
+    global _lock  # noqa: PLW0603 - a thread that the child does not have may have locked the parent's
     _lock = threading.Lock()
     clock.renew_lock()
     for each in _forking:

@@ -23,7 +23,7 @@ from dynamiq_memory.messages import (
 def legacy_message(
     message_id: Any, role: str, content: Any, metadata: str | None, timestamp: Any, *, last: float
 ) -> Message:
-    """Make a message from the values that the dynamiq package stored.
+    """Create a message from the values that the dynamiq package stored.
 
     Args:
         message_id: Its id.
@@ -55,7 +55,7 @@ def legacy_message(
     except MessageError:
         values["dynamiq_timestamp"] = stored_time
         time = timestamp if isinstance(timestamp, float) else last
-    if time is not None and abs(time) > LATEST:  # milliseconds, or a time that no clock shows
+    if time is not None and abs(time) > LATEST:  # milliseconds, or not a real time
         values["dynamiq_timestamp"] = stored_time
         time = time / 1000 if abs(time) / 1000 <= LATEST else last
     if MESSAGE_ID_KEY in values:
@@ -73,6 +73,6 @@ def legacy_message(
 
 
 def _integer(digits: str) -> int | str:
-    """Read a JSON integer; one that our JSON cannot represent stays a text."""
+    """Read a JSON integer. An integer that our JSON cannot represent stays text."""
     number = int(digits)
     return number if -MAX_INTEGER - 1 <= number <= MAX_INTEGER else digits

@@ -1,4 +1,4 @@
-"""One asynchronous client for each event loop: connections belong to the loop that opened them."""
+"""An asynchronous client for each event loop, since connections belong to the loop that opened them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 class ClientPerLoop(Generic[T]):
-    """Makes a client when an event loop first needs one, and closes it when the loop or the backend ends.
+    """Creates a client when an event loop first needs one, and closes it when the loop ends or the backend is closed.
 
     Args:
-        make: Makes a client, within its loop.
-        close: Closes a client, within its loop.
+        make: Creates a client, called in its loop.
+        close: Closes a client, called in its loop.
     """
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[Any]]) -> None:
-        """Begin without clients."""
+        """Create the container, without clients."""
         self._make = make
         self._close = close
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class ClientPerLoop(Generic[T]):
             client = self._make()
             closing = self._until_closed(client)
             self._clients[loop] = client, closing
-        # From here on the loop knows the generator; asyncio.run ends its asynchronous generators before the loop.
+        # This registers the generator with the loop: asyncio.run finishes asynchronous generators before the loop ends.
         await anext(closing)
         return client
 
@@ -49,7 +49,7 @@ class ClientPerLoop(Generic[T]):
             await closing.aclose()
 
     def close(self) -> None:
-        """Close all clients; those of other threads' running loops as soon as these come to it."""
+        """Close all clients. Those of loops that run in other threads are closed by their loops soon after."""
         with self._lock:
             clients, self._clients = self._clients, {}
         for loop, (_, closing) in clients.items():
@@ -58,7 +58,7 @@ class ClientPerLoop(Generic[T]):
             # A loop that is not running closes its client when it ends.
 
     def abandon(self) -> list[Any]:
-        """Forget all clients in a forked child, without a word to their servers; return what must be kept alive."""
+        """Forget all clients in a forked child without notifying their servers; return the objects to keep alive."""
         self._lock = threading.Lock()
         clients, self._clients = self._clients, {}
         return list(clients.items())

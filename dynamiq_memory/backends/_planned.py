@@ -1,4 +1,4 @@
-"""Backends over a client with a synchronous and an asynchronous side: each operation is a plan."""
+"""Backends with a synchronous and an asynchronous client, for which each operation is a plan."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ T = TypeVar("T")
 
 
 class PlannedBackend(MemoryBackend):
-    """A backend whose operations are plans, carried out by a synchronous or an asynchronous client.
+    """A backend that performs operations with plans, which are run by a synchronous or an asynchronous client.
 
-    A store writes `_plan`, which returns the plan of an operation, and `_ask` and `_aask`, which send one request of a
-    plan. Embedding, waiting and computing are done here, and so is sending a failed request again.
+    A store implements `_plan`, which returns the plan of an operation, and `_ask` and `_aask`, which send one request
+    of a plan. This class handles embedding, waiting, computing and retries of failed requests.
     """
 
     request_errors: tuple[type[Exception], ...] = ()
-    """The client's exceptions of a request, which `_wait_before_retry` receives."""
+    """The client's exceptions for failed requests, which are passed to `_wait_before_retry`."""
     _embedder: MessageEmbedder | None = None
     _embedder_of_url: OpenAIDocumentEmbedder | None = None
-    """The embedder that the backend's URL names, which the backend closes."""
+    """The embedder named in the backend's URL, which the backend closes."""
 
     @property
     def _is_asynchronous(self) -> bool:
-        """Whether there is an asynchronous client; otherwise asynchronous callers use threads."""
+        """Whether there is an asynchronous client. Without one, asynchronous callers use threads."""
         return True
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
-        """Return the plan of an operation; by default, one in terms of Read, Write and Delete."""
+        """Return the plan of an operation. The default plans use Read, Write and Delete."""
         return default_plan(self, operation)
 
     @abstractmethod
@@ -46,14 +46,14 @@ class PlannedBackend(MemoryBackend):
         """Send a request of a plan and return its result."""
 
     async def _aask(self, request: Any) -> Any:
-        """Send a request of a plan and return its result; by default, in a thread."""
+        """Send a request of a plan and return its result. By default, this uses a thread."""
         return await self._in_thread(self._ask, request)
 
     def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
-        """Return how many seconds to wait before a request is sent again that failed for the `attempt`-th time.
+        """Return the seconds to wait before retrying a request that has failed `attempt` times.
 
         Raises:
-            DynamiqMemoryError: It must not be sent again; the error is what the plan sees.
+            DynamiqMemoryError: The request must not be retried; the error is raised inside the plan.
         """
         raise error
 

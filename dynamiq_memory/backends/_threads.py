@@ -1,4 +1,4 @@
-"""Running synchronous code for asynchronous callers, in a backend's own thread pool."""
+"""A thread pool in which a backend runs synchronous code for asynchronous callers."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _THREADS = 8
 
 
 class Threads:
-    """A thread pool that starts when it is first used.
+    """A thread pool that starts on first use.
 
     Args:
-        name: The prefix of the threads' names.
+        name: Prefix of the threads' names.
     """
 
     def __init__(self, name: str) -> None:
-        """Start nothing yet."""
+        """Create the pool without starting it."""
         self._name = name
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in a thread, with the caller's context variables.
+        """Call a function in a thread, with the context variables of the calling task.
 
-        A task that is cancelled ends when the function has returned: it cannot be stopped, and what it does must be
-        over before the caller goes on.
+        A cancelled task ends only when the function has returned, since a running function cannot be stopped and must
+        be finished before the caller continues.
 
         Raises:
             ShutDownError: The pool has been shut down.
@@ -58,19 +58,19 @@ class Threads:
             raise
 
     def map(self, function: Callable[[V], T], values: Iterable[V]) -> list[T]:
-        """Call a function on each value, all at once, and wait for the results.
+        """Call a function for all values concurrently, and wait for the results.
 
-        The function must not use this pool: it would wait for a thread while it occupies one.
+        The function must not use this pool itself, since it would wait for a thread while occupying one.
         """
         return list(self._pool().map(function, values))
 
     def shut_down(self) -> None:
-        """Wait for the functions that are running, and end the threads."""
+        """Wait for running functions and stop the threads."""
         if self._executor is not None:
             self._executor.shutdown(wait=True)
 
     def renew(self) -> None:
-        """Start again without threads, in a forked child."""
+        """Reset the pool in a forked child, which has no threads."""
         self._executor = None
         self._lock = threading.Lock()
 
@@ -82,7 +82,7 @@ class Threads:
 
 
 async def _until_over(operation: asyncio.Future[Any]) -> None:
-    """Wait for something that cannot be stopped, however often the waiting task is cancelled."""
+    """Wait for an operation that cannot be stopped, even if the waiting task is cancelled repeatedly."""
     while not operation.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([operation])

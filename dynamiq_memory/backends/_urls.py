@@ -1,4 +1,4 @@
-"""Reading URLs: of backends with their options, and of servers."""
+"""Parsing of backends' URLs with their options, and checks of servers' URLs."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ def yes_or_no(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
-def check_server(url: object, what: str) -> None:
-    """Check that a URL is one of a server over HTTP, before a library fails at it in its own way.
+def check_server(url: object, name: str) -> None:
+    """Check that a URL is that of an HTTP server, since libraries fail in obscure ways if it is not.
 
     Args:
-        url: What was given.
-        what: What to call it in an error: the URL itself may hold a password.
+        url: The URL.
+        name: Its name in error messages; the URL itself may contain a password.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not.
     """
     try:
         parts = urlsplit(url) if isinstance(url, str) and url.isprintable() else None
-        right = parts is not None and parts.scheme in ("http", "https") and parts.port != 0
+        valid = parts is not None and parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
-        parts, right = None, False
-    if parts is None or not right or not parts.hostname or " " in parts.netloc:
-        raise ConfigurationError(f"{what} is no URL of a server: write one such as https://host or http://host:8000")
+        parts, valid = None, False
+    if parts is None or not valid or not parts.hostname or " " in parts.netloc:
+        raise ConfigurationError(f"{name} is not a server's URL: use one such as https://host or http://host:8000")
 
 
 def options_in(query: str, scheme: str, readers: Readers) -> dict[str, Any]:
-    """Read the query of a URL, none of whose options is unknown.
+    """Parse the query of a URL.
 
     Args:
         query: The URL's query, without "?".
-        scheme: The URL's scheme, for errors: the URL itself may hold a secret.
-        readers: What reads each option that there is.
+        scheme: The URL's scheme, for error messages; the URL itself may contain a secret.
+        readers: A function for each option that parses its value.
 
     Raises:
-        ConfigurationError: An option is unknown, or cannot be read.
+        ConfigurationError: An option is unknown or has an invalid value.
     """
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(given.keys() - readers.keys())
+    texts = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(texts.keys() - readers.keys())
     if unknown:
         raise ConfigurationError(
             f"this {scheme}:// URL has no option {unknown[0]!r}; its options are {', '.join(sorted(readers))}"
         )
-    return read_options(given, readers)
+    return read_options(texts, readers)
 
 
-def read_options(given: Mapping[str, str], readers: Readers) -> dict[str, Any]:
-    """Read the values of options.
+def read_options(texts: Mapping[str, str], readers: Readers) -> dict[str, Any]:
+    """Parse the values of options.
 
     Raises:
-        ConfigurationError: One cannot be read.
+        ConfigurationError: A value is invalid.
     """
     options = {}
-    for name, text in given.items():
+    for name, text in texts.items():
         try:
             options[name] = readers[name](text)
         except (KeyError, ValueError):
             kind = _KINDS.get(readers[name], "of another form")
-            raise ConfigurationError(f"{name}={text!r} in the URL is wrong: it must be {kind}") from None
+            raise ConfigurationError(f"{name}={text!r} in the URL is invalid: it must be {kind}") from None
     return options
 
 

@@ -23,11 +23,11 @@ def test_options_are_read():
     ("query", "said"),
     [
         ("nmae=1", "x:// URL has no option 'nmae'; its options are create, letter, limit, name, timeout"),
-        ("limit=many", "limit='many' in the URL is wrong: it must be a whole number"),
+        ("limit=many", "limit='many' in the URL is invalid: it must be a whole number"),
         ("limit=1.5", "a whole number"),
         ("timeout=soon", "it must be a number"),
         ("create=1", "it must be true or false"),
-        ("letter=b", "letter='b' in the URL is wrong"),
+        ("letter=b", "letter='b' in the URL is invalid"),
     ],
 )
 def test_what_is_wrong_with_options_is_told(query, said):
@@ -49,6 +49,6 @@ def test_urls_of_servers(url):
     ],
 )  # fmt: skip
 def test_what_is_no_url_of_a_server(url):
-    with pytest.raises(ConfigurationError, match=r"^endpoint is no URL of a server: write one such as") as caught:
+    with pytest.raises(ConfigurationError, match=r"^endpoint is not a server's URL: use one such as") as caught:
         check_server(url, "endpoint")
     assert "word" not in str(caught.value)

@@ -32,7 +32,7 @@ def test_what_is_no_url(url):
 
 @pytest.mark.parametrize("url", ["mongodb://localhost", "://x", "sqlite+aio:///x.db"])
 def test_an_unknown_scheme_is_named_with_those_that_are_known(url):
-    with pytest.raises(ConfigurationError, match=r"no backend is known for .*known: .*memory, .*sqlite, "):
+    with pytest.raises(ConfigurationError, match=r"no backend is known for .*use one of .*memory, .*sqlite, "):
         create_backend(url)
 
 
@@ -88,7 +88,7 @@ def test_a_third_party_that_makes_something_else():
         create_backend("wrong://x")
     with pytest.raises(RuntimeError, match="no such server: failing://x"):
         create_backend("failing://x")
-    with pytest.raises(ConfigurationError, match=r"known: .*failing, .*memory, missing, .*sqlite, theirs, .*wrong"):
+    with pytest.raises(ConfigurationError, match=r"use one of .*failing, .*memory, missing, .*sqlite, theirs, .*wrong"):
         create_backend("nobody://x")
 
 

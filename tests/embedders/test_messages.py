@@ -92,8 +92,8 @@ def test_arrays_are_vectors_too(over: Callable[..., Both]) -> None:
         (lambda vectors: vectors[:-1], "1 vectors for 2 texts"),
         (lambda vectors: [*vectors, vectors[0]], "3 vectors for 2 texts"),
         (lambda _: None, "NoneType"),
-        (lambda vectors: [vectors[0], None], "no vector"),
-        (lambda vectors: [vectors[0], ["x"]], "no vector"),
+        (lambda vectors: [vectors[0], None], "not a vector"),
+        (lambda vectors: [vectors[0], ["x"]], "not a vector"),
         (lambda vectors: [vectors[0], []], "empty vector"),
         (lambda vectors: [vectors[0], [math.nan] * 64], "NaN"),
         (lambda vectors: [vectors[0], [math.inf] * 64], "infinity"),
@@ -115,7 +115,7 @@ def test_a_query_with_nan_is_refused_and_not_remembered(over: Callable[..., Both
 
 
 def test_another_dimension_is_refused_and_both_are_named(over: Callable[..., Both]) -> None:
-    glue = over(Scripted(), dimension=1536, where="collection 'x'")
+    glue = over(Scripted(), dimension=1536, location="collection 'x'")
     for call in (lambda: glue.embed([say("apple")]), lambda: glue.embed_query("apple")):
         with pytest.raises(ConfigurationError, match=r"have 64 numbers, those of collection 'x' have 1536"):
             call()
