@@ -36,7 +36,7 @@ from dynamiq_memory import (
     MessageError,
 )
 from dynamiq_memory.backends import InMemory, SQLite
-from dynamiq_memory.backends.operations import Operation, Update, Write
+from dynamiq_memory.backends.operations import Operation, Read, Update, Write
 from dynamiq_memory.filters import parse
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
@@ -1059,10 +1059,11 @@ class Counting(InMemory):
 class CountingSQLite(SQLite):
     rows = 0
 
-    def _read(self, *arguments: Any) -> list[Message]:
-        read = super()._read(*arguments)
-        self.rows += len(read)
-        return read
+    def _perform(self, operation: Operation[Any]) -> Any:
+        result = super()._perform(operation)
+        if isinstance(operation, Read):
+            self.rows += len(result)
+        return result
 
 
 @pytest.mark.parametrize("kind", [Counting, CountingSQLite])
