@@ -44,9 +44,9 @@ _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 class DynamoDB(MemoryBackend):
     """Keeps messages in a DynamoDB table, an item each, for any number of processes and machines.
 
-    Reading the newest messages of a session, or of a user over sessions, is one request whose cost does not depend on
-    the rest of the table. Up to 100 messages of a batch are stored all or none. Asynchronous methods run in a thread
-    pool, because the SDK is synchronous.
+    Reading the newest messages of a session, or of a user over sessions, is one request, and its cost does not
+    depend on the rest of the table. Up to 100 messages of a batch are stored all or none. Asynchronous methods run in
+    a thread pool, because the SDK is synchronous.
 
     Args:
         connection: A `dynamiq_memory.connections.AWS` (or an object with its attributes, or the dynamiq package's own),
@@ -76,7 +76,7 @@ class DynamoDB(MemoryBackend):
     Raises:
         ConfigurationError: An argument is wrong, no region is set, or the table is of another kind.
         BackendConnectionError: The service cannot be reached.
-        BackendAuthenticationError: There are no credentials, or the service refuses them, or they lack a permission.
+        BackendAuthenticationError: Credentials are missing, refused or lack a permission.
         BackendError: The table is missing, and `create_if_not_exist` is False.
     """
 

@@ -38,7 +38,7 @@ def attribute_name(key: str) -> str:
 
 
 def comparable(value: Any) -> dict[str, Any] | None:
-    """Convert a value to one that DynamoDB compares exactly as Python does; None if there is none."""
+    """Convert a value to one that DynamoDB compares exactly as Python does, or return None."""
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, str):

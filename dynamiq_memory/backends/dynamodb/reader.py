@@ -101,7 +101,7 @@ class Reader:
 
     Args:
         table: The table.
-        replacements: Finishes or removes the replacements whose markers it meets.
+        replacements: Finishes or removes replacements when it meets their markers.
     """
 
     def __init__(self, table: Table, replacements: LargeReplacements) -> None:
@@ -168,7 +168,7 @@ class Reader:
         """Read the matching messages, newest first, to change them.
 
         Args:
-            filter: What to read.
+            filter: The messages to read.
             replacing: The name of the replacement that reads; see `LargeReplacements.resolve`.
         """
         return list(self.matching(filter, replacing=replacing, changing=True))
@@ -214,7 +214,7 @@ class Reader:
         """Read matching messages, in order.
 
         Args:
-            filter: What to read.
+            filter: The messages to read.
             interval: Where to read, and in which direction.
             limit: Maximum number of messages that the caller will read, or None.
             replacing: The name of the replacement that reads.
@@ -345,7 +345,7 @@ class Reader:
         """Read the keys, scopes and positions of what matches a filter on user_id and session_id alone.
 
         Args:
-            filter: What to read.
+            filter: The messages to read.
             page: How many items each request reads; None for 1 MB.
 
         Raises:

@@ -108,7 +108,7 @@ class Record:
         """Return the item of the message.
 
         Args:
-            replaced: The item whose position in the order of arrival it keeps, unless that has expired; or None.
+            replaced: The item that gives it its position in the order of arrival, unless that has expired; or None.
             now: POSIX seconds.
         """
         message, arrival = self.message, self.arrival

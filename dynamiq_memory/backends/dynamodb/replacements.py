@@ -8,14 +8,14 @@
     <partition>           !<session>/<name>     a marker, in each session that it touches
     <partition>           =<session>, =*        a guard, for each session and for the scope of the filter
 
-In the indexes a marker comes after the last message, so a reader of the newest messages meets it, and there is no
-cost where there is none. Before the switch the old messages count, after it the new ones. A reader that meets a marker
+In the indexes a marker comes after the last message, so a reader of the newest messages meets it, and pays nothing
+where none exists. Before the switch the old messages count, after it the new ones. A reader that meets a marker
 after the switch finishes the moving before it reads on; one that meets a marker of an abandoned replacement removes
 it. So any process can finish what another began.
 
-A guard lets replacements that fit into a transaction notice all others of the same sessions, even where there is no
-old message that both would delete. A small one reads its guards, then looks for markers, then reads the messages that
-it replaces; its transaction changes the guards, provided that they have not changed since. A large one puts up its
+A guard lets replacements that fit into a transaction notice all others of the same sessions, even without an old
+message that both would delete. A small one reads its guards, then looks for markers, then reads the messages that
+it replaces; its transaction changes the guards, provided that they are still the same. A large one puts up its
 markers, changes its guards, and then reads. So either the transaction of the small one came first, and the large one
 reads what it wrote; or it fails, and its next attempt meets the marker and abandons the large one, or finishes it. A
 guard also has a flag while there may be markers, for operations that do not read past the last message.
@@ -234,7 +234,7 @@ class LargeReplacements:
             versions = [StoredVersion(*values) for values in json.loads(item[BODY]["S"])]
             for few in batched(versions, MOST_IN_TRANSACTION):
                 self._delete(few)
-            # None of these versions exists any more, whoever removed it.
+            # All of these versions are gone, even if another process removed them.
             self._table.write_many(delete=[chunk for version in versions for chunk in version.chunk_keys])
             self._table.write_many(delete=[key_in(item)])
         self._remove_markers(name)

@@ -23,12 +23,12 @@ def open_table(
 ) -> None:
     """Make sure that the table exists and is ready, and that time to live is on if messages expire.
 
-    Several processes may do so at once.
+    Several processes may open it at the same time.
 
     Args:
         client: A client of DynamoDB.
         table: The table's name.
-        location: What an error calls it.
+        location: Its name in errors.
         create: Whether to create what is missing.
         billing: The arguments of the table's billing mode.
         expiring: Whether messages expire.

@@ -64,7 +64,7 @@ class Table:
 
     Args:
         name: Its name.
-        location: What an error calls it.
+        location: Its name in errors.
         client: Returns the client.
         consistent: Whether reads see all writes that were acknowledged before.
     """
@@ -327,7 +327,7 @@ class Table:
         return self.put_if(write.record.item(write.expected if write.keeps_position else None, now), version)
 
     def put_if(self, item: Item, version: str | None, attribute: str = VERSION) -> dict[str, Any]:
-        """Return the operation that puts an item if the stored one has a version, or if there is none for None.
+        """Return the operation that puts an item if the stored one has a version; for None, if none is stored.
 
         Args:
             item: The item.
