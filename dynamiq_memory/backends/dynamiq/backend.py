@@ -31,7 +31,7 @@ except ImportError as error:
     ) from error
 
 _SERVICE = "dynamiq-memory"
-# Statuses with which the platform may answer the question what it is, which it does not know.
+# Statuses that the platform may answer with, since it cannot describe itself.
 _UNKNOWN = (400, 404, 405, 422, 501)
 _READERS: Readers = {"user_id": str, "session_id": str, "timeout": float, "limit": int, "retries": int}
 
@@ -55,7 +55,7 @@ class Dynamiq(PlannedBackend):
         retries: Maximum number of times to send a request again after the server was busy (429, 502, 503, 504) or the
             connection broke off. That includes writes, since a message that is sent again replaces itself. Requests
             that might do harm twice are sent again only if they were not carried out.
-        detect: Whether to ask the server what it is; if not, it is taken for the platform.
+        detect: Whether to ask the server if it is a service; otherwise it is taken for the platform.
         tokenizer: Splits a text into the terms of keyword ranking in this process. A service has its own.
         bm25: The parameters of keyword ranking in this process.
 
@@ -79,7 +79,7 @@ class Dynamiq(PlannedBackend):
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
     ) -> None:
-        """Ask the server what it is."""
+        """Ask the server whether it is a service."""
         if not isinstance(memory_id, str) or memory_id in ("", ".", "..") or not is_clean(memory_id):
             raise ConfigurationError(f"memory_id must be the id of a memory, not {memory_id!r}")
         self.memory_id = memory_id
@@ -139,7 +139,7 @@ class Dynamiq(PlannedBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do: the same as the service's store, or little."""
+        """The capabilities of the service's store, or the few that the platform has."""
         return self._server.capabilities
 
     def to_dict(self) -> dict[str, Any]:

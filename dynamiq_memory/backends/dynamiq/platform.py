@@ -43,7 +43,7 @@ _ANY: Sequence[str | None] = (None,)
 
 
 class Platform:
-    """Plans for the platform; the default ones where there is no better way.
+    """Plans for the platform; it uses the default plan of an operation if none is better.
 
     Args:
         page_size: Number of messages to ask for at once.

@@ -43,7 +43,7 @@ class Service:
         description: The service's description of itself.
 
     Attributes:
-        capabilities: What the service's store can do.
+        capabilities: The capabilities of the service's store.
         user_id: The only user that the key is for; None for all users.
 
     Raises:
