@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.reader import SQLReader
@@ -78,7 +78,7 @@ class SQLBackend(PlannedBackend):
         writer, messages = self._writer, operation.messages
         rows = yield from self._rows(messages)
 
-        def work(connection: Connection) -> Any:
+        def work(connection: sa.Connection) -> Any:
             match operation:
                 case Write():
                     return writer.write(connection, rows)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, false
+import sqlalchemy as sa
 
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
@@ -23,18 +23,18 @@ class SQLFilters(ABC):
         messages: The table of messages.
     """
 
-    def __init__(self, messages: Table) -> None:
+    def __init__(self, messages: sa.Table) -> None:
         """Keep the table."""
         self._messages = messages
 
     @abstractmethod
-    def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+    def metadata(self, conditions: Sequence[Condition]) -> sa.ColumnElement[bool]:
         """Translate conditions on other metadata keys than those with a column of their own."""
 
     @abstractmethod
     def among(
-        self, column: ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
-    ) -> ColumnElement[bool]:
+        self, column: sa.ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
+    ) -> sa.ColumnElement[bool]:
         """Whether a column is one of many values, which are a single parameter.
 
         Args:
@@ -47,7 +47,7 @@ class SQLFilters(ABC):
     def packed(self, values: Sequence[Any]) -> Any:
         """Make many values a single parameter."""
 
-    def clauses(self, filter: Filter) -> list[ColumnElement[bool]]:
+    def clauses(self, filter: Filter) -> list[sa.ColumnElement[bool]]:
         """Translate a filter for the table of messages into clauses, all of which must hold."""
         result = self.scope(filter, self._messages)
         others: list[Condition] = []
@@ -63,36 +63,36 @@ class SQLFilters(ABC):
             result.append(self.metadata(others))
         return result
 
-    def scope(self, filter: Filter, table: Table) -> list[ColumnElement[bool]]:
+    def scope(self, filter: Filter, table: sa.Table) -> list[sa.ColumnElement[bool]]:
         """Translate the part of a filter that is about user_id and session_id, for a table with these columns."""
-        result: list[ColumnElement[bool]] = []
+        result: list[sa.ColumnElement[bool]] = []
         for key in (USER_KEY, SESSION_KEY):
             allowed = filter.scope(key)
             if allowed is not None:
                 result.append(self._one_of(table.c[key], [value or "" for value in allowed]))
         return result
 
-    def _one_of(self, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    def _one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if len(values) > _MANY:
             return self.among(column, values)
-        equal: ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
+        equal: sa.ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
         return equal
 
-    def _timestamp(self, condition: Condition) -> ColumnElement[bool]:
+    def _timestamp(self, condition: Condition) -> sa.ColumnElement[bool]:
         column = self._messages.c.timestamp
         if isinstance(condition, Range):
             return within(column, condition.bounds)
         if isinstance(condition, Absent):
-            return false()
+            return sa.false()
         numbers = [value for value in condition.values if not isinstance(value, str | bool)]
         # Not packed into one parameter: a store may read its fractions inexactly.
         return column.in_(numbers) if len(numbers) <= _MOST_PARAMETERS else self._one_of(column, numbers)
 
 
-def within(column: ColumnElement[Any], bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:
+def within(column: sa.ColumnElement[Any], bounds: Sequence[tuple[str, Any]]) -> sa.ColumnElement[bool]:
     """Whether a column is within the bounds of a `Range`."""
     compare = {"gt": column.__gt__, "gte": column.__ge__, "lt": column.__lt__, "lte": column.__le__}
-    return and_(*(compare[operator](bound) for operator, bound in bounds))
+    return sa.and_(*(compare[operator](bound) for operator, bound in bounds))
 
 
 def single_scope(filter: Filter) -> dict[str, str] | None:

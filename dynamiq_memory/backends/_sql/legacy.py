@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, column, select, table, text
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._legacy import legacy_message
+from dynamiq_memory.backends._sql.tables import Tables
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
-
-if TYPE_CHECKING:
-    from dynamiq_memory.backends._sql.schema import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +32,15 @@ class LegacyTable:
     """
 
     columns: tuple[str, str, str, str, str]
-    metadata: ColumnElement[Any]
-    order: ColumnElement[Any]
+    metadata: sa.ColumnElement[Any]
+    order: sa.ColumnElement[Any]
 
 
 def upgrade(
-    connection: Connection,
+    connection: sa.Connection,
     tables: Tables,
     legacy: LegacyTable,
-    store: Callable[[Connection, Sequence[Message]], None],
+    store: Callable[[sa.Connection, Sequence[Message]], None],
 ) -> None:
     """Move the messages of a legacy table into tables of this package, in the order in which it read them.
 
@@ -59,12 +57,12 @@ def upgrade(
     preparer = connection.dialect.identifier_preparer
     renamed = f"{name}_of_dynamiq"[-_LONGEST_NAME:]
     connection.execute(
-        text(_escaped(f"ALTER TABLE {preparer.format_table(tables.messages)} RENAME TO {preparer.quote(renamed)}"))
+        sa.text(_escaped(f"ALTER TABLE {preparer.format_table(tables.messages)} RENAME TO {preparer.quote(renamed)}"))
     )
     tables.metadata.create_all(connection)
-    old = table(renamed, *(column(part) for part in legacy.columns), schema=tables.messages.schema)
+    old = sa.table(renamed, *(sa.column(part) for part in legacy.columns), schema=tables.messages.schema)
     message_id, role, content, _, timestamp = (old.c[part] for part in legacy.columns)
-    statement = select(message_id, role, content, legacy.metadata, timestamp).select_from(old)
+    statement = sa.select(message_id, role, content, legacy.metadata, timestamp).select_from(old)
     statement = statement.order_by(timestamp, legacy.order)
     total, last = 0, 0.0
     for rows in connection.execute(statement.execution_options(yield_per=_BATCH)).partitions():
@@ -75,7 +73,7 @@ def upgrade(
         store(connection, messages)
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
-    connection.execute(text(_escaped(f"DROP TABLE {preparer.format_table(old)}")))
+    connection.execute(sa.text(_escaped(f"DROP TABLE {preparer.format_table(old)}")))
     logger.warning(
         "upgraded %s, a table of the dynamiq package: %d messages. That package's own memory can no longer use it",
         name,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.prepared import Prepared
+from dynamiq_memory.backends._sql.tables import Tables
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
-
-if TYPE_CHECKING:
-    from dynamiq_memory.backends._sql.schema import Tables
 
 SCHEMA_VERSION = "1"
 VERSION_KEY = "schema_version"
@@ -20,24 +18,18 @@ TOKENIZER_KEY = "tokenizer"
 
 
 class Meta:
-    """Checks the table of meta in each write and search, since another process may have changed it.
-
-    Args:
-        tables: The tables of the store.
-        tokenize: The tokenizer that ranks.
-        keys: The keys to read.
-    """
+    """Checks the table of meta in each write and search, since another process may have changed it."""
 
     def __init__(self, tables: Tables, tokenize: Tokenize, keys: tuple[str, ...] = (TOKENIZER_KEY,)) -> None:
         """Compile the statement."""
         self._name = tables.messages.name
         self._signature = signature_of(tokenize)
         meta = tables.meta.c
-        condition = or_(*(meta.key == key for key in keys))
-        self._statement: Select[Any] = select(meta.key, meta.value).where(condition)
+        condition = sa.or_(*(meta.key == key for key in keys))
+        self._statement: sa.Select[Any] = sa.select(meta.key, meta.value).where(condition)
         self._read = Prepared(self._statement, tables.dialect)
 
-    def check(self, connection: Connection) -> Mapping[str, str]:
+    def check(self, connection: sa.Connection) -> Mapping[str, str]:
         """Return what the table says.
 
         Raises:
@@ -45,7 +37,7 @@ class Meta:
         """
         return self._checked(self._read.fetch(connection, {}))
 
-    def check_for_write(self, connection: Connection) -> Mapping[str, str]:
+    def check_for_write(self, connection: sa.Connection) -> Mapping[str, str]:
         """Return what the table says, and will say until the end of the transaction; see `check`."""
         return self.check(connection)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect
+import sqlalchemy as sa
 from sqlalchemy.sql import ClauseElement
 
 
@@ -23,7 +23,7 @@ class Prepared:
         dialect: The dialect that will run it.
     """
 
-    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+    def __init__(self, statement: ClauseElement, dialect: sa.Dialect) -> None:
         """Compile the statement."""
         compiled = statement.compile(dialect=dialect)
         self.sql = compiled.string
@@ -32,7 +32,7 @@ class Prepared:
         # Values that the compiler adds, such as SQLite's OFFSET 0.
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
 
-    def fetch(self, connection: Connection, parameters: Mapping[str, Any]) -> list[Any]:
+    def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """Run the statement once and return its rows."""
         cursor = connection.connection.cursor()
         try:
@@ -41,7 +41,7 @@ class Prepared:
         finally:
             cursor.close()
 
-    def run(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
+    def run(self, connection: sa.Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement for each set of parameters."""
         cursor = connection.connection.cursor()
         try:

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Double,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    func,
-    literal_column,
-    select,
-)
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._order import latest_first, session_filter
-from dynamiq_memory.backends._sql.filters import SQLFilters, single_scope
+from dynamiq_memory.backends._sql.filters import single_scope
+from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
-from dynamiq_memory.backends._sql.schema import Tables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
 
@@ -32,26 +20,22 @@ _BEFORE, _AFTER = "before", "after"
 
 
 class SQLReader:
-    """Reads the messages of a store.
+    """Reads the messages of a store."""
 
-    Args:
-        tables: The tables of the store.
-        filters: Translates filters.
-    """
-
-    def __init__(self, tables: Tables, filters: SQLFilters) -> None:
+    def __init__(self, parts: Parts) -> None:
         """Compile a statement."""
-        self._tables = tables
-        self._filters = filters
+        self._tables, self._filters = tables, filters = parts.tables, parts.filters
         self._columns = [tables.messages.c[column] for column in COLUMNS]
         # Compiled when first needed, by the names of their parameters.
-        self._statements: dict[frozenset[str], tuple[Select[Any], Prepared]] = {}
+        self._statements: dict[frozenset[str], tuple[sa.Select[Any], Prepared]] = {}
         seq = tables.messages.c.seq
-        self._by_seq = Prepared(select(seq, *self._columns).where(filters.among(seq, name="numbers")), tables.dialect)
+        self._by_seq = Prepared(
+            sa.select(seq, *self._columns).where(filters.among(seq, name="numbers")), tables.dialect
+        )
 
     def read(
         self,
-        connection: Connection,
+        connection: sa.Connection,
         filter: Filter,
         limit: int | None = None,
         before: Message | None = None,
@@ -78,7 +62,7 @@ class SQLReader:
         return from_rows(rows[::-1] if after is None else rows)
 
     def around(
-        self, connection: Connection, anchors: Sequence[Message], before: int, after: int, filter: Filter
+        self, connection: sa.Connection, anchors: Sequence[Message], before: int, after: int, filter: Filter
     ) -> list[list[Message]]:
         """Read neighbours as `MemoryBackend.around` promises."""
         windows = []
@@ -89,26 +73,26 @@ class SQLReader:
             windows.append([*earlier, anchor, *later])
         return windows
 
-    def by_seq(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
+    def by_seq(self, connection: sa.Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
         """Read messages by their numbers of arrival."""
         rows = self._by_seq.fetch(connection, {"numbers": self._filters.packed(numbers)})
         return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
 
-    def count(self, connection: Connection, filter: Filter) -> int:
+    def count(self, connection: sa.Connection, filter: Filter) -> int:
         """Count matching messages."""
-        statement = select(func.count()).select_from(self._tables.messages).where(*self._filters.clauses(filter))
+        statement = sa.select(sa.func.count()).select_from(self._tables.messages).where(*self._filters.clauses(filter))
         return int(connection.execute(statement).scalar_one())
 
-    def sessions(self, connection: Connection, filter: Filter) -> list[Session]:
+    def sessions(self, connection: sa.Connection, filter: Filter) -> list[Session]:
         """List the sessions of matching messages, the most recently used first."""
         columns = self._tables.messages.c
         statement = (
-            select(
+            sa.select(
                 columns.user_id,
                 columns.session_id,
-                func.count(),
-                func.min(columns.timestamp),
-                func.max(columns.timestamp),
+                sa.func.count(),
+                sa.func.min(columns.timestamp),
+                sa.func.max(columns.timestamp),
             )
             .where(*self._filters.clauses(filter))
             .group_by(columns.user_id, columns.session_id)
@@ -116,7 +100,7 @@ class SQLReader:
         rows = connection.execute(statement).fetchall()
         return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
 
-    def _statement(self, names: frozenset[str]) -> tuple[Select[Any], Prepared]:
+    def _statement(self, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
         known = self._statements.get(names)
         if known is None:
             statement = _select(self._tables.messages, self._columns, names)
@@ -124,31 +108,33 @@ class SQLReader:
         return known
 
 
-def _select(messages: Table, columns: Sequence[Any], names: frozenset[str]) -> Select[Any]:
+def _select(messages: sa.Table, columns: Sequence[Any], names: frozenset[str]) -> sa.Select[Any]:
     """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
-    statement: Select[Any] = select(*columns)
+    statement: sa.Select[Any] = sa.select(*columns)
     for key in (USER_KEY, SESSION_KEY):
         if key in names:
-            statement = statement.where(messages.c[key] == bindparam(key, type_=Text))
+            statement = statement.where(messages.c[key] == sa.bindparam(key, type_=sa.Text))
     for side in (_BEFORE, _AFTER):
         if side in names:
             statement = statement.where(_beside(messages, side))
     order = (messages.c.timestamp, messages.c.seq)
     statement = statement.order_by(*(order if _AFTER in names else [column.desc() for column in order]))
-    return statement.limit(bindparam("limit", type_=BigInteger))
+    return statement.limit(sa.bindparam("limit", type_=sa.BigInteger))
 
 
-def _beside(messages: Table, side: str) -> ColumnElement[bool]:
+def _beside(messages: sa.Table, side: str) -> sa.ColumnElement[bool]:
     """Whether a message comes before or after an anchor, which may have been deleted since it was read."""
     anchor = messages.alias(f"{side}_anchor")
     stored = (
-        (anchor.c.user_id == bindparam(f"{side}_user", type_=Text))
-        & (anchor.c.session_id == bindparam(f"{side}_session", type_=Text))
-        & (anchor.c.id == bindparam(f"{side}_id", type_=Text))
+        (anchor.c.user_id == sa.bindparam(f"{side}_user", type_=sa.Text))
+        & (anchor.c.session_id == sa.bindparam(f"{side}_session", type_=sa.Text))
+        & (anchor.c.id == sa.bindparam(f"{side}_id", type_=sa.Text))
     )
-    stored_time, stored_seq = (select(anchor.c[name]).where(stored).scalar_subquery() for name in ("timestamp", "seq"))
-    time = func.coalesce(stored_time, bindparam(f"{side}_time", type_=Double))
-    seq = func.coalesce(stored_seq, literal_column("-1"))
+    stored_time, stored_seq = (
+        sa.select(anchor.c[name]).where(stored).scalar_subquery() for name in ("timestamp", "seq")
+    )
+    time = sa.func.coalesce(stored_time, sa.bindparam(f"{side}_time", type_=sa.Double))
+    seq = sa.func.coalesce(stored_seq, sa.literal_column("-1"))
     # Written so that an index on the timestamp bounds the read.
     if side == _AFTER:
         return (messages.c.timestamp >= time) & ((messages.c.timestamp > time) | (messages.c.seq > seq))

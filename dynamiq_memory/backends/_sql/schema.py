@@ -1,142 +1,38 @@
-"""The tables of a SQL store.
-
-`{name}` has a row for each message. `{name}_terms` has the terms of each message for keyword ranking, laid out so that
-the terms of a session are stored together. `{name}_meta` has the version and the tokenizer that wrote them.
-"""
+"""Creating, checking and upgrading the tables of a SQL store."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Dialect,
-    Double,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    inspect,
-    select,
-)
-from sqlalchemy.schema import SchemaItem
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.legacy import LegacyTable, upgrade
 from dynamiq_memory.backends._sql.meta import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
+from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.tables import Tables
+from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
-from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
-
-if TYPE_CHECKING:
-    from dynamiq_memory.backends._sql.writer import SQLWriter
+from dynamiq_memory.ranking.tokenizer import signature_of
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The tables of one store.
-
-    Attributes:
-        dialect: The SQL dialect of the database.
-        insert: The dialect's INSERT, which has ON CONFLICT.
-    """
-
-    dialect: Dialect
-    insert: Any
-    metadata: MetaData
-    messages: Table
-    terms: Table
-    meta: Table
-
-
-def make_tables(
-    name: str, dialect: Dialect, insert: Any, schema: str | None = None, more: Sequence[SchemaItem] = ()
-) -> Tables:
-    """Describe the tables of a store.
-
-    Args:
-        name: The name of the table of messages; the others' begin with it.
-        dialect: The SQL dialect of the database.
-        insert: The dialect's INSERT, which has ON CONFLICT.
-        schema: The database schema of the tables, or None for the default one.
-        more: Additional columns and indexes of the table of messages.
-    """
-    metadata = MetaData(schema=schema)
-    # SQLite numbers rows itself only if the type is exactly INTEGER.
-    sequence = BigInteger().with_variant(Integer, "sqlite")
-    messages = Table(
-        name,
-        metadata,
-        # The order of arrival.
-        Column("seq", sequence, primary_key=True),
-        # The empty string means none: it is not a valid id, and NULLs would not be unique.
-        Column("user_id", Text, nullable=False),
-        Column("session_id", Text, nullable=False),
-        Column("id", Text, nullable=False),
-        Column("timestamp", Double, nullable=False),
-        Column("role", Text, nullable=False),
-        # NULL if the content is not plain text; then it is in `extra`.
-        Column("content", Text),
-        Column("metadata", Text, nullable=False),
-        Column("extra", Text),
-        Index(f"{name}_by_id", "user_id", "session_id", "id", unique=True),
-        # Each way to read has an index in reading order: of a session, a user, a session's name, everything.
-        Index(f"{name}_by_scope", "user_id", "session_id", "timestamp", "seq"),
-        Index(f"{name}_by_user", "user_id", "timestamp", "seq"),
-        Index(f"{name}_by_session", "session_id", "timestamp", "seq"),
-        Index(f"{name}_by_time", "timestamp", "seq"),
-        *more,
-    )
-    terms = Table(
-        f"{name}_terms",
-        metadata,
-        Column("user_id", Text, primary_key=True),
-        Column("session_id", Text, primary_key=True),
-        Column("seq", sequence, primary_key=True, autoincrement=False),
-        Column("timestamp", Double, nullable=False),
-        Column("length", Integer, nullable=False),
-        Column("terms", LargeBinary, nullable=False),
-        sqlite_with_rowid=False,
-    )
-    meta = Table(
-        f"{name}_meta",
-        metadata,
-        Column("key", Text, primary_key=True),
-        Column("value", Text, nullable=False),
-        sqlite_with_rowid=False,
-    )
-    return Tables(dialect, insert, metadata, messages, terms, meta)
-
-
 class SQLSchema:
-    """Creates, checks and upgrades the tables of a store.
+    """Creates, checks and upgrades the tables of a store, which may be a legacy table."""
 
-    Args:
-        tables: The tables as they should be.
-        writer: Writes messages and their terms.
-        tokenize: The tokenizer that ranks.
-        legacy: The table of the dynamiq package in this kind of database.
-    """
-
-    def __init__(self, tables: Tables, writer: SQLWriter, tokenize: Tokenize, legacy: LegacyTable) -> None:
+    def __init__(self, parts: Parts, writer: SQLWriter, legacy: LegacyTable) -> None:
         """Touch no database yet."""
-        self._tables = tables
+        self._tables = parts.tables
         self._writer = writer
-        self._signature = signature_of(tokenize)
+        self._signature = signature_of(parts.tokenize)
         self._legacy = legacy
 
-    def make_ready(self, connection: Connection, *, reindex: bool) -> None:
+    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
         """Create the tables, upgrade them, or check that they are as they should be.
 
         Args:
@@ -166,7 +62,7 @@ class SQLSchema:
             [{"key": key, "value": value} for key, value in values.items()],
         )
 
-    def _check_meta(self, connection: Connection, *, reindex: bool) -> None:
+    def _check_meta(self, connection: sa.Connection, *, reindex: bool) -> None:
         name, signature = self._tables.messages.name, self._signature
         meta = meta_in(connection, self._tables)
         version = meta.get(VERSION_KEY, SCHEMA_VERSION)
@@ -184,14 +80,14 @@ class SQLSchema:
             )
         self._reindex(connection)
 
-    def _reindex(self, connection: Connection) -> None:
+    def _reindex(self, connection: sa.Connection) -> None:
         tables = self._tables
         messages, meta = tables.messages, tables.meta
         connection.execute(meta.update().where(meta.c.key == TOKENIZER_KEY).values(value=self._signature))
         columns = [messages.c[name] for name in COLUMNS]
         last, done = -1, 0
         while True:
-            statement = select(messages.c.seq, *columns).where(messages.c.seq > last).order_by(messages.c.seq)
+            statement = sa.select(messages.c.seq, *columns).where(messages.c.seq > last).order_by(messages.c.seq)
             rows = connection.execute(statement.limit(_BATCH)).fetchall()
             if not rows:
                 return
@@ -200,24 +96,24 @@ class SQLSchema:
             done += len(rows)
             logger.info("re-indexed %d messages of %s", done, messages.name)
 
-    def _store(self, connection: Connection, messages: Sequence[Message]) -> None:
+    def _store(self, connection: sa.Connection, messages: Sequence[Message]) -> None:
         self._writer.upsert(connection, self._writer.rows(messages))
 
 
-def columns_of(connection: Connection, table: Table) -> set[str]:
+def columns_of(connection: sa.Connection, table: sa.Table) -> set[str]:
     """Return the names of a table's columns in the database; none if there is no such table."""
-    inspector = inspect(connection)
+    inspector = sa.inspect(connection)
     if not inspector.has_table(table.name, table.schema):
         return set()
     return {column["name"] for column in inspector.get_columns(table.name, table.schema)}
 
 
-def meta_in(connection: Connection, tables: Tables) -> dict[str, str]:
+def meta_in(connection: sa.Connection, tables: Tables) -> dict[str, str]:
     """Read the table of meta."""
-    return {key: value for key, value in connection.execute(select(tables.meta)).fetchall()}  # noqa: C416 - rows
+    return {key: value for key, value in connection.execute(sa.select(tables.meta)).fetchall()}  # noqa: C416 - rows
 
 
-def _check_columns(expected: Table, present: set[str]) -> None:
+def _check_columns(expected: sa.Table, present: set[str]) -> None:
     if present and present != {column.name for column in expected.columns}:
         raise ConfigurationError(
             f"the table {expected.name!r} exists and is not one of this package (its columns are "

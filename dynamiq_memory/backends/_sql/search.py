@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Select, Text, and_, bindparam, select
+import sqlalchemy as sa
 
-from dynamiq_memory.backends._sql.filters import SQLFilters, single_scope
-from dynamiq_memory.backends._sql.meta import Meta
+from dynamiq_memory.backends._sql.filters import single_scope
+from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.schema import Tables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
-from dynamiq_memory.ranking import BM25, packed_terms
+from dynamiq_memory.ranking import packed_terms
 from dynamiq_memory.ranking.bm25 import best
 
 TermsRow = Sequence[Any]
@@ -22,33 +21,25 @@ TermsRow = Sequence[Any]
 
 
 class WordSearch:
-    """Ranks the messages of a store by BM25, over the terms of all that match the filter.
+    """Ranks the messages of a store by BM25, over the terms of all that match the filter."""
 
-    Args:
-        tables: The tables of the store.
-        filters: Translates filters.
-        reader: Reads the messages found.
-        meta: Checks the table of meta.
-        bm25: The parameters of the ranking.
-    """
-
-    def __init__(self, tables: Tables, filters: SQLFilters, reader: SQLReader, meta: Meta, bm25: BM25) -> None:
+    def __init__(self, parts: Parts, reader: SQLReader) -> None:
         """Compile nothing yet."""
-        self._tables = tables
-        self._filters = filters
+        self._tables, self._filters, self._meta = parts.tables, parts.filters, parts.meta
+        self._bm25 = parts.bm25
         self._reader = reader
-        self._meta = meta
-        self._bm25 = bm25
         # Compiled when first needed, by the names of their parameters.
         self._statements: dict[frozenset[str], Prepared] = {}
 
-    def search(self, connection: Connection, terms: Sequence[str], filter: Filter, limit: int | None) -> list[Message]:
+    def search(
+        self, connection: sa.Connection, terms: Sequence[str], filter: Filter, limit: int | None
+    ) -> list[Message]:
         """Rank matching messages by the terms of a query."""
         self._meta.check(connection)
         rows = self._rows(connection, filter)
         return self._best(connection, rows, self._scores(terms, rows), filter, limit)
 
-    def _rows(self, connection: Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
+    def _rows(self, connection: sa.Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
         """Read the terms of all matching messages; `more` has more parameters of the statement."""
         scope = single_scope(filter)
         if scope is not None and USER_KEY in scope:
@@ -61,15 +52,15 @@ class WordSearch:
             statement = self._select().where(*self._filters.scope(filter, terms))
         else:
             same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
-            statement = self._select((), messages.join(terms, and_(*same))).where(*self._filters.clauses(filter))
+            statement = self._select((), messages.join(terms, sa.and_(*same))).where(*self._filters.clauses(filter))
         return connection.execute(statement, dict(more)).fetchall()
 
-    def _select(self, scope: Collection[str] = (), source: FromClause | None = None) -> Select[Any]:
+    def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         """A SELECT of terms, with parameters for those of user_id and session_id that are named."""
         terms = self._tables.terms
-        statement = select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
+        statement = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
         statement = statement.select_from(terms if source is None else source)
-        return statement.where(*(terms.c[key] == bindparam(key, type_=Text) for key in scope))
+        return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
     def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> dict[int, float]:
         """Score rows, by their numbers in the list."""
@@ -77,7 +68,7 @@ class WordSearch:
 
     def _best(
         self,
-        connection: Connection,
+        connection: sa.Connection,
         rows: Sequence[TermsRow],
         scores: Mapping[int, float],
         filter: Filter,

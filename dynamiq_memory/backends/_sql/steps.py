@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import Connection
+import sqlalchemy as sa
 
 from dynamiq_memory.backends.plans import Step
 
@@ -24,7 +24,7 @@ class Transaction(Step[T_co]):
         large: Whether it would hold up an event loop for milliseconds.
     """
 
-    work: Callable[[Connection], T_co]
+    work: Callable[[sa.Connection], T_co]
     write: bool = False
     snapshot: bool = False
     large: bool = False

@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    LargeBinary,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    delete,
-    select,
-    tuple_,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._order import version_filters, with_stored_version
-from dynamiq_memory.backends._sql.filters import SQLFilters
-from dynamiq_memory.backends._sql.meta import Meta
+from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows, to_row
-from dynamiq_memory.backends._sql.schema import Tables
+from dynamiq_memory.backends._sql.tables import Tables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
-from dynamiq_memory.ranking import Tokenize, packed_terms
+from dynamiq_memory.ranking import packed_terms
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 Row = dict[str, Any]
@@ -36,21 +23,12 @@ Row = dict[str, Any]
 
 
 class SQLWriter:
-    """Writes the messages of a store and their terms.
+    """Writes the messages of a store and their terms."""
 
-    Args:
-        tables: The tables of the store.
-        filters: Translates filters.
-        meta: Checks the table of meta.
-        tokenize: Splits texts into terms.
-    """
-
-    def __init__(self, tables: Tables, filters: SQLFilters, meta: Meta, tokenize: Tokenize) -> None:
+    def __init__(self, parts: Parts) -> None:
         """Compile the statements of a write."""
-        self._tables = tables
-        self._filters = filters
-        self._meta = meta
-        self._tokenize = tokenize
+        self._tables, self._filters, self._meta = parts.tables, parts.filters, parts.meta
+        self._tokenize, tables = parts.tokenize, parts.tables
         self._upsert_messages = Prepared(_upsert_message(tables), tables.dialect)
         self._upsert_terms = Prepared(_upsert_terms(tables), tables.dialect)
 
@@ -58,35 +36,35 @@ class SQLWriter:
         """Make the rows of messages, before the transaction begins."""
         return [self._row(message) for message in messages]
 
-    def write(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store messages in order, as one batch."""
         self._meta.check_for_write(connection)
         self.upsert(connection, rows)
 
-    def upsert(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def upsert(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Insert messages and their terms, or replace the versions that are stored."""
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, rows)
 
-    def delete(self, connection: Connection, filter: Filter) -> int:
+    def delete(self, connection: sa.Connection, filter: Filter) -> int:
         """Delete matching messages and return their number."""
         messages, terms = self._tables.messages, self._tables.terms
         clauses = self._filters.clauses(filter)
         if filter.beyond_scope or filter.scope(USER_KEY) is None:
-            matching = select(messages.c.user_id, messages.c.session_id, messages.c.seq).where(*clauses)
-            connection.execute(delete(terms).where(tuple_(*terms.primary_key).in_(matching)))
+            matching = sa.select(messages.c.user_id, messages.c.session_id, messages.c.seq).where(*clauses)
+            connection.execute(sa.delete(terms).where(sa.tuple_(*terms.primary_key).in_(matching)))
         else:
-            connection.execute(delete(terms).where(*self._filters.scope(filter, terms)))
-        return connection.execute(delete(messages).where(*clauses)).rowcount
+            connection.execute(sa.delete(terms).where(*self._filters.scope(filter, terms)))
+        return connection.execute(sa.delete(messages).where(*clauses)).rowcount
 
-    def replace(self, connection: Connection, filter: Filter, rows: Sequence[Row]) -> None:
+    def replace(self, connection: sa.Connection, filter: Filter, rows: Sequence[Row]) -> None:
         """Replace matching messages."""
         self.delete(connection, filter)
         if rows:
             self.write(connection, rows)
 
     def update(
-        self, connection: Connection, filter: Filter, messages: Sequence[Message], rows: Sequence[Row]
+        self, connection: sa.Connection, filter: Filter, messages: Sequence[Message], rows: Sequence[Row]
     ) -> list[Message]:
         """Store new versions of messages of which a version is stored and matches; return those."""
         stored: list[Message] = []
@@ -98,7 +76,7 @@ class SQLWriter:
             self.write(connection, [row for row, message in zip(rows, messages, strict=True) if id(message) in chosen])
         return present
 
-    def take(self, connection: Connection, filter: Filter) -> list[Message]:
+    def take(self, connection: sa.Connection, filter: Filter) -> list[Message]:
         """Delete matching messages and return them in order."""
         taken = self._read(connection, filter)
         for versions in version_filters(taken):
@@ -109,13 +87,13 @@ class SQLWriter:
         terms = terms_of(self._tokenize, message.text)
         return to_row(message) | {"length": len(terms), "terms": packed_terms.encode(terms)}
 
-    def _read(self, connection: Connection, filter: Filter) -> list[Message]:
+    def _read(self, connection: sa.Connection, filter: Filter) -> list[Message]:
         return from_rows(connection.execute(self._select(filter)).fetchall())
 
-    def _select(self, filter: Filter) -> Select[Any]:
+    def _select(self, filter: Filter) -> sa.Select[Any]:
         """A SELECT of the messages that are to be changed."""
         columns = self._tables.messages.c
-        statement = select(*(columns[name] for name in COLUMNS)).where(*self._filters.clauses(filter))
+        statement = sa.select(*(columns[name] for name in COLUMNS)).where(*self._filters.clauses(filter))
         return statement.order_by(columns.timestamp, columns.seq)
 
 
@@ -123,7 +101,7 @@ def _upsert_message(tables: Tables) -> ClauseElement:
     messages = tables.messages
     key = ("user_id", "session_id", "id")
     columns = [column for column in messages.c if column is not messages.c.seq]
-    insert = tables.insert(messages).values({c.name: bindparam(c.name, type_=c.type) for c in columns})
+    insert = tables.insert(messages).values({c.name: sa.bindparam(c.name, type_=c.type) for c in columns})
     statement: ClauseElement = insert.on_conflict_do_update(
         index_elements=list(key), set_={c.name: insert.excluded[c.name] for c in columns if c.name not in key}
     )
@@ -134,8 +112,8 @@ def _upsert_terms(tables: Tables) -> ClauseElement:
     """Insert or replace the terms of a message that is in its table already."""
     messages, terms = tables.messages, tables.terms
     columns = messages.c
-    values = (bindparam("length", type_=Integer), bindparam("terms", type_=LargeBinary))
-    stored = select(columns.user_id, columns.session_id, columns.seq, columns.timestamp, *values).where(
+    values = (sa.bindparam("length", type_=sa.Integer), sa.bindparam("terms", type_=sa.LargeBinary))
+    stored = sa.select(columns.user_id, columns.session_id, columns.seq, columns.timestamp, *values).where(
         *message_key(messages)
     )
     insert = tables.insert(terms).from_select([column.name for column in terms.columns], stored)
@@ -146,6 +124,6 @@ def _upsert_terms(tables: Tables) -> ClauseElement:
     return statement
 
 
-def message_key(messages: Table) -> list[ColumnElement[bool]]:
+def message_key(messages: sa.Table) -> list[sa.ColumnElement[bool]]:
     """Whether a message is that of a row."""
-    return [messages.c[name] == bindparam(name, type_=Text) for name in ("user_id", "session_id", "id")]
+    return [messages.c[name] == sa.bindparam(name, type_=sa.Text) for name in ("user_id", "session_id", "id")]

@@ -25,6 +25,7 @@ from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect, 
 from dynamiq_memory.backends.postgresql.filters import PostgreSQLFilters
 from dynamiq_memory.backends.postgresql.locks import Locks
 from dynamiq_memory.backends.postgresql.meta import PostgreSQLMeta
+from dynamiq_memory.backends.postgresql.parts import PostgreSQLParts
 from dynamiq_memory.backends.postgresql.schema import PostgreSQLSchema, tables_of
 from dynamiq_memory.backends.postgresql.search import HybridSearch
 from dynamiq_memory.backends.postgresql.vectors import VECTOR, VectorTable, as_text
@@ -109,16 +110,22 @@ class PostgreSQL(SQLBackend):
             None if statement_timeout is None else check_seconds("statement_timeout", statement_timeout)
         )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, where=f"the table {table_name!r}")
+        self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
         tables = tables_of(table_name, schema, self._client.engine.dialect)
-        filters, locks = PostgreSQLFilters(tables.messages), Locks(schema, table_name)
-        vectors, meta = VectorTable(tables), PostgreSQLMeta(tables, self.tokenizer, self._embedder)
-        self._reader = SQLReader(tables, filters)
-        self._writer = writer = PostgreSQLWriter(tables, filters, meta, self.tokenizer, vectors, locks)
-        self._words = WordSearch(tables, filters, self._reader, meta, self.bm25)
-        self._hybrid = HybridSearch(tables, filters, self._reader, meta, self.bm25, vectors)
-        opening = PostgreSQLSchema(tables, writer, self.tokenizer, meta, vectors, locks, self._embedder)
+        parts = PostgreSQLParts(
+            tables=tables,
+            filters=PostgreSQLFilters(tables.messages),
+            meta=PostgreSQLMeta(tables, self.tokenizer, self._embedder),
+            tokenize=self.tokenizer,
+            bm25=self.bm25,
+            vectors=VectorTable(tables),
+            locks=Locks(schema, table_name),
+            embedder=self._embedder,
+        )
+        self._reader, self._writer = SQLReader(parts), PostgreSQLWriter(parts)
+        self._words, self._hybrid = WordSearch(parts, self._reader), HybridSearch(parts, self._reader)
+        opening = PostgreSQLSchema(parts, self._writer)
         try:
             opening.open(self._client, create=create_if_not_exist, reindex=reindex)
         except BaseException as error:
@@ -156,9 +163,8 @@ class PostgreSQL(SQLBackend):
         None if it would contain a password, or if an engine, an embedder, a tokenizer or BM25 was passed.
         """
         url = self._client.engine.url
-        if not self._client.owns_engine or self._embedder is not None or not self._has_default_ranking:
-            return None
-        if url.password or any("password" in key for key in url.query):
+        secret = url.password or any("password" in key for key in url.query)
+        if secret or not self._client.owns_engine or not self._fits_in_a_url:
             return None
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
@@ -227,6 +233,11 @@ class PostgreSQL(SQLBackend):
                 f"{self.pool_timeout:g} s: raise pool_size, or do less at once"
             )
         return translated(error, self._client.server)
+
+    async def aclose(self) -> None:
+        """Release what the backend opened; see `close`."""
+        await self._client.aclose()
+        await super().aclose()
 
     def _close(self) -> None:
         self._client.close()

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url
+import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.steps import Transaction
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
-from dynamiq_memory.backends.postgresql.pools import EnginePerLoop, StaleConnections, finish
+from dynamiq_memory.backends.postgresql.stale import StaleConnections
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -56,8 +57,8 @@ class PostgreSQLClient:
 
     def __init__(self, connection: Any, pool_size: int, pool_timeout: float, statement_timeout: float | None) -> None:
         """Open no connection yet."""
-        self.owns_engine = not isinstance(connection, Engine)
-        if isinstance(connection, Engine):
+        self.owns_engine = not isinstance(connection, sa.Engine)
+        if isinstance(connection, sa.Engine):
             self.engine = _checked_engine(connection, statement_timeout)
             url = connection.url
         else:
@@ -71,12 +72,12 @@ class PostgreSQLClient:
             "pool_use_lifo": True,
         }
         if self.owns_engine:
-            self.engine = create_engine(url, **options)
+            self.engine = sa.create_engine(url, **options)
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
         self._stale = StaleConnections()
         self._stale.watch(self.engine)
-        self._engines = EnginePerLoop(partial(_async_engine, url, options, self._stale))
+        self._engines = ClientPerLoop(partial(_async_engine, url, options, self._stale), AsyncEngine.dispose)
         weakref.finalize(self, self._engines.close)
 
     def run(self, transaction: Transaction[T]) -> T:
@@ -87,7 +88,8 @@ class PostgreSQLClient:
     async def arun(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction on an asynchronous connection."""
         try:
-            async with self._engines.get().connect() as connection:
+            engine = await self._engines.get()
+            async with engine.connect() as connection:
                 return await connection.run_sync(self._run, transaction)
         except AssertionError as error:
             # psycopg turns a cancellation within its pipeline into this.
@@ -97,6 +99,10 @@ class PostgreSQLClient:
             if cause is None:
                 raise
             raise cause from None
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._engines.aclose()
 
     def close(self) -> None:
         """Close all connections, except those of an engine owned by the caller."""
@@ -111,12 +117,12 @@ class PostgreSQLClient:
         self.engine.dispose(close=False)
         return inherited
 
-    def _run(self, connection: Connection, transaction: Transaction[T]) -> T:
+    def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
         with self._watched(connection), _begun(connection, transaction) as begun:
             return transaction.work(begun)
 
     @contextmanager
-    def _watched(self, connection: Connection) -> Iterator[None]:
+    def _watched(self, connection: sa.Connection) -> Iterator[None]:
         """Note when a connection breaks; SQLAlchemy does not see it in a statement that the driver runs itself."""
         try:
             yield
@@ -129,7 +135,7 @@ class PostgreSQLClient:
 
 
 @contextmanager
-def _begun(plain_connection: Connection, transaction: Transaction[Any]) -> Iterator[Connection]:
+def _begun(plain_connection: sa.Connection, transaction: Transaction[Any]) -> Iterator[sa.Connection]:
     """Begin a transaction, commit it at the end, and roll it back on an error."""
     # A single statement always sees one state.
     for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
@@ -146,13 +152,14 @@ def _begun(plain_connection: Connection, transaction: Transaction[Any]) -> Itera
         except BaseException as error:
             if not isinstance(error, (*DRIVER_ERRORS, DynamiqMemoryError)):
                 # A cancellation or an interrupt may leave the connection in any state.
-                if not connection.invalidated and connection.connection.dbapi_connection is not None:
-                    finish(connection.connection.driver_connection)
+                driver = None if connection.invalidated else connection.connection.driver_connection
+                if driver is not None:
+                    driver.pgconn.finish()
                 connection.invalidate(error)
             raise
 
 
-def url_of(connection: Any) -> URL:
+def url_of(connection: Any) -> sa.URL:
     """Return the URL of a database.
 
     Args:
@@ -163,7 +170,7 @@ def url_of(connection: Any) -> URL:
     """
     if isinstance(connection, str):
         try:
-            url = make_url(connection)
+            url = sa.make_url(connection)
         except (ArgumentError, ValueError):
             raise ConfigurationError(
                 "connection is not a URL: write postgresql://user:password@host:port/database"
@@ -174,7 +181,7 @@ def url_of(connection: Any) -> URL:
             raise ConfigurationError(f"a URL for {url.drivername}:// is not for PostgreSQL: write postgresql://…")
         return url.set(drivername="postgresql+psycopg")
     try:
-        return URL.create(
+        return sa.URL.create(
             "postgresql+psycopg",
             username=connection.user,
             password=plain(connection.password),
@@ -189,7 +196,7 @@ def url_of(connection: Any) -> URL:
         ) from None
 
 
-def _checked_engine(engine: Engine, statement_timeout: float | None) -> Engine:
+def _checked_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.Engine:
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ConfigurationError(
             f"the engine is for {engine.dialect.name}+{engine.dialect.driver}: make one for postgresql+psycopg"
@@ -204,7 +211,7 @@ def _checked_engine(engine: Engine, statement_timeout: float | None) -> Engine:
     return engine
 
 
-def _driver_arguments(url: URL, statement_timeout: float | None) -> dict[str, Any]:
+def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if statement_timeout is not None:
@@ -214,7 +221,7 @@ def _driver_arguments(url: URL, statement_timeout: float | None) -> dict[str, An
     return arguments
 
 
-def _async_engine(url: URL, options: Mapping[str, Any], stale: StaleConnections) -> AsyncEngine:
+def _async_engine(url: sa.URL, options: Mapping[str, Any], stale: StaleConnections) -> AsyncEngine:
     engine = create_async_engine(url, **options)
     stale.watch(engine.sync_engine)
     return engine

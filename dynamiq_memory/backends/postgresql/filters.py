@@ -10,22 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Numeric,
-    Text,
-    and_,
-    any_,
-    bindparam,
-    case,
-    cast,
-    false,
-    func,
-    literal,
-    not_,
-    or_,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from dynamiq_memory._json import is_clean
@@ -40,15 +25,15 @@ _MOST_ALTERNATIVES = 50
 class PostgreSQLFilters(SQLFilters):
     """Translates filters for PostgreSQL."""
 
-    def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
+    def metadata(self, conditions: Sequence[Condition]) -> sa.ColumnElement[bool]:
         """Check the column of JSONB."""
-        return and_(*(_clause(self._messages.c.filterable, condition) for condition in conditions))
+        return sa.and_(*(_clause(self._messages.c.filterable, condition) for condition in conditions))
 
     def among(
-        self, column: ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
-    ) -> ColumnElement[bool]:
+        self, column: sa.ColumnElement[Any], values: Sequence[Any] = (), name: str | None = None
+    ) -> sa.ColumnElement[bool]:
         """Whether a column is in an array."""
-        return column == any_(bindparam(name, self.packed(values), type_=ARRAY(column.type)))
+        return column == sa.any_(sa.bindparam(name, self.packed(values), type_=sa.ARRAY(column.type)))
 
     def packed(self, values: Sequence[Any]) -> list[Any]:
         """Make many values an array."""
@@ -79,21 +64,23 @@ def _json(value: Any) -> str:
     return _PRESENT
 
 
-def _clause(column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
-    key = literal(condition.key, Text)
+def _clause(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
+    key = sa.literal(condition.key, sa.Text)
     if isinstance(condition, Absent):
-        absent: ColumnElement[bool] = not_(column.op("?", is_comparison=True)(key))
+        absent: sa.ColumnElement[bool] = sa.not_(column.op("?", is_comparison=True)(key))
         return absent
     value = column.op("->")(key)
     if isinstance(condition, OneOf):
         if len(condition.values) > _MOST_ALTERNATIVES:
             texts = [_json(each) for each in condition.values]
-            equal: ColumnElement[bool] = cast(value, JSONB) == any_(cast(literal(texts, ARRAY(Text)), ARRAY(JSONB)))
+            equal: sa.ColumnElement[bool] = sa.cast(value, JSONB) == sa.any_(
+                sa.cast(sa.literal(texts, sa.ARRAY(sa.Text)), sa.ARRAY(JSONB))
+            )
             return equal
         # Containment, for which there is an index.
-        objects = (cast(literal(filterable({condition.key: each}), Text), JSONB) for each in condition.values)
-        return or_(false(), *(column.op("@>", is_comparison=True)(each) for each in objects))
-    number = cast(column.op("->>")(key), Numeric)
-    bounds = [(operator, cast(literal(_json(bound), Text), Numeric)) for operator, bound in condition.bounds]
+        objects = (sa.cast(sa.literal(filterable({condition.key: each}), sa.Text), JSONB) for each in condition.values)
+        return sa.or_(sa.false(), *(column.op("@>", is_comparison=True)(each) for each in objects))
+    number = sa.cast(column.op("->>")(key), sa.Numeric)
+    bounds = [(name, sa.cast(sa.literal(_json(bound), sa.Text), sa.Numeric)) for name, bound in condition.bounds]
     # CASE keeps values that are not numbers from the cast.
-    return case((func.jsonb_typeof(value) == "number", within(number, bounds)), else_=false())
+    return sa.case((sa.func.jsonb_typeof(value) == "number", within(number, bounds)), else_=sa.false())

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Integer, func, literal, select
+import sqlalchemy as sa
 
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
@@ -26,19 +26,19 @@ class Locks:
         """Lock nothing yet."""
         self._name = (schema, table)
 
-    def opening(self, connection: Connection) -> None:
+    def opening(self, connection: sa.Connection) -> None:
         """Let one process at a time create and upgrade the tables."""
-        connection.execute(select(func.pg_advisory_xact_lock(_number("open", *self._name))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_number("open", *self._name))))
 
-    def batches(self, connection: Connection, sessions: Iterable[tuple[str, str]]) -> None:
+    def batches(self, connection: sa.Connection, sessions: Iterable[tuple[str, str]]) -> None:
         """Let one batch at a time change each session: two that change the same messages could deadlock."""
         # The server has room for some thousands of locks.
         numbers = sorted({_hash("batch", *self._name, *session) % _BATCH_LOCKS for session in sessions})
         table = _hash("batches", *self._name) % 2**31
-        each = func.unnest(literal(numbers, ARRAY(Integer))).column_valued("number")
-        connection.execute(select(func.pg_advisory_xact_lock(literal(table, Integer), each)))
+        each = sa.func.unnest(sa.literal(numbers, sa.ARRAY(sa.Integer))).column_valued("number")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(table, sa.Integer), each)))
 
-    def replacing(self, connection: Connection, filter: Filter) -> None:
+    def replacing(self, connection: sa.Connection, filter: Filter) -> None:
         """Let one replacement at a time change the same messages: the next must see the messages that it wrote.
 
         The smallest scope that contains all that is replaced is locked, the larger ones around it are shared.
@@ -49,12 +49,12 @@ class Locks:
             if allowed is None or len(allowed) != 1:
                 break
             names.append((*names[-1], allowed[0] or ""))
-        shared = [func.pg_advisory_xact_lock_shared(_number(*name)) for name in names[:-1]]
-        connection.execute(select(*shared, func.pg_advisory_xact_lock(_number(*names[-1]))))
+        shared = [sa.func.pg_advisory_xact_lock_shared(_number(*name)) for name in names[:-1]]
+        connection.execute(sa.select(*shared, sa.func.pg_advisory_xact_lock(_number(*names[-1]))))
 
 
 def _number(*names: str | None) -> Any:
-    return literal(_hash(*names) - 2**63, BigInteger)
+    return sa.literal(_hash(*names) - 2**63, sa.BigInteger)
 
 
 def _hash(*names: str | None) -> int:

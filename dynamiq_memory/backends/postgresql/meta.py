@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+import sqlalchemy as sa
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.meta import TOKENIZER_KEY, Meta
 from dynamiq_memory.backends._sql.prepared import Prepared
-from dynamiq_memory.backends._sql.schema import Tables
+from dynamiq_memory.backends._sql.tables import Tables
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking import Tokenize
 
@@ -18,13 +18,7 @@ DIMENSION_KEY = "dimension"
 
 
 class PostgreSQLMeta(Meta):
-    """Checks the table of meta.
-
-    Args:
-        tables: The tables of the store.
-        tokenize: The tokenizer that ranks.
-        embedder: The embedder that ranks, or None.
-    """
+    """Checks the table of meta, also the dimension of the embedder's vectors."""
 
     def __init__(self, tables: Tables, tokenize: Tokenize, embedder: MessageEmbedder | None) -> None:
         """Compile the statements."""
@@ -34,15 +28,15 @@ class PostgreSQLMeta(Meta):
         locking = self._statement.with_for_update(read=True, key_share=True)
         self._read_and_lock = Prepared(locking, tables.dialect)
 
-    def check_for_write(self, connection: Connection) -> Mapping[str, str]:
+    def check_for_write(self, connection: sa.Connection) -> Mapping[str, str]:
         """Return what the table says; see `check`. Nobody can re-index until the end of the transaction."""
         return self._checked(self._read_and_lock.fetch(connection, {}))
 
-    def wait_for_writers(self, connection: Connection) -> None:
+    def wait_for_writers(self, connection: sa.Connection) -> None:
         """Wait for the transactions that have called `check_for_write`, and let no other begin."""
-        connection.execute(select(self._tables.meta.c.key).with_for_update()).fetchall()
+        connection.execute(sa.select(self._tables.meta.c.key).with_for_update()).fetchall()
 
-    def settle_dimension(self, connection: Connection, meta: Mapping[str, str]) -> None:
+    def settle_dimension(self, connection: sa.Connection, meta: Mapping[str, str]) -> None:
         """Make the embedder's dimension that of the store, unless another process has set one.
 
         Raises:
@@ -56,10 +50,10 @@ class PostgreSQLMeta(Meta):
         self.wait_for_writers(connection)
         insert = self._tables.insert(table).values(key=DIMENSION_KEY, value=str(dimension))
         connection.execute(insert.on_conflict_do_nothing())
-        settled = connection.execute(select(table.c.value).where(table.c.key == DIMENSION_KEY)).scalar_one()
+        settled = connection.execute(sa.select(table.c.value).where(table.c.key == DIMENSION_KEY)).scalar_one()
         self._check_dimension(int(settled))
 
-    def replace_dimension(self, connection: Connection, dimension: int) -> None:
+    def replace_dimension(self, connection: sa.Connection, dimension: int) -> None:
         """Set the dimension of the store, whatever it was."""
         insert = self._tables.insert(self._tables.meta).values(key=DIMENSION_KEY, value=str(dimension))
         connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"value": str(dimension)}))

@@ -7,34 +7,34 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, Index, Text, cast, column, literal_column
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.legacy import LegacyTable
 from dynamiq_memory.backends._sql.meta import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
 from dynamiq_memory.backends._sql.records import from_rows, to_row
-from dynamiq_memory.backends._sql.schema import SQLSchema, Tables, columns_of, make_tables, meta_in
+from dynamiq_memory.backends._sql.schema import SQLSchema, columns_of, meta_in
 from dynamiq_memory.backends._sql.steps import Transaction
+from dynamiq_memory.backends._sql.tables import Tables, make_tables
 from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
-from dynamiq_memory.backends.postgresql.locks import Locks
-from dynamiq_memory.backends.postgresql.meta import DIMENSION_KEY, PostgreSQLMeta
-from dynamiq_memory.backends.postgresql.vectors import VECTOR, VectorTable, as_text, require_pgvector
+from dynamiq_memory.backends.postgresql.meta import DIMENSION_KEY
+from dynamiq_memory.backends.postgresql.parts import PostgreSQLParts
+from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text, require_pgvector
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
 from dynamiq_memory.exceptions import BackendError
-from dynamiq_memory.ranking import Tokenize
 
 logger = logging.getLogger(__name__)
 
 _EMBEDDED_AT_ONCE = 500
 _LEGACY = LegacyTable(
     ("message_id", "role", "content", "metadata", "timestamp"),
-    cast(column("metadata"), Text),
-    literal_column("ctid"),
+    sa.cast(sa.column("metadata"), sa.Text),
+    sa.literal_column("ctid"),
 )
 
 
-def tables_of(name: str, schema: str | None, dialect: Dialect) -> Tables:
+def tables_of(name: str, schema: str | None, dialect: sa.Dialect) -> Tables:
     """Describe the tables of a store; the vectors have a table of their own.
 
     Args:
@@ -43,8 +43,8 @@ def tables_of(name: str, schema: str | None, dialect: Dialect) -> Tables:
         dialect: The SQL dialect.
     """
     more = (
-        Column("filterable", JSONB, nullable=False),
-        Index(
+        sa.Column("filterable", JSONB, nullable=False),
+        sa.Index(
             f"{name}_by_filter",
             "filterable",
             postgresql_using="gin",
@@ -55,34 +55,14 @@ def tables_of(name: str, schema: str | None, dialect: Dialect) -> Tables:
 
 
 class PostgreSQLSchema(SQLSchema):
-    """Creates, checks and upgrades the tables of a store.
+    """Creates, checks and upgrades the tables of a store, and embeds its messages."""
 
-    Args:
-        tables: The tables as they should be.
-        writer: Writes messages and their terms.
-        tokenize: The tokenizer that ranks.
-        meta: Checks the table of meta.
-        vectors: The table of vectors.
-        locks: Locks for the store's tables.
-        embedder: The embedder that ranks, or None.
-    """
-
-    def __init__(
-        self,
-        tables: Tables,
-        writer: PostgreSQLWriter,
-        tokenize: Tokenize,
-        meta: PostgreSQLMeta,
-        vectors: VectorTable,
-        locks: Locks,
-        embedder: MessageEmbedder | None,
-    ) -> None:
+    def __init__(self, parts: PostgreSQLParts, writer: PostgreSQLWriter) -> None:
         """Touch no database yet."""
-        super().__init__(tables, writer, tokenize, _LEGACY)
-        self._meta = meta
-        self._vectors = vectors
-        self._locks = locks
-        self._embedder = embedder
+        super().__init__(parts, writer, _LEGACY)
+        self._meta, self._vectors = parts.meta, parts.vectors
+        self._locks = parts.locks
+        self._embedder = parts.embedder
 
     def open(self, client: PostgreSQLClient, *, create: bool, reindex: bool) -> None:
         """Make the tables ready for use.
@@ -100,7 +80,7 @@ class PostgreSQLSchema(SQLSchema):
         if client.run(Transaction(self._is_ready, snapshot=True)) and not (reindex and self._embedder):
             return  # nothing to write: it may be a replica, or a user who may not create tables
         name = self._tables.messages.name
-        if not create and not client.run(Transaction(self._has_table, snapshot=True)):
+        if not create and not client.run(Transaction(partial(_has_table, self._tables.messages), snapshot=True)):
             raise BackendError(
                 f"there is no table {name!r} in {client.server}: correct table_name or schema, or pass "
                 "create_if_not_exist=True"
@@ -117,7 +97,7 @@ class PostgreSQLSchema(SQLSchema):
                 name,
             )
 
-    def make_ready(self, connection: Connection, *, reindex: bool) -> None:
+    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
         """Create the tables, upgrade them, or check that they are as they should be."""
         if self._embedder is not None:
             require_pgvector(connection)
@@ -127,10 +107,7 @@ class PostgreSQLSchema(SQLSchema):
             self._vectors.table.create(connection, checkfirst=True)
         self._meta.check(connection)
 
-    def _has_table(self, connection: Connection) -> bool:
-        return bool(columns_of(connection, self._tables.messages))
-
-    def _is_ready(self, connection: Connection) -> bool:
+    def _is_ready(self, connection: sa.Connection) -> bool:
         """Whether the tables are as they should be, so that opening them needs no write."""
         for table in (self._tables.messages, self._tables.terms, self._tables.meta):
             if columns_of(connection, table) != {column.name for column in table.columns}:
@@ -140,9 +117,9 @@ class PostgreSQLSchema(SQLSchema):
         if meta != {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: self._signature}:
             return False
         self._meta.check(connection)
-        return self._embedder is None or bool(columns_of(connection, self._vectors.table))
+        return self._embedder is None or _has_table(self._vectors.table, connection)
 
-    def _reindex(self, connection: Connection) -> None:
+    def _reindex(self, connection: sa.Connection) -> None:
         self._meta.wait_for_writers(connection)
         super()._reindex(connection)
 
@@ -167,11 +144,15 @@ class PostgreSQLSchema(SQLSchema):
             done += len(rows)
             logger.info("embedded %d messages of %s", done, self._tables.messages.name)
 
-    def _keep_dimension(self, connection: Connection, dimension: int) -> None:
+    def _keep_dimension(self, connection: sa.Connection, dimension: int) -> None:
         self._meta.wait_for_writers(connection)
         self._vectors.delete_other_dimensions(connection, dimension)
         self._meta.replace_dimension(connection, dimension)
 
-    def _write_missing(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _write_missing(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         self._meta.settle_dimension(connection, self._meta.check_for_write(connection))
         self._vectors.write_missing(connection, rows)
+
+
+def _has_table(table: sa.Table, connection: sa.Connection) -> bool:
+    return sa.inspect(connection).has_table(table.name, table.schema)

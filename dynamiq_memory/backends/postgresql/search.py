@@ -5,41 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Select
+import sqlalchemy as sa
 
-from dynamiq_memory.backends._sql.filters import SQLFilters
-from dynamiq_memory.backends._sql.meta import Meta
 from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.schema import Tables
 from dynamiq_memory.backends._sql.search import WordSearch
-from dynamiq_memory.backends.postgresql.vectors import NEAR, VectorTable, as_text
+from dynamiq_memory.backends.postgresql.parts import PostgreSQLParts
+from dynamiq_memory.backends.postgresql.vectors import NEAR, as_text
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
-from dynamiq_memory.ranking import BM25
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 
 
 class HybridSearch(WordSearch):
-    """Ranks by BM25 and by the similarity of vectors, both read by one statement.
+    """Ranks by BM25 and by the similarity of vectors, both read by one statement."""
 
-    Args:
-        tables: The tables of the store.
-        filters: Translates filters.
-        reader: Reads the messages found.
-        meta: Checks the table of meta.
-        bm25: The parameters of the ranking by words.
-        vectors: The table of vectors.
-    """
-
-    def __init__(
-        self, tables: Tables, filters: SQLFilters, reader: SQLReader, meta: Meta, bm25: BM25, vectors: VectorTable
-    ) -> None:
+    def __init__(self, parts: PostgreSQLParts, reader: SQLReader) -> None:
         """Compile nothing yet."""
-        super().__init__(tables, filters, reader, meta, bm25)
-        self._vectors = vectors
+        super().__init__(parts, reader)
+        self._vectors = parts.vectors
 
     def search_near(
-        self, connection: Connection, vector: Sequence[float], terms: Sequence[str], filter: Filter, limit: int | None
+        self,
+        connection: sa.Connection,
+        vector: Sequence[float],
+        terms: Sequence[str],
+        filter: Filter,
+        limit: int | None,
     ) -> list[Message]:
         """Rank matching messages by the vector and the terms of a query."""
         self._meta.check(connection)
@@ -49,5 +40,5 @@ class HybridSearch(WordSearch):
         scores = min_max([Ranking(self._scores(terms, rows), zero=0.0), Ranking(by_meaning)])
         return self._best(connection, rows, scores, filter, limit)
 
-    def _select(self, scope: Collection[str] = (), source: FromClause | None = None) -> Select[Any]:
+    def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         return self._vectors.with_similarity(super()._select(scope, source), self._tables.terms)

@@ -9,36 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    Connection,
-    Double,
-    ForeignKey,
-    MetaData,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    cast,
-    delete,
-    exists,
-    func,
-    literal,
-    select,
-    text,
-    type_coerce,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import UserDefinedType
 
 from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS
-from dynamiq_memory.backends._sql.schema import Tables
+from dynamiq_memory.backends._sql.tables import Tables
 from dynamiq_memory.backends._sql.writer import Row, message_key
 from dynamiq_memory.exceptions import ConfigurationError
 
+_CREATE_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
 NEAR = "near"
 """The parameter of a query's vector."""
 VECTOR = "vector"
@@ -55,43 +36,39 @@ class _Vector(UserDefinedType[str]):
 
 
 class VectorTable:
-    """The vectors of the messages of one store.
-
-    Args:
-        tables: The store's tables.
-    """
+    """The vectors of the messages of one store."""
 
     def __init__(self, tables: Tables) -> None:
         """Describe the table and compile the statements of a write."""
         messages = self._messages = tables.messages
         self._insert = tables.insert
-        self.table = Table(
+        self.table = sa.Table(
             f"{messages.name}_vectors",
             # Apart from the other tables, since only a store with an embedder creates it.
-            MetaData(schema=messages.schema),
-            Column("seq", BigInteger, ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
-            Column("embedding", _Vector, nullable=False),
+            sa.MetaData(schema=messages.schema),
+            sa.Column("seq", sa.BigInteger, sa.ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
+            sa.Column("embedding", _Vector, nullable=False),
         )
-        seq = select(messages.c.seq).where(*message_key(messages))
-        vector = _as_vector(bindparam(VECTOR, type_=Text))
+        seq = sa.select(messages.c.seq).where(*message_key(messages))
+        vector = _as_vector(sa.bindparam(VECTOR, type_=sa.Text))
         upsert = tables.insert(self.table).from_select(["seq", "embedding"], seq.add_columns(vector))
         upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
         self._upsert = Prepared(upsert, tables.dialect)
-        self._delete = Prepared(delete(self.table).where(self.table.c.seq == seq.scalar_subquery()), tables.dialect)
+        self._delete = Prepared(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()), tables.dialect)
 
-    def write(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store the vectors of stored messages, and delete those of messages that now have none."""
         with_vector = [row for row in rows if row[VECTOR] is not None]
         if with_vector:
             self._upsert.run(connection, with_vector)
         self.delete(connection, [row for row in rows if row[VECTOR] is None])
 
-    def delete(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def delete(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Delete the vectors of stored messages."""
         if rows:
             self._delete.run(connection, rows)
 
-    def write_missing(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_missing(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store the vectors of messages, except those that have since got one, changed or been deleted.
 
         Args:
@@ -101,11 +78,11 @@ class VectorTable:
         messages = self._messages
         for row in rows:
             unchanged = (
-                select(messages.c.seq, _as_vector(literal(row[VECTOR], Text)))
+                sa.select(messages.c.seq, _as_vector(sa.literal(row[VECTOR], sa.Text)))
                 .where(
                     messages.c.seq == row["seq"],
-                    messages.c.content.is_not_distinct_from(literal(row["content"], Text)),
-                    messages.c.extra.is_not_distinct_from(literal(row["extra"], Text)),
+                    messages.c.content.is_not_distinct_from(sa.literal(row["content"], sa.Text)),
+                    messages.c.extra.is_not_distinct_from(sa.literal(row["extra"], sa.Text)),
                 )
                 # A change at the same moment is either done already, or waits and then finds the vector to delete.
                 .with_for_update(read=True)
@@ -113,7 +90,7 @@ class VectorTable:
             insert = self._insert(self.table).from_select(["seq", "embedding"], unchanged)
             connection.execute(insert.on_conflict_do_nothing())
 
-    def read_missing(self, connection: Connection, after: int, limit: int) -> Sequence[Any]:
+    def read_missing(self, connection: sa.Connection, after: int, limit: int) -> Sequence[Any]:
         """Read messages without a vector: the number of arrival of each, and `COLUMNS`.
 
         Args:
@@ -122,19 +99,21 @@ class VectorTable:
             limit: Maximum number of messages.
         """
         columns = self._messages.c
-        statement = select(columns.seq, *(columns[name] for name in COLUMNS))
-        statement = statement.where(columns.seq > after, ~exists().where(self.table.c.seq == columns.seq))
+        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS))
+        statement = statement.where(columns.seq > after, ~sa.exists().where(self.table.c.seq == columns.seq))
         return connection.execute(statement.order_by(columns.seq).limit(limit)).fetchall()
 
-    def with_similarity(self, statement: Select[Any], terms: Table) -> Select[Any]:
+    def with_similarity(self, statement: sa.Select[Any], terms: sa.Table) -> sa.Select[Any]:
         """Add the cosine similarity of each message to the parameter `near`; NULL if it has no vector."""
-        distance = self.table.c.embedding.op("<=>", return_type=Double)(_as_vector(bindparam(NEAR, type_=Text)))
+        distance = self.table.c.embedding.op("<=>", return_type=sa.Double)(
+            _as_vector(sa.bindparam(NEAR, type_=sa.Text))
+        )
         joined = statement.outerjoin(self.table, self.table.c.seq == terms.c.seq)
-        return joined.add_columns(type_coerce(1 - distance, Double))
+        return joined.add_columns(sa.type_coerce(1 - distance, sa.Double))
 
-    def delete_other_dimensions(self, connection: Connection, dimension: int) -> None:
+    def delete_other_dimensions(self, connection: sa.Connection, dimension: int) -> None:
         """Delete the vectors of all dimensions but one."""
-        connection.execute(delete(self.table).where(func.vector_dims(self.table.c.embedding) != dimension))
+        connection.execute(sa.delete(self.table).where(sa.func.vector_dims(self.table.c.embedding) != dimension))
 
 
 def as_text(vector: Sequence[float]) -> str:
@@ -142,7 +121,7 @@ def as_text(vector: Sequence[float]) -> str:
     return "[" + ",".join(map(repr, vector)) + "]"
 
 
-def require_pgvector(connection: Connection) -> None:
+def require_pgvector(connection: sa.Connection) -> None:
     """Make sure that the database has the extension.
 
     Raises:
@@ -152,7 +131,7 @@ def require_pgvector(connection: Connection) -> None:
         return
     try:
         with connection.begin_nested():
-            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+            connection.execute(sa.text(_CREATE_EXTENSION))
     except DBAPIError as error:
         raise ConfigurationError(
             f"ranking by vectors needs the extension pgvector ({str(error.orig).splitlines()[0]}): install it on the "
@@ -164,9 +143,9 @@ def require_pgvector(connection: Connection) -> None:
         )
 
 
-def _is_there(connection: Connection) -> bool:
-    return connection.execute(select(func.to_regtype("vector"))).scalar() is not None
+def _is_there(connection: sa.Connection) -> bool:
+    return connection.execute(sa.select(sa.func.to_regtype("vector"))).scalar() is not None
 
 
-def _as_vector(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    return cast(value, _Vector)
+def _as_vector(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(value, _Vector)

@@ -17,10 +17,12 @@ from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends._sql.backend import SQLBackend
 from dynamiq_memory.backends._sql.legacy import LegacyTable
 from dynamiq_memory.backends._sql.meta import Meta
+from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.schema import SQLSchema, make_tables
+from dynamiq_memory.backends._sql.schema import SQLSchema
 from dynamiq_memory.backends._sql.search import WordSearch
 from dynamiq_memory.backends._sql.steps import Transaction
+from dynamiq_memory.backends._sql.tables import make_tables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
@@ -96,11 +98,11 @@ class SQLite(SQLBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._client = SQLiteClient(self._file, self.timeout, synchronous)
         tables = make_tables(index_name, self._client.engine.dialect, insert)
-        filters, meta = SQLiteFilters(tables.messages), Meta(tables, self.tokenizer)
-        self._reader = SQLReader(tables, filters)
-        self._writer = SQLWriter(tables, filters, meta, self.tokenizer)
-        self._words = WordSearch(tables, filters, self._reader, meta, self.bm25)
-        schema = SQLSchema(tables, self._writer, self.tokenizer, _LEGACY)
+        meta = Meta(tables, self.tokenizer)
+        parts = Parts(tables, SQLiteFilters(tables.messages), meta, self.tokenizer, self.bm25)
+        self._reader, self._writer = SQLReader(parts), SQLWriter(parts)
+        self._words = WordSearch(parts, self._reader)
+        schema = SQLSchema(parts, self._writer, _LEGACY)
         try:
             self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
         except BaseException as error:
@@ -137,7 +139,7 @@ class SQLite(SQLBackend):
 
     def to_url(self) -> str | None:
         """The URL of the file, which must exist; None for `:memory:`, or if a tokenizer or BM25 was passed."""
-        if self._file == MEMORY or not self._has_default_ranking:
+        if self._file == MEMORY or not self._fits_in_a_url:
             return None
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one

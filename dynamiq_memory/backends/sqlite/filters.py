@@ -20,6 +20,7 @@ from dynamiq_memory.filters import Absent, Condition, OneOf, Range
 
 _FUNCTION = "dynamiq_memory_matches"
 _LONG_FILTER = 10_000
+_CONDITIONS = {kind.__name__: kind for kind in (OneOf, Range, Absent)}
 
 
 class SQLiteFilters(SQLFilters):
@@ -70,15 +71,16 @@ def _matches(metadata: str, encoded: str) -> bool:
 
 
 def _encode(conditions: Sequence[Condition]) -> str:
-    parts: list[list[Any]] = []
-    for condition in conditions:
-        if isinstance(condition, OneOf):
-            parts.append(["one_of", condition.key, condition.values])
-        elif isinstance(condition, Range):
-            parts.append(["range", condition.key, condition.bounds])
-        else:
-            parts.append(["absent", condition.key])
-    return dumps(parts)
+    return dumps([_parts(condition) for condition in conditions])
+
+
+def _parts(condition: Condition) -> list[Any]:
+    match condition:
+        case OneOf(key, values):
+            return ["OneOf", key, values]
+        case Range(key, bounds):
+            return ["Range", key, bounds]
+    return ["Absent", condition.key]
 
 
 def _decode(encoded: str) -> tuple[Condition, ...]:
@@ -87,15 +89,7 @@ def _decode(encoded: str) -> tuple[Condition, ...]:
 
 
 def _decoded(encoded: str) -> tuple[Condition, ...]:
-    conditions: list[Condition] = []
-    for kind, key, *values in loads(encoded):
-        if kind == "one_of":
-            conditions.append(OneOf(key, tuple(values[0])))
-        elif kind == "range":
-            conditions.append(Range(key, tuple((operator, bound) for operator, bound in values[0])))
-        else:
-            conditions.append(Absent(key))
-    return tuple(conditions)
+    return tuple(_CONDITIONS[kind](key, *map(tuple, values)) for kind, key, *values in loads(encoded))
 
 
 _decode_short = lru_cache(256)(_decoded)

@@ -244,17 +244,9 @@ def test_a_user_without_the_right_to_create_an_extension_is_told(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors._is_there", lambda _: False)
-    monkeypatch.setattr(
-        "dynamiq_memory.backends.postgresql.vectors.text", lambda _: psycopg_text("CREATE EXTENSION nothere")
-    )
+    monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors._CREATE_EXTENSION", "CREATE EXTENSION nothere")
     with pytest.raises(ConfigurationError, match=r"pgvector.*CREATE EXTENSION vector, or leave the embedder out"):
         open_store(embedder=NGrams())
-
-
-def psycopg_text(statement: str) -> Any:
-    from sqlalchemy import text  # noqa: PLC0415 - the module's own name is patched
-
-    return text(statement)
 
 
 def test_an_agent_recalls_by_meaning(open_store: Open) -> None:
