@@ -1,8 +1,8 @@
 """Conversation memory for AI agents.
 
-`Memory` stores each message of a conversation and hands the right ones back on the next turn: the most recent, the
-most relevant, or both, always within a user and a session. The messages live in a backend of your choice, see
-`dynamiq_memory.backends`.
+`Memory` stores every message of a conversation and returns the right ones on the next turn: the most recent, the most
+relevant, or both, always within a user and a session. The messages are stored in a backend of your choice (see
+`dynamiq_memory.backends`).
 """
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend

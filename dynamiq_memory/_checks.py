@@ -20,11 +20,11 @@ def check_whole_number(name: str, value: object, least: int = 1, most: float = m
     Args:
         name: The setting's name, for the error.
         value: The value to check; a bool is not a number.
-        least: The smallest value allowed.
-        most: The largest value allowed.
+        least: Minimum value.
+        most: Maximum value.
 
     Raises:
-        ConfigurationError: It is not a whole number, or out of range.
+        ConfigurationError: The value is not a whole number, or out of range.
     """
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return value
@@ -41,7 +41,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         zero: Whether 0 is allowed.
 
     Raises:
-        ConfigurationError: It is not a finite number, or not large enough.
+        ConfigurationError: The value is not a finite number, or too small.
     """
     if (
         isinstance(value, int | float)
@@ -56,7 +56,7 @@ def check_share(name: str, value: object) -> float:
     """Check a setting that is a share of a whole.
 
     Raises:
-        ConfigurationError: It is not a number from 0 to 1.
+        ConfigurationError: The value is not a number from 0 to 1.
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
@@ -67,7 +67,7 @@ def check_limit(limit: int | None) -> int | None:
     """Check a limit.
 
     Raises:
-        InvalidArgumentError: It is neither None nor a whole number of 1 or more.
+        InvalidArgumentError: The limit is neither None nor a whole number of 1 or more.
     """
     if limit is None:
         return None
@@ -80,7 +80,7 @@ def check_neighbours(count: int) -> int:
     """Check a number of neighbours to read.
 
     Raises:
-        InvalidArgumentError: It is not a whole number of 0 or more.
+        InvalidArgumentError: The number is not a whole number of 0 or more.
     """
     if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
         return min(count, _LARGEST_LIMIT)
@@ -94,7 +94,7 @@ def check_query(query: str | None) -> str | None:
         The query, or None if it is blank.
 
     Raises:
-        InvalidArgumentError: It is neither a string nor None.
+        InvalidArgumentError: The query is neither a string nor None.
     """
     if query is not None and not isinstance(query, str):
         raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
@@ -105,10 +105,10 @@ def replacement_filter(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, st
     """Check the filters of a replacement.
 
     Returns:
-        The filter, and the ids of user and session that it fixes to one value.
+        The filter, and the user and session ids that it fixes to one value.
 
     Raises:
-        InvalidArgumentError: It fixes neither.
+        InvalidArgumentError: It fixes neither id.
     """
     filter = parse(filters)
     scope: dict[str, str] = {}
@@ -118,7 +118,7 @@ def replacement_filter(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, st
             scope[key] = allowed[0]
     if not scope:
         raise InvalidArgumentError(
-            "replace needs filters that fix user_id or session_id to one value: without, it would replace other "
+            "replace needs filters that fix user_id or session_id to one value; without them, it would replace other "
             "users' messages"
         )
     return filter, scope

@@ -1,8 +1,8 @@
-"""The contract that every backend keeps. `dynamiq_memory.testing` checks each of its rules with a test.
+"""The contract of all backends. `dynamiq_memory.testing` tests each of its rules.
 
-A backend for a new store subclasses `MemoryBackend` and writes three methods: `_write`, `_read`, `_delete`. All others
-have a default in terms of these, which a store overrides where it can do better. A backend that handles all operations
-alike (a wrapper, a remote) writes `_perform` and `_aperform` instead.
+A backend for a new store subclasses `MemoryBackend` and implements three methods: `_write`, `_read`, `_delete`. The
+other methods have defaults based on these, which a store overrides if it can do better. A backend that handles all
+operations alike (a wrapper or a remote) implements `_perform` and `_aperform` instead.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ __all__ = ["Capabilities", "MemoryBackend", "Session"]
 
 T = TypeVar("T")
 
-# Checking more messages than this would hold up an event loop for milliseconds.
+# Checking more messages than this would block an event loop for milliseconds.
 _BATCH_ON_THE_LOOP = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an instance of a backend can do.
+    """The capabilities of a backend.
 
     Attributes:
-        keyword: Ranks by words, natively or by BM25 over the scope.
+        keyword: Ranks by words, natively or with BM25 over the scope.
         vector: Ranks by embeddings.
-        ttl: Can let messages expire.
-        transactions: A failed batch leaves nothing; a replacement is seen whole or not at all.
-        max_message_bytes: The largest message that can be stored, or None if the backend sets no limit.
+        ttl: Supports the expiry of messages.
+        transactions: A failed batch stores nothing; readers see a replacement completely or not at all.
+        max_message_bytes: Maximum size of a message in bytes, or None for no limit.
     """
 
     keyword: bool = True
@@ -74,28 +74,28 @@ class Capabilities:
 class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
     """A store of messages.
 
-    One object is safe from many threads and asyncio tasks, and in a child process after a fork.
+    A backend can be used by many threads and asyncio tasks, and in a child process after a fork.
 
     Every method may raise `BackendError` (the store failed; the driver's exception is the cause) and
-    `InvalidArgumentError` (an argument is wrong; nothing was read or written). Each has an asynchronous twin of the
-    same name with an `a` before it. A task that is cancelled while its operation runs in a thread ends when the
+    `InvalidArgumentError` (an argument is invalid; nothing was read or written). Each has an asynchronous twin of the
+    same name with a leading `a`. If a task is cancelled while its operation runs in a thread, it ends when the
     operation does.
 
     Args:
-        tokenizer: Splits a text into the terms of keyword ranking; English words by default.
-        bm25: The parameters of keyword ranking.
+        tokenizer: Splits a text into the terms of keyword ranking. Defaults to English words.
+        bm25: Parameters of keyword ranking.
 
     Raises:
-        TypeError: The class lacks one of the methods that it must write.
+        TypeError: The class does not implement a required method.
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
-    """The driver's exceptions, which `_translate` turns into ours."""
+    """The driver's exceptions, which `_translate` converts to ours."""
     most_ranked: int | None = None
-    """How many messages are ranked in this process, the most recent that match; None for all."""
+    """Maximum number of messages ranked in this process, the most recent that match; None for all."""
 
     def __init__(self, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
-        """Set up what all backends share."""
+        """Set up the parts that all backends share."""
         self._check_complete()
         self.tokenizer: Tokenize = Tokenizer() if tokenizer is None else tokenizer
         self.bm25 = BM25() if bm25 is None else bm25
@@ -109,20 +109,20 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this backend."""
         return Capabilities()
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has been closed."""
+        """Whether the backend is closed."""
         return self._closed
 
     def to_url(self) -> str | None:
-        """A URL without secrets by which `create_backend` opens the same store; None if there is none."""
+        """Return a URL without secrets with which `create_backend` opens the same store, or None if impossible."""
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
+        """Describe the backend, without secrets or messages."""
         kind = type(self)
         return {
             "type": f"{kind.__module__}.{kind.__qualname__}",
@@ -131,10 +131,10 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         }
 
     def __repr__(self) -> str:
-        """Name the backend; no secrets."""
+        """Return the backend's name, without secrets."""
         return f"{self.name}()"
 
-    # --- what users call: each checks its arguments and makes an operation -------------------------------------
+    # --- public methods: each checks its arguments and creates an operation ------------------------------------
 
     def add(self, message: Message) -> Message:
         """Store one message; see `add_many`."""
@@ -145,17 +145,18 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         return (await self.aadd_many([message]))[0]
 
     def add_many(self, messages: Sequence[Message]) -> list[Message]:
-        """Store messages as one ordered batch: durable when this returns, all or none where the store can.
+        """Store messages as one ordered batch, durably, and all or none if the store has transactions.
 
         Args:
-            messages: The messages; they are not changed. An id that is already in the session replaces that message.
+            messages: The messages; they are not changed. A message whose id is already in the session replaces that
+                message.
 
         Returns:
             The messages as stored.
 
         Raises:
-            MessageError: A message cannot be stored as given.
-            PartialWriteError: The store has no transactions and failed halfway; the error lists the stored ids.
+            MessageError: A message cannot be stored as it is.
+            PartialWriteError: The store has no transactions and failed midway; the error lists the stored ids.
         """
         prepared = self._prepare(messages)
         if prepared:
@@ -182,15 +183,15 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
         Args:
             limit: Maximum number of messages, 1 or more; None for all.
-            filters: Only messages that match (see `dynamiq_memory.filters`).
-            before: Only messages before this stored one.
-            after: Only messages after this stored one; the limit then keeps the earliest, not the latest.
+            filters: Return only messages that match (see `dynamiq_memory.filters`).
+            before: Return only messages before this stored one.
+            after: Return only messages after this stored one; the limit then keeps the earliest, not the latest.
 
         Returns:
             The messages in the order of (timestamp, arrival).
 
         Raises:
-            FilterError: The filter is not written in the filter language.
+            FilterError: The filter is malformed.
         """
         return self.execute(Read(parse(filters), check_limit(limit), before, after))
 
@@ -211,16 +212,16 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         """Rank messages by their relevance to a query.
 
         Args:
-            query: What to look for. None or blank ranks nothing: the result is that of `get_all`.
-            filters: Only messages that match; applied before ranking and before the limit.
+            query: The search text. With None or blank text, this works like `get_all`.
+            filters: Return only messages that match; applied before ranking and before the limit.
             limit: Maximum number of messages, 1 or more; None for all that match.
 
         Returns:
-            With a query, the messages that match it at all, best first and the latest first among equals, each with
-            its `score`. Without one, the most recent, oldest first.
+            With a query, all matching messages, best first (latest first among equal scores), each with its `score`.
+            Without one, the most recent messages, oldest first.
 
         Raises:
-            FilterError: The filter is not written in the filter language.
+            FilterError: The filter is malformed.
         """
         return self.execute(self._search_operation(query, filters, limit))
 
@@ -233,13 +234,13 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
     def around(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
     ) -> list[list[Message]]:
-        """Read the neighbours of stored messages, each within the anchor's own session.
+        """Read the neighbours of stored messages, within the session of each.
 
         Args:
             anchors: Stored messages.
-            before: Maximum number of messages before each, 0 or more.
-            after: Maximum number of messages after each, 0 or more.
-            filters: Only neighbours that match.
+            before: Maximum number of messages before each anchor, 0 or more.
+            after: Maximum number of messages after each anchor, 0 or more.
+            filters: Return only neighbours that match.
 
         Returns:
             For each anchor, its neighbours and itself in the order of (timestamp, arrival).
@@ -258,15 +259,15 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         user_id: str | None = None,
         filters: Mapping[str, Any] | None = None,
     ) -> int:
-        """Delete the messages of a session, of a user, or of a user's session.
+        """Delete the messages of a session, of a user, or of one session of a user.
 
         Args:
-            session_id: Only this session.
-            user_id: Only this user.
-            filters: Of these, only messages that match.
+            session_id: Delete only this session.
+            user_id: Delete only this user's messages.
+            filters: Delete only messages that also match.
 
         Returns:
-            The number of deleted messages.
+            Number of deleted messages.
 
         Raises:
             InvalidArgumentError: Neither session_id nor user_id is given.
@@ -279,57 +280,57 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         user_id: str | None = None,
         filters: Mapping[str, Any] | None = None,
     ) -> int:
-        """Delete the messages of a session, of a user, or of a user's session; see `delete`."""
+        """Delete the messages of a session, of a user, or of one session of a user; see `delete`."""
         return await self.aexecute(Delete(deletion_filter(session_id, user_id, filters)))
 
     def replace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Replace all messages that match a filter; readers see either the old messages or the new.
+        """Replace all messages that match a filter atomically: readers see either the old messages or the new ones.
 
         Args:
-            filters: The messages to replace; must fix `user_id`, `session_id` or both to one value.
-            messages: The new messages; they keep this order, also where times are equal. One without user_id or
-                session_id gets the filter's. Where the filter replaces a part of a conversation, messages without a
+            filters: The messages to replace. Must fix `user_id`, `session_id` or both to one value.
+            messages: The new messages, in order. The order is kept even if times are equal. A message without user_id
+                or session_id gets the filter's. If the filter matches a part of a conversation, messages without a
                 time get the position of that part.
 
         Returns:
             The messages as stored.
 
         Raises:
-            InvalidArgumentError: The filter fixes no scope, or a message belongs to another user or session.
-            MessageError: A message cannot be stored as given.
-            BackendError: The store fails, or cannot keep this order.
+            InvalidArgumentError: The filter does not fix a scope, or a message belongs to another user or session.
+            MessageError: A message cannot be stored as it is.
+            BackendError: The store failed, or cannot keep this order.
         """
         return run(self._replacement(filters, messages), self.execute)
 
     async def areplace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
-        """Replace all messages that match a filter; see `replace`."""
+        """Replace all messages that match a filter atomically; see `replace`."""
         return await arun(self._replacement(filters, messages), self.aexecute)
 
     def update(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
-        """Store new versions of messages that are still stored, as one batch; deleted messages stay deleted.
+        """Store new versions of messages that still exist, as one batch. Deleted messages stay deleted.
 
         Args:
             messages: The new versions, each with the id, user_id and session_id of the stored one.
-            filters: Only those whose stored version matches. When several callers change the key that they filter by
-                at the same time, each message goes to one of them.
+            filters: Update only messages that match in their stored version. If several callers concurrently change the
+                key that they filter by, only one of them updates each message.
 
         Returns:
-            The stored messages, in the order given.
+            The updated messages, in the given order.
 
         Raises:
-            FilterError: The filter is not written in the filter language.
-            MessageError: A message cannot be stored as given.
+            FilterError: The filter is malformed.
+            MessageError: A message cannot be stored as it is.
         """
         filter, prepared = parse(filters), self._prepare(messages)
         return views(self.execute(Update(filter, prepared)) if prepared else [])
 
     async def aupdate(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
-        """Store new versions of messages that are still stored; see `update`."""
+        """Store new versions of messages that still exist; see `update`."""
         filter, prepared = parse(filters), self._prepare(messages)
         return views(await self.aexecute(Update(filter, prepared)) if prepared else [])
 
     def take(self, filters: Mapping[str, Any]) -> list[Message]:
-        """Delete the messages that match a filter and return them; of several callers, each message goes to one.
+        """Delete and return the messages that match a filter. Among concurrent callers, only one gets each message.
 
         Args:
             filters: The messages to take.
@@ -338,12 +339,12 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
             The deleted messages, in the order of (timestamp, arrival).
 
         Raises:
-            FilterError: The filter is not written in the filter language.
+            FilterError: The filter is malformed.
         """
         return self.execute(Take(parse(filters)))
 
     async def atake(self, filters: Mapping[str, Any]) -> list[Message]:
-        """Delete the messages that match a filter and return them; see `take`."""
+        """Delete and return the messages that match a filter; see `take`."""
         return await self.aexecute(Take(parse(filters)))
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
@@ -355,35 +356,35 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         return await self.aexecute(Count(parse(filters)))
 
     def sessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
-        """List the sessions with messages that match a filter, the most recently used first."""
+        """List the sessions with messages that match a filter, most recently used first."""
         return self.execute(Sessions(parse(filters)))
 
     async def asessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
-        """List the sessions with messages that match a filter, the most recently used first."""
+        """List the sessions with messages that match a filter, most recently used first."""
         return await self.aexecute(Sessions(parse(filters)))
 
     def is_empty(self) -> bool:
-        """Whether the store holds no message at all."""
+        """Return whether the store has no messages."""
         return self.execute(IsEmpty(Filter()))
 
     async def ais_empty(self) -> bool:
-        """Whether the store holds no message at all."""
+        """Return whether the store has no messages."""
         return await self.aexecute(IsEmpty(Filter()))
 
     def clear(self, filters: Mapping[str, Any] | None = None) -> int:
-        """Delete everything, or everything that matches a filter.
+        """Delete all messages, or all that match a filter.
 
         Returns:
-            The number of deleted messages.
+            Number of deleted messages.
         """
         return self.execute(Delete(parse(filters)))
 
     async def aclear(self, filters: Mapping[str, Any] | None = None) -> int:
-        """Delete everything, or everything that matches a filter; see `clear`."""
+        """Delete all messages, or all that match a filter; see `clear`."""
         return await self.aexecute(Delete(parse(filters)))
 
     def close(self) -> None:
-        """Release what the backend opened. A client or engine owned by the caller stays open."""
+        """Release all resources that the backend opened. A client or engine owned by the caller stays open."""
         if self._closed:
             return
         self._closed = True
@@ -391,13 +392,13 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         self._close()
 
     async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
+        """Release all resources that the backend opened; see `close`."""
         await asyncio.to_thread(self.close)
 
-    # --- the one way of every operation ------------------------------------------------------------------------
+    # --- performing operations ---------------------------------------------------------------------------------
 
     def execute(self, operation: Operation[T]) -> T:
-        """Perform an operation: errors are translated here, and passing failures retried.
+        """Perform an operation, translate the driver's errors, and retry transient failures.
 
         Raises:
             BackendError: The store failed, or the backend is closed.
@@ -425,32 +426,32 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
                     raise self._translate(error) from error
 
     def _perform(self, operation: Operation[T]) -> T:
-        """Perform an operation, once; by default, by the method for it."""
+        """Perform an operation once. By default, this calls the backend's method for it."""
         return operation.perform(self)
 
     async def _aperform(self, operation: Operation[T]) -> T:
-        """Perform an operation asynchronously; by default, in a thread."""
+        """Perform an operation asynchronously. By default, this uses a thread."""
         return await self._in_thread(self._perform, operation)
 
     def _may_repeat(self, operation: Operation[Any], error: Exception, attempt: int) -> bool:  # noqa: ARG002
-        """Whether to try an operation again after it failed for the `attempt`-th time; by default, never."""
+        """Return whether to retry an operation that has failed `attempt` times. By default, never."""
         return False
 
     def _translate(self, error: Exception) -> DynamiqMemoryError:
-        """Turn one of `driver_errors` into our error."""
+        """Convert one of `driver_errors` to our error."""
         return BackendError(f"{self.name}: {error}")
 
-    # --- what a store writes -----------------------------------------------------------------------------------
+    # --- methods for stores to implement -----------------------------------------------------------------------
 
     def _write(self, messages: Sequence[Message]) -> None:
-        """Store prepared messages in this order; a message whose id is already in its session replaces that message.
+        """Store prepared messages in order. A message whose id is already in its session replaces that message.
 
         A replaced message keeps its position in the order of arrival.
         """
         raise NotImplementedError("_write")
 
     def _read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        """Read messages as `get_all` promises, copied by `dynamiq_memory.messages.views`."""
+        """Read messages as specified by `get_all`, copied with `dynamiq_memory.messages.views`."""
         raise NotImplementedError("_read")
 
     def _delete(self, filter: Filter) -> int:
@@ -458,27 +459,27 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         raise NotImplementedError("_delete")
 
     def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
-        """Rank as `search` promises. By default, BM25 in this process over all that matches the filter."""
+        """Rank as specified by `search`. By default, BM25 ranks all matching messages in this process."""
         return self._by_default(Search(filter, query, limit))
 
     def _search_texts(self, search: Search) -> list[Message]:
-        """Rank by a query of stop words, which only the texts themselves contain."""
+        """Rank by a query of stop words, which are found only in the texts, not in an index."""
         return self._by_default(search)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
-        """Read neighbours as `around` promises."""
+        """Read neighbours as specified by `around`."""
         return self._by_default(Around(filter, anchors, before, after))
 
     def _replace(self, filter: Filter, messages: Sequence[Message]) -> None:
-        """Replace as `replace` promises. By default without a transaction: a crash can double, but never lose."""
+        """Replace as specified by `replace`. By default, a crash can leave duplicates, but never lose messages."""
         self._by_default(Replace(filter, messages))
 
     def _update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
-        """Update as `update` promises. By default without a transaction: a deleted message may come back."""
+        """Update as specified by `update`. By default, a message that is deleted concurrently may come back."""
         return self._by_default(Update(filter, messages))
 
     def _take(self, filter: Filter) -> list[Message]:
-        """Take as `take` promises. By default, one message after the other."""
+        """Take as specified by `take`. By default, one message after the other."""
         return self._by_default(Take(filter))
 
     def _count(self, filter: Filter) -> int:
@@ -486,26 +487,26 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         return self._by_default(Count(filter))
 
     def _sessions(self, filter: Filter) -> list[Session]:
-        """List the sessions of matching messages, the most recently used first."""
+        """List the sessions of matching messages, most recently used first."""
         return self._by_default(Sessions(filter))
 
     def _is_empty(self, filter: Filter) -> bool:
-        """Whether no message matches."""
+        """Return whether no message matches."""
         return self._by_default(IsEmpty(filter))
 
     def _prepare(
         self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, time: float | None = None
     ) -> list[Message]:
-        """Check messages and copy them into the form that is stored (see `dynamiq_memory.messages.prepare`)."""
+        """Check messages and copy them to their stored form (see `dynamiq_memory.messages.prepare`)."""
         if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
             raise InvalidArgumentError("messages must be a list of Message")
         prepared = prepare(list(messages), scope, time)
-        largest = self.capabilities.max_message_bytes
-        for message in prepared if largest is not None else ():
+        max_bytes = self.capabilities.max_message_bytes
+        for message in prepared if max_bytes is not None else ():
             size = size_of(message)
-            if largest is not None and size > largest:
+            if max_bytes is not None and size > max_bytes:
                 raise MessageTooLargeError(
-                    f"message {message.id} takes {size:,} bytes; {self.name} stores up to {largest:,} in one message: "
+                    f"message {message.id} has {size:,} bytes, but {self.name} stores up to {max_bytes:,} per message: "
                     "split it, or store the content elsewhere and keep a reference"
                 )
         return prepared
@@ -514,18 +515,18 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         """Close connections that the backend opened."""
 
     def _before_fork(self) -> None:
-        """Hold what must not change while the process forks."""
+        """Lock the state that must not change while the process forks."""
 
     def _after_fork_in_parent(self) -> None:
-        """Release what `_before_fork` holds."""
+        """Release the locks of `_before_fork`."""
 
     def _after_fork(self) -> None:
-        """In a forked child, renew what must not be shared with the parent: locks, connections."""
+        """In a forked child, replace everything that it must not share with the parent: locks and connections."""
         self._threads.renew()
 
     @classmethod
     def _check_complete(cls) -> None:
-        """Check that a class writes the three methods, or `_perform`, which does not need them."""
+        """Check that a class implements the three methods, or `_perform`, which does not need them."""
         if cls._perform is not MemoryBackend._perform:
             return
         unwritten = (MemoryBackend._write, MemoryBackend._read, MemoryBackend._delete)
@@ -536,18 +537,18 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
     # --- shared parts ------------------------------------------------------------------------------------------
 
     def tokenizer_for(self, query: str) -> Tokenize:
-        """Return the tokenizer for a query: one that keeps stop words where there is nothing else."""
+        """Return the tokenizer for a query: if it consists of stop words only, one that keeps them."""
         if self._only_stop_words(query) and isinstance(self.tokenizer, Tokenizer):
             return self.tokenizer.keeping_stop_words
         return self.tokenizer
 
     def _only_stop_words(self, query: str) -> bool:
-        """Whether a query consists of stop words, which no index contains."""
+        """Return whether a query consists of stop words, which are in no index."""
         return isinstance(self.tokenizer, Tokenizer) and self.capabilities.keyword and not self.tokenizer(query)
 
     @property
     def _has_default_ranking(self) -> bool:
-        """Whether a backend made from a URL would rank the same way."""
+        """Whether a backend created from a URL would rank in the same way."""
         return signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
 
     def _by_default(self, operation: Operation[T]) -> T:
@@ -574,8 +575,8 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
                 allowed = filter.scope(key)
                 if allowed is not None and message.metadata.get(key) not in allowed:
                     raise InvalidArgumentError(
-                        f"message {message.id} has {key}={message.metadata.get(key)!r}, outside of what the filters "
-                        f"replace: {allowed!r}"
+                        f"message {message.id} has {key}={message.metadata.get(key)!r}, which is outside of the "
+                        f"filters: {allowed!r}"
                     )
         yield from Replace(filter, prepared)
         return views(prepared)
@@ -589,10 +590,10 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError(f"{self.name} is closed: make a new one, or close it later")
+            raise BackendError(f"{self.name} is closed: create a new one, or close it later")
 
 
 def _computed(step: Step[Any]) -> Any:
     if isinstance(step, Compute):
         return step.work()
-    raise TypeError(f"a default plan has no step {step!r}")
+    raise TypeError(f"{step!r} is not a step of default plans")

@@ -1,8 +1,8 @@
-"""What can be asked of a backend, as typed values.
+"""The operations of a backend, as typed values.
 
-A public method of a backend checks its arguments, makes an operation and hands it to `execute` or `aexecute`. A store
-that writes `_write`, `_read` and `_delete` has each operation performed by the method of its name. A wrapper, a remote
-or a store made of plans handles all of them in one method, `_perform`.
+A public method of a backend checks its arguments, creates an operation and passes it to `execute` or `aexecute`. In a
+store that implements `_write`, `_read` and `_delete`, each operation is performed by the method of its name. A wrapper,
+a remote or a store made of plans handles all operations in one method, `_perform`.
 
 Each operation is also a step of a plan: `yield from Read(filter, limit=1)` (see `dynamiq_memory.backends.plans`).
 """
@@ -26,10 +26,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Operation(Step[T_co], ABC):
-    """Something to be done by a backend; T_co is the type of its result."""
+    """An operation of a backend; T_co is the type of its result."""
 
     repeatable: ClassVar[bool] = True
-    """Whether doing it twice has the effect of doing it once."""
+    """Whether performing it twice has the same effect as performing it once."""
 
     @abstractmethod
     def perform(self, backend: MemoryBackend) -> T_co:
@@ -72,7 +72,7 @@ class FilteredOperation(Operation[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Write(Operation[None]):
-    """Store prepared messages in order; a message whose id is already in its session replaces that message.
+    """Store prepared messages in order. A message whose id is already in its session replaces that message.
 
     A replaced message keeps its position in the order of arrival.
     """
@@ -86,7 +86,7 @@ class Write(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class Read(FilteredOperation[list[Message]]):
-    """Read messages as `MemoryBackend.get_all` promises."""
+    """Read messages as specified by `MemoryBackend.get_all`."""
 
     limit: int | None = None
     before: Message | None = None
@@ -99,7 +99,7 @@ class Read(FilteredOperation[list[Message]]):
 
 @dataclass(frozen=True, slots=True)
 class Search(FilteredOperation[list[Message]]):
-    """Rank messages as `MemoryBackend.search` promises.
+    """Rank messages as specified by `MemoryBackend.search`.
 
     Attributes:
         query: The query; not blank.
@@ -110,7 +110,7 @@ class Search(FilteredOperation[list[Message]]):
     limit: int | None = None
 
     def perform(self, backend: MemoryBackend) -> list[Message]:
-        """Perform the operation by `_search`, or by reading the texts for stop words, which no index contains."""
+        """Perform the operation by `_search`. For stop words, which are in no index, read the texts."""
         if backend._only_stop_words(self.query):
             return backend._search_texts(self)
         return backend._search(self.query, self.filter, self.limit)
@@ -118,7 +118,7 @@ class Search(FilteredOperation[list[Message]]):
 
 @dataclass(frozen=True, slots=True)
 class Around(FilteredOperation[list[list[Message]]]):
-    """Read the neighbours of stored messages as `MemoryBackend.around` promises."""
+    """Read the neighbours of stored messages as specified by `MemoryBackend.around`."""
 
     anchors: Sequence[Message]
     before: int
@@ -131,7 +131,7 @@ class Around(FilteredOperation[list[list[Message]]]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(FilteredOperation[int]):
-    """Delete matching messages; the result is their number."""
+    """Delete matching messages. The result is their number."""
 
     repeatable: ClassVar[bool] = False
 
@@ -142,7 +142,7 @@ class Delete(FilteredOperation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Replace(FilteredOperation[None]):
-    """Replace all matching messages by prepared ones."""
+    """Replace all matching messages with prepared ones."""
 
     messages: Sequence[Message]
 
@@ -153,7 +153,7 @@ class Replace(FilteredOperation[None]):
 
 @dataclass(frozen=True, slots=True)
 class Update(FilteredOperation[list[Message]]):
-    """Store new versions of messages of which a version is stored and matches; the result is those stored."""
+    """Store new versions of messages that exist and match. The result is the messages updated."""
 
     repeatable: ClassVar[bool] = False
 
@@ -186,7 +186,7 @@ class Count(FilteredOperation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Sessions(FilteredOperation[list[Session]]):
-    """List the sessions of matching messages, the most recently used first."""
+    """List the sessions of matching messages, most recently used first."""
 
     def perform(self, backend: MemoryBackend) -> list[Session]:
         """Perform the operation by `_sessions`."""
@@ -195,7 +195,7 @@ class Sessions(FilteredOperation[list[Session]]):
 
 @dataclass(frozen=True, slots=True)
 class IsEmpty(FilteredOperation[bool]):
-    """Find out whether no message matches."""
+    """Check whether no message matches."""
 
     def perform(self, backend: MemoryBackend) -> bool:
         """Perform the operation by `_is_empty`."""

@@ -1,7 +1,7 @@
-"""Logic that synchronous and asynchronous callers share, written once.
+"""Logic written once for synchronous and asynchronous callers.
 
-A plan is a generator that yields steps and is sent their results. Iterating over a step yields it, so that
-`yield from` gives its result with the right type:
+A plan is a generator that yields steps and receives their results. Iterating over a step yields it, so that
+`yield from` returns its result with the right type:
 
     def newest(filter: Filter) -> Plan[Message | None]:
         found = yield from Read(filter, limit=1)  # list[Message]
@@ -10,9 +10,9 @@ A plan is a generator that yields steps and is sent their results. Iterating ove
     run(newest(filter), backend.execute)
     await arun(newest(filter), backend.aexecute)
 
-`run` and `arun` are all there is to carrying out a plan: they perform each step with the function they are given. A
-step that fails raises its exception inside the plan, at its `yield from`, as if the plan had called the client itself.
-That includes cancellation and interrupts: `try … finally` in a plan works as it does in a coroutine.
+`run` and `arun` carry out a plan by performing each step with the given function. If a step fails, its exception is
+raised inside the plan, at the `yield from`, as if the plan had called the client itself. This includes cancellation and
+interrupts: `try … finally` in a plan works as it does in a coroutine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Step(Generic[T_co]):
-    """Something that a plan needs done; T_co is the type of its result."""
+    """A step of a plan; T_co is the type of its result."""
 
     __slots__ = ()
 
@@ -39,10 +39,10 @@ class Step(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Compute(Step[T_co]):
-    """Compute something that takes a while: in a thread where an event loop would wait for it.
+    """Run a long computation, in a thread if it would block an event loop.
 
     Attributes:
-        work: The function to call; its result is the step's.
+        work: The function to call. Its result is the result of the step.
     """
 
     work: Callable[[], T_co]
@@ -50,10 +50,10 @@ class Compute(Step[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Wait(Step[None]):
-    """Let time pass.
+    """Wait.
 
     Attributes:
-        seconds: How much.
+        seconds: Seconds to wait.
     """
 
     seconds: float
