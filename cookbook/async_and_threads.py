@@ -1,6 +1,6 @@
 """Many writers in one session: concurrent asyncio tasks and threads, and nothing is lost or duplicated.
 
-Every method of `Memory` has an asynchronous twin whose name starts with `a`.
+Every method of `Memory` has an asynchronous twin; its name starts with `a`.
 """
 
 from __future__ import annotations

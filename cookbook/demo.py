@@ -82,7 +82,7 @@ Database = Annotated[
     typer.Option("--db", help="The SQLite file. By default, a temporary file is used.", dir_okay=False),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Maximum number of messages for the agent.")]
-User = Annotated[str, typer.Option("--user", help="The user whose memory is used.")]
+User = Annotated[str, typer.Option("--user", help="Use this user's memory.")]
 
 
 # --- the data -----------------------------------------------------------------------------------------------

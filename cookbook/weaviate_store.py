@@ -1,7 +1,7 @@
 """Conversations in Weaviate: found by words and by meaning, filtered by any key, separated by tenant.
 
 If WEAVIATE_URL (and WEAVIATE_API_KEY) is set, this uses that server, with a separate collection that is deleted at the
-end. Otherwise, it uses the test server, whose dependencies `make test` installs.
+end. Otherwise, it uses the test server (`make test` installs its dependencies).
 """
 
 from __future__ import annotations

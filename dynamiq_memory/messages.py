@@ -27,7 +27,7 @@ SESSION_KEY = "session_id"
 
 # The end of the year 9999, the last year that datetime supports.
 LATEST = 253_402_300_799.0
-# Batches placed after the same future time, or after one within so many seconds of it, must not get equal times.
+# Batches placed after the same future time, or after one that differs by less than this, must not get equal times.
 _SAME_SKEW = 1e-3
 _TEXT_PARTS = ("text", "input_text", "output_text")
 

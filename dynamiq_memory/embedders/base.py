@@ -32,7 +32,7 @@ class Embedder(Protocol):
 
 
 class ThreadedEmbedder(ABC):
-    """An embedder whose asynchronous methods run the synchronous ones in a thread."""
+    """An embedder that runs its synchronous methods in a thread for asynchronous callers."""
 
     @abstractmethod
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -67,7 +67,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         timeout: Seconds to wait for a response.
 
     Raises:
-        ConfigurationError: An argument is invalid, or there is no key for OpenAI's own servers.
+        ConfigurationError: An argument is invalid, or the key for OpenAI's own servers is missing.
     """
 
     def __init__(

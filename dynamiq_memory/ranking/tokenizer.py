@@ -32,7 +32,7 @@ _ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _HAN = regex.compile(r"\p{Han}")
-# Languages whose stemmers do not handle diacritics: they stem "résumé" like "resume" only without its accents.
+# The stemmers of these languages do not handle diacritics: they stem "résumé" like "resume" only without its accents.
 _WITHOUT_DIACRITICS = ("english", "porter")
 _VERSION = 1
 
@@ -53,7 +53,7 @@ class Tokenizer:
             tokenizer that it was made with.
 
     Raises:
-        ConfigurationError: There is no stemmer for the language.
+        ConfigurationError: The language has no stemmer.
     """
 
     def __init__(self, language: str | None = "english", stop_words: Collection[str] | None = None) -> None:

@@ -32,7 +32,7 @@ class ProblemError(Exception):
     Args:
         status: HTTP status.
         kind: Value of `type`.
-        detail: What is wrong and how to fix it.
+        detail: The problem and how to fix it.
         headers: Additional headers.
     """
 

@@ -45,7 +45,7 @@ class APIKey:
         id: The public part, for lists and logs.
         name: A label.
         memory_ids: The memories that the key may access.
-        user_id: The only user whose messages the key may access, or None for all users.
+        user_id: The only user that the key may access, or None for all users.
         created_at: POSIX seconds.
         revoked_at: POSIX seconds, or None if the key is valid.
     """
@@ -91,7 +91,7 @@ class KeyStore(Closing):
 
         Args:
             memory_ids: The memories that the key may access, at least one.
-            user_id: The only user whose messages the key may access, or None for all users.
+            user_id: The only user that the key may access, or None for all users.
             name: A label.
 
         Returns:

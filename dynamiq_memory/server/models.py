@@ -94,7 +94,7 @@ class QueryRequest(StrictModel):
 
 
 class AroundRequest(StrictModel):
-    """The messages whose neighbours to read."""
+    """The anchors, and the number of neighbours to read."""
 
     anchors: Annotated[list[Anchor], Field(max_length=100)]
     before: _Count

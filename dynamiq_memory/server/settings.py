@@ -23,8 +23,8 @@ class Settings:
         rate: Request limit per key, or per address without a key, in the notation of the `limits` library; None for no
             limit.
         body_timeout: Seconds within which a request body must arrive.
-        local_only: Whether to reject requests whose Host is not this machine. This protects a service without keys from
-            web pages that reach it through a domain of their own (DNS rebinding).
+        local_only: Whether to reject requests with a Host other than this machine. This protects a service without keys
+            from web pages that reach it through a domain of their own (DNS rebinding).
     """
 
     memory_id: str | None = None
