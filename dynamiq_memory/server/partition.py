@@ -46,7 +46,7 @@ class Partition(MemoryBackend):
     def __init__(self, store: MemoryBackend, memory_id: str | None, user_id: str | None = None) -> None:
         """Nothing is read or written."""
         if memory_id is not None and not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
-            raise InvalidArgumentError(f"memory_id {memory_id!r} must be of letters, digits, '.', '_' and '-'")
+            raise InvalidArgumentError(f"memory_id {memory_id!r} must consist of letters, digits, '.', '_', '-'")
         super().__init__(tokenizer=store.tokenizer, bm25=store.bm25)
         self.memory_id = memory_id
         self.user_id = user_id

@@ -25,8 +25,8 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over(filters=SCOPE)
         for number in range(6):
             memory.add_many(_turn(number))
-        given = memory.get_agent_conversation(limit=10)
-        assert contents(given) == ["question 4", "", "result", "answer 4", "question 5", "", "result", "answer 5"]
+        picked = memory.get_agent_conversation(limit=10)
+        assert contents(picked) == ["question 4", "", "result", "answer 4", "question 5", "", "result", "answer 5"]
         assert len(memory.get_agent_conversation(limit=100)) == 24
         assert contents(memory.get_agent_conversation(limit=4))[0] == "question 5"
 
@@ -34,11 +34,11 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over(filters=SCOPE)
         rounds = [message for number in range(60) for message in _tool_round(number, f"result {number}")]
         memory.add_many([*_turn(1000), say("long question"), *rounds])
-        given = memory.get_agent_conversation(limit=20)
-        assert contents(given)[0] == "long question"
-        assert len(given) == 19
-        assert contents(given)[-1] == "result 59"
-        assert contents(given)[2] == "result 51"
+        picked = memory.get_agent_conversation(limit=20)
+        assert contents(picked)[0] == "long question"
+        assert len(picked) == 19
+        assert contents(picked)[-1] == "result 59"
+        assert contents(picked)[2] == "result 51"
         assert contents(memory.get_agent_conversation(limit=1)) == ["long question"]
         assert contents(memory.get_agent_conversation("result", limit=1, strategy="both")) == ["long question"]
 
@@ -72,12 +72,12 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over(filters=SCOPE)
         for number in range(30):
             memory.add_many(_turn(number, {7: "zebra", 3: "zebra zebra", 20: "zebra crossing street"}.get(number, "")))
-        given = memory.get_agent_conversation("zebra", limit=8, strategy="relevant")
-        assert [content for content in contents(given) if "question" in content] == [
+        picked = memory.get_agent_conversation("zebra", limit=8, strategy="relevant")
+        assert [content for content in contents(picked) if "question" in content] == [
             "question 3 zebra zebra",
             "question 7 zebra",
         ]
-        assert len(given) == 8
+        assert len(picked) == 8
         assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12
 
     @pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
@@ -86,10 +86,10 @@ class RetrievingConformance(ConformanceBase):
         for number in range(6):
             memory.add_many(_turn(number, "zebra"))
         for limit in range(8, 24, 3):
-            given = contents(memory.get_agent_conversation("zebra question", limit=limit, strategy=strategy))
-            whole = [f"answer {number}" in given for number in range(6) if f"question {number} zebra" in given]
+            picked = contents(memory.get_agent_conversation("zebra question", limit=limit, strategy=strategy))
+            whole = [f"answer {number}" in picked for number in range(6) if f"question {number} zebra" in picked]
             assert all(whole)
-            assert len(given) == (limit // 4) * 4 or (strategy == "both" and limit // 4 * 4 - 4 <= len(given))
+            assert len(picked) == (limit // 4) * 4 or (strategy == "both" and limit // 4 * 4 - 4 <= len(picked))
 
     def test_a_match_on_an_answer_or_a_result_counts(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)
@@ -97,9 +97,9 @@ class RetrievingConformance(ConformanceBase):
         memory.add_many([say("second"), *_tool_round(1, "a giraffe"), say("done", "assistant")])
         memory.add_many([say("third"), say("nothing", "assistant")])
         assert contents(memory.get_agent_conversation("zebra", strategy="relevant")) == ["first", "the zebra sleeps"]
-        given = memory.get_agent_conversation("giraffe", limit=3, strategy="relevant")
-        assert contents(given) == ["second", "", "a giraffe"]
-        assert [message.score is not None for message in given] == [False, False, True]
+        picked = memory.get_agent_conversation("giraffe", limit=3, strategy="relevant")
+        assert contents(picked) == ["second", "", "a giraffe"]
+        assert [message.score is not None for message in picked] == [False, False, True]
 
     def test_both_gives_recent_and_relevant_turns(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)
@@ -107,9 +107,9 @@ class RetrievingConformance(ConformanceBase):
         memory.add_many(
             [message for number in range(1, 301) for message in (say(f"u {number}"), say("ok", "assistant"))]
         )
-        given = contents(memory.get_agent_conversation("zebra", limit=10, strategy="both"))
-        assert given[:4] == ["question 0 about the zebra", "", "result", "answer 0"]
-        assert given[4:] == ["u 298", "ok", "u 299", "ok", "u 300", "ok"]
+        picked = contents(memory.get_agent_conversation("zebra", limit=10, strategy="both"))
+        assert picked[:4] == ["question 0 about the zebra", "", "result", "answer 0"]
+        assert picked[4:] == ["u 298", "ok", "u 299", "ok", "u 300", "ok"]
         reasons = [pick.reason for pick in memory.explain_agent_conversation("zebra", limit=10, strategy="both")]
         assert reasons == ["match", "context", "context", "context"] + ["recent"] * 6
 
@@ -126,8 +126,8 @@ class RetrievingConformance(ConformanceBase):
     def test_tokens_are_a_limit_too(self, store: Twin, strategy: str) -> None:
         memory = store.over(filters=SCOPE, token_counter=lambda message: len(message.text))
         memory.add_many([each for n in range(40) for each in (say(f"apple {n:04}"), say("1234567890", "assistant"))])
-        given = memory.get_agent_conversation("apple", limit=200, strategy=strategy, max_tokens=105)
-        assert len(given) == 10
+        picked = memory.get_agent_conversation("apple", limit=200, strategy=strategy, max_tokens=105)
+        assert len(picked) == 10
         assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=10) != []
         assert memory.get_agent_conversation("apple", strategy=strategy, max_tokens=9) == []
         everything = memory.get_agent_conversation("apple", limit=200, max_tokens=10**6, strategy=strategy)
@@ -145,9 +145,9 @@ class RetrievingConformance(ConformanceBase):
                 memory.add_many([say(f"{user} {session} secret zebra", user=user, session=session) for _ in range(3)])
         for strategy in ("all", "relevant", "both"):
             for scope in ({"user_id": "u1"}, {"user_id": "u1", "session_id": "s2"}, {"user_id": "nobody"}):
-                given = memory.get_agent_conversation("zebra", limit=100, filters=scope, strategy=strategy)
-                assert len(given) == {1: 6, 2: 3}[len(scope)] * (scope["user_id"] != "nobody")
-                assert all(message.metadata.items() >= scope.items() for message in given)
+                picked = memory.get_agent_conversation("zebra", limit=100, filters=scope, strategy=strategy)
+                assert len(picked) == {1: 6, 2: 3}[len(scope)] * (scope["user_id"] != "nobody")
+                assert all(message.metadata.items() >= scope.items() for message in picked)
 
     def test_filters_hold_for_the_neighbours_of_a_match(self, store: Twin) -> None:
         memory = store.over()
@@ -155,8 +155,8 @@ class RetrievingConformance(ConformanceBase):
             [say("zebra", open=True), say("hidden", "assistant", open=False), say("shown", "assistant", open=True)]
         )
         for strategy in ("all", "relevant", "both"):
-            given = memory.get_agent_conversation("zebra", filters={"open": True}, strategy=strategy)
-            assert contents(given) == ["zebra", "shown"]
+            picked = memory.get_agent_conversation("zebra", filters={"open": True}, strategy=strategy)
+            assert contents(picked) == ["zebra", "shown"]
 
     def test_interleaved_runs_give_a_valid_conversation(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)
@@ -168,8 +168,8 @@ class RetrievingConformance(ConformanceBase):
         memory = store.over()
         memory.add_many([say("one", session="a"), say("two", session="b")])
         memory.add_many([say("two answered", "assistant", session="b"), say("one answered", "assistant", session="a")])
-        given = contents(memory.get_agent_conversation("answered", limit=2, strategy="relevant"))
-        assert given == ["one", "one answered"]
+        picked = contents(memory.get_agent_conversation("answered", limit=2, strategy="relevant"))
+        assert picked == ["one", "one answered"]
         assert len(memory.get_agent_conversation(limit=4)) == 4
 
     @pytest.mark.parametrize(
