@@ -232,8 +232,9 @@ class HandsOutItsOwnMessages(Broken):
     def _read(self, where: Filter, limit: int | None, before: Any, after: Any) -> list[Message]:
         found = super()._read(where, limit, before, after)
         for message in found:
-            stored = self._conversations[message.user_id, message.session_id].by_id[message.id].message
-            message.native, message.tool_calls = stored.native, stored.tool_calls
+            entry = self._conversations.find(message)
+            assert entry is not None
+            message.native, message.tool_calls = entry.message.native, entry.message.tool_calls
         return found
 
 
