@@ -14,6 +14,8 @@ from dynamiq_memory.integrations.plans import GetAll, Plan
 from dynamiq_memory.messages import MESSAGE_ID_KEY, Message, MessageRole
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
 
+__all__ = ["Alignment", "Transcript", "align"]
+
 _PAGE = 32
 _MOST_AT_ONCE = 1024
 # Number of questions and answers that are compared by their text: the comparison costs its square.

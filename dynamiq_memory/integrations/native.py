@@ -20,6 +20,8 @@ from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, dumps, normalise
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
+__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "unpack"]
+
 TAG = "$native"
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]

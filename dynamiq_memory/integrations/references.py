@@ -15,6 +15,8 @@ from dynamiq_memory.backends import create_backend
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.memory import Memory
 
+__all__ = ["memory_at", "reference_to", "register_memory", "resolve"]
+
 _SETTINGS = ("message_limit", "filters", "save_mode", "recent_share")
 
 _lock = threading.RLock()

@@ -709,7 +709,7 @@ def logged(function: Any) -> Any:
 
 
 class Decorated(DynamiqChatMessageHistory):
-    messages = property(logged(DynamiqChatMessageHistory.messages.fget))
+    messages = property(logged(vars(DynamiqChatMessageHistory)["messages"].fget))
     aget_messages = logged(DynamiqChatMessageHistory.aget_messages)
     add_messages = logged(DynamiqChatMessageHistory.add_messages)
     aadd_messages = logged(DynamiqChatMessageHistory.aadd_messages)
@@ -735,7 +735,7 @@ def test_a_step_of_a_chain_may_change_the_history_that_it_is_given(way):
     begin(memory, 1)
 
     def join(given: dict[str, Any]) -> list[BaseMessage]:
-        messages = given["past"]
+        messages: list[BaseMessage] = given["past"]
         messages += [HumanMessage(given["question"])]
         return messages.copy()
 

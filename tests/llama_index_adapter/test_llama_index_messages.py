@@ -428,8 +428,8 @@ def test_the_error_names_the_key():
 
 
 @pytest.mark.parametrize("wrong", ["x", None, 5, {"role": "user"}, HumanMessage("x"), Message(role=MessageRole.USER)])
-def test_what_is_no_message_of_llama_indexs_is_refused(wrong):
-    with pytest.raises(MessageError, match="no LlamaIndex message"):
+def test_other_objects_are_refused(wrong):
+    with pytest.raises(MessageError, match="not a LlamaIndex message"):
         to_message(wrong)
 
 
@@ -476,13 +476,13 @@ class OneWay(io.BytesIO):
         (changed(role="boss"), "role 'boss' is unknown: use one of .*user"),
         (changed(role=None), "role None is unknown"),
         (changed(blocks=None), "blocks must be a list"),
-        (changed(blocks=[TextBlock(text="x"), "y"]), r"blocks\[1\] is 'y', no block"),
+        (changed(blocks=[TextBlock(text="x"), "y"]), r"blocks\[1\] is 'y', not a LlamaIndex block"),
         (changed(blocks=[{"block_type": "text", "text": "x"}]), r"blocks\[0\] is {"),
         (changed(blocks=[textless(text=None)]), "the text of a TextBlock must be a string, not None"),
         (changed(blocks=[textless()]), "a TextBlock has no text"),
         (changed(blocks=[CitableBlock(title="t", source="s", content=[Marked(text="x")])]), "not be stored: color"),
         (changed(additional_kwargs={"block": Marked(text="x")}), "not be stored: color"),
-        (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=None)]), "none of LlamaIndex's"),  # type: ignore[arg-type]
+        (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=None)]), "no LlamaIndex block has"),  # type: ignore[arg-type]
         (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=[textless()])]), "has no text"),
         (changed(blocks=[CachePoint.model_construct()]), "a CachePoint has no cache_control"),  # type: ignore[call-arg]
         (changed(blocks=[ToolCallBlock.model_construct()]), "a ToolCallBlock has no tool_name"),  # type: ignore[call-arg]

@@ -139,10 +139,11 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 return []
             strategy = MemoryRetrievalStrategy.RELEVANT
         questions = [message for message in state if isinstance(message, HumanMessage)]
+        earlier = earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)) if before else None
         recalled = yield from GetAgentConversation(
             query=str(questions[-1].text) if questions else None,
             limit=self.limit,
-            filters=before and earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)),
+            filters=earlier,
             strategy=strategy,
             max_tokens=self.max_tokens,
         )
