@@ -16,12 +16,17 @@ class ClientPerLoop(Generic[T]):
     Args:
         make: Creates a client, called in its loop.
         close: Closes a client, called in its loop.
+        abort: Ends a client at once, called for a loop that is closed or not running. By default, such a client is left
+            to its loop.
     """
 
-    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[Any]]) -> None:
+    def __init__(
+        self, make: Callable[[], T], close: Callable[[T], Awaitable[Any]], abort: Callable[[T], Any] | None = None
+    ) -> None:
         """Create the container, without clients."""
         self._make = make
         self._close = close
+        self._abort = abort or (lambda _: None)
         self._lock = threading.Lock()
         self._clients: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]] = {}
 
@@ -33,7 +38,7 @@ class ClientPerLoop(Generic[T]):
             if known is not None:
                 return known[0]
             for other in [other for other in self._clients if other.is_closed()]:
-                del self._clients[other]
+                self._abort(self._clients.pop(other)[0])
             client = self._make()
             closing = self._until_closed(client)
             self._clients[loop] = client, closing
@@ -52,10 +57,11 @@ class ClientPerLoop(Generic[T]):
         """Close all clients. Those of loops that run in other threads are closed by their loops soon after."""
         with self._lock:
             clients, self._clients = self._clients, {}
-        for loop, (_, closing) in clients.items():
+        for loop, (client, closing) in clients.items():
             if loop.is_running():
                 loop.call_soon_threadsafe(_end, loop, closing)
-            # A loop that is not running closes its client when it ends.
+            else:  # it closes its client when it ends
+                self._abort(client)
 
     def abandon(self) -> list[Any]:
         """Forget all clients in a forked child without notifying their servers; return the objects to keep alive."""
