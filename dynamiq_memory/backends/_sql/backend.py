@@ -1,4 +1,4 @@
-"""What both SQL stores do alike: their operations as plans of transactions."""
+"""The operations of both SQL stores, as plans of transactions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BATCH_ON_THE_LOOP = 50
 class SQLBackend(PlannedBackend):
     """Messages in a SQL table, their terms in another, both written in one transaction.
 
-    The plan of each operation is one `Transaction`: `_ask` carries it out. What it needs is prepared before it begins.
+    The plan of each operation prepares what is needed and yields one `Transaction`, which `_ask` carries out.
     """
 
     _reader: SQLReader
@@ -74,7 +74,7 @@ class SQLBackend(PlannedBackend):
         return None
 
     def _changing(self, operation: Write | Replace | Update) -> Plan[Any]:
-        """Store messages, whose rows are made before the transaction begins; many in a thread."""
+        """Make the rows of messages, then store them in a transaction; both in a thread if there are many."""
         writer, messages = self._writer, operation.messages
         rows = yield from self._rows(messages)
 

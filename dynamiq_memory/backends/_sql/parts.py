@@ -1,4 +1,4 @@
-"""What the reader, the writer, the search and the schema of a SQL store share."""
+"""The parts that the reader, the writer, the search and the schema of a SQL store share."""
 
 from __future__ import annotations
 

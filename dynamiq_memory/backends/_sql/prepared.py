@@ -16,7 +16,7 @@ from sqlalchemy.sql import ClauseElement
 class Prepared:
     """A statement of SQLAlchemy Core, compiled for a dialect and run with named parameters.
 
-    It is only for statements whose values the driver takes and returns as they are (text, numbers, bytes).
+    It is only for statements with values that the driver takes and returns unchanged (text, numbers, bytes).
 
     Args:
         statement: The statement; each value in it is a `bindparam`.

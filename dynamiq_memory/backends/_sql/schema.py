@@ -101,7 +101,7 @@ class SQLSchema:
 
 
 def columns_of(connection: sa.Connection, table: sa.Table) -> set[str]:
-    """Return the names of a table's columns in the database; none if there is no such table."""
+    """Return the names of a table's columns in the database; an empty set if it does not exist."""
     inspector = sa.inspect(connection)
     if not inspector.has_table(table.name, table.schema):
         return set()

@@ -19,7 +19,7 @@ from dynamiq_memory.ranking import packed_terms
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 Row = dict[str, Any]
-"""What is stored of a message: the columns of the table of messages, and `length` and `terms` of the table of terms."""
+"""A message to store: the columns of the table of messages, and `length` and `terms` of the table of terms."""
 
 
 class SQLWriter:

@@ -61,7 +61,7 @@ class PostgreSQL(SQLBackend):
             which is owned by the caller: asynchronous methods then use it in a thread pool. Defaults to what the
             environment says.
         table_name: Name of the table of messages. It comes with two tables that have the suffixes `_terms` and `_meta`.
-        create_if_not_exist: Whether to create the tables if there are none; otherwise that is an error.
+        create_if_not_exist: Whether to create missing tables; otherwise they are an error.
         embedder: Anything that `dynamiq_memory.embedders.as_embedder` accepts. With one, messages are ranked by words
             and by meaning together, which needs the extension pgvector. The vectors are in a table with the suffix
             `_vectors`. Without one, messages are ranked by words.
@@ -173,7 +173,7 @@ class PostgreSQL(SQLBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this instance."""
         vector = self._embedder is not None
         return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
 

@@ -29,7 +29,7 @@ from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, Mi
 
 try:
     import psycopg
-    from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+    from sqlalchemy.ext.asyncio import create_async_engine
 except ImportError as error:
     raise MissingDependencyError(
         "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"
@@ -77,7 +77,9 @@ class PostgreSQLClient:
         self.server = url.set(password=None, query={}).render_as_string()
         self._stale = StaleConnections()
         self._stale.watch(self.engine)
-        self._engines = ClientPerLoop(partial(_async_engine, url, options, self._stale), AsyncEngine.dispose)
+        self._engines = ClientPerLoop(
+            partial(_LoopEngine, url, options, self._stale), _LoopEngine.close, _LoopEngine.abort
+        )
         weakref.finalize(self, self._engines.close)
 
     def run(self, transaction: Transaction[T]) -> T:
@@ -88,8 +90,8 @@ class PostgreSQLClient:
     async def arun(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction on an asynchronous connection."""
         try:
-            engine = await self._engines.get()
-            async with engine.connect() as connection:
+            of_loop = await self._engines.get()
+            async with of_loop.engine.connect() as connection:
                 return await connection.run_sync(self._run, transaction)
         except AssertionError as error:
             # psycopg turns a cancellation within its pipeline into this.
@@ -221,7 +223,22 @@ def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str,
     return arguments
 
 
-def _async_engine(url: sa.URL, options: Mapping[str, Any], stale: StaleConnections) -> AsyncEngine:
-    engine = create_async_engine(url, **options)
-    stale.watch(engine.sync_engine)
-    return engine
+class _LoopEngine:
+    """The engine of an event loop, and its open connections."""
+
+    def __init__(self, url: sa.URL, options: Mapping[str, Any], stale: StaleConnections) -> None:
+        self.engine = create_async_engine(url, **options)
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        stale.watch(self.engine.sync_engine)
+        sa.event.listen(self.engine.sync_engine, "connect", self._keep)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    def abort(self) -> None:
+        """End the connections without their loop: a server has only few."""
+        for connection in self._connections:
+            connection.pgconn.finish()
+
+    def _keep(self, adapted: Any, _: Any) -> None:
+        self._connections.add(adapted.driver_connection)

@@ -54,7 +54,7 @@ def translated(error: Exception, server: str) -> DynamiqMemoryError:
     """Turn a driver error into our error.
 
     Args:
-        error: The driver's error.
+        error: The driver error.
         server: The database, without a password.
     """
     state = _state(error)

@@ -18,7 +18,7 @@ DIMENSION_KEY = "dimension"
 
 
 class PostgreSQLMeta(Meta):
-    """Checks the table of meta, also the dimension of the embedder's vectors."""
+    """Checks the table of meta, including the dimension of vectors."""
 
     def __init__(self, tables: Tables, tokenize: Tokenize, embedder: MessageEmbedder | None) -> None:
         """Compile the statements."""
@@ -37,7 +37,7 @@ class PostgreSQLMeta(Meta):
         connection.execute(sa.select(self._tables.meta.c.key).with_for_update()).fetchall()
 
     def settle_dimension(self, connection: sa.Connection, meta: Mapping[str, str]) -> None:
-        """Make the embedder's dimension that of the store, unless another process has set one.
+        """Set the store's dimension to that of the embedder, unless another process has set one.
 
         Raises:
             ConfigurationError: Another process has set another dimension.

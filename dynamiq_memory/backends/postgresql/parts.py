@@ -1,4 +1,4 @@
-"""What the parts of a PostgreSQL store share."""
+"""The parts that the reader, the writer, the search and the schema of a PostgreSQL store share."""
 
 from __future__ import annotations
 

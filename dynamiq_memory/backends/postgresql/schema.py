@@ -1,4 +1,4 @@
-"""The tables in PostgreSQL: creating and upgrading them, by one of several processes, and embedding what is stored."""
+"""The tables in PostgreSQL: creating and upgrading them, by one of several processes, and embedding stored messages."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class PostgreSQLSchema(SQLSchema):
 
         Args:
             client: Carries out transactions.
-            create: Whether to create the tables if there are none.
+            create: Whether to create missing tables.
             reindex: Whether to index the stored messages again if another tokenizer indexed them; with an embedder,
                 whether to embed those without a vector.
 
         Raises:
-            BackendError: There are no tables, and they are not to be created.
+            BackendError: The tables do not exist, and must not be created.
             ConfigurationError: The table is not one of this package, or is of a newer version or another tokenizer.
         """
         if client.run(Transaction(self._is_ready, snapshot=True)) and not (reindex and self._embedder):
@@ -82,7 +82,7 @@ class PostgreSQLSchema(SQLSchema):
         name = self._tables.messages.name
         if not create and not client.run(Transaction(partial(_has_table, self._tables.messages), snapshot=True)):
             raise BackendError(
-                f"there is no table {name!r} in {client.server}: correct table_name or schema, or pass "
+                f"the table {name!r} does not exist in {client.server}: correct table_name or schema, or pass "
                 "create_if_not_exist=True"
             )
         client.run(Transaction(lambda connection: self.make_ready(connection, reindex=reindex), write=True))

@@ -53,8 +53,7 @@ class PostgreSQLWriter(SQLWriter):
     def delete(self, connection: sa.Connection, filter: Filter) -> int:
         """Delete matching messages and return their number.
 
-        It is one statement, so that a message that is replaced at the same moment neither loses its terms nor leaves
-        them behind.
+        It is one statement, so that no terms are lost or orphaned if a message is replaced at the same moment.
         """
         messages, terms = self._tables.messages, self._tables.terms
         key = ("user_id", "session_id", "seq")

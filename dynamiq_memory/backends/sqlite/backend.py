@@ -58,7 +58,7 @@ class SQLite(SQLBackend):
             that it was written with.
         bm25: The parameters of keyword ranking.
         reindex: Index the stored messages again if they were written with another tokenizer.
-        create_if_not_exist: Whether to create the file if there is none; otherwise that is an error.
+        create_if_not_exist: Whether to create a missing file; otherwise that is an error.
 
     Raises:
         ConfigurationError: An argument is wrong, or the file was written with another tokenizer.
@@ -147,7 +147,7 @@ class SQLite(SQLBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this instance."""
         return Capabilities(transactions=True, max_message_bytes=self.max_message_bytes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class SQLiteClient:
 
     @contextmanager
     def transaction(self, check_open: Callable[[], None], *, write: bool) -> Iterator[Connection]:
-        """Give a connection in a transaction, which is committed at the end and rolled back on an error.
+        """Yield a connection in a transaction, which is committed at the end and rolled back on an error.
 
         Args:
             check_open: Raises an error if the backend has been closed while this waited.
@@ -103,8 +103,8 @@ class SQLiteClient:
 class _Gate:
     """Lets many transactions through at a time, until it is shut; shutting waits for those inside.
 
-    An interrupt may come at any moment, so each of its steps happens completely or not at all: there is no condition
-    variable, whose lock an interrupt can leave locked.
+    An interrupt may come at any moment, so each of its steps happens completely or not at all. A condition variable
+    would not do: an interrupt can leave its lock locked.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
 
 @contextmanager
 def _rolled_back(connection: Connection) -> Iterator[Any]:
-    """Give the driver's connection; roll back on any error, including an interrupt."""
+    """Yield the driver connection; roll back on any error, including an interrupt."""
     driver: Any = connection.connection.dbapi_connection
     try:
         yield driver

@@ -13,7 +13,7 @@ def translated(error: Exception, path: str, timeout: float) -> DynamiqMemoryErro
     """Turn a driver error into our error.
 
     Args:
-        error: The driver's error.
+        error: The driver error.
         path: The file.
         timeout: The backend's timeout in seconds.
     """

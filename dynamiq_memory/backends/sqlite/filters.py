@@ -1,4 +1,4 @@
-"""Filters in SQLite's SQL: metadata is checked by a function of ours that SQLite calls.
+"""Filters in SQLite's SQL: metadata is checked by a Python function that SQLite calls.
 
 SQLite's JSON functions cannot address every key, and read some floats inexactly.
 """

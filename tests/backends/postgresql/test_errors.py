@@ -74,7 +74,7 @@ def test_a_database_that_is_not_there(open_store, postgresql_server):
 
 
 def test_a_table_that_is_not_there(open_store, postgresql_table):
-    with pytest.raises(BackendError, match=f"no table '{postgresql_table}'.*create_if_not_exist"):
+    with pytest.raises(BackendError, match=f"'{postgresql_table}' does not exist.*create_if_not_exist"):
         open_store(create_if_not_exist=False)
     with pytest.raises(BackendError, match="schema"):
         open_store(schema="nowhere")

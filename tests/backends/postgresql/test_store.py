@@ -313,6 +313,14 @@ def sessions_of(sql, name: str) -> int:
     return int(sql.execute(counting, (name,)).fetchone()[0])
 
 
+def comes_to(count: int, sql, name: str) -> bool:
+    for _ in range(500):
+        if sessions_of(sql, name) == count:
+            return True
+        sql.execute("SELECT pg_sleep(0.01)")
+    return False
+
+
 def test_what_the_url_sets_goes_before_what_we_set(open_store, sql, postgresql_server):
     url = postgresql_server.url_with(application_name="billing", options="-c work_mem=1234kB")
     store = open_store(url, statement_timeout=5)
@@ -336,11 +344,24 @@ def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql, p
     assert len(store._client._engines._clients) <= 4
     store.close()
     gc.collect()
-    for _ in range(200):
-        if sessions_of(sql, postgresql_table) == 0:
-            break
-        sql.execute("SELECT pg_sleep(0.01)")
-    assert sessions_of(sql, postgresql_table) == 0
+    assert comes_to(0, sql, postgresql_table)
+
+
+def test_loops_that_are_idle_or_closed_at_once_keep_no_connections(
+    open_store, sql, postgresql_server, postgresql_table
+):
+    store = open_store(postgresql_server.url_with(application_name=postgresql_table))
+    for number in range(5):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.aadd(say(f"{number}")))
+        loop.close()
+    idle = asyncio.new_event_loop()
+    idle.run_until_complete(store.aadd(say("last")))
+    assert comes_to(2, sql, postgresql_table)  # one of the synchronous methods, one of the idle loop
+    store.close()
+    assert comes_to(0, sql, postgresql_table)
+    idle.run_until_complete(idle.shutdown_asyncgens())
+    idle.close()
 
 
 def test_asynchronous_calls_wait_for_the_server_and_not_for_each_other(store, sql, postgresql_table):
