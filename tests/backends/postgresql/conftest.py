@@ -1,4 +1,4 @@
-"""A PostgreSQL backend for each test, and connections of the test's own."""
+"""A PostgreSQL backend for each test, and connections of the test."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def store(open_store: Callable[..., PostgreSQL]) -> PostgreSQL:
 
 @pytest.fixture
 def sql(postgresql_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the test's own, with each statement a transaction."""
+    """A connection of the test, with each statement a transaction."""
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         yield connection

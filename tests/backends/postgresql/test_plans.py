@@ -48,7 +48,7 @@ def large(postgresql_server: PostgreSQLServer) -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def plans_of(large: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], list[str]]:
-    """Tells the plans of the statements that a call executes, as JSON."""
+    """Returns the plans of the statements that a call executes, as JSON."""
 
     def explain(call: Callable[[], Any]) -> list[str]:
         said: list[tuple[Any, Any]] = []
@@ -90,7 +90,7 @@ CALLS: dict[str, Callable[[PostgreSQL], Any]] = {
     "by many values of a key": lambda store: store.get_all(50, {"n": [1, 2, 3]}),
     "by ids": lambda store: store.get_all(None, SCOPE | {"message_id": ["id-7", "id-2007"]}),
     "before a message": lambda store: store.get_all(50, SCOPE, before=anchor()),
-    "behind a message": lambda store: store.get_all(50, SCOPE, after=anchor()),
+    "after a message": lambda store: store.get_all(50, SCOPE, after=anchor()),
     "around a message": lambda store: store.around([anchor()], 3, 3),
     "searching a session": lambda store: store.search("word", SCOPE, 5),
     "searching a user": lambda store: store.search("word", {"user_id": "u-7"}, 5),

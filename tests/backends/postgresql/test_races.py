@@ -1,4 +1,4 @@
-"""What comes in the middle of something else: cancellations, and indexing anew while others write."""
+"""Interruptions: cancellations, and re-indexing while others write."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_cancelled_calls_leave_the_pool_whole(open_store: Open) -> None:
     asyncio.run(script())
 
 
-# --- indexing anew while others write ----------------------------------------------------------------------------
+# --- re-indexing while others write ------------------------------------------------------------------------------
 
 
 @contextmanager
-def meanwhile(
+def during_a_write(
     store: PostgreSQL, sql: SQL, call: Callable[[], PostgreSQL], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Future[PostgreSQL]]]:
     """While the store's next write is between its checks and its end, call something that must wait for it."""
@@ -132,7 +132,7 @@ def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
 ) -> None:
     store = open_store()
     store.add(say("first running"))
-    with meanwhile(store, sql, lambda: open_store(tokenizer=Words(), reindex=True), monkeypatch) as started:
+    with during_a_write(store, sql, lambda: open_store(tokenizer=Words(), reindex=True), monkeypatch) as started:
         store.add(say("second running"))
         renewed = started[0].result(30)
     assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
@@ -152,7 +152,7 @@ def test_a_write_in_flight_has_no_vector_of_the_old_dimension(
 ) -> None:
     store = open_store(embedder=NGrams(64))
     store.add(say("hello world"))
-    with meanwhile(store, sql, lambda: open_store(embedder=NGrams(32), reindex=True), monkeypatch) as started:
+    with during_a_write(store, sql, lambda: open_store(embedder=NGrams(32), reindex=True), monkeypatch) as started:
         store.add(say("another text"))
         renewed = started[0].result(30)
     assert texts(renewed.search("another", ANN, 1)) == ["another text"]

@@ -84,15 +84,15 @@ def test_any_name_of_a_table(open_store, sql, name):
             sql.execute(f'DROP TABLE "{quoted}{suffix}"')
 
 
-def test_another_tokenizer_is_refused_until_the_terms_are_made_anew(open_store):
+def test_another_tokenizer_is_refused_until_reindexing(open_store):
     open_store().add(say("running shoes"))
     with pytest.raises(ConfigurationError, match="tokenizer"):
         open_store(tokenizer=Tokenizer("german"))
-    anew = open_store(tokenizer=Tokenizer("german"), reindex=True)
-    assert contents(anew.search("shoes")) == ["running shoes"]
+    reindexed = open_store(tokenizer=Tokenizer("german"), reindex=True)
+    assert contents(reindexed.search("shoes")) == ["running shoes"]
 
 
-def test_an_engine_of_the_callers_stays_open(open_store, postgresql_url):
+def test_an_engine_of_the_caller_stays_open(open_store, postgresql_url):
     engine = create_engine(make_url(postgresql_url).set(drivername="postgresql+psycopg"))
     try:
         store = open_store(engine)

@@ -153,7 +153,7 @@ def test_what_was_stored_without_an_embedder_is_embedded_on_demand(
     assert len(embedder.documents) == 1  # nothing twice
 
 
-def test_another_dimension_is_refused_and_embedded_anew_on_demand(open_store: Open) -> None:
+def test_another_dimension_is_refused_and_embedded_again_on_demand(open_store: Open) -> None:
     store = open_store(embedder=NGrams(64))
     store.add(say("gardening"))
     other = open_store(embedder=NGrams(32))

@@ -1,4 +1,4 @@
-"""The terms that ranking reads: made by one tokenizer, made anew on demand."""
+"""The terms that ranking reads: made by one tokenizer, made again on demand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def terms(path):
     [Tokenizer(None), Tokenizer("german"), Tokenizer(stop_words=["shoes"]), by_letter],
     ids=["no language", "german", "stop words", "function"],
 )
-def test_another_tokenizer_is_refused_until_the_terms_are_made_anew(path, tmp_path, other):
+def test_another_tokenizer_is_refused_until_reindexing(path, tmp_path, other):
     with SQLite(path) as store:
         fill(store)
         messages = store.get_all()
@@ -60,7 +60,7 @@ def test_another_tokenizer_is_refused_until_the_terms_are_made_anew(path, tmp_pa
         assert store.count() == 4
 
 
-def test_more_messages_than_a_batch_are_made_anew_and_keep_their_order(path):
+def test_more_messages_than_a_batch_are_reindexed_and_keep_their_order(path):
     with SQLite(path) as store:
         store.add_many(
             [Message(role="user", content=f"number {n}", timestamp=float(n % 7), metadata=SCOPE) for n in range(2_100)]

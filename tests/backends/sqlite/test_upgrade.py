@@ -85,7 +85,7 @@ def test_scores_are_those_of_a_store_that_was_written_by_us(path, tmp_path, old_
         assert upgraded.search("sunny weather")
 
 
-def test_new_messages_come_behind_the_old(path, old_file):
+def test_new_messages_come_after_the_old(path, old_file):
     conversation(old_file(path))
     with SQLite(path) as store:
         store.add(Message(role="assistant", content="welcome", metadata=SCOPE))
@@ -253,7 +253,7 @@ def test_a_row_that_cannot_be_read_leaves_the_file_to_the_old_package(path, old_
     old._execute("DELETE FROM conversations WHERE id = 'id-7'")
     with SQLite(path) as store:
         assert [m.id for m in store.get_all()] == [f"id-{n}" for n in (1, 2, 3, 4, 5, 6, 8)]
-    # Which row it is must be said, in an error of ours.
+    # Our error must say which row it is.
     assert isinstance(caught.value, DynamiqMemoryError), repr(caught.value)
     assert "id-7" in str(caught.value)
 
