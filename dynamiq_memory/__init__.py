@@ -20,9 +20,9 @@ from dynamiq_memory.exceptions import (
     PartialWriteError,
 )
 from dynamiq_memory.formatting import FormatType
+from dynamiq_memory.integrations.references import register_memory
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message, MessageRole, Session
-from dynamiq_memory.integrations.references import register_memory
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, Reason
 from dynamiq_memory.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.turns import count_tokens_approximately

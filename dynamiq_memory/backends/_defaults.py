@@ -91,7 +91,7 @@ def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> P
 def _search(backend: MemoryBackend, search: Search) -> Plan[list[Message]]:
     """Rank with BM25 in this process, over all messages that match the filter, or the most recent of them."""
     found = yield from Read(search.filter, backend.most_ranked)
-    tokenizer = backend.tokenizer_for(search.query)
+    tokenizer = backend._tokenizer_for(search.query)  # noqa: SLF001 - a part of the base class
     return (yield from Compute(partial(rank, found, search.query, tokenizer, backend.bm25, search.limit)))
 
 

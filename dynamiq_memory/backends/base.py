@@ -536,7 +536,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
-    def tokenizer_for(self, query: str) -> Tokenize:
+    def _tokenizer_for(self, query: str) -> Tokenize:
         """Return the tokenizer for a query: if it consists of stop words only, one that keeps them."""
         if self._only_stop_words(query) and isinstance(self.tokenizer, Tokenizer):
             return self.tokenizer.keeping_stop_words

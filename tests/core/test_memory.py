@@ -505,7 +505,7 @@ def test_a_context_manager_closes(new_store):
 def test_every_public_method_has_an_async_twin_with_the_same_arguments():
     for kind in (Memory, SQLite, InMemory):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
-            if name.startswith("_") or name in {"scoped", "to_dict", "to_url", "tokenizer_for"}:  # these do no I/O
+            if name.startswith("_") or name in {"scoped", "to_dict", "to_url"}:  # these do no I/O
                 continue
             twin = name[1:] if inspect.iscoroutinefunction(method) else f"a{name}"
             assert hasattr(kind, twin), f"{kind.__name__}.{name}"

@@ -249,7 +249,7 @@ class Pinecone(PlannedBackend):
             case Read(filter, limit, before, after):
                 return _messages(self._reader.read(filter, limit, before, after))
             case Search(filter, query, limit):
-                return self._ranker.search(self.tokenizer_for(query), query, filter, limit)
+                return self._ranker.search(self._tokenizer_for(query), query, filter, limit)
             case Around(filter, anchors, before_count, after_count):
                 return self._reader.around(anchors, before_count, after_count, filter)
             case Delete(filter):
