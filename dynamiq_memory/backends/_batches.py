@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.exceptions import DynamiqMemoryError, PartialWriteError
 
 T = TypeVar("T")
 
@@ -34,3 +37,33 @@ def limited(values: Iterable[tuple[T, int]], max_count: int, max_size: int) -> I
         total += size
     if batch:
         yield batch
+
+
+def stored_in_batches(
+    batches: Sequence[list[T]], store: Callable[[list[T]], Plan[Any] | Step[Any]], id_of: Callable[[T], str]
+) -> Plan[None]:
+    """Store messages in batches, in a store without transactions.
+
+    Args:
+        batches: The batches, which are stored one after the other.
+        store: Stores a batch.
+        id_of: Returns the id of a message in a batch.
+
+    Raises:
+        PartialWriteError: A batch failed after some messages had been stored.
+    """
+    stored: list[str] = []
+    for batch in batches:
+        try:
+            yield from store(batch)
+        except DynamiqMemoryError as error:
+            if isinstance(error, PartialWriteError):
+                stored += error.stored_ids
+            if not stored:
+                raise
+            raise PartialWriteError(
+                f"{error}. {len(stored)} of {sum(map(len, batches))} messages are stored: adding the same messages "
+                "again is safe",
+                stored,
+            ) from error
+        stored += map(id_of, batch)

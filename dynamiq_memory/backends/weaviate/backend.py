@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_share, check_whole_number
@@ -25,12 +25,11 @@ from dynamiq_memory.backends.operations import (
     Search,
     Sessions,
     Take,
-    Update,
     Write,
 )
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
-from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
 from dynamiq_memory.ranking import BM25, Tokenize
 
 try:
@@ -45,7 +44,6 @@ from weaviate.classes.query import Filter as ServerFilter
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.client import Clients, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
-from dynamiq_memory.backends.weaviate.objects import Objects
 from dynamiq_memory.backends.weaviate.reader import Reader
 from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
 from dynamiq_memory.backends.weaviate.schema import (
@@ -99,7 +97,7 @@ class Weaviate(PlannedBackend):
         BackendError: The collection does not exist, and must not be created.
     """
 
-    driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
+    request_errors = DRIVER_ERRORS
 
     def __init__(
         self,
@@ -142,10 +140,9 @@ class Weaviate(PlannedBackend):
                 raise translated(error, self._location) from error
             raise
         self.max_message_bytes = min(max_message_bytes, max_bytes // 2)
-        objects = Objects(max_results, self._location)
-        self._reader = Reader(objects)
-        self._writer = Writer(objects, self.tokenizer, max_bytes)
-        self._searcher = Searcher(objects, self.tokenizer, self.bm25, self.alpha)
+        self._reader = Reader(max_results, self._location)
+        self._writer = Writer(self._reader, self.tokenizer, max_bytes)
+        self._searcher = Searcher(self._reader, self.tokenizer, self.bm25, self.alpha)
 
     @classmethod
     def from_url(cls, url: str) -> Weaviate:
@@ -235,8 +232,6 @@ class Weaviate(PlannedBackend):
                 return self._writer.delete(filter)
             case Replace(filter, messages):
                 return self._with_dimension(self._writer.replace(filter, messages))
-            case Update(filter, messages):
-                return self._with_dimension(self._writer.update(filter, messages))
             case Take(filter):
                 return self._writer.take(filter)
             case Count(filter):
@@ -250,7 +245,7 @@ class Weaviate(PlannedBackend):
     def _with_dimension(self, plan: Plan[T]) -> Plan[T]:
         """Carry out a plan that embeds, after reading the dimension of the stored vectors if it is not known yet."""
         if self._embedder is not None and self._embedder.dimension is None:
-            rows = yield from requests.fetch(ServerFilter.by_property(DIMENSION).greater_than(0), 1, [DIMENSION])
+            rows = yield from requests.fetch(ServerFilter.by_property(DIMENSION).greater_than(0), [DIMENSION], 1)
             if rows:
                 self._embedder.expect(int(rows[0].properties[DIMENSION]))
         return (yield from plan)
@@ -285,8 +280,8 @@ class Weaviate(PlannedBackend):
         collection = client.collections.use(self.collection_name).with_consistency_level(self._level)
         return collection if self.tenant_name is None else collection.with_tenant(self.tenant_name)
 
-    def _translate(self, error: Exception) -> DynamiqMemoryError:
-        return translated(error, self._location)
+    def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
+        raise translated(error, self._location) from error
 
     # --- opening, closing, forks -----------------------------------------------------------------------------
 

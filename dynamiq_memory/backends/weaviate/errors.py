@@ -41,18 +41,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def grpc_status(error: BaseException) -> grpc.StatusCode | None:
     """The status of gRPC that caused an error, if there is one."""
-    for each in _causes(error):
-        if isinstance(each, grpc.RpcError) and hasattr(each, "code"):
-            status: grpc.StatusCode = each.code()
-            return status
-    return None
+    causes = _causes(error)
+    return next((each.code() for each in causes if isinstance(each, grpc.RpcError) and hasattr(each, "code")), None)
 
 
 def _http_status(error: BaseException) -> int | None:
-    for each in _causes(error):
-        if isinstance(each, client.UnexpectedStatusCodeError):
-            return each.status_code
-    return None
+    causes = _causes(error)
+    return next((each.status_code for each in causes if isinstance(each, client.UnexpectedStatusCodeError)), None)
 
 
 def is_too_large(error: BaseException) -> bool:

@@ -27,6 +27,8 @@ PARTLY = "partly"
 """True of a message with more metadata than is indexed."""
 REPLACING = "replacing"
 """True of an object that is not a message: the note of a replacement in progress."""
+NEVER = "never"
+"""True of no object."""
 
 _ALWAYS = (USER_KEY, SESSION_KEY, MESSAGE_ID_KEY)
 _MOST_KEYS = 300
@@ -82,24 +84,19 @@ class Translation:
 
     Attributes:
         filter: The filter itself.
-        clauses: Conditions for the server, met by all messages that match; None if nothing can match.
+        clauses: Conditions for the server, met by all messages that match.
         exact: Whether only messages that match meet them, apart from those that are only partly indexed.
         partial: Whether those may meet them without matching.
     """
 
     filter: Filter
-    clauses: tuple[FilterReturn, ...] | None
+    clauses: tuple[FilterReturn, ...]
     exact: bool
     partial: bool
 
-    @property
-    def never(self) -> bool:
-        """Whether nothing can match."""
-        return self.clauses is None
-
     def clause(self, *more: FilterReturn) -> FilterReturn:
         """All conditions for the server, and some more, as one."""
-        return ServerFilter.all_of([*(self.clauses or ()), *more])
+        return ServerFilter.all_of([*self.clauses, *more])
 
 
 def translate(filter: Filter) -> Translation:
@@ -117,21 +114,17 @@ def translate(filter: Filter) -> Translation:
             # Numbers of all keys share the index, which cannot look up a range: it is compared in this process.
             found = [has_fact(_fact(condition.key, None, "number"), PARTLY)]
             exact = False
-        if found is None:
-            return Translation(filter, None, exact=True, partial=False)
         clauses += found
         partial = partial or condition.key not in (*_ALWAYS, TIMESTAMP_KEY)
     return Translation(filter, tuple(clauses), exact=exact, partial=partial)
 
 
-def _one_of(condition: OneOf) -> list[FilterReturn] | None:
-    wanted = list(dict.fromkeys(_fact(condition.key, _value(value)) for value in condition.values))
-    if not wanted:
-        return None
+def _one_of(condition: OneOf) -> list[FilterReturn]:
+    wanted = list(dict.fromkeys(_fact(condition.key, _value(value)) for value in condition.values)) or [NEVER]
     return [has_fact(*wanted) if condition.key in _ALWAYS else has_fact(*wanted, PARTLY)]
 
 
-def _timestamp(condition: Condition) -> list[FilterReturn] | None:
+def _timestamp(condition: Condition) -> list[FilterReturn]:
     time = ServerFilter.by_property(TIMESTAMP)
     if isinstance(condition, Range):
         compare = {
@@ -144,4 +137,4 @@ def _timestamp(condition: Condition) -> list[FilterReturn] | None:
     numbers = [] if isinstance(condition, Absent) else [v for v in condition.values if isinstance(v, int | float)]
     # Adding zero turns -0.0 into 0.0, which has other bytes in the index.
     wanted = [float(number) + 0.0 for number in numbers if not isinstance(number, bool)]
-    return [time.contains_any(wanted)] if wanted else None
+    return [time.contains_any(wanted) if wanted else has_fact(NEVER)]

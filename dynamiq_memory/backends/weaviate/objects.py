@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from weaviate.classes.query import Filter as ServerFilter
 from weaviate.classes.query import FilterReturn
@@ -16,9 +16,7 @@ from dynamiq_memory.backends.weaviate.filters import PARTLY, REPLACING, Translat
 from dynamiq_memory.backends.weaviate.records import Position, Row
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, BODY, POSITION, TIMESTAMP
 from dynamiq_memory.exceptions import BackendError
-from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Scope
-
-T = TypeVar("T")
+from dynamiq_memory.messages import LATEST
 
 IDS_AT_ONCE = 1000
 WHOLE = (*POSITION, BODY)
@@ -48,14 +46,15 @@ class Bounds:
     def clauses(self) -> list[FilterReturn]:
         """Conditions for the server, which objects of the same time and arrival as a bound meet too."""
         time, arrival = ServerFilter.by_property(TIMESTAMP), ServerFilter.by_property(ARRIVAL)
-        clauses = []
-        if self.before is not None:
-            same_time = ServerFilter.all_of([time.equal(self.before[0]), arrival.less_or_equal(self.before[1])])
-            clauses.append(ServerFilter.any_of([time.less_than(self.before[0]), same_time]))
-        if self.after is not None:
-            same_time = ServerFilter.all_of([time.equal(self.after[0]), arrival.greater_or_equal(self.after[1])])
-            clauses.append(ServerFilter.any_of([time.greater_than(self.after[0]), same_time]))
-        return clauses
+        sides = [
+            (self.before, time.less_than, arrival.less_or_equal),
+            (self.after, time.greater_than, arrival.greater_or_equal),
+        ]
+        return [
+            ServerFilter.any_of([beyond(bound[0]), ServerFilter.all_of([time.equal(bound[0]), up_to(bound[1])])])
+            for bound, beyond, up_to in sides
+            if bound is not None
+        ]
 
 
 EVERYTHING = Bounds()
@@ -80,7 +79,7 @@ class Objects:
         found: list[Row] = []
 
         def request(size: int) -> Plan[list[Row]]:
-            return requests.fetch(ServerFilter.by_id().contains_any(ids[:size]), size, properties)
+            return requests.fetch(ServerFilter.by_id().contains_any(ids[:size]), properties, size)
 
         size = self._first_page(properties)
         while ids:
@@ -94,43 +93,27 @@ class Objects:
         wanted: Translation,
         limit: int | None = None,
         bounds: Bounds = EVERYTHING,
+        *,
+        properties: Sequence[str] = WHOLE,
         notes: list[str] | None = None,
     ) -> Plan[list[Row]]:
-        """Read whole objects of messages that match, in order.
-
-        Args:
-            wanted: The filter.
-            limit: Maximum number of objects; None for all.
-            bounds: The part of the order that is read.
-            notes: Receives the ids of the notes of replacements in progress, unless there are bounds.
-        """
-        return self._in_order(wanted, WHOLE, lambda row: row, limit, bounds, notes)
-
-    def times(self, wanted: Translation) -> Plan[list[tuple[Scope, float]]]:
-        """Read the conversations and times of messages that match a filter exactly."""
-        return self._in_order(wanted, (*POSITION, USER_KEY, SESSION_KEY), _scope_and_time)
-
-    def _in_order(
-        self,
-        wanted: Translation,
-        properties: Sequence[str],
-        keep: Callable[[Row], T],
-        limit: int | None = None,
-        bounds: Bounds = EVERYTHING,
-        notes: list[str] | None = None,
-    ) -> Plan[list[T]]:
-        """Read objects page by page, and keep a part of each.
+        """Read objects of messages that match, in order.
 
         The server returns at most QUERY_MAXIMUM_RESULTS by offset, and its cursor allows no filter. So each page begins
         at the position where the previous one ended. Whole messages are compared with the filter in this process, too,
         until there are enough.
+
+        Args:
+            wanted: The filter; it must match exactly if the bodies are not read.
+            limit: Maximum number of objects; None for all.
+            bounds: The part of the order that is read.
+            properties: The properties to read.
+            notes: Receives the ids of the notes of replacements in progress.
         """
-        if wanted.never or limit == 0:
+        if limit == 0:
             return []
         ascending = bounds.after is not None
-        if bounds != EVERYTHING:
-            notes = None
-        found: list[T] = []
+        found: list[Row] = []
         seen: set[str] = set()
         cursor, is_last = bounds, False
         size = self._first_page(properties)
@@ -138,10 +121,15 @@ class Objects:
             # The object at a bound comes with the page.
             size = min(size, limit + (bounds != EVERYTHING))
         while not is_last and (limit is None or len(found) < limit):
-            page, size = yield from self._page(wanted.clause(*cursor.clauses()), size, properties, ascending, notes)
+            clause = wanted.clause(*cursor.clauses())
+            if notes is not None:
+                clause = ServerFilter.any_of([clause, has_fact(REPLACING)])
+            request = partial(requests.fetch, clause, properties, ascending=ascending)
+            page, size = yield from requests.read_page(request, size)
             is_last = len(page) < size
             if notes is not None:
-                page = [row for row in page if row.uuid not in notes]
+                notes += [row.uuid for row in page if row.position[0] == NOTE_TIME]
+                page = [row for row in page if row.position[0] != NOTE_TIME]
                 notes = None
             new = sorted(
                 (row for row in page if row.uuid not in seen), key=lambda row: row.position, reverse=not ascending
@@ -157,7 +145,7 @@ class Objects:
             seen.update(row.uuid for row in new)
             end = (*new[-1].position[:2], "")
             cursor = Bounds(bounds.before, end) if ascending else Bounds(end, bounds.after)
-            found += [keep(row) for row in new if bounds.contain(row.position) and _matches(row, wanted)]
+            found += [row for row in new if bounds.contain(row.position) and _matches(row, wanted)]
             size = self._next_page(page, size)
             if limit is not None and wanted.exact:
                 size = min(size, max(1, limit - len(found)) + 1)
@@ -189,23 +177,6 @@ class Objects:
             if not reply.matches:
                 return deleted
 
-    def _page(
-        self,
-        clause: FilterReturn,
-        size: int,
-        properties: Sequence[str],
-        ascending: bool,
-        notes: list[str] | None,
-    ) -> Plan[tuple[list[Row], int]]:
-        if notes is not None:
-            clause = ServerFilter.any_of([clause, has_fact(REPLACING)])
-        page, size = yield from requests.read_page(
-            lambda size: requests.fetch(clause, size, properties, ascending=ascending), size
-        )
-        if notes is not None:
-            notes += [row.uuid for row in page if row.position[0] == NOTE_TIME]
-        return page, size
-
     def _first_page(self, properties: Sequence[str]) -> int:
         return min(self.max_results, _FIRST_PAGE if BODY in properties else IDS_AT_ONCE)
 
@@ -213,10 +184,6 @@ class Objects:
         read = sum(len(text) for row in page for text in row.properties.values() if isinstance(text, str))
         fitting = max(2, _PAGE_BYTES * max(1, len(page)) // max(1, read))
         return min(self.max_results, fitting, size * 10)
-
-
-def _scope_and_time(row: Row) -> tuple[Scope, float]:
-    return (row.properties.get(USER_KEY) or None, row.properties.get(SESSION_KEY) or None), row.position[0]
 
 
 def _matches(row: Row, wanted: Translation) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID, uuid5
 
 from weaviate.classes.data import DataObject
+from weaviate.outputs.query import Object as Found
 
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends.weaviate.filters import facts_of
@@ -28,7 +29,7 @@ from dynamiq_memory.backends.weaviate.schema import (
     TIMESTAMP,
     VECTOR,
 )
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, views
 from dynamiq_memory.ranking import Tokenize
 from dynamiq_memory.ranking.bm25 import MAX_COUNT
 from dynamiq_memory.ranking.cache import LONGEST_WORD
@@ -64,9 +65,18 @@ def _word(term: str) -> str:
 class Row:
     """An object as read, with the properties that were asked for."""
 
-    uuid: str
     position: Position
     properties: dict[str, Any]
+
+    @property
+    def uuid(self) -> str:
+        """The object's id."""
+        return self.position[2]
+
+    @property
+    def scope(self) -> Scope:
+        """The user and session of the message."""
+        return self.properties[USER_KEY] or None, self.properties[SESSION_KEY] or None
 
     @cached_property
     def message(self) -> Message:
@@ -74,18 +84,16 @@ class Row:
         return Message.from_json(self.properties[BODY])
 
 
-class _Found(Protocol):
-    @property
-    def uuid(self) -> UUID: ...
-    @property
-    def properties(self) -> Any: ...
-
-
-def row_of(found: _Found) -> Row:
+def row_of(found: Found[Any, Any]) -> Row:
     """Read an object of the client."""
-    uuid, properties = str(found.uuid), dict(found.properties)
-    position = (float(properties.get(TIMESTAMP) or 0.0), int(properties.get(ARRIVAL) or 0), uuid)
-    return Row(uuid, position, properties)
+    properties = dict(found.properties)
+    position = (float(properties.get(TIMESTAMP) or 0.0), int(properties.get(ARRIVAL) or 0), str(found.uuid))
+    return Row(position, properties)
+
+
+def messages_of(rows: Iterable[Row]) -> list[Message]:
+    """Return copies of the messages of objects."""
+    return views(row.message for row in rows)
 
 
 def object_of(

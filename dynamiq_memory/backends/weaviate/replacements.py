@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from weaviate.classes.data import DataObject
 
@@ -19,17 +19,7 @@ from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate.filters import REPLACING
 from dynamiq_memory.backends.weaviate.objects import NOTE_TIME, WHOLE, Objects
 from dynamiq_memory.backends.weaviate.records import Object
-from dynamiq_memory.backends.weaviate.schema import (
-    ARRIVAL,
-    BODY,
-    DIMENSION,
-    FACTS,
-    LENGTH,
-    POSITION,
-    TERMS,
-    TIMESTAMP,
-)
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY
+from dynamiq_memory.backends.weaviate.schema import BODY, FACTS, POSITION, TIMESTAMP
 
 # A writer that has not finished after this many seconds has died.
 _SECONDS_TO_FINISH = 600.0
@@ -55,18 +45,8 @@ class Note:
 
     def to_object(self) -> Object:
         """Make the object that stores the note."""
-        properties = {
-            BODY: json.dumps(asdict(self)),
-            FACTS: [REPLACING],
-            TERMS: "",
-            LENGTH: 0,
-            TIMESTAMP: NOTE_TIME,
-            ARRIVAL: 0,
-            USER_KEY: "",
-            SESSION_KEY: "",
-            DIMENSION: 0,
-        }
-        return DataObject(properties=properties, uuid=UUID(int=uuid4().int))
+        properties = {BODY: json.dumps(asdict(self)), FACTS: [REPLACING], TIMESTAMP: NOTE_TIME}
+        return DataObject(properties=properties, uuid=uuid4())
 
 
 def heal(objects: Objects, uuids: Sequence[str]) -> Plan[bool]:

@@ -14,7 +14,7 @@ from weaviate.outputs.aggregate import AggregateInteger
 from weaviate.outputs.data import DeleteManyReturn
 
 from dynamiq_memory.backends.plans import Plan, Step
-from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, is_too_large
+from dynamiq_memory.backends.weaviate.errors import is_too_large
 from dynamiq_memory.backends.weaviate.records import Row, row_of
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, LENGTH, POSITION, TERMS, TIMESTAMP, VECTOR
 from dynamiq_memory.exceptions import BackendError
@@ -68,7 +68,7 @@ def read_page(request: Callable[[int], Plan[list[T]]], size: int) -> Plan[tuple[
     while True:
         try:
             return (yield from request(size)), size
-        except DRIVER_ERRORS as error:
+        except BackendError as error:
             if not is_too_large(error):
                 raise
             if size <= 1:
@@ -77,7 +77,7 @@ def read_page(request: Callable[[int], Plan[list[T]]], size: int) -> Plan[tuple[
 
 
 def fetch(
-    filters: FilterReturn, limit: int, properties: Sequence[str], *, ascending: bool | None = None
+    filters: FilterReturn, properties: Sequence[str], limit: int, *, ascending: bool | None = None
 ) -> Plan[list[Row]]:
     """Read objects that match; sorted by position if `ascending` is given."""
     sort = None

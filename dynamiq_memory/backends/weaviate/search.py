@@ -9,8 +9,8 @@ computed here (see docs/decisions/0015-weaviate.md).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -38,75 +38,63 @@ _PAGE = 2000
 _UNLIKE = 1e-4
 
 
-@dataclass(slots=True)
-class _Found:
-    """The result of one ranking: scores and positions by the ids of objects, and whether there may be more."""
-
-    scores: dict[str, float] = field(default_factory=dict)
-    positions: dict[str, Position] = field(default_factory=dict)
-    cut: bool = False
-
-
+@dataclass(frozen=True, slots=True)
 class Searcher:
     """Makes the plans that search.
 
-    Args:
+    Attributes:
         objects: Reads objects.
         tokenizer: Splits texts into the terms of keyword ranking.
         bm25: The parameters of keyword ranking.
         alpha: The weight of meaning against words, from 0 to 1.
     """
 
-    def __init__(self, objects: Objects, tokenizer: Tokenize, bm25: BM25, alpha: float) -> None:
-        """Keep the settings."""
-        self._objects = objects
-        self._most = objects.max_results
-        self._tokenizer = tokenizer
-        self._bm25 = bm25
-        self._alpha = alpha
+    objects: Objects
+    tokenizer: Tokenize
+    bm25: BM25
+    alpha: float
 
     def search(self, filter: Filter, query: str, limit: int | None) -> Plan[list[Message]]:
         """Rank messages as `MemoryBackend.search` promises."""
         wanted = translate(filter)
-        if wanted.never:
-            return []
-        words = list(dict.fromkeys(words_of(self._tokenizer, query))) if self._alpha < 1 else []
-        vector = (yield from EmbedQuery(query)) if self._alpha > 0 else None
+        words = list(dict.fromkeys(words_of(self.tokenizer, query))) if self.alpha < 1 else []
+        vector = (yield from EmbedQuery(query)) if self.alpha > 0 else None
         by_meaning = self._by_meaning(wanted, vector, limit)
-        if (yield from self._objects.match_exactly(wanted)):
+        if (yield from self.objects.match_exactly(wanted)):
             rows, (documents, terms), near = yield from three_at_once(
                 self._candidates(wanted, words), requests.count_terms(wanted.clause()), by_meaning
             )
-            return (yield from self._best(self._by_words(words, rows, documents, terms), near, limit))
-        rows = yield from self._objects.matching(wanted)
-        near = _among((yield from by_meaning), {row.uuid for row in rows})
-        return (yield from self._best(self._by_words_of(rows, words), near, limit))
+            by_words = self._by_words(words, rows, documents, terms)
+        else:
+            rows = yield from self.objects.matching(wanted)
+            near = yield from by_meaning
+            scores = {row.position: near.scores[row.position] for row in rows if row.position in near.scores}
+            near = replace(near, scores=scores)
+            by_words = self._by_words_of(words, rows)
+        fused = min_max([by_words, near], [1 - self.alpha, self.alpha])
+        best = sorted(fused, key=lambda position: (fused[position], position), reverse=True)[:limit]
+        rows = yield from self.objects.by_ids((uuid for *_, uuid in best), WHOLE)
+        found = {row.uuid: row.message for row in rows}  # others have been deleted since
+        scored = {uuid: fused[time, arrival, uuid] for time, arrival, uuid in best if uuid in found}
+        for uuid, score in scored.items():
+            found[uuid].score = score
+        return views(found[uuid] for uuid in scored)
 
-    def _best(self, by_words: _Found, by_meaning: _Found, limit: int | None) -> Plan[list[Message]]:
-        rankings = [Ranking(found.scores, cut=found.cut, zero=0.0) for found in (by_words, by_meaning)]
-        scores = min_max(rankings, [1 - self._alpha, self._alpha])
-        positions = by_words.positions | by_meaning.positions
-        ordered = sorted(scores, key=lambda uuid: (scores[uuid], positions[uuid]), reverse=True)[:limit]
-        rows = {row.uuid: row for row in (yield from self._objects.by_ids(ordered, WHOLE))}
-        found = [rows[uuid] for uuid in ordered if uuid in rows]  # others have been deleted since
-        for row in found:
-            row.message.score = scores[row.uuid]
-        return views(row.message for row in found)
-
-    def _by_meaning(self, wanted: Translation, vector: Vector | None, limit: int | None) -> Plan[_Found]:
+    def _by_meaning(self, wanted: Translation, vector: Vector | None, limit: int | None) -> Plan[Ranking[Position]]:
         if vector is None:
-            return _Found()
-        most = self._most if limit is None else min(self._most, max(_NEIGHBOURS, 2 * limit))
-        request = partial(requests.rank_by_vector, wanted.clause(), vector)
-        near = yield from _pages(request, most, most)
-        scores = {row.uuid: similarity for row, similarity in near if similarity > _UNLIKE}
-        return _Found(scores, {row.uuid: row.position for row, _ in near}, cut=len(near) >= most)
+            return Ranking({})
+        most = self.objects.max_results
+        if limit is not None:
+            most = min(most, max(_NEIGHBOURS, 2 * limit))
+        near = yield from _pages(partial(requests.rank_by_vector, wanted.clause(), vector), most, most)
+        scores = {row.position: similarity for row, similarity in near if similarity > _UNLIKE}
+        return Ranking(scores, cut=len(near) >= most, zero=0.0)
 
     def _candidates(self, wanted: Translation, words: Sequence[str]) -> Plan[list[Row]]:
-        request = partial(requests.rank_by_words, wanted.clause(), words)
-        return _pages(request, self._most if words else 0, min(_PAGE, self._most))
+        most = self.objects.max_results
+        return _pages(partial(requests.rank_by_words, wanted.clause(), words), most if words else 0, min(_PAGE, most))
 
-    def _by_words(self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int) -> _Found:
+    def _by_words(self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int) -> Ranking[Position]:
         asked = frozenset(words)
         postings: dict[str, list[int]] = {word: [] for word in words}
         for number, row in enumerate(rows):
@@ -116,25 +104,19 @@ class Searcher:
         lengths = [row.properties[LENGTH] for row in rows]
         # A message that was added between the two requests is counted too.
         documents = max(documents, len(rows))
-        scores = self._bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
-        return _found(rows, scores, cut=len(rows) >= self._most)
+        scores = self.bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
+        return _ranking(rows, scores, cut=len(rows) >= self.objects.max_results)
 
-    def _by_words_of(self, rows: Sequence[Row], words: Sequence[str]) -> _Found:
+    def _by_words_of(self, words: Sequence[str], rows: Sequence[Row]) -> Ranking[Position]:
         """Rank objects of which the whole messages have been read."""
         index = InvertedIndex()
         for number, row in enumerate(rows):
-            index.add(number, words_of(self._tokenizer, row.message.text))
-        return _found(rows, index.scores(self._bm25, words) if words else {})
+            index.add(number, words_of(self.tokenizer, row.message.text))
+        return _ranking(rows, index.scores(self.bm25, words) if words else {})
 
 
-def _found(rows: Sequence[Row], scores: dict[int, float], *, cut: bool = False) -> _Found:
-    by_id = {rows[number].uuid: score for number, score in scores.items()}
-    return _Found(by_id, {row.uuid: row.position for row in rows}, cut=cut)
-
-
-def _among(found: _Found, allowed: Iterable[str]) -> _Found:
-    scores = {uuid: found.scores[uuid] for uuid in allowed if uuid in found.scores}
-    return _Found(scores, found.positions, cut=found.cut)
+def _ranking(rows: Sequence[Row], scores: dict[int, float], *, cut: bool = False) -> Ranking[Position]:
+    return Ranking({rows[number].position: score for number, score in scores.items()}, cut=cut, zero=0.0)
 
 
 def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:
