@@ -28,6 +28,8 @@ from dynamiq_memory.backends.operations import (
 )
 from dynamiq_memory.testing import MemoryBackendConformance, Twin, say
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER
+from dynamiq_memory.testing.concurrency import ConcurrencyConformance
+from tests.conformance.calls import Async
 
 T = TypeVar("T")
 
@@ -73,8 +75,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLite]:
         yield store
 
 
-class TestCountingSQLite(MemoryBackendConformance):
-    stateful_examples = 3
+class TestCountingSQLite(Async, ConcurrencyConformance):
     messages_per_writer = 5
 
     @pytest.fixture

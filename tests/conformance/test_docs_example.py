@@ -6,12 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.conformance.calls import Sync
+
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "backends.md"
 _blocks = re.findall(r"^```python\n(.*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
 _namespace: dict[str, Any] = {"__name__": __name__}
 for _block in _blocks:
     exec(compile(_block, str(_PAGE), "exec"), _namespace)
 
-TestTextStore = _namespace["TestTextStore"]
-# Slower than a real one: each read parses all of it.
-TestTextStore.stateful_examples = 10
+
+class TestTextStore(Sync, _namespace["TestTextStore"]):
+    """Slower than a real one: each read parses all of it."""
+
+    stateful_examples = 6

@@ -12,6 +12,7 @@ from dynamiq_memory.backends import MemoryBackend
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import views
 from dynamiq_memory.testing import MemoryBackendConformance
+from tests.conformance.calls import Async, Sync
 
 
 class ListBackend(MemoryBackend):
@@ -59,8 +60,16 @@ def _key(message: Message) -> tuple[str | None, str | None, str]:
     return (message.user_id, message.session_id, message.id)
 
 
-class TestListBackend(MemoryBackendConformance):
+class Lists:
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with ListBackend() as backend:
             yield backend
+
+
+class TestListBackend(Lists, Sync, MemoryBackendConformance):
+    stateful_examples = 20
+
+
+class TestListBackendAsync(Lists, Async):
+    pass

@@ -9,6 +9,7 @@ import pytest
 from dynamiq_memory.backends import InMemory, MemoryBackend
 from dynamiq_memory.server.partition import Partition
 from dynamiq_memory.testing import MemoryBackendConformance, say
+from tests.conformance.calls import Async, Sync
 
 # Others in the store whose ids look much like those of the memory that is tested.
 NEIGHBOURS = ("m", "m-1.", "m-10", "M-1")
@@ -24,8 +25,16 @@ def _with_neighbours(store: MemoryBackend) -> Iterator[MemoryBackend]:
         assert [neighbour.get_all() for neighbour in neighbours] == before
 
 
-class TestPartitionOfMemory(MemoryBackendConformance):
+class PartitionOfMemory:
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with InMemory() as store:
             yield from _with_neighbours(store)
+
+
+class TestPartitionOfMemory(PartitionOfMemory, Sync, MemoryBackendConformance):
+    stateful_examples = 20
+
+
+class TestPartitionOfMemoryAsync(PartitionOfMemory, Async):
+    pass

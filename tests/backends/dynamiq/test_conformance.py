@@ -13,6 +13,10 @@ from dynamiq_memory.backends import Dynamiq, MemoryBackend, SQLite
 from dynamiq_memory.connections import Dynamiq as DynamiqConnection
 from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.base import SESSION, USER
+from dynamiq_memory.testing.concurrency import ConcurrencyConformance
+from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.stateful import StatefulConformance
+from tests.conformance.calls import Async, Sync
 from tests.fakes.dynamiq.platform import KEY, Platform, platform
 from tests.fakes.postgresql.server import PostgreSQLServer
 from tests.service.serving import Service, serving
@@ -31,13 +35,19 @@ def sqlite_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
         yield service
 
 
-class TestServedSQLite(MemoryBackendConformance):
-    stateful_examples = 6
-    messages_per_writer = 10
-
+class ServedSQLite:
     @pytest.fixture
     def backend(self, sqlite_service: Service) -> Iterator[MemoryBackend]:
         yield from _backend(sqlite_service)
+
+
+class TestServedSQLite(ServedSQLite, Sync, MemoryBackendConformance):
+    stateful_examples = 6
+    messages_per_writer = 10
+
+
+class TestServedSQLiteAsync(ServedSQLite, Async):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,7 @@ SINGLE_MESSAGES = [
 ]
 
 
-class TestPlatform(MemoryBackendConformance):
+class TestPlatform(Sync, MemoryBackendConformance):
     messages_per_writer = 6
 
     @pytest.fixture
@@ -108,7 +118,9 @@ def postgresql_service(postgresql_server: PostgreSQLServer) -> Iterator[Service]
         store.clear()
 
 
-class TestServedPostgreSQL(MemoryBackendConformance):
+class TestServedPostgreSQL(Sync, ReadingConformance, ConcurrencyConformance, StatefulConformance):
+    """What a store with asynchronous methods of its own changes for the service, which calls these."""
+
     stateful_examples = 3
     messages_per_writer = 5
 

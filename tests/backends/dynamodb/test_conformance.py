@@ -11,9 +11,12 @@ from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance
 from tests.backends.dynamodb.conftest import NewStore
+from tests.conformance.calls import Sync
 
 
-class TestDynamoDB(MemoryBackendConformance):
+class TestDynamoDB(Sync, MemoryBackendConformance):
+    """Its asynchronous methods are the synchronous ones in threads."""
+
     messages_per_writer = 6
     stateful_examples = 6
     stateful_steps = 20

@@ -15,18 +15,25 @@ from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
 from tests.backends.pinecone.conftest import REAL_INDEX, NewStore
+from tests.conformance.calls import Async, Sync
 from tests.fakes.pinecone.server import PineconeServer
 
 
-class TestPinecone(MemoryBackendConformance):
-    messages_per_writer = 6
-    stateful_examples = 8
-    stateful_steps = 15
-
+class Serverless:
     @pytest.fixture
     def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
         with new_store() as backend:
             yield backend
+
+
+class TestPinecone(Serverless, Sync, MemoryBackendConformance):
+    messages_per_writer = 6
+    stateful_examples = 8
+    stateful_steps = 15
+
+
+class TestPineconeAsync(Serverless, Async):
+    pass
 
 
 if REAL_INDEX:
@@ -43,7 +50,7 @@ if REAL_INDEX:
             return real_store
 
 
-class TestLag(ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
+class TestLag(Sync, ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
     """The index shows writes a little later, sometimes within a test, and then they are no longer remembered."""
 
     # It needs deletions to be remembered for longer than here.
@@ -62,7 +69,7 @@ class TestLag(ReadingConformance, DeletingConformance, ChangingConformance, Stat
             yield backend
 
 
-class TestNeverShown(DeletingConformance, SearchingConformance, StatefulConformance):
+class TestNeverShown(Sync, DeletingConformance, SearchingConformance, StatefulConformance):
     """The index never shows any write: all are remembered."""
 
     stateful_examples = 8
@@ -75,7 +82,7 @@ class TestNeverShown(DeletingConformance, SearchingConformance, StatefulConforma
             yield backend
 
 
-class TestPods(ReadingConformance, DeletingConformance, StatefulConformance):
+class TestPods(Sync, ReadingConformance, DeletingConformance, StatefulConformance):
     """Pods do not list ids. Here, vectors are compared by distance."""
 
     stateful_examples = 8

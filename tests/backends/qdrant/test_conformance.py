@@ -18,6 +18,7 @@ from dynamiq_memory.testing.deleting import DeletingConformance
 from dynamiq_memory.testing.filtering import FilteringConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
+from tests.conformance.calls import Async, Sync
 from tests.fakes.embedders import NGrams
 from tests.fakes.qdrant.grpc_server import QdrantGRPC
 from tests.fakes.qdrant.server import QdrantServer, qdrant
@@ -34,7 +35,9 @@ def served() -> Iterator[tuple[str, str]]:
             client.delete_collection(name)
 
 
-class TestQdrantInMemory(MemoryBackendConformance):
+class TestQdrantInMemory(Sync, MemoryBackendConformance):
+    """Its asynchronous methods are the synchronous ones in threads."""
+
     messages_per_writer = 8
     stateful_examples = 6
     stateful_steps = 20
@@ -45,12 +48,8 @@ class TestQdrantInMemory(MemoryBackendConformance):
             yield backend
 
 
-class TestQdrantOverTheWire(MemoryBackendConformance):
-    """The real client, synchronous and asynchronous, and Qdrant's own engine; or the server of `QDRANT_URL`."""
-
-    messages_per_writer = 8
-    stateful_examples = 6
-    stateful_steps = 20
+class Served:
+    """The real client and Qdrant's own engine, or the server of `QDRANT_URL`."""
 
     @pytest.fixture
     def backend(self, served: tuple[str, str]) -> Iterator[MemoryBackend]:
@@ -60,19 +59,41 @@ class TestQdrantOverTheWire(MemoryBackendConformance):
             yield backend
 
 
+class TestQdrantOverTheWire(Served, Sync, MemoryBackendConformance):
+    messages_per_writer = 8
+    stateful_examples = 6
+    stateful_steps = 20
+
+
+class TestQdrantOverTheWireAsync(Served, Async):
+    pass
+
+
 @pytest.fixture(scope="module")
 def by_grpc() -> Iterator[QdrantGRPC]:
     with QdrantServer() as rest, QdrantGRPC(rest) as server:
         yield server
 
 
-class TestQdrantByGRPC(
-    ReadingConformance, SearchingConformance, FilteringConformance, DeletingConformance, ChangingConformance
-):
-    """The parts of the contract that depend on the requests, with the client's other protocol."""
-
+class ByGRPC:
     @pytest.fixture
     def backend(self, by_grpc: QdrantGRPC) -> Iterator[MemoryBackend]:
         with Qdrant(by_grpc.rest.url, NGrams(), prefer_grpc=True, grpc_port=by_grpc.port) as backend:
             backend.clear()
             yield backend
+
+
+class TestQdrantByGRPC(
+    ByGRPC,
+    Sync,
+    ReadingConformance,
+    SearchingConformance,
+    FilteringConformance,
+    DeletingConformance,
+    ChangingConformance,
+):
+    """The parts of the contract that depend on the requests, with the client's other protocol."""
+
+
+class TestQdrantByGRPCAsync(ByGRPC, Async):
+    pass

@@ -9,16 +9,32 @@ import pytest
 
 from dynamiq_memory.backends import MemoryBackend, SQLite
 from dynamiq_memory.testing import MemoryBackendConformance
+from dynamiq_memory.testing.concurrency import ConcurrencyConformance
+from dynamiq_memory.testing.lifecycle import LifecycleConformance
+from dynamiq_memory.testing.stateful import StatefulConformance
+from tests.conformance.calls import Async, Sync
 
 
-class TestSQLiteFile(MemoryBackendConformance):
+class File:
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Iterator[MemoryBackend]:
         with SQLite(tmp_path / "memory.db") as backend:
             yield backend
 
 
-class TestSQLiteInMemory(MemoryBackendConformance):
+class TestSQLiteFile(File, Sync, MemoryBackendConformance):
+    stateful_examples = 30
+
+
+class TestSQLiteFileAsync(File, Async):
+    pass
+
+
+class TestSQLiteInMemory(Sync, ConcurrencyConformance, LifecycleConformance, StatefulConformance):
+    """Other connections, and a name that must be quoted; the statements are the same as for a file."""
+
+    stateful_examples = 10
+
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with SQLite(":memory:", index_name='odd "name" %s :x') as backend:

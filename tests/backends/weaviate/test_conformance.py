@@ -9,14 +9,21 @@ import pytest
 from dynamiq_memory.backends import MemoryBackend
 from dynamiq_memory.testing import MemoryBackendConformance
 from tests.backends.weaviate.conftest import NewStore
+from tests.conformance.calls import Async, Sync
 
 
-class TestWeaviate(MemoryBackendConformance):
-    messages_per_writer = 6
-    stateful_examples = 8
-    stateful_steps = 20
-
+class Server:
     @pytest.fixture
     def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
         with new_store() as backend:
             yield backend
+
+
+class TestWeaviate(Server, Sync, MemoryBackendConformance):
+    messages_per_writer = 6
+    stateful_examples = 8
+    stateful_steps = 20
+
+
+class TestWeaviateAsync(Server, Async):
+    pass

@@ -54,28 +54,40 @@ def say(text: str = "hello", **metadata: object) -> Message:
 def test_the_cloud_is_found_by_its_url(no_environment: None) -> None:
     for url in ("https://name.weaviate.cloud", "name.weaviate.cloud"):
         settings = server_of(Connection(url=url, api_key=KEY))
-        assert (settings.address, settings.grpc_host) == ("https://name.weaviate.cloud:443", "grpc-name.weaviate.cloud")
-        assert (settings.grpc_port, settings.grpc_secure, settings.api_key) == (443, True, KEY)
+        assert (settings.address, settings.params.grpc.host) == (
+            "https://name.weaviate.cloud:443",
+            "grpc-name.weaviate.cloud",
+        )
+        assert (settings.params.grpc.port, settings.params.grpc.secure, settings.api_key) == (443, True, KEY)
     older = server_of("https://name.weaviate.network")
-    assert older.grpc_host == "name.grpc.weaviate.network"
+    assert older.params.grpc.host == "name.grpc.weaviate.network"
 
 
 def test_a_server_of_ones_own_is_found_by_url_or_hosts(no_environment: None) -> None:
     by_url = server_of("http://localhost:8080")
-    assert (by_url.address, by_url.grpc_host, by_url.grpc_port) == ("http://localhost:8080", "localhost", 50051)
-    assert not by_url.http_secure
-    assert not by_url.grpc_secure
+    assert (by_url.address, by_url.params.grpc.host, by_url.params.grpc.port) == (
+        "http://localhost:8080",
+        "localhost",
+        50051,
+    )
+    assert not by_url.params.http.secure
+    assert not by_url.params.grpc.secure
     by_hosts = server_of(Connection(deployment_type="custom", http_host="a", http_port=8443, grpc_host="b", url="x"))
-    assert (by_hosts.address, by_hosts.grpc_host, by_hosts.grpc_secure) == ("https://a:8443", "b", True)
+    assert (by_hosts.address, by_hosts.params.grpc.host, by_hosts.params.grpc.secure) == ("https://a:8443", "b", True)
     plain = server_of(Connection(http_host="a", http_port=80, http_secure=False))
-    assert (plain.address, plain.grpc_secure) == ("http://a:80", False)
+    assert (plain.address, plain.params.grpc.secure) == ("http://a:80", False)
 
 
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch, no_environment: None) -> None:
     for name, value in zip(VARIABLES, (KEY, "", "h", "8080", "g", "1234"), strict=True):
         monkeypatch.setenv(f"WEAVIATE_{name}", value)
     settings = server_of(None)
-    assert (settings.http_host, settings.http_port, settings.grpc_host, settings.grpc_port) == ("h", 8080, "g", 1234)
+    assert (
+        settings.params.http.host,
+        settings.params.http.port,
+        settings.params.grpc.host,
+        settings.params.grpc.port,
+    ) == ("h", 8080, "g", 1234)
     assert settings.api_key == KEY
     assert KEY not in repr(settings) + repr(Connection())
 
@@ -86,7 +98,7 @@ def test_a_connection_of_dynamiq_is_taken(no_environment: None) -> None:
         grpc_host="b", grpc_port=50051, timeout_init=1, timeout_query=2, timeout_insert=3,
     )  # fmt: skip
     settings = server_of(theirs)
-    assert (settings.address, settings.grpc_secure, settings.timeout_insert) == ("https://a:443", True, 3)
+    assert (settings.address, settings.params.grpc.secure, settings.timeout.insert) == ("https://a:443", True, 3)
 
 
 @pytest.mark.parametrize("wrong", [7, Connection, "ftp://host", "http://user:pw@host", "http://host:port"])
