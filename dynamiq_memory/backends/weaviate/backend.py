@@ -184,10 +184,11 @@ class Weaviate(PlannedBackend):
         server = self._server
         if server is None or not self._fits_in_a_url:
             return None
+        http, grpc = server.params.http, server.params.grpc
         options = {
-            "secure": str(server.http_secure).lower(),
-            "grpc_host": server.grpc_host,
-            "grpc_port": str(server.grpc_port),
+            "secure": str(http.secure).lower(),
+            "grpc_host": grpc.host,
+            "grpc_port": str(grpc.port),
             "create_if_not_exist": "false",
             "consistency_level": self._level.value,
         }
@@ -195,7 +196,7 @@ class Weaviate(PlannedBackend):
             options |= {"embedder": self._embedder_of_url.model, "alpha": str(self.alpha)}
         if self.tenant_name is not None:
             options["tenant_name"] = self.tenant_name
-        return f"weaviate://{server.http_host}:{server.http_port}/{self.collection_name}?{urlencode(options)}"
+        return f"weaviate://{http.host}:{http.port}/{self.collection_name}?{urlencode(options)}"
 
     @property
     def capabilities(self) -> Capabilities:

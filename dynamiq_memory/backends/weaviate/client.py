@@ -25,9 +25,11 @@ from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
 T = TypeVar("T")
+End = tuple[str, int, bool]
+"""A host, a port, and whether it uses TLS."""
 
 _ATTRIBUTES = ("deployment_type", "api_key", "url", "http_host", "http_port", "grpc_host", "grpc_port")
-_TIMEOUTS = ("timeout_init", "timeout_query", "timeout_insert")
+_TIMEOUTS = {"init": 30.0, "query": 180.0, "insert": 120.0}
 _CLOUD_PORT = 443
 _LOCAL_GRPC_PORT = 50051
 # With the process's pool, a forked child would use its parent's connections.
@@ -38,23 +40,23 @@ _PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server and the settings of its clients: hosts and ports of REST and gRPC, and timeouts in seconds."""
+    """A server and the settings of its clients.
 
-    http_host: str
-    http_port: int
-    http_secure: bool
-    grpc_host: str
-    grpc_port: int
-    grpc_secure: bool
-    api_key: str | None = field(default=None, repr=False)
-    timeout_init: float = 30.0
-    timeout_query: float = 180.0
-    timeout_insert: float = 120.0
+    Attributes:
+        params: The hosts and ports of REST and gRPC.
+        timeout: Timeouts in seconds.
+        api_key: The key, if the server requires one.
+    """
+
+    params: ConnectionParams
+    timeout: Timeout
+    api_key: str | None = field(repr=False)
 
     @property
     def address(self) -> str:
         """The URL of REST."""
-        return f"{'https' if self.http_secure else 'http'}://{self.http_host}:{self.http_port}"
+        http = self.params.http
+        return f"{'https' if http.secure else 'http'}://{http.host}:{http.port}"
 
     def client(self) -> weaviate.WeaviateClient:
         """Make a client, connected by REST and gRPC.
@@ -84,18 +86,10 @@ class Server:
     @property
     def _arguments(self) -> dict[str, Any]:
         return {
-            "connection_params": ConnectionParams.from_params(
-                http_host=self.http_host,
-                http_port=self.http_port,
-                http_secure=self.http_secure,
-                grpc_host=self.grpc_host,
-                grpc_port=self.grpc_port,
-                grpc_secure=self.grpc_secure,
-            ),
+            "connection_params": self.params,
             "auth_client_secret": None if self.api_key is None else Auth.api_key(self.api_key),
             "additional_config": AdditionalConfig(
-                timeout=Timeout(init=self.timeout_init, query=self.timeout_query, insert=self.timeout_insert),
-                grpc_config=GrpcConfig(channel_options=_CHANNEL_OPTIONS),
+                timeout=self.timeout, grpc_config=GrpcConfig(channel_options=_CHANNEL_OPTIONS)
             ),
             # The client's checks would also ask the package registry for its newest version.
             "skip_init_checks": True,
@@ -103,18 +97,18 @@ class Server:
 
     def _check_grpc(self) -> None:
         """Wait for gRPC: the client would repeat its first request for a minute before it fails."""
-        target = f"{self.grpc_host}:{self.grpc_port}"
-        if self.grpc_secure:
-            channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), _CHANNEL_OPTIONS)
+        host, port = self.params.grpc.host, self.params.grpc.port
+        if self.params.grpc.secure:
+            channel = grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(), _CHANNEL_OPTIONS)
         else:
-            channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS)
+            channel = grpc.insecure_channel(f"{host}:{port}", _CHANNEL_OPTIONS)
         try:
             check = channel.unary_unary("/grpc.health.v1.Health/Check")
-            check(b"", timeout=self.timeout_init, wait_for_ready=True)
+            check(b"", timeout=self.timeout.init, wait_for_ready=True)
         except grpc.RpcError as error:
             # Any other error is the server's, and the first request reports it better.
             if grpc_status(error) in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}:
-                raise WeaviateGRPCUnavailableError("", (self.grpc_host, self.grpc_port)) from error
+                raise WeaviateGRPCUnavailableError("", (host, port)) from error
         finally:
             channel.close()
 
@@ -138,45 +132,36 @@ def server_of(connection: Any) -> Server:
             "connection must be a dynamiq_memory.connections.Weaviate, a URL such as http://localhost:8080, or a "
             f"weaviate.WeaviateClient, not {connection!r:.80}"
         )
-    timeouts = {name: getattr(connection, name, None) for name in _TIMEOUTS}
-    settings: dict[str, Any] = {name: seconds for name, seconds in timeouts.items() if seconds is not None}
-    settings["api_key"] = plain(connection.api_key) or None
     kind = str(getattr(connection.deployment_type, "value", connection.deployment_type))
     if connection.url and not (kind == "custom" and connection.http_host):
-        return _server_at(connection, connection.url, settings)
-    if not connection.http_host:
+        http, rpc = _ends_at(connection.url, connection.grpc_host, connection.grpc_port)
+    elif connection.http_host:
+        secure, grpc_secure = getattr(connection, "http_secure", None), getattr(connection, "grpc_secure", None)
+        secure = True if secure is None else secure
+        http = connection.http_host, int(connection.http_port or _CLOUD_PORT), secure
+        grpc_port = int(connection.grpc_port or _LOCAL_GRPC_PORT)
+        rpc = connection.grpc_host or http[0], grpc_port, secure if grpc_secure is None else grpc_secure
+    else:
         raise ConfigurationError(
             "where is Weaviate? Set WEAVIATE_URL, or WEAVIATE_HTTP_HOST, or give Weaviate(url=…) or "
             "Weaviate(http_host=…)"
         )
-    http_secure = getattr(connection, "http_secure", None)
-    http_secure = True if http_secure is None else http_secure
-    grpc_secure = getattr(connection, "grpc_secure", None)
-    return Server(
-        connection.http_host,
-        int(connection.http_port or _CLOUD_PORT),
-        http_secure,
-        connection.grpc_host or connection.http_host,
-        int(connection.grpc_port or _LOCAL_GRPC_PORT),
-        http_secure if grpc_secure is None else grpc_secure,
-        **settings,
-    )
+    timeouts = {name: getattr(connection, f"timeout_{name}", None) or default for name, default in _TIMEOUTS.items()}
+    return Server(ConnectionParams.from_params(*http, *rpc), Timeout(**timeouts), plain(connection.api_key) or None)
 
 
-def _server_at(connection: Any, url: str, settings: dict[str, Any]) -> Server:
+def _ends_at(url: str, grpc_host: str | None, grpc_port: Any) -> tuple[End, End]:
+    """Return the ends of REST and gRPC of the server at a URL."""
     url = url if "://" in url else f"https://{url}"
     check_server(url, "the URL of Weaviate")
     parsed = urlsplit(url)
     if parsed.username or parsed.password:
         raise ConfigurationError("the URL of Weaviate must not contain a password: give the api_key")
-    secure = parsed.scheme == "https"
-    host = parsed.hostname or ""
+    secure, host = parsed.scheme == "https", parsed.hostname or ""
     port = parsed.port or (_CLOUD_PORT if secure else 80)
     if secure and port == _CLOUD_PORT:
-        grpc_host, grpc_port = _cloud_grpc_host(host), _CLOUD_PORT
-    else:
-        grpc_host, grpc_port = host, int(connection.grpc_port or _LOCAL_GRPC_PORT)
-    return Server(host, port, secure, connection.grpc_host or grpc_host, grpc_port, secure, **settings)
+        return (host, port, secure), (grpc_host or _cloud_grpc_host(host), _CLOUD_PORT, secure)
+    return (host, port, secure), (grpc_host or host, int(grpc_port or _LOCAL_GRPC_PORT), secure)
 
 
 def _cloud_grpc_host(host: str) -> str:

@@ -13,7 +13,7 @@ from weaviate.classes.config import Configure, DataType, Property, Tokenization
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import Weaviate, create_backend
-from dynamiq_memory.backends.weaviate.client import server_of
+from dynamiq_memory.backends.weaviate.client import Server, server_of
 from dynamiq_memory.connections import Weaviate as Connection
 from dynamiq_memory.connections import WeaviateDeploymentType
 from dynamiq_memory.exceptions import (
@@ -51,45 +51,34 @@ def say(text: str = "hello", **metadata: object) -> Message:
 # --- where the server is -------------------------------------------------------------------------------------
 
 
+def grpc_of(server: Server) -> tuple[str, int, bool]:
+    grpc = server.params.grpc
+    return grpc.host, grpc.port, grpc.secure
+
+
 def test_the_cloud_is_found_by_its_url(no_environment: None) -> None:
     for url in ("https://name.weaviate.cloud", "name.weaviate.cloud"):
-        settings = server_of(Connection(url=url, api_key=KEY))
-        assert (settings.address, settings.params.grpc.host) == (
-            "https://name.weaviate.cloud:443",
-            "grpc-name.weaviate.cloud",
-        )
-        assert (settings.params.grpc.port, settings.params.grpc.secure, settings.api_key) == (443, True, KEY)
-    older = server_of("https://name.weaviate.network")
-    assert older.params.grpc.host == "name.grpc.weaviate.network"
+        found = server_of(Connection(url=url, api_key=KEY))
+        assert (found.address, found.api_key) == ("https://name.weaviate.cloud:443", KEY)
+        assert grpc_of(found) == ("grpc-name.weaviate.cloud", 443, True)
+    assert grpc_of(server_of("https://name.weaviate.network")) == ("name.grpc.weaviate.network", 443, True)
 
 
 def test_a_server_of_ones_own_is_found_by_url_or_hosts(no_environment: None) -> None:
     by_url = server_of("http://localhost:8080")
-    assert (by_url.address, by_url.params.grpc.host, by_url.params.grpc.port) == (
-        "http://localhost:8080",
-        "localhost",
-        50051,
-    )
-    assert not by_url.params.http.secure
-    assert not by_url.params.grpc.secure
+    assert (by_url.address, grpc_of(by_url)) == ("http://localhost:8080", ("localhost", 50051, False))
     by_hosts = server_of(Connection(deployment_type="custom", http_host="a", http_port=8443, grpc_host="b", url="x"))
-    assert (by_hosts.address, by_hosts.params.grpc.host, by_hosts.params.grpc.secure) == ("https://a:8443", "b", True)
+    assert (by_hosts.address, grpc_of(by_hosts)) == ("https://a:8443", ("b", 50051, True))
     plain = server_of(Connection(http_host="a", http_port=80, http_secure=False))
-    assert (plain.address, plain.params.grpc.secure) == ("http://a:80", False)
+    assert (plain.address, grpc_of(plain)) == ("http://a:80", ("a", 50051, False))
 
 
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch, no_environment: None) -> None:
     for name, value in zip(VARIABLES, (KEY, "", "h", "8080", "g", "1234"), strict=True):
         monkeypatch.setenv(f"WEAVIATE_{name}", value)
-    settings = server_of(None)
-    assert (
-        settings.params.http.host,
-        settings.params.http.port,
-        settings.params.grpc.host,
-        settings.params.grpc.port,
-    ) == ("h", 8080, "g", 1234)
-    assert settings.api_key == KEY
-    assert KEY not in repr(settings) + repr(Connection())
+    found = server_of(None)
+    assert (found.address, grpc_of(found), found.api_key) == ("https://h:8080", ("g", 1234, True), KEY)
+    assert KEY not in repr(found) + repr(Connection())
 
 
 def test_a_connection_of_dynamiq_is_taken(no_environment: None) -> None:
@@ -97,8 +86,8 @@ def test_a_connection_of_dynamiq_is_taken(no_environment: None) -> None:
         deployment_type=WeaviateDeploymentType.CUSTOM, api_key=KEY, url=None, http_host="a", http_port=443,
         grpc_host="b", grpc_port=50051, timeout_init=1, timeout_query=2, timeout_insert=3,
     )  # fmt: skip
-    settings = server_of(theirs)
-    assert (settings.address, settings.params.grpc.secure, settings.timeout.insert) == ("https://a:443", True, 3)
+    found = server_of(theirs)
+    assert (found.address, grpc_of(found), found.timeout.insert) == ("https://a:443", ("b", 50051, True), 3)
 
 
 @pytest.mark.parametrize("wrong", [7, Connection, "ftp://host", "http://user:pw@host", "http://host:port"])
