@@ -50,12 +50,12 @@ class PlannedBackend(MemoryBackend):
         return await self._in_thread(self._ask, request)
 
     def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
-        """Return the seconds to wait before retrying a request that has failed `attempt` times.
+        """Return the seconds to wait before retrying a request that failed `attempt` times. By default, never retry.
 
         Raises:
             DynamiqMemoryError: The request must not be retried; the error is raised inside the plan.
         """
-        raise error
+        raise self._translate(error) from error
 
     @property
     def _fits_in_a_url(self) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -424,6 +425,17 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
             except self.driver_errors as error:
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Translate the driver's errors while the backend is being opened, and close it if this fails."""
+        try:
+            yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, self.driver_errors):
+                raise self._translate(error) from error
+            raise
 
     def _perform(self, operation: Operation[T]) -> T:
         """Perform an operation once. By default, this calls the backend's method for it."""

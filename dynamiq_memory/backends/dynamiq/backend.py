@@ -24,6 +24,7 @@ from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, check_identi
 from dynamiq_memory.ranking import BM25, Tokenize
 
 try:
+    from dynamiq_memory.backends.dynamiq import errors
     from dynamiq_memory.backends.dynamiq.client import Client
 except ImportError as error:
     raise MissingDependencyError(
@@ -65,6 +66,8 @@ class Dynamiq(PlannedBackend):
         BackendAuthenticationError: It rejects the key.
     """
 
+    request_errors = errors.CLIENT_ERRORS
+
     def __init__(
         self,
         connection: Any = None,
@@ -93,11 +96,8 @@ class Dynamiq(PlannedBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._server: Platform | Service = Platform(limit)
         if detect:
-            try:
-                self._server = self._client.send(Request("GET", "", self._recognise, accept=_UNKNOWN))
-            except BaseException:
-                self.close()
-                raise
+            with self._opening():
+                self._server = self._step(Request("GET", "", self._recognise, accept=_UNKNOWN))
         if self._server.user_id is not None:
             self._default_ids.setdefault(USER_KEY, self._server.user_id)
 
@@ -158,6 +158,9 @@ class Dynamiq(PlannedBackend):
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         operation = operation.translate({Filter: self._with_default_ids})
         return self._server.plan(operation) or super()._plan(operation)
+
+    def _translate(self, error: Exception) -> BackendError:
+        return errors.from_client(error, self.url, self._client.secret, self.timeout)
 
     def _ask(self, request: Any) -> Any:
         return self._client.send(request)

@@ -135,7 +135,7 @@ class DynamoDB(MemoryBackend):
         if billing_mode == "PROVISIONED":
             billing["ProvisionedThroughput"] = units
         self._client = LazyClient(connection, region, endpoint_url, config)
-        try:
+        with self._opening():
             client = self._client.get()
             self.region, self.endpoint_url = client.meta.region_name, without_secrets(client.meta.endpoint_url)
             self._location += f" in {self.region} ({self.endpoint_url})"
@@ -147,11 +147,6 @@ class DynamoDB(MemoryBackend):
                 billing=billing,
                 expiring=self.ttl is not None,
             )
-        except BaseException as error:
-            self.close()
-            if isinstance(error, self.driver_errors):
-                raise self._translate(error) from error
-            raise
         self._use_table()
 
     @classmethod

@@ -176,11 +176,8 @@ class Pinecone(PlannedBackend):
             if create_if_not_exist
             else None
         )
-        try:
+        with self._opening():
             index = self._run(self._open(dimension, new))
-        except BaseException:
-            self.close()
-            raise
         self.dimension = index.dimension
         self._is_serverless = index.is_serverless
         self._recent = RecentWrites()

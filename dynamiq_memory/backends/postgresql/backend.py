@@ -126,13 +126,8 @@ class PostgreSQL(SQLBackend):
         self._reader, self._writer = SQLReader(parts), PostgreSQLWriter(parts)
         self._words, self._hybrid = WordSearch(parts, self._reader), HybridSearch(parts, self._reader)
         opening = PostgreSQLSchema(parts, self._writer)
-        try:
+        with self._opening():
             opening.open(self._client, create=create_if_not_exist, reindex=reindex)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, self.driver_errors):
-                raise self._translate(error) from error
-            raise
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQL:

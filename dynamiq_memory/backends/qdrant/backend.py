@@ -153,11 +153,8 @@ class Qdrant(PlannedBackend):
         self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._location)
         self._clients = Clients(self._address, self._location)
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
-        try:
+        with self._opening():
             self._run(self._open(create_if_not_exist, on_disk))
-        except BaseException:
-            self.close()
-            raise
 
     @classmethod
     def from_url(cls, url: str) -> Qdrant:

@@ -103,13 +103,8 @@ class SQLite(SQLBackend):
         self._reader, self._writer = SQLReader(parts), SQLWriter(parts)
         self._words = WordSearch(parts, self._reader)
         schema = SQLSchema(parts, self._writer, _LEGACY)
-        try:
+        with self._opening():
             self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
-        except BaseException as error:
-            self.close()
-            if isinstance(error, self.driver_errors):
-                raise self._translate(error) from error
-            raise
 
     @classmethod
     def from_url(cls, url: str) -> SQLite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_share, check_whole_number
@@ -29,7 +29,7 @@ from dynamiq_memory.backends.operations import (
 )
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
-from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.ranking import BM25, Tokenize
 
 try:
@@ -97,6 +97,7 @@ class Weaviate(PlannedBackend):
         BackendError: The collection does not exist, and must not be created.
     """
 
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     request_errors = DRIVER_ERRORS
 
     def __init__(
@@ -132,13 +133,8 @@ class Weaviate(PlannedBackend):
         self._helpers = Threads("dynamiq-memory-Weaviate")
         self._clients = Clients(self._server, client, self._location)
         weakref.finalize(self, self._clients.close)
-        try:
+        with self._opening():
             max_bytes = self._open(create=create_if_not_exist)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, DRIVER_ERRORS):
-                raise translated(error, self._location) from error
-            raise
         self.max_message_bytes = min(max_message_bytes, max_bytes // 2)
         self._reader = Reader(max_results, self._location)
         self._writer = Writer(self._reader, self.tokenizer, max_bytes)
@@ -281,8 +277,8 @@ class Weaviate(PlannedBackend):
         collection = client.collections.use(self.collection_name).with_consistency_level(self._level)
         return collection if self.tenant_name is None else collection.with_tenant(self.tenant_name)
 
-    def _wait_before_retry(self, error: Exception, attempt: int) -> float:  # noqa: ARG002
-        raise translated(error, self._location) from error
+    def _translate(self, error: Exception) -> DynamiqMemoryError:
+        return translated(error, self._location)
 
     # --- opening, closing, forks -----------------------------------------------------------------------------
 

@@ -62,11 +62,6 @@ def _text_of(error: Exception) -> str:
     return f"{text[:500]} …" if len(text) > 500 else text
 
 
-def names_lengths(text: str) -> bool:
-    """Whether the server refused a vector for its length."""
-    return _LENGTHS.search(text) is not None
-
-
 def translated(error: Exception, location: str) -> DynamiqMemoryError:
     """Translate an error of the client.
 
@@ -88,23 +83,23 @@ def translated(error: Exception, location: str) -> DynamiqMemoryError:
         return BackendConnectionError(
             f"{location} cannot be reached ({text}): check the host, the ports of HTTP and gRPC, and the network"
         )
-    if names_lengths(text):
-        return wrong_length(text, location)
-    if "tenant not found" in text or "tenant not active" in text:
-        return BackendError(f"{location}: the tenant does not exist, or is not active ({text})")
-    if "could not find class" in text:
-        return BackendError(f"{location} is gone ({text}): open it again with create_if_not_exist=True")
-    return BackendError(f"{location}: {text}")
+    return refusal(text, location)
 
 
-def wrong_length(text: str, location: str) -> ConfigurationError:
-    """Make the error for a vector of another length than the stored ones.
+def refusal(text: str, location: str) -> DynamiqMemoryError:
+    """Make the error for a request that the server refused.
 
     Args:
         text: What the server says.
         location: The collection and its server, without secrets.
     """
-    return ConfigurationError(
-        f"{location} has vectors of another length than the embedder's ({text}): use the embedder that the messages "
-        "were stored with, or another collection_name"
-    )
+    if _LENGTHS.search(text):
+        return ConfigurationError(
+            f"{location} has vectors of another length than the embedder's ({text}): use the embedder that the "
+            "messages were stored with, or another collection_name"
+        )
+    if "tenant not found" in text or "tenant not active" in text:
+        return BackendError(f"{location}: the tenant does not exist, or is not active ({text})")
+    if "could not find class" in text:
+        return BackendError(f"{location} is gone ({text}): open it again with create_if_not_exist=True")
+    return BackendError(f"{location}: {text}")

@@ -68,8 +68,6 @@ def facts_of(message: Message) -> list[str]:
 
 def has_fact(*facts: str) -> FilterReturn:
     """Match objects with at least one of some facts."""
-    if len(facts) == 1:
-        return ServerFilter.by_property(FACTS).equal(facts[0])
     return ServerFilter.by_property(FACTS).contains_any(list(facts))
 
 

@@ -33,7 +33,8 @@ class Reader(Objects):
         wanted = translate(filter)
         notes: list[str] = []
         rows = yield from self.matching(wanted, limit, bounds, notes=notes)
-        if notes and (yield from heal(self, notes)):
+        changed, _ = yield from heal(self, notes)
+        if changed:
             rows = yield from self.matching(wanted, limit, bounds)
         return messages_of(rows)
 

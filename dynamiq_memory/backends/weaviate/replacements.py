@@ -49,7 +49,7 @@ class Note:
         return DataObject(properties=properties, uuid=uuid4())
 
 
-def heal(objects: Objects, uuids: Sequence[str]) -> Plan[bool]:
+def heal(objects: Objects, uuids: Sequence[str]) -> Plan[tuple[bool, list[Note]]]:
     """Finish replacements that were interrupted, or take them back.
 
     Args:
@@ -57,41 +57,21 @@ def heal(objects: Objects, uuids: Sequence[str]) -> Plan[bool]:
         uuids: The ids of their notes.
 
     Returns:
-        Whether anything changed.
+        Whether anything changed, and the notes of the replacements that are still in progress.
     """
-    changed = False
-    for uuid, note in (yield from _notes(objects, uuids)):
-        stored = {row.uuid: row.position[1] for row in (yield from objects.by_ids(note.new, POSITION))}
+    changed, in_progress = False, []
+    for row in (yield from objects.by_ids(uuids, WHOLE)):
+        note = Note(**json.loads(row.properties[BODY]))
+        stored = {each.uuid: each.position[1] for each in (yield from objects.by_ids(note.new, POSITION))}
         # An object of the same id may be the version before; the new one has another arrival.
         if note.new.items() <= stored.items():
             doomed = note.old
         elif time.time() - note.at > _SECONDS_TO_FINISH:
             doomed = note.fresh
         else:
+            in_progress.append(note)
             continue
-        rows = yield from objects.by_ids(doomed, POSITION)
-        yield from objects.delete_ids([*(row.uuid for row in rows if row.position[1] <= note.until), uuid])
+        found = yield from objects.by_ids(doomed, POSITION)
+        yield from objects.delete_ids([*(each.uuid for each in found if each.position[1] <= note.until), row.uuid])
         changed = True
-    return changed
-
-
-def pending(objects: Objects, uuids: Sequence[str]) -> Plan[dict[str, float]]:
-    """Read which objects replacements in progress may delete.
-
-    Args:
-        objects: Reads.
-        uuids: The ids of the notes.
-
-    Returns:
-        By the id of each such object, the latest arrival that would be deleted.
-    """
-    latest: dict[str, float] = {}
-    for _, note in (yield from _notes(objects, uuids)):
-        for uuid in (*note.old, *note.fresh):
-            latest[uuid] = max(latest.get(uuid, -math.inf), note.until)
-    return latest
-
-
-def _notes(objects: Objects, uuids: Sequence[str]) -> Plan[list[tuple[str, Note]]]:
-    rows = yield from objects.by_ids(uuids, WHOLE)
-    return [(row.uuid, Note(**json.loads(row.properties[BODY]))) for row in rows]
+    return changed, in_progress

@@ -61,8 +61,12 @@ class Searcher:
         vector = (yield from EmbedQuery(query)) if self.alpha > 0 else None
         by_meaning = self._by_meaning(wanted, vector, limit)
         if (yield from self.objects.match_exactly(wanted)):
+            most = self.objects.max_results
+            request = partial(requests.rank_by_words, wanted.clause(), words)
             rows, (documents, terms), near = yield from three_at_once(
-                self._candidates(wanted, words), requests.count_terms(wanted.clause()), by_meaning
+                _pages(request, most if words else 0, min(_PAGE, most)),
+                requests.count_terms(wanted.clause()),
+                by_meaning,
             )
             by_words = self._by_words(words, rows, documents, terms)
         else:
@@ -89,10 +93,6 @@ class Searcher:
         near = yield from _pages(partial(requests.rank_by_vector, wanted.clause(), vector), most, most)
         scores = {row.position: similarity for row, similarity in near if similarity > _UNLIKE}
         return Ranking(scores, cut=len(near) >= most, zero=0.0)
-
-    def _candidates(self, wanted: Translation, words: Sequence[str]) -> Plan[list[Row]]:
-        most = self.objects.max_results
-        return _pages(partial(requests.rank_by_words, wanted.clause(), words), most if words else 0, min(_PAGE, most))
 
     def _by_words(self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int) -> Ranking[Position]:
         asked = frozenset(words)

@@ -15,12 +15,12 @@ from dynamiq_memory.backends._embedding import Embed, Vector
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
-from dynamiq_memory.backends.weaviate.errors import names_lengths, wrong_length
+from dynamiq_memory.backends.weaviate.errors import refusal
 from dynamiq_memory.backends.weaviate.filters import REPLACING, has_fact, translate
 from dynamiq_memory.backends.weaviate.objects import IDS_AT_ONCE, NOTE_TIME
 from dynamiq_memory.backends.weaviate.reader import Reader
 from dynamiq_memory.backends.weaviate.records import Object, Row, messages_of, object_of, uuid_of
-from dynamiq_memory.backends.weaviate.replacements import Note, heal, pending
+from dynamiq_memory.backends.weaviate.replacements import Note, heal
 from dynamiq_memory.backends.weaviate.requests import AtOnce
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, POSITION
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
@@ -94,15 +94,16 @@ class Writer:
         if any(len(page) >= len(group) + _MOST_NOTES for group, page in zip(groups, pages, strict=True)):
             # Notes may have displaced some of the objects.
             rows = yield from self._reader.by_ids(ids, POSITION)
-        if notes and (yield from heal(self._reader, notes)):
+        changed, in_progress = yield from heal(self._reader, notes)
+        if changed:
             return (yield from self._stored_arrivals(messages))
+        stored = {row.uuid: row.position[1] for row in rows if row.uuid not in notes}
         # An object that an unfinished replacement may delete is stored as a new one, and stays.
-        doomed = yield from pending(self._reader, notes)
-        return {
-            row.uuid: row.position[1]
-            for row in rows
-            if row.uuid not in notes and row.position[1] > doomed.get(row.uuid, -math.inf)
-        }
+        for note in in_progress:
+            for uuid in (*note.old, *note.fresh):
+                if stored.get(uuid, math.inf) <= note.until:
+                    del stored[uuid]
+        return stored
 
     def _drafts(
         self, messages: Sequence[Message], vectors: Sequence[Vector | None], arrivals: Mapping[str, int]
@@ -133,9 +134,7 @@ class Writer:
         stored = [draft.message_id for number, draft in enumerate(batch) if number not in refused]
         if stored:
             raise PartialWriteError(f"{self._location}: {reasons}", stored)
-        if names_lengths(reasons):
-            raise wrong_length(reasons, self._location)
-        raise BackendError(f"{self._location}: {reasons}")
+        raise refusal(reasons, self._location)
 
     # --- changing --------------------------------------------------------------------------------------------
 
