@@ -47,12 +47,14 @@ agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
 	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \
 		$(addprefix tests/,core conversation integrations ranking backends/test_urls.py) \
-		tests/langchain tests/llama_index_adapter/test_llama_index_any_version.py $(ARGS)
+		adapters/langchain/tests adapters/llama-index/tests/test_any_version.py $(ARGS)
 
 lint: .venv/.dev ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# One at a time, since all three have modules of the same names.
+	for adapter in dynamiq langchain llama-index; do $(BIN)/mypy adapters/$$adapter/tests || exit 1; done
 
 format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix .

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.dynamiq.tests.model_server import ModelServer, serving
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import InMemory, SQLite
+from tests.fakes.dynamiq.model_server import ModelServer, serving
 
 if TYPE_CHECKING:
     from dynamiq.nodes.agents import Agent
 
-    from adapters.dynamiq.tests.agents import Talk
+    from tests.fakes.dynamiq.agents import Talk
 
 # Of dynamiq's libraries, when they are used.
 _OTHERS_WARNINGS = (
@@ -72,7 +72,7 @@ def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Memory]:
 def agent(model: ModelServer) -> Callable[..., Agent]:
     """Makes agents of the scripted model."""
 
-    from adapters.dynamiq.tests.agents import new_agent  # noqa: PLC0415 - imports dynamiq
+    from tests.fakes.dynamiq.agents import new_agent  # noqa: PLC0415 - imports dynamiq
 
     def make(memory: Any, **options: Any) -> Agent:
         return new_agent(model.url, memory, **options)
@@ -82,6 +82,6 @@ def agent(model: ModelServer) -> Callable[..., Agent]:
 
 @pytest.fixture
 def talk() -> Talk:
-    from adapters.dynamiq.tests.agents import Talk  # noqa: PLC0415 - imports dynamiq
+    from tests.fakes.dynamiq.agents import Talk  # noqa: PLC0415 - imports dynamiq
 
     return Talk()

@@ -92,6 +92,7 @@ def test_they_delete_their_sessions_alone(theirs: TheirBackend) -> None:
 
 def test_both_see_what_the_other_wrote(theirs: TheirBackend, connection: TheirConnection) -> None:
     with Memory(backend=Dynamiq(connection, "m"), filters=IDS) as ours:
+        assert isinstance(ours.backend, Dynamiq)
         assert ours.backend.is_service
         theirs.add(TheirMessage(role=TheirRole.USER, content="by them"))
         stored = ours.add_many(

@@ -45,7 +45,7 @@ from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.memory.dynamiq._messages import FRAMEWORK, from_message, to_message
-from tests.llama_index_adapter.models import told
+from tests.fakes.llama_index import told
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -482,7 +482,10 @@ class OneWay(io.BytesIO):
         (changed(blocks=[textless()]), "a TextBlock has no text"),
         (changed(blocks=[CitableBlock(title="t", source="s", content=[Marked(text="x")])]), "not be stored: color"),
         (changed(additional_kwargs={"block": Marked(text="x")}), "not be stored: color"),
-        (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=None)]), "no LlamaIndex block has"),  # type: ignore[arg-type]
+        (
+            changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=None)]),  # type: ignore[arg-type]
+            "no LlamaIndex block has",
+        ),
         (changed(blocks=[CitableBlock.model_construct(title="t", source="s", content=[textless()])]), "has no text"),
         (changed(blocks=[CachePoint.model_construct()]), "a CachePoint has no cache_control"),  # type: ignore[call-arg]
         (changed(blocks=[ToolCallBlock.model_construct()]), "a ToolCallBlock has no tool_name"),  # type: ignore[call-arg]

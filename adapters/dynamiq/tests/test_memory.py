@@ -17,7 +17,6 @@ from dynamiq.nodes.types import InferenceMode
 from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 
-from adapters.dynamiq.tests.agents import IDS, MODES, final, history, told, use, weather
 from dynamiq_memory import (
     BackendError,
     ConfigurationError,
@@ -30,6 +29,7 @@ from dynamiq_memory import (
 from dynamiq_memory.backends import InMemory, SQLite
 from dynamiq_memory.integrations.native import pack
 from dynamiq_memory_agents import AgentMemory
+from tests.fakes.dynamiq.agents import IDS, MODES, final, history, told, use, weather
 
 DEFAULT = InferenceMode.DEFAULT
 CALL = {"id": "c-1", "type": "function", "function": {"name": "look", "arguments": "{}"}}

@@ -16,10 +16,10 @@ from dynamiq.nodes.tools.agent_tool import SubAgentTool
 from dynamiq.nodes.types import InferenceMode
 from dynamiq.runnables import RunnableConfig
 
-from adapters.dynamiq.tests.agents import IDS, final, told, use
 from dynamiq_memory import ConfigurationError, Memory, register_memory
 from dynamiq_memory.backends import SQLite
 from dynamiq_memory_agents import AgentMemory
+from tests.fakes.dynamiq.agents import IDS, final, told, use
 
 DEFAULT = InferenceMode.DEFAULT
 

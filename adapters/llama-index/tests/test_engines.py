@@ -12,7 +12,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import SQLite
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.llama_index_adapter.models import (
+from tests.fakes.llama_index import (
     ENGINES,
     WAYS,
     ScriptedLLM,
@@ -129,7 +129,7 @@ import json, sys
 from dynamiq_memory import Memory
 from dynamiq_memory.backends import SQLite
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.llama_index_adapter.models import ENGINES, WAYS, ScriptedLLM, ask, echo, engine_of, texts
+from tests.fakes.llama_index import ENGINES, WAYS, ScriptedLLM, ask, echo, engine_of, texts
 
 with Memory(backend=SQLite(sys.argv[1])) as memory:
     for kind in ENGINES:

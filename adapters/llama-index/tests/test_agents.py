@@ -20,7 +20,7 @@ from dynamiq_memory import ConfigurationError, Memory, MemoryBackend
 from dynamiq_memory.backends import InMemory, SQLite
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.llama_index_adapter.models import ScriptedLLM, assert_valid, calls, result, texts, told, user
+from tests.fakes.llama_index import ScriptedLLM, assert_valid, calls, result, texts, told, user
 
 # LlamaIndex's own: it looks at all members of an agent, pydantic's deprecated ones among them, and its ReAct agent asks
 # its context what workflows no longer like to be asked.
@@ -289,7 +289,7 @@ for category in (pydantic.PydanticDeprecatedSince20, pydantic.warnings.PydanticD
     warnings.filterwarnings("ignore", category=category, module="inspect")
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.workflow import Context, JsonSerializer
-from tests.llama_index_adapter.models import ScriptedLLM, told
+from tests.fakes.llama_index import ScriptedLLM, told
 
 async def go():
     llm = ScriptedLLM(["As I said."])

@@ -17,9 +17,9 @@ from dynamiq.nodes.types import InferenceMode
 from dynamiq.runnables import RunnableConfig
 from dynamiq.types.cancellation import CancellationConfig, CancellationToken
 
-from adapters.dynamiq.tests.agents import IDS, MODES, final, told, use, weather
 from dynamiq_memory import Memory, MessageRole
 from dynamiq_memory_agents import AgentMemory
+from tests.fakes.dynamiq.agents import IDS, MODES, final, told, use, weather
 
 DEFAULT = InferenceMode.DEFAULT
 

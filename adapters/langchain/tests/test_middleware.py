@@ -41,7 +41,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
-from tests.langchain.agents import ScriptedModel, Talker, calls, told
+from tests.fakes.langchain import ScriptedModel, Talker, calls, told
 
 ANN = {"configurable": {"user_id": "ann", "session_id": "s-1"}}
 

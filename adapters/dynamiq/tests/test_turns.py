@@ -17,9 +17,9 @@ from dynamiq.nodes.types import InferenceMode
 from dynamiq.runnables import RunnableConfig
 from dynamiq.types.streaming import StreamingConfig
 
-from adapters.dynamiq.tests.agents import IDS, MODES, final, history, texts, told, use, weather
 from dynamiq_memory import Memory, MessageRole
 from dynamiq_memory_agents import AgentMemory
+from tests.fakes.dynamiq.agents import IDS, MODES, final, history, texts, told, use, weather
 
 TOPICS = ["dog", "bread", "oven", "bees", "roof", "piano", "tax", "boat", "garden", "knee"]
 QUESTIONS = [f"What about the {topic}?" for topic in TOPICS]

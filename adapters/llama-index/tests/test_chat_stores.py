@@ -40,7 +40,7 @@ from dynamiq_memory.backends.operations import Operation, Read, Update, Write
 from dynamiq_memory.filters import parse
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.storage.chat_store.dynamiq import DynamiqAsyncChatStore, DynamiqChatStore
-from tests.llama_index_adapter.models import assistant, calls, result, texts, user
+from tests.fakes.llama_index import assistant, calls, result, texts, user
 
 ACTIVE, ARCHIVED = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
 MESSAGES = [user("a"), calls(("c", "f", {"n": 1})), result("c", "1"), assistant("b")]

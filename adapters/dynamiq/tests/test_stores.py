@@ -16,11 +16,11 @@ from dynamiq.nodes.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
 from dynamiq.nodes.types import InferenceMode
 from sqlalchemy import make_url
 
-from adapters.dynamiq.tests.agents import IDS, Talk, final
-from adapters.dynamiq.tests.model_server import ModelServer
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import PostgreSQL
 from dynamiq_memory_agents import AgentMemory
+from tests.fakes.dynamiq.agents import IDS, Talk, final
+from tests.fakes.dynamiq.model_server import ModelServer
 from tests.fakes.openai import KEY, OpenAIServer
 from tests.fakes.postgresql.server import PostgreSQLServer, postgresql
 

@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
         deltas += [{"content": text[at : at + 7]} for at in range(0, len(text), 7)]
         deltas += [{"tool_calls": [{"index": number, **call}]} for number, call in enumerate(calls)]
-        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": reason})
         for choice in choices:
             event = json.dumps({**_HEAD, "object": "chat.completion.chunk", "choices": [choice]})

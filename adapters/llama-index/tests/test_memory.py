@@ -33,7 +33,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.backends import InMemory, SQLite
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.llama_index_adapter.models import ScriptedLLM, assert_valid, assistant, calls, result, texts, told, user
+from tests.fakes.llama_index import ScriptedLLM, assert_valid, assistant, calls, result, texts, told, user
 
 STRATEGIES = ["all", "relevant", "both"]
 

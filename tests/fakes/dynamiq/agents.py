@@ -47,7 +47,7 @@ class Talk:
         """Ask, and return the answer."""
         result = self.run(agent, question, config, **given).output[agent.id]
         assert result["status"] == "success", result
-        return result["output"]["content"]
+        return str(result["output"]["content"])
 
     def fail(self, agent: Agent, question: str, **given: Any) -> None:
         """Ask an agent that is to fail."""
