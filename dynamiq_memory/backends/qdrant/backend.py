@@ -228,7 +228,7 @@ class Qdrant(PlannedBackend):
 
     async def aclose(self) -> None:
         """Release what the backend opened; see `close`."""
-        await self._clients.aclose()
+        await self._clients.per_loop.aclose()
         await super().aclose()
 
     @property
@@ -263,7 +263,7 @@ class Qdrant(PlannedBackend):
             return request.send(client, self.index_name)
 
     async def _aask(self, request: Request[T]) -> T:
-        client: Any = await self._clients.get_async()
+        client: Any = await self._clients.per_loop.get()
         response: Any = request.send(client, self.index_name)
         result: T = await response
         return result

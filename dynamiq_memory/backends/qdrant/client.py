@@ -130,6 +130,7 @@ class Clients:
 
     Attributes:
         is_local: Whether Qdrant runs in local mode.
+        per_loop: The asynchronous clients of a server.
     """
 
     def __init__(self, address: Address, location: str) -> None:
@@ -138,7 +139,7 @@ class Clients:
         self._location = location
         self._own: QdrantClient | None = None
         self._own_lock = threading.Lock()
-        self._async = ClientPerLoop(address.connect_async, lambda client: client.close())
+        self.per_loop = ClientPerLoop(address.connect_async, lambda client: client.close())
         self._is_stale = False
         shared = address.client
         self.is_local = address.path is not None if shared is None else isinstance(_inner(shared), QdrantLocal)
@@ -172,17 +173,9 @@ class Clients:
                 weakref.finalize(self, _close, self._own)
             return self._own
 
-    async def get_async(self) -> AsyncQdrantClient:
-        """Return the client for the running event loop."""
-        return await self._async.get()
-
-    async def aclose(self) -> None:
-        """Close the client of the running event loop."""
-        await self._async.aclose()
-
     def close(self) -> None:
         """Close all clients."""
-        self._async.close()
+        self.per_loop.close()
         if self._own is not None:
             with self.lock():
                 _close(self._own)
@@ -208,7 +201,7 @@ class Clients:
             self._is_stale = not in_memory
             return
         self._is_stale = self._address.client is not None
-        keep_inherited(self._own, *self._async.abandon())
+        keep_inherited(self._own, *self.per_loop.abandon())
         self._own = None
 
 

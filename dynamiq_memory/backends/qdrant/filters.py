@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from qdrant_client import models
@@ -57,19 +58,14 @@ class Translation:
         return models.Filter(must=list(self.must) or None, must_not=[*self.must_not, _ALIVE, kept])
 
 
-def translate(filter: Filter) -> Translation | None:
-    """Translate a filter; None if nothing can match."""
-    must: list[Any] = []
-    must_not: list[Any] = []
-    exact = True
-    for condition in filter.conditions:
-        translation = _translate(condition)
-        if translation is None:
-            return None
-        must += translation.must
-        must_not += translation.must_not
-        exact = exact and translation.exact
-    return Translation(tuple(must), tuple(must_not), exact)
+def translate(filter: Filter) -> Translation:
+    """Translate a filter."""
+    found = [_translate(condition) for condition in filter.conditions]
+    return Translation(
+        tuple(chain.from_iterable(each.must for each in found)),
+        tuple(chain.from_iterable(each.must_not for each in found)),
+        all(each.exact for each in found),
+    )
 
 
 def near(first: int, last: int) -> models.FieldCondition:
@@ -100,9 +96,10 @@ def _empty(key: str) -> models.IsEmptyCondition:
 
 
 _ALIVE = _empty(GONE)
+_NOTHING = Translation((models.HasIdCondition(has_id=[]),))
 
 
-def _translate(condition: Condition) -> Translation | None:
+def _translate(condition: Condition) -> Translation:
     key = condition.key
     if key == TIMESTAMP_KEY:
         return _of_time(condition)
@@ -110,18 +107,18 @@ def _translate(condition: Condition) -> Translation | None:
         if isinstance(condition, Absent) and key != MESSAGE_ID_KEY:
             return Translation((_empty(key),))
         texts = [value for value in getattr(condition, "values", ()) if isinstance(value, str)]
-        return Translation((matches(key, *texts),)) if texts else None
+        return Translation((matches(key, *texts),)) if texts else _NOTHING
     if isinstance(condition, Absent):
         return Translation(must_not=(matches(LABELS, key_label(key)),))
     if isinstance(condition, OneOf):
         labels = [value_label(key, value) for value in condition.values]
-        return Translation((matches(LABELS, *labels),)) if labels else None
+        return Translation((matches(LABELS, *labels),)) if labels else _NOTHING
     number = models.Filter(must=[matches("key", key_label(key)), _within("value", **_widened(condition))])
     nested = models.NestedCondition(nested=models.Nested(key=NUMBERS, filter=number))
     return Translation((nested,), exact=False)
 
 
-def _of_time(condition: Condition) -> Translation | None:
+def _of_time(condition: Condition) -> Translation:
     if isinstance(condition, Range):
         lower = [_order(bound) for operator, bound in condition.bounds if operator in ("gt", "gte")]
         upper = [_order(bound) for operator, bound in condition.bounds if operator in ("lt", "lte")]
@@ -130,7 +127,7 @@ def _of_time(condition: Condition) -> Translation | None:
         values = getattr(condition, "values", ())
         orders = [_order(each) for each in values if isinstance(each, Number) and not isinstance(each, bool)]
         if not orders:
-            return None
+            return _NOTHING
         first, last = min(orders), max(orders)
     return Translation((near(first, last),), exact=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from qdrant_client import models
 
@@ -22,42 +23,47 @@ _SESSIONS_PAGE = 2000
 _FIRST: Position = (-math.inf, 0)
 _LAST: Position = (math.inf, 0)
 
+_position = attrgetter("position")
+
 
 def read(
-    filter: Filter, limit: int | None, before: Message | None = None, after: Message | None = None
+    filter: Filter, limit: int | None = None, before: Message | None = None, after: Message | None = None
 ) -> Plan[list[Stored]]:
-    """Read the latest matching messages, oldest first; with `after`, the earliest after it.
+    """Read the latest matching messages, oldest first; with `after`, the earliest after it."""
+    positions = yield from positions_of([anchor for anchor in (before, after) if anchor is not None])
+    lower = positions[records.point_id(after)] if after is not None else _FIRST
+    upper = positions[records.point_id(before)] if before is not None else _LAST
+    return (yield from _between(filter, limit, lower, upper, forward=after is not None))
+
+
+def _between(
+    filter: Filter, limit: int | None, lower: Position, upper: Position, *, forward: bool
+) -> Plan[list[Stored]]:
+    """Read messages between two positions: the latest, or the earliest if `forward`.
 
     The store sorts by whole microseconds. A page may have only some of the messages of its last microsecond; they are
     read with the next page and sorted here.
     """
     translation = translate(filter)
-    if translation is None:
-        return []
-    positions = yield from positions_of([anchor for anchor in (before, after) if anchor is not None])
-    lower = positions[records.point_id(after)] if after is not None else _FIRST
-    upper = positions[records.point_id(before)] if before is not None else _LAST
-    forward = after is not None
-    start = records.order_of((lower if forward else upper)[0]) if before is not None or forward else None
-    end = records.order_of(upper[0]) if forward and before is not None else None
+    start, end = _order_at(lower if forward else upper), _order_at(upper)
     found: list[Stored] = []
     while limit is None or len(found) < limit:
         size = PAGE if limit is None or not translation.exact else min(PAGE, limit - len(found) + 1)
-        page = yield from _page(translation, forward, size, start)
-        complete = page
+        order = _order(forward, start)
+        points, _ = yield from requests.page(translation.filter, records.WHOLE, size, order_by=order)
+        page = complete = [records.stored_of(point) for point in points]
         if len(page) == size:
             start = page[-1].order
             complete = [stored for stored in page if stored.order != start]
             if not complete:
                 complete = yield from _all_at(translation, start)
                 start += 1 if forward else -1
-        complete.sort(key=lambda stored: stored.position, reverse=not forward)
         found += [
             stored
-            for stored in complete
+            for stored in sorted(complete, key=_position, reverse=not forward)
             if lower < stored.position < upper and (translation.exact or filter.matches(stored.message))
         ]
-        if len(page) < size or (end is not None and page[-1].order > end):
+        if len(page) < size or (forward and end is not None and page[-1].order > end):
             break
     found = found[:limit]
     return found if forward else found[::-1]
@@ -67,7 +73,7 @@ def around(anchors: Sequence[Message], before: int, after: int, filter: Filter) 
     """Read the messages before and after each anchor, within its session: for all anchors in one request."""
     positions = yield from positions_of(anchors)
     sides = [
-        _Side(anchor, session_filter(anchor, filter), positions[records.point_id(anchor)], count, forward)
+        _Side(session_filter(anchor, filter), positions[records.point_id(anchor)], count, forward)
         for anchor in anchors
         for count, forward in ((before, False), (after, True))
     ]
@@ -77,16 +83,16 @@ def around(anchors: Sequence[Message], before: int, after: int, filter: Filter) 
     for side, query in zip(sides, queries, strict=True):
         nearest = None if query is None else side.nearest(next(pages), query.limit)
         if nearest is None:
-            nearest = yield from side.read()
+            lower, upper = (side.position, _LAST) if side.forward else (_FIRST, side.position)
+            nearest = yield from _between(side.session, side.count, lower, upper, forward=side.forward)
         found.append(views(stored.message for stored in nearest))
     return [[*earlier, anchor, *later] for anchor, earlier, later in zip(anchors, found[::2], found[1::2], strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The messages to read on one side of an anchor: before it or, `forward`, after it."""
+    """The messages to read on one side of an anchor's position: before it or, `forward`, after it."""
 
-    anchor: Message
     session: Filter
     position: Position
     count: int
@@ -94,13 +100,12 @@ class _Side:
 
     def query(self) -> models.QueryRequest | None:
         """Return the query for the side; None if it has nothing to read, or its messages must be checked again."""
-        translation = translate(self.session) if self.count else None
-        if translation is None or not translation.exact:
+        translation = translate(self.session)
+        if not self.count or not translation.exact:
             return None
         # Besides the messages: the anchor itself, and one that shows whether the last microsecond is complete.
-        order = _order(self.forward, records.order_of(self.position[0]))
         return models.QueryRequest(
-            query=models.OrderByQuery(order_by=order),
+            query=models.OrderByQuery(order_by=_order(self.forward, _order_at(self.position))),
             filter=translation.filter,
             limit=min(self.count + 2, PAGE),
             with_payload=records.WHOLE,
@@ -112,18 +117,10 @@ class _Side:
         full = len(page) == limit
         complete = [stored for stored in page if not (full and stored.order == page[-1].order)]
         beside = [s for s in complete if (s.position > self.position if self.forward else s.position < self.position)]
-        beside.sort(key=lambda stored: stored.position)
         if full and len(beside) < self.count:
             return None
+        beside.sort(key=_position)
         return beside[: self.count] if self.forward else beside[-self.count :]
-
-    def read(self) -> Plan[list[Stored]]:
-        """Read the side in pages."""
-        if not self.count:
-            return []
-        if self.forward:
-            return (yield from read(self.session, self.count, after=self.anchor))
-        return (yield from read(self.session, self.count, before=self.anchor))
 
 
 def positions_of(anchors: Sequence[Message]) -> Plan[dict[str, Position]]:
@@ -139,20 +136,16 @@ def positions_of(anchors: Sequence[Message]) -> Plan[dict[str, Position]]:
 def count(filter: Filter) -> Plan[int]:
     """Count matching messages."""
     translation = translate(filter)
-    if translation is None:
-        return 0
     if not translation.exact:
-        return len((yield from read(filter, None)))
+        return len((yield from read(filter)))
     return (yield from requests.count(translation.filter))
 
 
 def sessions(filter: Filter) -> Plan[list[Session]]:
     """List the sessions of matching messages."""
     translation = translate(filter)
-    if translation is None:
-        return []
     if not translation.exact:
-        found = yield from read(filter, None)
+        found = yield from read(filter)
         return sessions_of((scope_of(stored.message), stored.position[0]) for stored in found)
     points = yield from requests.pages(translation.filter, [USER_KEY, SESSION_KEY, TIMESTAMP_KEY], _SESSIONS_PAGE)
     payloads = map(records.payload_of, points)
@@ -162,13 +155,7 @@ def sessions(filter: Filter) -> Plan[list[Session]]:
 def marked(token: str) -> Plan[list[Stored]]:
     """Read the messages that one deletion has marked, in order."""
     found = yield from requests.pages(marked_by(token), records.WHOLE, PAGE)
-    return sorted(map(records.stored_of, found), key=lambda stored: stored.position)
-
-
-def _page(translation: Translation, forward: bool, size: int, start: int | None) -> Plan[list[Stored]]:
-    order = _order(forward, start)
-    found, _ = yield from requests.page(translation.filter, records.WHOLE, size, order_by=order)
-    return [records.stored_of(point) for point in found]
+    return sorted(map(records.stored_of, found), key=_position)
 
 
 def _all_at(translation: Translation, order: int) -> Plan[list[Stored]]:
@@ -180,3 +167,8 @@ def _order(forward: bool, start: int | None) -> models.OrderBy:
     """Order from a microsecond on, which is a whole number and therefore exact on its way to the store."""
     direction = models.Direction.ASC if forward else models.Direction.DESC
     return models.OrderBy(key=records.ORDER, direction=direction, start_from=start)
+
+
+def _order_at(position: Position) -> int | None:
+    """Return the microsecond of a position; None for the first and the last."""
+    return records.order_of(position[0]) if math.isfinite(position[0]) else None

@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,10 +151,7 @@ def _filterable(message: Message) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _words(terms: Sequence[str]) -> models.SparseVector:
     scale = _K1 * (1 - _B + _B * len(terms) / _MEAN_LENGTH)
-    counts: dict[int, int] = {}
-    for term in terms:
-        index = _index(term)
-        counts[index] = counts.get(index, 0) + 1
+    counts = Counter(map(_index, terms))
     values = [count * (_K1 + 1) / (count + scale) for count in counts.values()]
     return models.SparseVector(indices=list(counts), values=values)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qdrant_client import models
 
-from dynamiq_memory.backends._embedding import EmbedQuery, Vector
+from dynamiq_memory.backends._embedding import EmbedQuery
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.filters import Translation, translate
@@ -56,29 +57,31 @@ class Ranker:
         translation = translate(filter)
         terms = list(dict.fromkeys(terms_of(self.tokenizer, query)))
         vector = yield from EmbedQuery(query)
-        if translation is None or not (terms or vector):
-            return []
         size = yield from self._size(translation, limit)
-        results = yield from requests.query(_queries(translation, terms, vector, size))
-        by_words = {str(point.id): point for point in results[0]} if terms else {}
-        by_meaning = {str(point.id): point for point in results[-1]} if vector else {}
+        queries = []
+        if terms:
+            fields = [*_FIELDS, records.TERMS, records.LENGTH]
+            queries.append(_query(translation, records.searched_words(terms), records.WORDS, fields, size))
+        if vector:
+            queries.append(_query(translation, vector, records.DENSE, _FIELDS, size))
+        results = [{str(point.id): point for point in each} for each in (yield from requests.query(queries))]
+        by_words, by_meaning = results[0] if terms else {}, results[-1] if vector else {}
         messages: dict[str, Message] = {}
         if not translation.exact:
             messages = yield from _messages(by_words | by_meaning)
             messages = {name: message for name, message in messages.items() if filter.matches(message)}
-            by_words = {name: point for name, point in by_words.items() if name in messages}
-            by_meaning = {name: point for name, point in by_meaning.items() if name in messages}
+            by_words, by_meaning = (
+                {name: point for name, point in points.items() if name in messages} for points in (by_words, by_meaning)
+            )
         scores = self._scores(terms, by_words, by_meaning, size)
         found = by_words | by_meaning
-        positions = {name: records.position_of(found[name]) for name in scores}
-        best = sorted(scores, key=lambda name: (scores[name], positions[name]), reverse=True)[:limit]
+        best = sorted(scores, key=lambda name: (scores[name], records.position_of(found[name])), reverse=True)[:limit]
         if translation.exact:
             messages = yield from _messages({name: found[name] for name in best})
-        # A message that was deleted since the first request is missing.
-        for name in best:
-            if name in messages:
-                messages[name].score = scores[name]
-        return views(messages[name] for name in best if name in messages)
+        present = [name for name in best if name in messages]  # others have been deleted since
+        for name in present:
+            messages[name].score = scores[name]
+        return views(messages[name] for name in present)
 
     def _size(self, translation: Translation, limit: int | None) -> Plan[int]:
         """Return how many candidates of each kind to ask for."""
@@ -107,27 +110,8 @@ class Ranker:
         return {name: point.score for name, point in candidates.items() if point.score > 0}
 
 
-def _queries(
-    translation: Translation, terms: Sequence[str], vector: Vector | None, size: int
-) -> list[models.QueryRequest]:
-    queries = []
-    if terms:
-        queries.append(
-            models.QueryRequest(
-                query=records.searched_words(terms),
-                using=records.WORDS,
-                filter=translation.filter,
-                limit=size,
-                with_payload=[*_FIELDS, records.TERMS, records.LENGTH],
-            )
-        )
-    if vector:
-        queries.append(
-            models.QueryRequest(
-                query=vector, using=records.DENSE, filter=translation.filter, limit=size, with_payload=_FIELDS
-            )
-        )
-    return queries
+def _query(translation: Translation, query: Any, using: str, fields: list[str], size: int) -> models.QueryRequest:
+    return models.QueryRequest(query=query, using=using, filter=translation.filter, limit=size, with_payload=fields)
 
 
 def _messages(points: _Points) -> Plan[dict[str, Message]]:

@@ -9,14 +9,15 @@ from typing import TypeVar
 
 from qdrant_client import models
 
-from dynamiq_memory.backends._batches import batched, limited
+from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
+from dynamiq_memory.backends._defaults import stored_versions
 from dynamiq_memory.backends._embedding import Embed
-from dynamiq_memory.backends._order import Arrivals, version_filters
+from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import reader, records, requests
 from dynamiq_memory.backends.qdrant.filters import Translation, marked_by, translate
 from dynamiq_memory.backends.qdrant.records import Stored
-from dynamiq_memory.exceptions import BackendError, PartialWriteError
+from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import MESSAGE_ID_KEY, Message
 from dynamiq_memory.ranking import Tokenize
@@ -46,17 +47,7 @@ class Writer:
     def write(self, messages: Sequence[Message]) -> Plan[None]:
         """Store messages; a new version keeps its position in the order of arrival."""
         points = yield from self._points(messages)
-        stored: list[str] = []
-        for batch in _batches(points):
-            try:
-                yield from requests.upsert(batch)
-            except BackendError as error:
-                if not stored:
-                    raise
-                raise PartialWriteError(
-                    f"{error} ({len(stored)} of {len(messages)} messages are stored; adding them again is safe)", stored
-                ) from error
-            stored += [records.payload_of(point)[MESSAGE_ID_KEY] for point in batch]
+        yield from stored_in_batches(list(_batches(points)), requests.upsert, _message_id)
 
     def replace(self, filter: Filter, messages: Sequence[Message]) -> Plan[None]:
         """Store messages and delete other matching ones, in one request if they fit in it.
@@ -86,8 +77,11 @@ class Writer:
         arrivals = {name: each[records.ARRIVAL] for name, each in payloads.items() if records.GONE not in each}
         if replaced is not None:
             known = [message for message, name in zip(messages, ids, strict=True) if name in arrivals]
-            for name in (yield from _matching(replaced, known)):
-                del arrivals[name]
+            # A version has the same user and session.
+            is_scope = not replaced.beyond_scope
+            old = filter(replaced.matches, known) if is_scope else (yield from stored_versions(known, replaced))
+            for message in old:
+                arrivals.pop(records.point_id(message), None)
         numbers = self._arrivals.numbers(len(messages))
         return [
             records.point_of(message, arrivals.get(name, number), its_terms, vector)
@@ -116,11 +110,9 @@ def _delete(filter: Filter, result_of: Callable[[str], Plan[T]]) -> Plan[T | Non
         result_of: Counts or reads the messages that have been marked with a token.
     """
     translation = translate(filter)
-    if translation is None:
-        return None
     chosen = [translation.filter]
     if not translation.exact:
-        found = yield from reader.read(filter, None)
+        found = yield from reader.read(filter)
         chosen = [translation.narrowed(ids).filter for ids in _ids([stored.id for stored in found])]
         if not chosen:
             return None
@@ -145,28 +137,20 @@ def _delete(filter: Filter, result_of: Callable[[str], Plan[T]]) -> Plan[T | Non
 def _deletions(filter: Filter, kept: set[str]) -> Plan[list[models.Filter]]:
     """Return filters for matching messages other than those with the ids to keep."""
     translation = translate(filter)
-    if translation is None:
-        return []
     if translation.exact:
         must_not = [models.HasIdCondition(has_id=sorted(kept))] if kept else []
         return [translation.narrowed(must_not=must_not).filter]
-    found = yield from reader.read(filter, None)
+    found = yield from reader.read(filter)
     return [Translation((ids,)).filter for ids in _ids([each.id for each in found if each.id not in kept])]
-
-
-def _matching(filter: Filter, messages: Sequence[Message]) -> Plan[set[str]]:
-    """Return the ids of the points whose stored version matches, among those of the messages."""
-    if not filter.beyond_scope:
-        # A version has the same user and session.
-        return {records.point_id(message) for message in messages if filter.matches(message)}
-    found: set[str] = set()
-    for versions in version_filters(messages, filter):
-        found.update(stored.id for stored in (yield from reader.read(versions, None)))
-    return found
 
 
 def _batches(points: Sequence[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
     return limited(((point, records.size_of(point)) for point in points), _MOST_POINTS, _MOST_BYTES)
+
+
+def _message_id(point: models.PointStruct) -> str:
+    message_id: str = records.payload_of(point)[MESSAGE_ID_KEY]
+    return message_id
 
 
 def _period(since: int) -> str:
