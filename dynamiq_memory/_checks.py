@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, check_identifier
+
+E = TypeVar("E", bound=StrEnum)
 
 # More than any store holds, and within the 64 bits of a driver's integer.
 _LARGEST_LIMIT = 2**62
@@ -61,6 +64,18 @@ def check_share(name: str, value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
     raise ConfigurationError(f"{name} must be from 0 to 1, not {value!r}")
+
+
+def check_choice(kind: type[E], value: str, name: str, error: type[InvalidArgumentError]) -> E:
+    """Return the member of an enumeration that a value names.
+
+    Raises:
+        InvalidArgumentError: There is none; the error is of the given type.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise error(f"{name} {value!r} is unknown: use one of {', '.join(kind)}") from None
 
 
 def check_limit(limit: int | None) -> int | None:

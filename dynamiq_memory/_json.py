@@ -28,20 +28,15 @@ MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 100
 _SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-_TAGGED: dict[type, tuple[str, Callable[[Any], str]]] = {
-    dt.datetime: ("datetime", lambda v: v.isoformat()),
-    dt.date: ("date", lambda v: v.isoformat()),
-    bytes: ("bytes", lambda v: base64.b64encode(v).decode("ascii")),
-    Decimal: ("decimal", str),
-    UUID: ("uuid", str),
+# For each type: its name, and the functions that write and read its text.
+_TAGGED: dict[type, tuple[str, Callable[[Any], str], Callable[[Any], Any]]] = {
+    dt.datetime: ("datetime", dt.datetime.isoformat, dt.datetime.fromisoformat),
+    dt.date: ("date", dt.date.isoformat, dt.date.fromisoformat),
+    bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii"), base64.b64decode),
+    Decimal: ("decimal", str, Decimal),
+    UUID: ("uuid", str, UUID),
 }
-_RESTORE: dict[str, Callable[[Any], Any]] = {
-    "datetime": dt.datetime.fromisoformat,
-    "date": dt.date.fromisoformat,
-    "bytes": base64.b64decode,
-    "decimal": Decimal,
-    "uuid": UUID,
-}
+_RESTORE = {name: read for name, _, read in _TAGGED.values()}
 
 
 def normalise(value: Any, where: str, depth: int = 0) -> Any:
@@ -145,9 +140,8 @@ def dumps(value: Any) -> str:
 
 def loads(text: str) -> Any:
     """Read text that `dumps` wrote."""
-    if f'"{TAG}"' in text:
-        return _unwrap(json.loads(text))
-    return json.loads(text)
+    value = json.loads(text)
+    return _unwrap(value) if f'"{TAG}"' in text else value
 
 
 def shown(value: Any) -> str:
@@ -157,17 +151,16 @@ def shown(value: Any) -> str:
 
 def is_clean(text: str) -> bool:
     """Return whether every store accepts the text, that is, it contains no NUL or lone surrogate."""
-    if text.isascii():
-        return "\0" not in text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
     return "\0" not in text
 
 
 def _tag(value: Any) -> dict[str, str]:
-    name, write = _TAGGED[type(value)]
+    name, write, _ = _TAGGED[type(value)]
     return {TAG: name, "value": write(value)}
 
 

@@ -13,6 +13,7 @@ fields. Numbers compare by value, booleans are not numbers, and strings must mat
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ Scalar = str | int | float | bool
 Number = int | float
 
 _TEXT_KEYS = (USER_KEY, SESSION_KEY, MESSAGE_ID_KEY)
-_OPERATORS = ("gt", "gte", "lt", "lte")
+_OPERATORS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 _SHAPES = (
     "a string, number or boolean (equals), a list of them (one of), "
     "a dict of gt, gte, lt, lte with numbers (range), or None (absent or null)"
@@ -62,17 +63,7 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether a metadata value meets the condition."""
-        if _kind(value) is not float:
-            return False
-        for operator, bound in self.bounds:
-            if not (
-                (operator == "gt" and value > bound)
-                or (operator == "gte" and value >= bound)
-                or (operator == "lt" and value < bound)
-                or (operator == "lte" and value <= bound)
-            ):
-                return False
-        return True
+        return _kind(value) is float and all(_OPERATORS[name](value, bound) for name, bound in self.bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +157,9 @@ def _both(one: Condition, other: Condition) -> Condition:
         return OneOf(one.key, tuple(value for value in one.values if other.holds(value)))
     if isinstance(one, Range) and isinstance(other, Range):
         bounds = dict(one.bounds)
-        for operator, bound in other.bounds:
-            tighter = max if operator.startswith("g") else min
-            bounds[operator] = tighter(bound, bounds.get(operator, bound))
+        for name, bound in other.bounds:
+            tighter = max if name.startswith("g") else min
+            bounds[name] = tighter(bound, bounds.get(name, bound))
         return Range(one.key, tuple(bounds.items()))
     return one if one == other else OneOf(one.key, ())
 
@@ -208,14 +199,14 @@ def _check_number(key: str, value: Number) -> None:
 def _bounds(key: str, value: Mapping[Any, Any]) -> tuple[tuple[str, Number], ...]:
     if not value:
         raise FilterError(f"filters[{key!r}] is an empty dict: use a range such as {{'gte': 1, 'lt': 5}}")
-    for operator, bound in value.items():
-        if operator not in _OPERATORS:
+    for name, bound in value.items():
+        if name not in _OPERATORS:
             raise FilterError(
-                f"filters[{key!r}] has the unknown operator {operator!r}: use gt, gte, lt or lte for a range, "
+                f"filters[{key!r}] has the unknown operator {name!r}: use gt, gte, lt or lte for a range, "
                 "a plain value for equality, or a list for one of several values"
             )
         if _kind(bound) is not float:
-            raise FilterError(f"filters[{key!r}][{operator!r}] must be a number, not {bound!r}")
+            raise FilterError(f"filters[{key!r}][{name!r}] must be a number, not {bound!r}")
         _check_number(key, bound)
     if key in _TEXT_KEYS:
         raise FilterError(f"filters[{key!r}] is always a string, so a range cannot match: use a string or a list")
@@ -234,9 +225,7 @@ def _kind(value: Any) -> type | None:
 def _value(message: Message, key: str) -> Any:
     if key == TIMESTAMP_KEY:
         return message.timestamp
-    if key == MESSAGE_ID_KEY:
-        return message.id
-    return message.metadata.get(key)
+    return message.id if key == MESSAGE_ID_KEY else message.metadata.get(key)
 
 
 def earlier_than(timestamp: float, default: Any = None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+from dynamiq_memory._checks import check_choice
 from dynamiq_memory.exceptions import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -39,11 +40,7 @@ def format_messages(messages: Sequence[Message], format_type: FormatType | str =
     Raises:
         InvalidArgumentError: The format is unknown.
     """
-    try:
-        format_type = FormatType(format_type)
-    except ValueError:
-        known = ", ".join(FormatType)
-        raise InvalidArgumentError(f"format_type {format_type!r} is unknown: use one of {known}") from None
+    format_type = check_choice(FormatType, format_type, "format_type", InvalidArgumentError)
     if format_type is FormatType.XML:
         return "\n".join(["<messages>", *map(_as_xml, messages), "</messages>"])
     label = "**{}:** {}" if format_type is FormatType.MARKDOWN else "{}: {}"

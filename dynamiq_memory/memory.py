@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from pydantic import ValidationError
 
-from dynamiq_memory._checks import check_limit, check_query, check_share, check_whole_number
+from dynamiq_memory._checks import check_choice, check_limit, check_query, check_share, check_whole_number
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
@@ -81,11 +81,7 @@ class Memory(Closing):
         if not callable(token_counter):
             raise ConfigurationError(f"token_counter must be a function of a message, not {token_counter!r}")
         check_share("recent_share", recent_share)
-        try:
-            self.save_mode = MemorySaveMode(save_mode)
-        except ValueError:
-            known = ", ".join(MemorySaveMode)
-            raise ConfigurationError(f"save_mode {save_mode!r} is unknown: use one of {known}") from None
+        self.save_mode = check_choice(MemorySaveMode, save_mode, "save_mode", ConfigurationError)
         parse(filters)
         self.backend: MemoryBackend = InMemory() if backend is None else backend
         self.message_limit = message_limit
@@ -155,7 +151,7 @@ class Memory(Closing):
         Raises:
             MessageError: The message cannot be stored as it is.
         """
-        message = _build(role, content, metadata, tool_calls, tool_call_id, name)
+        message = _build(role, content, metadata, tool_calls=tool_calls, tool_call_id=tool_call_id, name=name)
         return self.add_many([message])[0]
 
     async def aadd(
@@ -168,7 +164,7 @@ class Memory(Closing):
         name: str | None = None,
     ) -> Message:
         """Store one message; see `add`."""
-        message = _build(role, content, metadata, tool_calls, tool_call_id, name)
+        message = _build(role, content, metadata, tool_calls=tool_calls, tool_call_id=tool_call_id, name=name)
         return (await self.aadd_many([message]))[0]
 
     def add_many(self, messages: Sequence[Message]) -> list[Message]:
@@ -497,10 +493,7 @@ class Memory(Closing):
             if isinstance(value, str | int | float) and key not in (TIMESTAMP_KEY, MESSAGE_ID_KEY)
         }
         required = {key: value for key, value in defaults.items() if key not in scope}
-        messages = list(messages)
-        for message in messages:
-            _check_required(message, required)
-        return [_with_scope(message, scope) for message in messages]
+        return [_with_scope(message, scope, required) for message in messages]
 
     def _pick(
         self,
@@ -510,11 +503,7 @@ class Memory(Closing):
         strategy: MemoryRetrievalStrategy | str,
         max_tokens: int | None,
     ) -> Plan[list[Pick]]:
-        try:
-            strategy = MemoryRetrievalStrategy(strategy)
-        except ValueError:
-            known = ", ".join(MemoryRetrievalStrategy)
-            raise InvalidArgumentError(f"strategy {strategy!r} is unknown: use one of {known}") from None
+        strategy = check_choice(MemoryRetrievalStrategy, strategy, "strategy", InvalidArgumentError)
         if max_tokens is not None and (
             not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
         ):
@@ -530,33 +519,22 @@ def _listed(value: Any) -> Any:
     return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
 
-def _build(
-    role: MessageRole | str,
-    content: str | list[dict[str, Any]] | None,
-    metadata: Mapping[str, Any] | None,
-    tool_calls: list[dict[str, Any]] | None,
-    tool_call_id: str | None,
-    name: str | None,
-) -> Message:
+def _build(role: Any, content: Any, metadata: Mapping[str, Any] | None, **fields: Any) -> Message:
     if metadata is not None and not isinstance(metadata, Mapping):
         raise MessageError(f"metadata must be a dict, not {metadata!r}")
     try:
-        return Message(
-            role=cast("MessageRole", role),  # checked by the model
-            content="" if content is None else content,
-            metadata=dict(metadata or {}),
-            tool_calls=tool_calls,
-            tool_call_id=tool_call_id,
-            name=name,
-        )
+        return Message(role=role, content=content, metadata=dict(metadata or {}), **fields)
     except ValidationError as error:
         raise refusal(error) from None
 
 
-def _check_required(message: Any, required: Mapping[str, Any]) -> None:
-    """Check that the memory would find a message again. Values that the metadata sets explicitly are accepted."""
+def _with_scope(message: Any, scope: Mapping[str, Any], required: Mapping[str, Any]) -> Any:
+    """Add the values of default filters, and check that the memory would find the message again.
+
+    Values that the metadata sets explicitly are accepted.
+    """
     if not isinstance(message, Message) or not isinstance(message.metadata, dict):
-        return  # the backend raises the error
+        return message  # the backend raises the error
     for condition in parse(required).conditions:
         key, value = condition.key, message.metadata.get(condition.key)
         explicit = value is not None
@@ -570,10 +548,5 @@ def _check_required(message: Any, required: Mapping[str, Any]) -> None:
                 f"filters require {key}={required[key]!r}. Add it through a memory without that filter, or with a "
                 f"matching {key}"
             )
-
-
-def _with_scope(message: Any, scope: Mapping[str, Any]) -> Any:
-    if not isinstance(message, Message) or not isinstance(message.metadata, dict):
-        return message  # the backend raises the error
     metadata = {key: value for key, value in message.metadata.items() if value is not None or key not in scope}
     return message.model_copy(update={"metadata": {**scope, **metadata}})

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
@@ -29,6 +30,7 @@ SESSION_KEY = "session_id"
 LATEST = 253_402_300_799.0
 # Batches placed after the same future time, or after one that differs by less than this, must not get equal times.
 _SAME_SKEW = 1e-3
+_NORMALISED = ("content", "tool_calls", "tool_call_id", "name", "native")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -240,13 +242,8 @@ def _keep_order(batch: Sequence[Message], movable: Sequence[bool], latest: float
             timestamp = message.timestamp = max(timestamp, math.nextafter(last.get(scope, -math.inf), math.inf))
         last[scope] = max(timestamp, last.get(scope, -math.inf))
     # For each message, the latest time before it that the caller set.
-    fixed = list(
-        accumulate(
-            (-math.inf if move else message.timestamp or 0.0 for message, move in zip(batch, movable, strict=True)),
-            max,
-            initial=-math.inf,
-        )
-    )
+    times = (-math.inf if move else message.timestamp or 0.0 for message, move in zip(batch, movable, strict=True))
+    fixed = list(accumulate(times, max, initial=-math.inf))
     next_times: dict[Scope, float] = {}
     for number in reversed(range(len(batch))):
         message, scope = batch[number], scope_of(batch[number])
@@ -273,14 +270,12 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
                 "another key"
             )
         metadata_time = None
-    for key, value in scope.items():
-        if metadata.get(key) is None:
-            metadata[key] = value
     for key in (USER_KEY, SESSION_KEY):
-        if metadata.get(key) is None:
+        value = scope.get(key) if metadata.get(key) is None else metadata[key]
+        if value is None:
             metadata.pop(key, None)
         else:
-            check_identifier(metadata[key], f"metadata[{key!r}]")
+            metadata[key] = check_identifier(value, f"metadata[{key!r}]")
     check_identifier(message.id, "id")
     timestamp = message.timestamp if "timestamp" in message.model_fields_set else None
     if timestamp is None:
@@ -293,13 +288,9 @@ def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) 
     return {
         "id": message.id,
         "role": message.role,
-        "content": normalise(message.content, "content"),
         "timestamp": timestamp,
         "metadata": metadata,
-        "tool_calls": normalise(message.tool_calls, "tool_calls"),
-        "tool_call_id": normalise(message.tool_call_id, "tool_call_id"),
-        "name": normalise(message.name, "name"),
-        "native": normalise(message.native, "native"),
+        **{name: normalise(getattr(message, name), name) for name in _NORMALISED},
     }
 
 
@@ -354,13 +345,10 @@ def parse_timestamp(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            try:
-                value = dt.datetime.fromisoformat(value)
-            except ValueError:
-                value = None
+        for read in (float, dt.datetime.fromisoformat):
+            with suppress(ValueError):
+                value = read(value)
+                break
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return value.timestamp()
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

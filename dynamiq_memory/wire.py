@@ -48,22 +48,19 @@ def to_item(message: Message, *, in_metadata: bool = False) -> dict[str, Any]:
         message: A prepared message, or one that a backend returned.
         in_metadata: Whether to put the extension into the metadata, for servers that do not know its field.
     """
-    converter = _PortableJSON(strict=in_metadata)
-    user_metadata = {key: value for key, value in message.metadata.items() if key not in _VIEWS}
-    exact: dict[str, Any] = {}
-    fields: dict[str, Any] = {}
-    for name in _PIECES:
-        value = user_metadata if name == "metadata" else getattr(message, name)
-        fields[name], changed = converter.convert(value)
-        if changed:
-            exact[name] = value
+    values = {name: getattr(message, name) for name in _PIECES}
+    values["metadata"] = {key: value for key, value in message.metadata.items() if key not in _VIEWS}
+    fields = {name: _portable(value) for name, value in values.items()}
+    exact = {
+        name: value
+        for name, value in values.items()
+        if fields[name] != value or (in_metadata and _has_fragile_number(value))
+    }
     if message.native is not None:
         exact["native"] = message.native
     text = isinstance(message.content, str)
-    data: dict[str, Any] = {
-        "role": message.role.value,
-        "content": [{"type": "text", "text": fields["content"]}] if text else fields["content"],
-    }
+    content = [{"type": "text", "text": fields["content"]}] if text else fields["content"]
+    data: dict[str, Any] = {"role": message.role.value, "content": content}
     data |= {name: fields[name] for name in _PIECES[2:] if fields[name] is not None}
     extension: dict[str, Any] = {"id": message.id, "timestamp": message.timestamp}
     if text:
@@ -109,17 +106,10 @@ def from_item(item: Mapping[str, Any]) -> Message:
         content, tool_calls = copy_plain(content), copy_plain(data.get("tool_calls"))
     except RecursionError:
         raise MessageError(f"an item is nested deeper than {MAX_DEPTH} levels") from None
-    fields: dict[str, Any] = {
-        "role": data.get("role"),
-        "content": content,
-        "tool_calls": tool_calls,
-        "tool_call_id": data.get("tool_call_id"),
-        "name": data.get("name"),
-    }
+    fields: dict[str, Any] = {name: data.get(name) for name in ("role", "tool_call_id", "name")}
+    fields |= {"content": content, "tool_calls": tool_calls}
     if extension:
-        for key in (TIMESTAMP_KEY, MESSAGE_ID_KEY, USER_KEY, SESSION_KEY):
-            metadata.pop(key, None)
-        _restore(fields, metadata, extension)
+        _restore(fields, {key: value for key, value in metadata.items() if key not in _VIEWS}, extension)
     else:
         if isinstance(item.get("id"), str):
             fields["id"] = item["id"]
@@ -134,12 +124,8 @@ def from_item(item: Mapping[str, Any]) -> Message:
 
 def to_anchor(message: Message) -> dict[str, Any]:
     """Identify a stored message, so that the messages around it can be read."""
-    return {
-        "id": message.id,
-        "timestamp": message.timestamp,
-        USER_KEY: message.user_id,
-        SESSION_KEY: message.session_id,
-    }
+    scope = {USER_KEY: message.user_id, SESSION_KEY: message.session_id}
+    return {"id": message.id, "timestamp": message.timestamp, **scope}
 
 
 def from_anchor(anchor: Mapping[str, Any]) -> Message:
@@ -154,10 +140,7 @@ def from_anchor(anchor: Mapping[str, Any]) -> Message:
     timestamp = anchor.get("timestamp")
     if not isinstance(timestamp, int | float) or not abs(timestamp) <= LATEST:
         raise MessageError("timestamp must be a stored message's time in POSIX seconds")
-    try:
-        return Message(role=MessageRole.USER, id=anchor["id"], timestamp=timestamp, metadata=scope)
-    except ValidationError as error:
-        raise refusal(error) from None
+    return Message(role=MessageRole.USER, id=anchor["id"], timestamp=timestamp, metadata=scope)
 
 
 def iso(timestamp: float) -> str:
@@ -174,42 +157,22 @@ def readable(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _UNCLEAN.sub("\ufffd", text)
 
 
-class _PortableJSON:
-    """Converts values to JSON that any client and server accepts.
+def _portable(value: Any) -> Any:
+    """Convert a value to JSON that any client and server accepts."""
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    if isinstance(value, dict):
+        return {readable(key): _portable(item) for key, item in value.items()}
+    return value if isinstance(value, int | float | None) else shown(value)
 
-    Args:
-        strict: Whether to report a number as changed if a server in another language may change it.
-    """
 
-    def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
-        self._changed = False
-
-    def convert(self, value: Any) -> tuple[Any, bool]:
-        """Return the portable value, and whether it differs from the original."""
-        self._changed = False
-        return self._plain(value), self._changed
-
-    def _plain(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, int | float):
-            if self._strict and (isinstance(value, float) or abs(value) > _EXACT_EVERYWHERE):
-                self._changed = True
-            return value
-        if isinstance(value, list):
-            return [self._plain(item) for item in value]
-        if isinstance(value, dict):
-            return {self._text(key): self._plain(item) for key, item in value.items()}
-        self._changed = True
-        return shown(value)
-
-    def _text(self, value: str) -> str:
-        clean = readable(value)
-        self._changed = self._changed or clean != value
-        return clean
+def _has_fragile_number(value: Any) -> bool:
+    """Return whether a server in another language may change a number in a value."""
+    if isinstance(value, list | dict):
+        return any(map(_has_fragile_number, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) > _EXACT_EVERYWHERE)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

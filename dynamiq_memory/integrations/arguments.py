@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory._checks import check_choice, check_whole_number
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.retrieval import MemoryRetrievalStrategy
@@ -46,8 +46,4 @@ def check_strategy(strategy: MemoryRetrievalStrategy | str) -> MemoryRetrievalSt
     Raises:
         ConfigurationError: It is unknown.
     """
-    try:
-        return MemoryRetrievalStrategy(strategy)
-    except ValueError:
-        known = ", ".join(MemoryRetrievalStrategy)
-        raise ConfigurationError(f"strategy {strategy!r} is unknown: use one of {known}") from None
+    return check_choice(MemoryRetrievalStrategy, strategy, "strategy", ConfigurationError)
