@@ -9,11 +9,11 @@ from fastapi import Depends, Path, Request
 
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.filters import parse
-from dynamiq_memory.messages import LATEST, USER_KEY, Message, MessageRole
+from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Message, MessageRole
 from dynamiq_memory.server.errors import ProblemError
 from dynamiq_memory.server.keys import APIKey
 from dynamiq_memory.server.metrics import Metrics
-from dynamiq_memory.server.partition import MEMORY_ID_PATTERN, Partition, of_user
+from dynamiq_memory.server.partition import MEMORY_ID_PATTERN, Partition
 from dynamiq_memory.server.settings import Settings
 
 
@@ -55,7 +55,8 @@ class Access:
             FilterError: The filter is malformed.
             OtherUserError: It names a user other than the key's.
         """
-        combined = of_user(filters, user_id, session_id)
+        ids = {USER_KEY: user_id, SESSION_KEY: session_id}
+        combined = (filters or {}) | {key: value for key, value in ids.items() if value is not None}
         self.memory.check_filter(parse(combined))
         return combined
 

@@ -28,13 +28,7 @@ except ImportError as error:
 
 from dynamiq_memory.server.keys import KeyStore
 
-_PAGES = {
-    "/": "index.html",
-    "/viewer.js": "viewer.js",
-    "/viewer.css": "viewer.css",
-    "/docs": "api.html",
-    "/api.js": "api.js",
-}
+_PAGES = {"/": "index.html", "/docs": "api.html"} | {f"/{name}": name for name in ("viewer.js", "viewer.css", "api.js")}
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _PROBLEMS = {
     400: "The body is not valid JSON.",
@@ -110,17 +104,10 @@ def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
 def _add_viewer(app: FastAPI) -> None:
     folder = resources.files("dynamiq_memory.server") / "static"
     for path, name in _PAGES.items():
-        file = _StaticFile((folder / name).read_bytes(), _TYPES[name.rpartition(".")[2]])
-        app.add_api_route(path, file.get, methods=["GET"], include_in_schema=False)
+        _add_file(app, path, (folder / name).read_bytes(), _TYPES[name.rpartition(".")[2]])
 
 
-class _StaticFile:
-    """A file of the viewer."""
-
-    def __init__(self, body: bytes, media_type: str) -> None:
-        self._body = body
-        self._media_type = media_type
-
-    async def get(self) -> Response:
-        """Send the file."""
-        return Response(self._body, media_type=self._media_type)
+def _add_file(app: FastAPI, path: str, body: bytes, media_type: str) -> None:
+    @app.get(path, include_in_schema=False)
+    async def file() -> Response:
+        return Response(body, media_type=media_type)

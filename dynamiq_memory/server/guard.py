@@ -8,16 +8,18 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
-from dynamiq_memory.server.errors import ProblemError, log_failure
+from dynamiq_memory.server.errors import RETRY, ProblemError, log_failure
 from dynamiq_memory.server.keys import APIKey, KeyStore
 from dynamiq_memory.server.logs import request_id
 from dynamiq_memory.server.metrics import Metrics
@@ -39,23 +41,22 @@ _SECURITY = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class Observer:
     """The outermost middleware: gives each request an id, logs and counts it, and adds security headers for browsers.
 
-    Args:
+    Attributes:
         app: The next application.
         metrics: The counters.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Create the middleware."""
-        self._app = app
-        self._metrics = metrics
+    app: ASGIApp
+    metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         token = request_id.set(secrets.token_hex(8))
         started, status = time.perf_counter(), 0
@@ -71,16 +72,16 @@ class Observer:
                 headers["X-Request-Id"] = request_id.get() or ""
             await send(message)
 
-        self._metrics.open.inc()
+        self.metrics.open.inc()
         try:
-            await self._app(scope, receive, observed_send)
+            await self.app(scope, receive, observed_send)
         except Exception as error:  # noqa: BLE001 - after any error, the client gets a response and the log a line
             log_failure("a request failed", error)
             if not status:
                 detail = "the service failed: search its log for this response's X-Request-Id"
-                await ProblemError(500, "InternalError", detail).response()(scope, receive, observed_send)
+                await ProblemError(500, "InternalError", detail).response(scope, receive, observed_send)
         finally:
-            self._metrics.open.dec()
+            self.metrics.open.dec()
             self._finish(scope, status, time.perf_counter() - started)
             request_id.reset(token)
 
@@ -88,8 +89,8 @@ class Observer:
         # Only the route's template and known methods, so that clients cannot create any number of time series.
         route = getattr(scope.get("route"), "path", "") or "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.seconds.labels(method, route).observe(seconds)
+        self.metrics.requests.labels(method, route, status).inc()
+        self.metrics.seconds.labels(method, route).observe(seconds)
         key: APIKey | None = scope["state"].get("key")
         fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
         logger.info("request", extra={"fields": fields | ({"key": key.id} if key is not None else {})})
@@ -132,12 +133,11 @@ class Guard:
             body = await self._body(scope, headers, receive, max_bytes)
         except ProblemError as problem:
             self._metrics.refused.labels(problem.kind).inc()
-            await problem.response()(scope, receive, send)
+            await problem.response(scope, receive, send)
             return
         except BackendError as error:
             log_failure("the keys cannot be read", error)
-            unavailable = ProblemError(503, "BackendError", "the keys cannot be read", {"Retry-After": "1"})
-            await unavailable.response()(scope, receive, send)
+            await ProblemError(503, "BackendError", "the keys cannot be read", RETRY).response(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -174,7 +174,7 @@ class Guard:
         if length is None and headers.get("transfer-encoding") is None:
             return b""
         if length is not None and length.isdecimal() and int(length) > max_bytes:
-            raise self._too_large(max_bytes)
+            raise _too_large(max_bytes)
         if scope["method"] in ("POST", "PUT", "PATCH"):
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if media_type != "application/json":
@@ -182,29 +182,26 @@ class Guard:
                 raise ProblemError(415, "UnsupportedMediaType", "send JSON with Content-Type: application/json")
         try:
             async with asyncio.timeout(self._settings.body_timeout):
-                return await self._read(receive, max_bytes)
+                return await _read(Request(scope, receive), max_bytes)
+        except ClientDisconnect:
+            raise ProblemError(400, "Disconnected", "the client disconnected") from None
         except TimeoutError:
             detail = f"the body did not arrive within {self._settings.body_timeout:g} seconds"
             raise ProblemError(408, "RequestTimeout", detail, {"Connection": "close"}) from None
 
-    async def _read(self, receive: Receive, max_bytes: int) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ProblemError(400, "Disconnected", "the client disconnected")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > max_bytes:
-                raise self._too_large(max_bytes)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
 
-    def _too_large(self, max_bytes: int) -> ProblemError:
-        detail = f"the maximum size of a body is {max_bytes:,} bytes: send fewer messages at once"
-        return ProblemError(413, "BodyTooLarge", detail, {"Connection": "close"})
+async def _read(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    return bytes(body)
+
+
+def _too_large(max_bytes: int) -> ProblemError:
+    detail = f"the maximum size of a body is {max_bytes:,} bytes: send fewer messages at once"
+    return ProblemError(413, "BodyTooLarge", detail, {"Connection": "close"})
 
 
 def parse_rate(rate: str | None) -> RateLimitItem | None:

@@ -6,13 +6,15 @@ import base64
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from dynamiq_memory.backends._defaults import stored_versions
+from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
 from dynamiq_memory.wire import from_anchor, from_item, to_anchor, to_shown_item
@@ -30,14 +32,9 @@ async def store_messages(
     access: RequestAccess, body: models.Item | models.Items | models.ItemList, prefer: Prefer = ""
 ) -> Response:
     """Store one or more messages durably. A message with the same id in the same session is replaced."""
-    single = isinstance(body, models.Item)
     items = [body] if isinstance(body, models.Item) else body.items if isinstance(body, models.Items) else body.root
     stored = await access.memory.aadd_many(_messages(access, items))
-    access.service.metrics.written.inc(len(stored))
-    if prefer.strip().lower() == _MINIMAL:
-        return Response(status_code=204)
-    data = stored_items(stored)
-    return JSONResponse({"data": data[0] if single else data}, 201)
+    return _written(access, stored, prefer, 201, single=isinstance(body, models.Item))
 
 
 @router.get("", response_model=models.ItemPage)
@@ -54,21 +51,15 @@ async def list_messages(
 ) -> Response:
     """Read messages, latest first by default. Any other parameter filters by the metadata key of that name."""
     settings = access.service.settings
-    size = page_size if page_size is not None else min(100, settings.max_page_size)
-    check_size(access, size)
+    size = _size(access, page_size, min(100, settings.max_page_size))
     if page * size > settings.max_results:
         raise InvalidArgumentError(f"pages by number end at {settings.max_results:,} messages: use the cursor")
     combined = access.filters(_parse_filters(filters) | _metadata_filters(request), user_id, session_id)
     anchor = _from_cursor(cursor) if cursor is not None else None
     latest = sort == "-created_at"
-    if not latest and anchor is None:
-        anchor = access.beginning()
-    limit = page * size + 1
-    bound = {"before": anchor} if latest else {"after": anchor}
-    messages = await access.memory.aget_all(limit, combined, **bound)
-    if latest:
-        messages.reverse()
-    return _page(messages[(page - 1) * size :], size)
+    bound = {"before": anchor} if latest else {"after": anchor or access.beginning()}
+    messages = await access.memory.aget_all(page * size + 1, combined, **bound)
+    return _page(messages, size, page, latest_first=latest)
 
 
 @router.delete("", response_model=models.DeleteResponse)
@@ -85,13 +76,10 @@ async def delete_session_or_user(
 @router.post("/query", response_model=models.ItemPage)
 async def query_messages(access: RequestAccess, body: models.QueryRequest) -> Response:
     """Read the latest matching messages, latest first; with `after`, the earliest ones, earliest first."""
-    size = body.limit if body.limit is not None else access.service.settings.max_page_size
-    check_size(access, size)
-    before, after = (_anchor(access, each) for each in (body.before, body.after))
+    size = _size(access, body.limit, access.service.settings.max_page_size)
+    before, after = (_anchor(access, each) if each else None for each in (body.before, body.after))
     messages = await access.memory.aget_all(size + 1, access.filters(body.filters), before=before, after=after)
-    if after is None:
-        messages.reverse()
-    return _page(messages, size)
+    return _page(messages, size, latest_first=after is None)
 
 
 @router.post("/around", response_model=models.WindowsResponse)
@@ -100,12 +88,12 @@ async def neighbours_of_messages(access: RequestAccess, body: models.AroundReque
     max_results = access.service.settings.max_results
     if len(body.anchors) * (body.before + body.after + 1) > max_results:
         raise InvalidArgumentError(f"this may be more than {max_results:,} messages: request fewer neighbours at once")
-    anchors = [cast("Message", _anchor(access, each)) for each in body.anchors]
+    anchors = [_anchor(access, each) for each in body.anchors]
     windows = await access.memory.aaround(anchors, body.before, body.after, access.filters(body.filters))
     # The windows contain the anchors, which have no content; put the stored messages there instead.
-    stored = await _read_anchors(access, anchors)
-    complete = [[stored.get(_identity(message), message) for message in window] for window in windows]
-    return JSONResponse({"data": [stored_items(window) for window in complete]})
+    stored = {key_of(each): each for each in await arun(stored_versions(anchors), access.memory.aexecute)}
+    complete = [[stored.get(key_of(message), message) for message in window] for window in windows]
+    return JSONResponse({"data": list(map(stored_items, complete))})
 
 
 @router.post("/count", response_model=models.CountResponse)
@@ -134,41 +122,30 @@ async def replace_messages(access: RequestAccess, body: models.ReplaceRequest, p
     filters = access.filters(body.filters)
     if access.memory.user_id is not None:
         filters.setdefault(USER_KEY, access.memory.user_id)
-    stored = await access.memory.areplace(filters, _messages(access, body.items))
-    access.service.metrics.written.inc(len(stored))
-    if prefer.strip().lower() == _MINIMAL:
-        return Response(status_code=204)
-    return JSONResponse({"data": stored_items(stored)})
+    return _written(access, await access.memory.areplace(filters, _messages(access, body.items)), prefer)
 
 
 @router.post("/update", response_model=models.ItemsResponse)
 async def update_messages(access: RequestAccess, body: models.UpdateRequest) -> Response:
     """Store new versions of the messages that still exist and match, and return these."""
-    stored = await access.memory.aupdate(_messages(access, body.items), access.filters(body.filters))
-    access.service.metrics.written.inc(len(stored))
-    return JSONResponse({"data": stored_items(stored)})
+    return _written(access, await access.memory.aupdate(_messages(access, body.items), access.filters(body.filters)))
 
 
 def stored_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Convert stored messages to items, with their scores if they have any."""
-    items = [to_shown_item(message) for message in messages]
-    for item, message in zip(items, messages, strict=True):
-        if message.score is not None:
-            item["score"] = message.score
-    return items
+    return [
+        to_shown_item(message) | ({} if message.score is None else {"score": message.score}) for message in messages
+    ]
 
 
-def check_size(access: Access, size: int) -> None:
-    """Check the size of a page.
-
-    Raises:
-        InvalidArgumentError: It exceeds the maximum.
-    """
-    max_size = access.service.settings.max_page_size
+def _size(access: Access, requested: int | None, default: int) -> int:
+    """Return the size of a page, if it does not exceed the maximum."""
+    size, max_size = default if requested is None else requested, access.service.settings.max_page_size
     if size > max_size:
         raise InvalidArgumentError(
             f"a page may have up to {max_size:,} messages, not {size:,}: read the rest with next_cursor"
         )
+    return size
 
 
 def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:
@@ -180,11 +157,21 @@ def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:
     return messages
 
 
-def _page(messages: list[Message], size: int) -> Response:
-    has_more = len(messages) > size
-    page = messages[:size]
+def _page(messages: list[Message], size: int, number: int = 1, *, latest_first: bool) -> Response:
+    has_more = len(messages) > number * size
+    page = (messages[::-1] if latest_first else messages)[(number - 1) * size : number * size]
     cursor = _to_cursor(page[-1]) if has_more else None
     return JSONResponse({"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor})
+
+
+def _written(
+    access: Access, stored: Sequence[Message], prefer: str = "", status: int = 200, *, single: bool = False
+) -> Response:
+    access.service.metrics.written.inc(len(stored))
+    if prefer.strip().lower() == _MINIMAL:
+        return Response(status_code=204)
+    data = stored_items(stored)
+    return JSONResponse({"data": data[0] if single else data}, status)
 
 
 def _deleted(access: Access, count: int) -> Response:
@@ -192,29 +179,10 @@ def _deleted(access: Access, count: int) -> Response:
     return JSONResponse({"deleted": count})
 
 
-def _anchor(access: Access, anchor: models.Anchor | None) -> Message | None:
-    if anchor is None:
-        return None
+def _anchor(access: Access, anchor: models.Anchor) -> Message:
     message = from_anchor(anchor.model_dump())
     access.memory.check_user(message.user_id)
     return message
-
-
-async def _read_anchors(
-    access: Access, anchors: Sequence[Message]
-) -> dict[tuple[str | None, str | None, str], Message]:
-    sessions: dict[tuple[str | None, str | None], list[str]] = {}
-    for anchor in anchors:
-        sessions.setdefault((anchor.user_id, anchor.session_id), []).append(anchor.id)
-    stored: dict[tuple[str | None, str | None, str], Message] = {}
-    for (user_id, session_id), ids in sessions.items():
-        filters = {USER_KEY: user_id, SESSION_KEY: session_id, MESSAGE_ID_KEY: ids}
-        stored |= {_identity(message): message for message in await access.memory.aget_all(None, filters)}
-    return stored
-
-
-def _identity(message: Message) -> tuple[str | None, str | None, str]:
-    return (message.user_id, message.session_id, message.id)
 
 
 def _to_cursor(message: Message) -> str:
@@ -230,10 +198,8 @@ def _from_cursor(cursor: str) -> Message:
 
 
 def _parse_filters(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
     with suppress(ValueError, RecursionError):
-        parsed = json.loads(text)
+        parsed = {} if text is None else json.loads(text)
         if isinstance(parsed, dict):
             return parsed
     raise FilterError("the parameter filters must be a JSON object")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidArgumentError
@@ -56,11 +56,6 @@ class APIKey:
     user_id: str | None
     created_at: float
     revoked_at: float | None
-
-    @classmethod
-    def _of_row(cls, row: Sequence[object]) -> Self:
-        key_id, name, memory_ids, *rest = row
-        return cls(key_id, name, tuple(json.loads(memory_ids)), *rest)  # type: ignore[arg-type]
 
 
 class KeyStore(Closing):
@@ -120,16 +115,15 @@ class KeyStore(Closing):
         """Return the valid key that a text represents, or None. A wrong secret takes as long as the right one."""
         match = _FORMAT.fullmatch(text)
         rows = self._run(f"SELECT digest, {_COLUMNS} FROM keys WHERE id = ?", (match[1] if match else "",))  # noqa: S608
-        digest: Any
         digest, *row = rows[0] if rows else (_NO_DIGEST,)
         is_correct = hmac.compare_digest(_digest(text), digest)
-        key = APIKey._of_row(row) if row else None  # noqa: SLF001 - of this module
+        key = _key_of(*row) if row else None
         return key if is_correct and key is not None and key.revoked_at is None else None
 
     def all(self) -> list[APIKey]:
         """Return all keys, including revoked ones, oldest first."""
         rows = self._run(f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id")  # noqa: S608 - a constant
-        return [APIKey._of_row(row) for row in rows]  # noqa: SLF001
+        return [_key_of(*row) for row in rows]
 
     def revoke(self, key_id: str) -> bool:
         """Revoke a key.
@@ -154,12 +148,16 @@ class KeyStore(Closing):
         with suppress(AttributeError):
             self._connection.close()
 
-    def _run(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def _run(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
                 return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise BackendError(f"the key file {str(self.path)!r} failed: {error}") from error
+
+
+def _key_of(key_id: str, name: str, memory_ids: str, *rest: Any) -> APIKey:
+    return APIKey(key_id, name, tuple(json.loads(memory_ids)), *rest)
 
 
 def _digest(text: str) -> bytes:

@@ -114,17 +114,15 @@ class FilterRequest(StrictModel):
     filters: Annotated[dict[str, Any], Field(description=FILTERS)]
 
 
-class ReplaceRequest(StrictModel):
+class ReplaceRequest(FilterRequest):
     """The messages to replace, and their replacements."""
 
-    filters: Annotated[dict[str, Any], Field(description=FILTERS)]
     items: list[Item]
 
 
-class UpdateRequest(StrictModel):
+class UpdateRequest(Items):
     """New versions of stored messages."""
 
-    items: list[Item]
     filters: Filters = None
 
 

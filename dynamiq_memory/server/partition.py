@@ -7,9 +7,8 @@ message with it. Whatever is asked of a partition is thus answered from its own 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write, translate
@@ -147,12 +146,6 @@ class Partition(MemoryBackend):
         if memory_id != self.memory_id:
             raise BackendError("the store answered with a message of another memory")
         return value
-
-
-def of_user(filters: Mapping[str, Any] | None, user_id: str | None, session_id: str | None) -> dict[str, Any]:
-    """Return a filter with the ids that a request names beside it."""
-    ids = {USER_KEY: user_id, SESSION_KEY: session_id}
-    return dict(filters or {}) | {key: value for key, value in ids.items() if value is not None}
 
 
 def _escape(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from dynamiq_memory.backends.base import MemoryBackend
@@ -30,52 +31,44 @@ class TimeoutProtocol(H11Protocol):
 
     header_seconds = _HEADER_SECONDS
     unread_seconds = _UNREAD_SECONDS
-    _head_timer: asyncio.TimerHandle | None = None
-    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first request's head."""
         super().connection_made(transport)
-        self._start_head_timer()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._start("head", self.header_seconds, transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Stop the timer when the head is complete; the body has its own limits."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_head_timer()
+            self._stop("head")
         else:
-            self._start_head_timer()
+            self._start("head", self.header_seconds, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
-        self._stop_head_timer()
-        self._stop_unread_timer()
+        self._stop("head")
+        self._stop("unread")
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Start the timer for a client that does not read."""
         super().pause_writing()
-        if self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(self.unread_seconds, self.transport.abort)
+        self._start("unread", self.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Stop the timer, since the client has read."""
         super().resume_writing()
-        self._stop_unread_timer()
+        self._stop("unread")
 
-    def _stop_unread_timer(self) -> None:
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
-            self._unread_timer = None
+    def _start(self, timer: str, seconds: float, then: Callable[[], None]) -> None:
+        if timer not in self._timers:
+            self._timers[timer] = self.loop.call_later(seconds, then)
 
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.header_seconds, self.transport.close)
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop(self, timer: str) -> None:
+        if timer in self._timers:
+            self._timers.pop(timer).cancel()
 
 
 def check_open(host: str, keys: KeyStore | None) -> None:
