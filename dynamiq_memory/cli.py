@@ -7,12 +7,16 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 from dynamiq_memory import __version__
+from dynamiq_memory.backends import create_backend
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.server.keys import KeyStore
+from dynamiq_memory.server.logs import configure
+from dynamiq_memory.server.settings import MEBIBYTE, Settings
 
 try:
     import typer
@@ -70,13 +74,10 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a store over HTTP. Without keys, the service listens on localhost only and admits everyone."""
-    with _errors_reported():
+    with _stored_keys(keys) as stored_keys:
         if log_level.lower() not in _LOG_LEVELS:
             raise ConfigurationError(f"--log-level must be one of {', '.join(_LOG_LEVELS)}, not {log_level!r}")
-        from dynamiq_memory.backends import create_backend  # noqa: PLC0415 - each command imports only what it needs
-        from dynamiq_memory.server import logs, run  # noqa: PLC0415
-        from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
-        from dynamiq_memory.server.settings import MEBIBYTE, Settings  # noqa: PLC0415
+        from dynamiq_memory.server import run  # noqa: PLC0415 - the other commands do not need its libraries
 
         source = context.get_parameter_source("keys")
         if source is not None and source.name != "DEFAULT" and not keys.exists():
@@ -84,9 +85,8 @@ def serve(
                 f"the key file {str(keys)!r} does not exist: create a key with `dynamiq-memory keys create "
                 f"--keys {keys} --memory …`, or omit --keys to admit everyone on this machine"
             )
-        key_file = KeyStore(keys) if keys.exists() else None
         # Even a revoked key means that keys are required.
-        key_store = key_file if key_file is not None and key_file.all() else None
+        key_store = stored_keys if stored_keys is not None and stored_keys.all() else None
         settings = Settings(
             memory_id=memory,
             max_body_bytes=max_body * MEBIBYTE,
@@ -99,12 +99,10 @@ def serve(
         # By default SIGTERM ends the process at once, before the store is closed.
         signal.signal(signal.SIGTERM, _exit)
         with create_backend(backend) as store:
-            logs.configure(log_level)
+            configure(log_level)
             if key_store is None:
                 logging.getLogger("dynamiq_memory").warning("there are no keys: everyone on this machine is admitted")
             run.serve(store, key_store, settings, host, port, max_connections)
-        if key_file is not None:
-            key_file.close()
 
 
 @keys_app.command("create")
@@ -115,12 +113,9 @@ def create_key(
     keys: KeysFile = _DEFAULT_KEYS,
 ) -> None:
     """Create a key and print it. It is shown only once."""
-    with _errors_reported():
-        from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
-
-        with KeyStore(keys) as store:
-            is_first = not store.all()
-            _, text = store.create(memory, user, name)
+    with _errors_reported(), KeyStore(keys) as store:
+        is_first = not store.all()
+        _, text = store.create(memory, user, name)
     typer.echo(text)
     if is_first:
         typer.echo(f"this is the first key in {keys}: restart any service that runs without keys", err=True)
@@ -129,13 +124,8 @@ def create_key(
 @keys_app.command("list")
 def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
     """List all keys, without their secrets."""
-    with _errors_reported():
-        from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
-
-        stored = []
-        if keys.exists():
-            with KeyStore(keys) as store:
-                stored = store.all()
+    with _stored_keys(keys) as store:
+        stored = [] if store is None else store.all()
     if not stored:
         typer.echo(f"there are no keys in {keys}", err=True)
         return
@@ -153,13 +143,8 @@ def revoke_key(
     keys: KeysFile = _DEFAULT_KEYS,
 ) -> None:
     """Revoke a key; this takes effect with the next request."""
-    with _errors_reported():
-        from dynamiq_memory.server.keys import KeyStore  # noqa: PLC0415
-
-        revoked = False
-        if keys.exists():
-            with KeyStore(keys) as store:
-                revoked = store.revoke(key_id)
+    with _stored_keys(keys) as store:
+        revoked = store is not None and store.revoke(key_id)
     if not revoked:
         typer.echo(f"there is no valid key {key_id} in {keys}", err=True)
         raise typer.Exit(1)
@@ -183,6 +168,13 @@ def _errors_reported() -> Iterator[None]:
     except DynamiqMemoryError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+@contextmanager
+def _stored_keys(path: Path) -> Iterator[KeyStore | None]:
+    """Open the file with the keys, if it exists; report errors like `_errors_reported`."""
+    with _errors_reported(), KeyStore(path) if path.exists() else nullcontext() as store:
+        yield store
 
 
 if __name__ == "__main__":
