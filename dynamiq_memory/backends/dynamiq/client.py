@@ -80,24 +80,17 @@ class Client:
         """Send a request and return its result.
 
         Raises:
-            BackendError: The server cannot be reached, or responds with an error or with JSON of another form.
+            BackendError: The server responds with an error or with JSON of another form.
+            httpx.HTTPError: It cannot be reached.
         """
         with self._lock:
             client = self._client = self._client or httpx.Client(**self._options(httpx.HTTPTransport))
-        try:
-            response = client.send(self._http_request(client, request, self._retry))
-        except errors.CLIENT_ERRORS as error:
-            raise errors.from_client(error, self.url, self.secret, self._timeout) from error
-        return self._result(request, response)
+        return self._result(request, client.send(self._http_request(client, request, self._retry)))
 
     async def asend(self, request: Request[T]) -> T:
         """Send a request and return its result; see `send`."""
         client = await self._clients.get()
-        try:
-            response = await client.send(self._http_request(client, request, self._aretry))
-        except errors.CLIENT_ERRORS as error:
-            raise errors.from_client(error, self.url, self.secret, self._timeout) from error
-        return self._result(request, response)
+        return self._result(request, await client.send(self._http_request(client, request, self._aretry)))
 
     def close(self) -> None:
         """Close all connections; those of another thread's event loop as soon as that loop can."""

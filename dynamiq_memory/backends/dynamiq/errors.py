@@ -21,12 +21,8 @@ CLIENT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 _LONGEST_TEXT = 500
 # The service sends `type` with its errors.
-_BY_TYPE: dict[str, type[DynamiqMemoryError]] = {
-    "FilterError": FilterError,
-    "InvalidArgumentError": InvalidArgumentError,
-    "MessageError": MessageError,
-    "MessageTooLargeError": MessageTooLargeError,
-    "BodyTooLarge": MessageTooLargeError,
+_BY_TYPE = {kind.__name__: kind for kind in (FilterError, InvalidArgumentError, MessageError, MessageTooLargeError)} | {
+    "BodyTooLarge": MessageTooLargeError
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -239,15 +240,10 @@ def _message(item: dict[str, Any]) -> Message | None:
         data["role"] = MessageRole.USER.value  # as the dynamiq package reads it
     message = from_item({**item, "data": data})
     if "timestamp" not in message.model_fields_set:  # another client wrote it
-        message.timestamp = _time_in(message.metadata)
+        message.timestamp = None
+        with suppress(InvalidArgumentError):
+            message.timestamp = parse_timestamp(message.metadata.get(TIMESTAMP_KEY))
     return message
-
-
-def _time_in(metadata: dict[str, Any]) -> float | None:
-    try:
-        return parse_timestamp(metadata.get(TIMESTAMP_KEY))
-    except InvalidArgumentError:
-        return None
 
 
 def _deleted(answer: Any) -> int | None:

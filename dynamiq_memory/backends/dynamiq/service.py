@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from dynamiq_memory.backends._batches import batched
 from dynamiq_memory.backends.base import Capabilities
@@ -14,6 +14,7 @@ from dynamiq_memory.backends.operations import (
     Around,
     Count,
     Delete,
+    FilteredOperation,
     Operation,
     Read,
     Replace,
@@ -72,28 +73,23 @@ class Service:
                 return self._search(operation)
             case Around():
                 return self._around(operation)
-        request = self._request(operation)
-        return None if request is None else iter(request)
+        endpoint = _ENDPOINTS.get(type(operation))
+        return None if endpoint is None else iter(self._request(operation, *endpoint))
 
-    def _request(self, operation: Operation[Any]) -> Request[Any] | None:
-        """Return the request that performs an operation, if one does."""
-        match operation:
-            case Write(messages):
-                return self._with_items("/items", no_result, {}, messages)
-            case Replace(filter, messages):
-                # A repetition would also replace what others have stored since the first time.
-                return self._with_items("/items/replace", no_result, _body(filter), messages, repeatable=False)
-            case Update(filter, messages):
-                return self._with_items("/items/update", _messages, _body(filter), messages, repeatable=False)
-            case Delete(filter):
-                return Request("POST", "/items/delete", itemgetter("deleted"), body=_body(filter), repeatable=False)
-            case Take(filter):
-                return Request("POST", "/items/take", _messages, body=_body(filter), repeatable=False)
-            case Count(filter):
-                return Request("POST", "/items/count", itemgetter("count"), body=_body(filter))
-            case Sessions(filter):
-                return Request("POST", "/sessions/query", _sessions, body=_body(filter))
-        return None
+    def _request(self, operation: Operation[T], path: str, read: Callable[[Any], T]) -> Request[T]:
+        """Return the request that performs an operation."""
+        body = _body(operation.filter) if isinstance(operation, FilteredOperation) else {}
+        if isinstance(operation, Write | Replace | Update):
+            body["items"] = [to_item(message) for message in operation.messages]
+            size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+            if size > self._max_body - _ENVELOPE:
+                raise MessageTooLargeError(
+                    f"{len(operation.messages)} messages take {size:,} bytes, and the service accepts "
+                    f"{self._max_body:,} in one request: store fewer at once"
+                )
+        # Repeating a replacement would also replace what others have stored since the first time.
+        repeatable = operation.repeatable and not isinstance(operation, Replace)
+        return Request("POST", path, read, body=body, repeatable=repeatable)
 
     def _read(self, read: Read) -> Plan[list[Message]]:
         before, after = read.before, read.after
@@ -101,13 +97,11 @@ class Service:
         while True:
             size = self._max_page if read.limit is None else min(self._max_page, read.limit - len(found))
             body = {**_body(read.filter), "limit": size}
-            if before is not None:
-                body["before"] = to_anchor(before)
-            if after is not None:
-                body["after"] = to_anchor(after)
-            page = yield from Request("POST", "/items/query", _page, body=body)
-            found += page.messages
-            if not page.has_more or not page.messages or len(found) == read.limit:
+            bounds = {"before": before, "after": after}
+            body |= {name: to_anchor(anchor) for name, anchor in bounds.items() if anchor is not None}
+            messages, has_more = yield from Request("POST", "/items/query", _page, body=body)
+            found += messages
+            if not has_more or not messages or len(found) == read.limit:
                 return found if after is not None else found[::-1]
             if after is not None:
                 after = found[-1]
@@ -118,13 +112,13 @@ class Service:
         """Rank by the service's store, with the service's tokenizer."""
         limit = None if search.limit is None or search.limit > self._max_results else search.limit
         body = {**_body(search.filter), "query": readable(search.query), "limit": limit}
-        page = yield from Request("POST", "/search", _page, body=body)
-        if limit is None and page.has_more:
+        messages, has_more = yield from Request("POST", "/search", _page, body=body)
+        if limit is None and has_more:
             raise BackendError(
                 f"more than {self._max_results:,} messages match, the maximum number that the service returns: give a "
                 "lower limit"
             )
-        return page.messages
+        return messages
 
     def _around(self, around: Around) -> Plan[list[list[Message]]]:
         before, after = min(around.before, self._max_results), min(around.after, self._max_results)
@@ -138,36 +132,13 @@ class Service:
             windows += yield from Request("POST", "/items/around", _windows, body=body)
         return windows
 
-    def _with_items(
-        self,
-        path: str,
-        read: Callable[[Any], T],
-        body: Mapping[str, Any],
-        messages: Sequence[Message],
-        *,
-        repeatable: bool = True,
-    ) -> Request[T]:
-        body = {**body, "items": [to_item(message) for message in messages]}
-        size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
-        if size > self._max_body - _ENVELOPE:
-            raise MessageTooLargeError(
-                f"{len(messages)} messages take {size:,} bytes, and the service accepts {self._max_body:,} in one "
-                "request: store fewer at once"
-            )
-        return Request("POST", path, read, body=body, repeatable=repeatable)
-
-
-class _Page(NamedTuple):
-    messages: list[Message]
-    has_more: bool
-
 
 def _body(filter: Filter) -> dict[str, Any]:
     return {"filters": to_mapping(filter)}
 
 
-def _page(answer: Any) -> _Page:
-    return _Page(_messages(answer), answer["has_more"])
+def _page(answer: Any) -> tuple[list[Message], bool]:
+    return _messages(answer), answer["has_more"]
 
 
 def _messages(answer: Any) -> list[Message]:
@@ -186,3 +157,14 @@ def _windows(answer: Any) -> list[list[Message]]:
 
 def _sessions(answer: Any) -> list[Session]:
     return [Session(**session) for session in answer["data"]]
+
+
+_ENDPOINTS: dict[type[Operation[Any]], tuple[str, Callable[[Any], Any]]] = {
+    Write: ("/items", no_result),
+    Replace: ("/items/replace", no_result),
+    Update: ("/items/update", _messages),
+    Delete: ("/items/delete", itemgetter("deleted")),
+    Take: ("/items/take", _messages),
+    Count: ("/items/count", itemgetter("count")),
+    Sessions: ("/sessions/query", _sessions),
+}
