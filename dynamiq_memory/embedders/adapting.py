@@ -38,8 +38,11 @@ def as_embedder(given: Any) -> Embedder:
         return _LlamaIndexEmbedder(given)
     if _has(given, _DYNAMIQ):
         return _DynamiqEmbedder(given)
-    if any(hasattr(given, name) for name in _DYNAMIQ_PARTS):
-        return _DynamiqEmbedder(_component(given))
+    for name in _DYNAMIQ_PARTS:
+        if hasattr(given, name):
+            if getattr(given, name) is None:
+                given.init_components()  # a workflow would do this when it starts
+            return _DynamiqEmbedder(getattr(given, name))
     raise ConfigurationError(
         f"embedder must have embed_documents and embed_query, but {type(given).__name__} does not: use one of "
         "dynamiq_memory.embedders, LangChain's Embeddings, LlamaIndex's BaseEmbedding, or an embedder of dynamiq"
@@ -80,16 +83,6 @@ class _LlamaIndexEmbedder:
 
     async def aembed_query(self, text: str) -> list[float]:
         return await self._model.aget_query_embedding(text)  # type: ignore[no-any-return]
-
-
-def _component(node: Any) -> Any:
-    """Return the component of a dynamiq embedder node, which a workflow would create when it starts."""
-    for name in _DYNAMIQ_PARTS:
-        if hasattr(node, name):
-            if getattr(node, name) is None:
-                node.init_components()
-            return getattr(node, name)
-    raise AssertionError(node)
 
 
 class _DynamiqEmbedder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
 
@@ -14,10 +14,12 @@ class Embedder(Protocol):
     LangChain's `Embeddings` have the same four methods. An embedder is used by many threads and tasks at once.
     """
 
+    @abstractmethod
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts to store. Return one vector per text, in the same order."""
         ...
 
+    @abstractmethod
     def embed_query(self, text: str) -> list[float]:
         """Embed a search query."""
         ...
@@ -31,16 +33,8 @@ class Embedder(Protocol):
         ...
 
 
-class ThreadedEmbedder(ABC):
+class ThreadedEmbedder(Embedder):
     """An embedder that runs its synchronous methods in a thread for asynchronous callers."""
-
-    @abstractmethod
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts to store. Return one vector per text, in the same order."""
-
-    @abstractmethod
-    def embed_query(self, text: str) -> list[float]:
-        """Embed a search query."""
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts to store; see `embed_documents`."""

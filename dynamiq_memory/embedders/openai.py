@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from dynamiq_memory._checks import check_whole_number
 from dynamiq_memory.connections import OpenAI as OpenAIConnection
 from dynamiq_memory.connections import plain, without_secrets
 from dynamiq_memory.embedders.base import ThreadedEmbedder
@@ -83,22 +84,19 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         timeout: float = 60.0,
     ) -> None:
         """Create the embedder; nothing is sent yet."""
-        for name, number in (("batch_size", batch_size), ("max_input_tokens", max_input_tokens)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
         if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):
             raise ConfigurationError(f"dimensions must be a whole number of 1 or more, or None; not {dimensions!r}")
         self.model = model
         self.dimensions = dimensions
-        self.batch_size = min(batch_size, _MAX_TEXTS)
-        self.max_input_tokens = max_input_tokens
+        self.batch_size = min(check_whole_number("batch_size", batch_size), _MAX_TEXTS)
+        self.max_input_tokens = check_whole_number("max_input_tokens", max_input_tokens)
         self.max_retries = max_retries
         self.timeout = timeout
         self._tokens = tokens
         self._lock = threading.Lock()
         self._key: str | None
         self._callers_client: openai.OpenAI | None = None
-        self._own_client: tuple[int, openai.OpenAI] | None = None  # with the id of the process that created it
+        self._clients: dict[int, openai.OpenAI] = {}  # by process, since a forked child must not share connections
         if isinstance(connection, openai.OpenAI):
             self._callers_client = connection
             self.url, self._key = str(connection.base_url), connection.api_key
@@ -125,9 +123,9 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
     def close(self) -> None:
         """Close the client, unless the caller passed it in."""
         with self._lock:
-            own, self._own_client = self._own_client, None
-        if own is not None and own[0] == os.getpid():
-            own[1].close()
+            client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, in as many requests as necessary.
@@ -150,27 +148,20 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         if self._callers_client is not None:
             return self._callers_client
         with self._lock:
-            # A forked child must not share its parent's connections.
-            if self._own_client is None or self._own_client[0] != os.getpid():
-                client = openai.OpenAI(
-                    # The client requires a key even if the server does not.
-                    api_key=self._key or "none",
-                    base_url=self.url,
-                    max_retries=self.max_retries,
-                    timeout=self.timeout,
+            if os.getpid() not in self._clients:
+                key = self._key or "none"  # the client requires a key even if the server does not
+                self._clients[os.getpid()] = openai.OpenAI(
+                    api_key=key, base_url=self.url, max_retries=self.max_retries, timeout=self.timeout
                 )
-                self._own_client = (os.getpid(), client)
-            return self._own_client[1]
+            return self._clients[os.getpid()]
 
     def _truncate(self, text: str) -> str:
         if len(text.encode()) <= self.max_input_tokens:  # every token has at least one byte
             return text
-        if self._tokens is not None:
-            tokens = self._tokens.encode_ordinary(text)
-            return (
-                text if len(tokens) <= self.max_input_tokens else self._tokens.decode(tokens[: self.max_input_tokens])
-            )
-        return _first_bytes(text, self.max_input_tokens * _BYTES_PER_TOKEN)
+        if self._tokens is None:
+            return _first_bytes(text, self.max_input_tokens * _BYTES_PER_TOKEN)
+        tokens = self._tokens.encode_ordinary(text)
+        return text if len(tokens) <= self.max_input_tokens else self._tokens.decode(tokens[: self.max_input_tokens])
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch: list[str] = []
