@@ -8,22 +8,11 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Write,
-)
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.connections import without_secrets
@@ -51,7 +40,6 @@ Metric = Literal["cosine", "dot_product", "l2"]
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 10_000
 _CANDIDATES = 100
-_PROBE = "dimension"
 _READERS: Readers = {
     "https": yes_or_no,
     "prefer_grpc": yes_or_no,
@@ -124,15 +112,12 @@ class Qdrant(PlannedBackend):
             raise ConfigurationError(f"index_name={index_name!r} cannot be used: choose a name without slashes")
         if metric not in schema.DISTANCES:
             raise ConfigurationError(f"metric must be one of {', '.join(schema.DISTANCES)}, not {metric!r}")
-        for name, number in (
-            ("dimension", 1 if dimension is None else dimension),
-            ("candidates", candidates),
-            ("most_ranked", most_ranked),
-            ("grpc_port", grpc_port),
-            ("timeout", timeout),
-            ("max_message_bytes", max_message_bytes),
-        ):
-            check_whole_number(name, number)
+        check_whole_number("dimension", 1 if dimension is None else dimension)
+        check_whole_number("candidates", candidates)
+        check_whole_number("most_ranked", most_ranked)
+        check_whole_number("grpc_port", grpc_port)
+        check_whole_number("timeout", timeout)
+        check_whole_number("max_message_bytes", max_message_bytes)
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
         self.metric = metric
@@ -154,7 +139,8 @@ class Qdrant(PlannedBackend):
         self._clients = Clients(self._address, self._location)
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
         with self._opening():
-            self._run(self._open(create_if_not_exist, on_disk))
+            wanted = schema.Schema(self._location, self._embedder, metric, on_disk, signature_of(self.tokenizer))
+            self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=self._clients.is_local))
 
     @classmethod
     def from_url(cls, url: str) -> Qdrant:
@@ -235,25 +221,25 @@ class Qdrant(PlannedBackend):
     def _is_asynchronous(self) -> bool:
         return self._clients.is_asynchronous
 
-    def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
+    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:
-            case Write(messages):
+            case operations.Write(messages):
                 return self._writer.write(messages)
-            case Read(filter, limit, before, after):
+            case operations.Read(filter, limit, before, after):
                 return _messages(reader.read(filter, limit, before, after))
-            case Search(filter, query, limit):
+            case operations.Search(filter, query, limit):
                 return self._ranker.search(query, filter, limit)
-            case Around(filter, anchors, before_count, after_count):
+            case operations.Around(filter, anchors, before_count, after_count):
                 return reader.around(anchors, before_count, after_count, filter)
-            case Delete(filter):
+            case operations.Delete(filter):
                 return writer.delete(filter)
-            case Replace(filter, messages):
+            case operations.Replace(filter, messages):
                 return self._writer.replace(filter, messages)
-            case Take(filter):
+            case operations.Take(filter):
                 return _messages(writer.take(filter))
-            case Count(filter):
+            case operations.Count(filter):
                 return reader.count(filter)
-            case Sessions(filter):
+            case operations.Sessions(filter):
                 return reader.sessions(filter)
         return super()._plan(operation)
 
@@ -262,41 +248,15 @@ class Qdrant(PlannedBackend):
         with self._clients.lock():
             return request.send(client, self.index_name)
 
-    async def _aask(self, request: Request[T]) -> T:
+    async def _aask(self, request: Request[Any]) -> Any:
         client: Any = await self._clients.per_loop.get()
-        response: Any = request.send(client, self.index_name)
-        result: T = await response
-        return result
+        return await request.send(client, self.index_name)
 
     def _wait_before_retry(self, error: Exception, attempt: int) -> float:
         wait = None if self._clients.is_local else errors.wait_before_retry(error, attempt)
         if wait is None:
             raise errors.translated(error, self._location, self._address.api_key) from error
         return wait
-
-    def _open(self, create_if_not_exist: bool, on_disk: bool) -> Plan[None]:
-        embedder = self._embedder
-        exists = yield from schema.exists()
-        if not exists and not create_if_not_exist:
-            raise errors.missing(self._location)
-        if not exists and embedder is not None and embedder.dimension is None:
-            embedder.expect(embedder.dimension_of(_PROBE))
-        wanted = schema.Schema(
-            location=self._location,
-            embeds=embedder is not None,
-            dimension=embedder.dimension if embedder is not None else None,
-            metric=self.metric,
-            on_disk=on_disk,
-            tokenizer=signature_of(self.tokenizer),
-        )
-        if not exists:
-            yield from schema.create(wanted)
-        dimension = yield from schema.check(wanted)
-        if not self._clients.is_local:
-            yield from schema.create_indexes()
-        yield from schema.check_note(wanted)
-        if embedder is not None and dimension is not None:
-            embedder.expect(dimension)
 
     def _close(self) -> None:
         super()._close()

@@ -113,16 +113,16 @@ def _translate(condition: Condition) -> Translation:
     if isinstance(condition, OneOf):
         labels = [value_label(key, value) for value in condition.values]
         return Translation((matches(LABELS, *labels),)) if labels else _NOTHING
-    number = models.Filter(must=[matches("key", key_label(key)), _within("value", **_widened(condition))])
+    lower, upper = _ends(condition)
+    between = _within("value", gte=_widened(lower, -math.inf), lte=_widened(upper, math.inf))
+    number = models.Filter(must=[matches("key", key_label(key)), between])
     nested = models.NestedCondition(nested=models.Nested(key=NUMBERS, filter=number))
     return Translation((nested,), exact=False)
 
 
 def _of_time(condition: Condition) -> Translation:
     if isinstance(condition, Range):
-        lower = [_order(bound) for operator, bound in condition.bounds if operator in ("gt", "gte")]
-        upper = [_order(bound) for operator, bound in condition.bounds if operator in ("lt", "lte")]
-        first, last = max(lower, default=_order(-_FAR)), min(upper, default=_order(_FAR))
+        first, last = map(_order, _ends(condition))
     else:
         values = getattr(condition, "values", ())
         orders = [_order(each) for each in values if isinstance(each, Number) and not isinstance(each, bool)]
@@ -136,17 +136,15 @@ def _order(time: Number) -> int:
     return order_of(max(-_FAR, min(_FAR, float(time))))
 
 
-def _widened(condition: Range) -> dict[str, float]:
-    """Return bounds that are a few units in the last place wider: the store's numbers may be off by that much."""
-    bounds: dict[str, float] = {}
-    for operator, bound in condition.bounds:
-        lower = operator in ("gt", "gte")
-        wide = float(bound)
-        for _ in range(4):
-            wide = math.nextafter(wide, -math.inf if lower else math.inf)
-        wide = max(-_LARGEST, min(_LARGEST, wide))
-        name = "gte" if lower else "lte"
-        if name in bounds:
-            wide = max(bounds[name], wide) if lower else min(bounds[name], wide)
-        bounds[name] = wide
-    return bounds
+def _ends(condition: Range) -> tuple[float, float]:
+    """Return the bounds of a range, infinite if there are none."""
+    lower = [float(bound) for operator, bound in condition.bounds if operator in ("gt", "gte")]
+    upper = [float(bound) for operator, bound in condition.bounds if operator in ("lt", "lte")]
+    return max(lower, default=-math.inf), min(upper, default=math.inf)
+
+
+def _widened(bound: float, direction: float) -> float:
+    """Return a bound that is a few units in the last place wider: the store's numbers may be off by that much."""
+    for _ in range(4):
+        bound = math.nextafter(bound, direction)
+    return max(-_LARGEST, min(_LARGEST, bound))

@@ -12,7 +12,7 @@ from qdrant_client import models
 from dynamiq_memory.backends._order import session_filter, sessions_of
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
-from dynamiq_memory.backends.qdrant.filters import Translation, marked_by, near, translate
+from dynamiq_memory.backends.qdrant.filters import marked_by, near, translate
 from dynamiq_memory.backends.qdrant.records import Position, Stored
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message, Session, scope_of, views
@@ -56,7 +56,9 @@ def _between(
             start = page[-1].order
             complete = [stored for stored in page if stored.order != start]
             if not complete:
-                complete = yield from _all_at(translation, start)
+                moment = translation.narrowed(near(start, start)).filter
+                points = yield from requests.pages(moment, records.WHOLE, PAGE)
+                complete = [stored for stored in map(records.stored_of, points) if stored.order == start]
                 start += 1 if forward else -1
         found += [
             stored
@@ -156,11 +158,6 @@ def marked(token: str) -> Plan[list[Stored]]:
     """Read the messages that one deletion has marked, in order."""
     found = yield from requests.pages(marked_by(token), records.WHOLE, PAGE)
     return sorted(map(records.stored_of, found), key=_position)
-
-
-def _all_at(translation: Translation, order: int) -> Plan[list[Stored]]:
-    found = yield from requests.pages(translation.narrowed(near(order, order)).filter, records.WHOLE, PAGE)
-    return [stored for stored in map(records.stored_of, found) if stored.order == order]
 
 
 def _order(forward: bool, start: int | None) -> models.OrderBy:

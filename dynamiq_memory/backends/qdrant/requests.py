@@ -41,25 +41,10 @@ def _retrieve(ids: list[Any], fields: list[str]) -> Request[list[models.Record]]
 
 
 def page(
-    filter: models.Filter,
-    fields: list[str],
-    size: int,
-    *,
-    offset: Any = None,
-    order_by: models.OrderBy | None = None,
+    filter: models.Filter, fields: list[str], size: int, *, offset: Any = None, order_by: models.OrderBy | None = None
 ) -> Request[tuple[list[models.Record], Any]]:
     """Read a page of matching points; the result has them and the offset of the next page, None after the last."""
-    return Request(
-        lambda client, name: client.scroll(
-            name,
-            scroll_filter=filter,
-            limit=size,
-            offset=offset,
-            order_by=order_by,
-            with_payload=fields,
-            with_vectors=False,
-        )
-    )
+    return Request(lambda client, name: client.scroll(name, filter, size, order_by, offset, with_payload=fields))
 
 
 def pages(filter: models.Filter, fields: list[str], size: int) -> Plan[list[models.Record]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from qdrant_client import models
 
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
+from dynamiq_memory.backends.qdrant.errors import missing
 from dynamiq_memory.backends.qdrant.requests import Request
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
@@ -20,6 +22,7 @@ DISTANCES = {
     "l2": models.Distance.EUCLID,
 }
 
+_PROBE = "dimension"
 _NOTE = records.special_id("about")
 _KEYWORD = models.PayloadSchemaType.KEYWORD
 # The fields to filter and sort by. Without these indexes, a server reads every message of every user, or refuses.
@@ -42,33 +45,56 @@ class Schema:
 
     Attributes:
         location: The collection and its server, for errors.
-        embeds: Whether it has vectors.
-        dimension: Length of the vectors; None for any.
+        embedder: Makes its vectors; None for a collection without vectors.
         metric: How vectors are compared.
         on_disk: Whether vectors and payloads stay on disk.
         tokenizer: The signature of the tokenizer of its words.
     """
 
     location: str
-    embeds: bool
-    dimension: int | None
+    embedder: MessageEmbedder | None
     metric: str
     on_disk: bool
     tokenizer: str
 
 
-def exists() -> Request[bool]:
-    """Ask whether the collection exists."""
+def open_collection(schema: Schema, *, create: bool, is_local: bool) -> Plan[None]:
+    """Create the collection if it does not exist, check it, and set the dimension of the embedder.
+
+    Args:
+        schema: The properties that it must have.
+        create: Whether to create it. Otherwise a missing collection is an error.
+        is_local: Whether Qdrant runs in local mode, which has no indexes.
+
+    Raises:
+        BackendError: It does not exist, or was made by a later version of this package.
+        ConfigurationError: It has other properties.
+    """
+    if not (yield from _exists()):
+        if not create:
+            raise missing(schema.location)
+        yield from _create(schema)
+    information = yield from Request(lambda client, name: client.get_collection(name))
+    _check(schema, information.config.params)
+    if not is_local:
+        present = information.payload_schema or {}
+        for field in [field for field in _INDEXES if field not in present]:
+            yield from _index(field, _INDEXES[field])
+    yield from _check_note(schema)
+
+
+def _exists() -> Request[bool]:
     return Request(lambda client, name: client.collection_exists(name))
 
 
-def create(schema: Schema) -> Plan[None]:
-    """Create the collection, unless another process creates it first; the vectors' dimension must be known."""
+def _create(schema: Schema) -> Plan[None]:
+    """Create the collection, unless another process creates it first."""
     dense = {}
-    if schema.embeds:
-        distance = DISTANCES[schema.metric]
-        size: Any = schema.dimension
-        dense[records.DENSE] = models.VectorParams(size=size, distance=distance, on_disk=schema.on_disk)
+    embedder = schema.embedder
+    if embedder is not None:
+        size = embedder.dimension or embedder.dimension_of(_PROBE)
+        embedder.expect(size)
+        dense[records.DENSE] = models.VectorParams(size=size, distance=DISTANCES[schema.metric], on_disk=schema.on_disk)
     index = models.SparseIndexParams(on_disk=schema.on_disk)
     words = {records.WORDS: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)}
     payload_on_disk = schema.on_disk or None
@@ -77,66 +103,45 @@ def create(schema: Schema) -> Plan[None]:
             lambda client, name: client.create_collection(name, dense, words, on_disk_payload=payload_on_disk)
         )
     except BackendError:
-        if not (yield from exists()):
+        if not (yield from _exists()):
             raise
 
 
-def check(schema: Schema) -> Plan[int | None]:
-    """Check the collection.
-
-    Returns:
-        Length of its vectors; None if it has none.
-
-    Raises:
-        ConfigurationError: It has other properties.
-    """
-    location = schema.location
-    parameters = (yield from _information()).config.params
+def _check(schema: Schema, parameters: models.CollectionParams) -> None:
+    """Check the collection's vectors, and set the dimension of the embedder."""
+    location, embedder = schema.location, schema.embedder
     dense, sparse = parameters.vectors or {}, parameters.sparse_vectors or {}
     if not isinstance(dense, dict) or set(dense) - {records.DENSE} or set(sparse) != {records.WORDS}:
         raise ConfigurationError(
             f"{location} was not made by this package: its vectors differ. Use another index_name; to move its "
             "messages, read them with the program that wrote them and add them with add_many"
         )
-    if schema.embeds and not dense:
+    if embedder is not None and not dense:
         raise ConfigurationError(
             f"{location} was made without an embedder, and its messages have no vectors: open it without one, or "
             "copy them: Qdrant(…, embedder=…, index_name='another').add_many(backend.get_all())"
         )
     if not dense:
-        return None
+        return
     vectors = dense[records.DENSE]
-    if not schema.embeds:
+    if embedder is None:
         raise ConfigurationError(
             f"{location} has vectors of {vectors.size} numbers: pass the embedder that its messages were stored with"
         )
-    if schema.dimension is not None and schema.dimension != vectors.size:
+    if embedder.dimension is not None and embedder.dimension != vectors.size:
         raise ConfigurationError(
-            f"dimension={schema.dimension}, but the vectors of {location} have {vectors.size} numbers: use the "
+            f"dimension={embedder.dimension}, but the vectors of {location} have {vectors.size} numbers: use the "
             "embedder that its messages were stored with, or another index_name for this one, and copy them by add_many"
         )
     if vectors.distance != DISTANCES[schema.metric]:
         raise ConfigurationError(
             f"metric={schema.metric!r}, but {location} compares by {vectors.distance.value}: open it with that metric"
         )
-    return vectors.size
+    embedder.expect(vectors.size)
 
 
-def create_indexes() -> Plan[None]:
-    """Create the indexes that are missing on a server."""
-    present = (yield from _information()).payload_schema or {}
-    for field, index in _INDEXES.items():
-        if field not in present:
-            yield from _index(field, index)
-
-
-def check_note(schema: Schema) -> Plan[None]:
-    """Check or write the note of the collection's version and tokenizer, a point that no reader sees.
-
-    Raises:
-        ConfigurationError: The collection was made with another tokenizer.
-        BackendError: It was made by a later version of this package.
-    """
+def _check_note(schema: Schema) -> Plan[None]:
+    """Check or write the note of the collection's version and tokenizer, a point that no reader sees."""
     location = schema.location
     found = yield from requests.retrieve([_NOTE], ["version", "tokenizer"])
     if not found:
@@ -156,10 +161,6 @@ def check_note(schema: Schema) -> Plan[None]:
             f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {schema.tokenizer}: open "
             "it with that tokenizer, or copy its messages to another collection"
         )
-
-
-def _information() -> Request[models.CollectionInfo]:
-    return Request(lambda client, name: client.get_collection(name))
 
 
 def _index(field: str, index: Any) -> Request[Any]:

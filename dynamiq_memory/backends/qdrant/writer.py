@@ -15,7 +15,7 @@ from dynamiq_memory.backends._embedding import Embed
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import reader, records, requests
-from dynamiq_memory.backends.qdrant.filters import Translation, marked_by, translate
+from dynamiq_memory.backends.qdrant.filters import marked_by, translate
 from dynamiq_memory.backends.qdrant.records import Stored
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
@@ -55,7 +55,7 @@ class Writer:
         The server writes before it deletes: if it stops in between, both sets are there.
         """
         points = yield from self._points(messages, filter)
-        deletions = yield from _deletions(filter, {str(point.id) for point in points})
+        deletions = yield from _chosen(filter, sorted({str(point.id) for point in points}))
         *full, last = [*_batches(points)] or [[]]
         for batch in full:
             yield from requests.upsert(batch)
@@ -109,13 +109,9 @@ def _delete(filter: Filter, result_of: Callable[[str], Plan[T]]) -> Plan[T | Non
         filter: The messages to delete.
         result_of: Counts or reads the messages that have been marked with a token.
     """
-    translation = translate(filter)
-    chosen = [translation.filter]
-    if not translation.exact:
-        found = yield from reader.read(filter)
-        chosen = [translation.narrowed(ids).filter for ids in _ids([stored.id for stored in found])]
-        if not chosen:
-            return None
+    chosen = yield from _chosen(filter)
+    if not chosen:
+        return None
     token = uuid.uuid4().hex
     for each in chosen:
         yield from requests.set_payload({records.GONE: [token, _period(0)]}, each)
@@ -128,20 +124,22 @@ def _delete(filter: Filter, result_of: Callable[[str], Plan[T]]) -> Plan[T | Non
                 f"{error} (the messages are deleted and no longer read, but not yet erased: delete the same again "
                 f"after {2 * _PERIOD // 60} minutes)"
             ) from error
+    translation = translate(filter)
     if translation.exact:
         # Messages that an earlier call marked and could not erase, except those that another call may be reading now.
         yield from requests.delete(translation.marked_except([_period(0), _period(-1)]))
     return result
 
 
-def _deletions(filter: Filter, kept: set[str]) -> Plan[list[models.Filter]]:
-    """Return filters for matching messages other than those with the ids to keep."""
+def _chosen(filter: Filter, kept: Sequence[str] = ()) -> Plan[list[models.Filter]]:
+    """Return filters for exactly the matching messages, other than those with the ids to keep."""
     translation = translate(filter)
     if translation.exact:
-        must_not = [models.HasIdCondition(has_id=sorted(kept))] if kept else []
+        must_not = [models.HasIdCondition(has_id=list(kept))] if kept else []
         return [translation.narrowed(must_not=must_not).filter]
-    found = yield from reader.read(filter)
-    return [Translation((ids,)).filter for ids in _ids([each.id for each in found if each.id not in kept])]
+    found = {stored.id for stored in (yield from reader.read(filter))}.difference(kept)
+    groups = batched(sorted(found), requests.IDS_AT_ONCE)
+    return [translation.narrowed(models.HasIdCondition(has_id=list(group))).filter for group in groups]
 
 
 def _batches(points: Sequence[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
@@ -156,8 +154,3 @@ def _message_id(point: models.PointStruct) -> str:
 def _period(since: int) -> str:
     """Return the current period of time, or one before it."""
     return f"period {int(time.time()) // _PERIOD + since}"
-
-
-def _ids(ids: Sequence[str]) -> Iterator[models.HasIdCondition]:
-    for some in batched(ids, requests.IDS_AT_ONCE):
-        yield models.HasIdCondition(has_id=list(some))

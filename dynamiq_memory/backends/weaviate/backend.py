@@ -9,24 +9,12 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._threads import Threads
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    IsEmpty,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Write,
-)
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -215,27 +203,27 @@ class Weaviate(PlannedBackend):
 
     # --- operations ------------------------------------------------------------------------------------------
 
-    def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: C901, PLR0911 - a table of the operations
+    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: C901, PLR0911 - a table of the operations
         match operation:
-            case Write(messages):
+            case operations.Write(messages):
                 return self._with_dimension(self._writer.write(messages))
-            case Read(filter, limit, before, after):
+            case operations.Read(filter, limit, before, after):
                 return self._reader.read(filter, limit, before, after)
-            case Search(filter, query, limit):
+            case operations.Search(filter, query, limit):
                 return self._with_dimension(self._searcher.search(filter, query, limit))
-            case Around(filter, anchors, before_count, after_count):
+            case operations.Around(filter, anchors, before_count, after_count):
                 return self._reader.around(anchors, before_count, after_count, filter)
-            case Delete(filter):
+            case operations.Delete(filter):
                 return self._writer.delete(filter)
-            case Replace(filter, messages):
+            case operations.Replace(filter, messages):
                 return self._with_dimension(self._writer.replace(filter, messages))
-            case Take(filter):
+            case operations.Take(filter):
                 return self._writer.take(filter)
-            case Count(filter):
+            case operations.Count(filter):
                 return self._reader.count(filter)
-            case Sessions(filter):
+            case operations.Sessions(filter):
                 return self._reader.sessions(filter)
-            case IsEmpty(filter) if not filter.conditions:
+            case operations.IsEmpty(filter) if not filter.conditions:
                 return self._reader.is_empty()
         return super()._plan(operation)
 

@@ -44,9 +44,7 @@ def _fact(*parts: Any) -> str:
 
 def _value(value: Scalar) -> Scalar:
     """Make equal numbers the same JSON: 7.0 is 7."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def facts_of(message: Message) -> list[str]:

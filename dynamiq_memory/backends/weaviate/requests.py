@@ -20,9 +20,6 @@ from dynamiq_memory.backends.weaviate.schema import ARRIVAL, LENGTH, POSITION, T
 from dynamiq_memory.exceptions import BackendError
 
 T = TypeVar("T")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
 T_co = TypeVar("T_co", covariant=True)
 
 _TOO_LARGE_ALONE = "one message alone exceeds what the server sends in a reply: raise its GRPC_MAX_MESSAGE_SIZE"
@@ -47,12 +44,6 @@ class AtOnce(Step[list[T_co]]):
     """
 
     plans: Sequence[Plan[T_co]]
-
-
-def three_at_once(one: Plan[A], two: Plan[B], three: Plan[C]) -> Plan[tuple[A, B, C]]:
-    """Carry out three plans with results of different types at the same time."""
-    results: list[Any] = yield from AtOnce([one, two, three])
-    return results[0], results[1], results[2]
 
 
 def read_page(request: Callable[[int], Plan[list[T]]], size: int) -> Plan[tuple[list[T], int]]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dynamiq_memory.backends._embedding import EmbedQuery, Vector
 from dynamiq_memory.backends.plans import Plan
@@ -20,7 +20,6 @@ from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import Translation, translate
 from dynamiq_memory.backends.weaviate.objects import WHOLE, Objects
 from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
-from dynamiq_memory.backends.weaviate.requests import three_at_once
 from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, views
@@ -63,11 +62,9 @@ class Searcher:
         if (yield from self.objects.match_exactly(wanted)):
             most = self.objects.max_results
             request = partial(requests.rank_by_words, wanted.clause(), words)
-            rows, (documents, terms), near = yield from three_at_once(
-                _pages(request, most if words else 0, min(_PAGE, most)),
-                requests.count_terms(wanted.clause()),
-                by_meaning,
-            )
+            candidates = _pages(request, most if words else 0, min(_PAGE, most))
+            plans: list[Plan[Any]] = [candidates, requests.count_terms(wanted.clause()), by_meaning]
+            rows, (documents, terms), near = yield from requests.AtOnce(plans)
             by_words = self._by_words(words, rows, documents, terms)
         else:
             rows = yield from self.objects.matching(wanted)
