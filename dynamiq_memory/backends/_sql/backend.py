@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
-from dynamiq_memory.backends._sql.steps import Transaction
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
+from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.operations import (
     Around,
     Count,
@@ -26,12 +28,32 @@ from dynamiq_memory.backends.operations import (
     Update,
     Write,
 )
-from dynamiq_memory.backends.plans import Compute, Plan
+from dynamiq_memory.backends.plans import Compute, Plan, Step, run
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking.tokenizer import terms_of
 
+T_co = TypeVar("T_co", covariant=True)
+
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 # Preparing or writing more rows than this would hold up an event loop for milliseconds.
 _BATCH_ON_THE_LOOP = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction(Step[T_co]):
+    """Work in a transaction that is committed at the end, and rolled back on an error.
+
+    Attributes:
+        work: Is called with the connection; its result is the step's.
+        write: Whether it writes.
+        snapshot: Whether its statements must all see the same state.
+        large: Whether it would hold up an event loop for milliseconds.
+    """
+
+    work: Callable[[sa.Connection], T_co]
+    write: bool = False
+    snapshot: bool = False
+    large: bool = False
 
 
 class SQLBackend(PlannedBackend):
@@ -40,61 +62,35 @@ class SQLBackend(PlannedBackend):
     The plan of each operation prepares what is needed and yields one `Transaction`, which `_ask` carries out.
     """
 
+    max_message_bytes: int
     _reader: SQLReader
     _writer: SQLWriter
     _words: WordSearch
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of this instance."""
+        vector = self._embedder is not None
+        return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
+
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
-        match operation:
-            case Write() | Replace() | Update():
-                return self._changing(operation)
-            case Search():
-                return self._ranking(operation)
-        transaction = self._transaction(operation)
-        return super()._plan(operation) if transaction is None else iter(transaction)
-
-    def _transaction(self, operation: Operation[Any]) -> Transaction[Any] | None:
-        """Return the transaction of an operation that needs no preparation; None if it is done by others."""
-        reader, writer = self._reader, self._writer
-        match operation:
-            case Read(filter, limit, before, after):
-                return Transaction(lambda connection: reader.read(connection, filter, limit, before, after))
-            case Around(filter, anchors, earlier, later):
-                return Transaction(
-                    lambda connection: reader.around(connection, anchors, earlier, later, filter), snapshot=True
-                )
-            case Count(filter):
-                return Transaction(lambda connection: reader.count(connection, filter))
-            case Sessions(filter):
-                return Transaction(lambda connection: reader.sessions(connection, filter))
-            case Delete(filter):
-                return Transaction(lambda connection: writer.delete(connection, filter), write=True)
-            case Take(filter):
-                return Transaction(lambda connection: writer.take(connection, filter), write=True)
-        return None
-
-    def _changing(self, operation: Write | Replace | Update) -> Plan[Any]:
-        """Make the rows of messages, then store them in a transaction; both in a thread if there are many."""
-        writer, messages = self._writer, operation.messages
-        rows = yield from self._rows(messages)
-
-        def work(connection: sa.Connection) -> Any:
-            match operation:
-                case Write():
-                    return writer.write(connection, rows)
-                case Replace(filter):
-                    return writer.replace(connection, filter, rows)
-                case Update(filter):
-                    return writer.update(connection, filter, messages, rows)
-
-        return (yield from Transaction(work, write=True, large=len(rows) > _BATCH_ON_THE_LOOP))
+        return self._ranking(operation) if isinstance(operation, Search) else self._transaction(operation)
 
     def _ranking(self, search: Search) -> Plan[list[Message]]:
         """Rank by words."""
-        terms, words = terms_of(self.tokenizer, search.query), self._words
+        terms = terms_of(self.tokenizer, search.query)
+        return (yield from Transaction(partial(self._words.search, search=search, terms=terms), snapshot=True))
+
+    def _transaction(self, operation: Operation[Any]) -> Plan[Any]:
+        """Perform an operation in a transaction; in a thread if there are many messages to write."""
+        changed = operation.messages if isinstance(operation, Write | Replace | Update) else ()
+        rows = (yield from self._rows(changed)) if changed else []
         return (
             yield from Transaction(
-                lambda connection: words.search(connection, terms, search.filter, search.limit), snapshot=True
+                partial(self._within, operation=operation, rows=rows),
+                write=isinstance(operation, Write | Replace | Update | Delete | Take),
+                snapshot=isinstance(operation, Around),
+                large=len(rows) > _BATCH_ON_THE_LOOP,
             )
         )
 
@@ -103,3 +99,27 @@ class SQLBackend(PlannedBackend):
         if len(messages) <= _BATCH_ON_THE_LOOP:
             return self._writer.rows(messages)
         return (yield from Compute(partial(self._writer.rows, messages)))
+
+    def _within(  # noqa: PLR0911 - a table of the operations
+        self, connection: sa.Connection, operation: Operation[Any], rows: Sequence[Row] = ()
+    ) -> Any:
+        """Perform an operation within a transaction."""
+        reader, writer = self._reader, self._writer
+        match operation:
+            case Read(filter, limit, before, after):
+                return reader.read(connection, filter, limit, before, after)
+            case Count(filter):
+                return reader.count(connection, filter)
+            case Sessions(filter):
+                return reader.sessions(connection, filter)
+            case Delete(filter):
+                return writer.delete(connection, filter)
+            case Take(filter):
+                return writer.take(connection, filter)
+            case Write():
+                return writer.write(connection, rows)
+            case Replace(filter):
+                return writer.replace(connection, filter, rows)
+            case Update(filter, messages):
+                return writer.update(connection, filter, messages, rows)
+        return run(default_plan(self, operation), partial(self._within, connection))

@@ -97,13 +97,7 @@ def within(column: sa.ColumnElement[Any], bounds: Sequence[tuple[str, Any]]) -> 
 
 def single_scope(filter: Filter) -> dict[str, str] | None:
     """Return the one user and the one session that a filter fixes, if it says nothing else; None if it does."""
-    if filter.beyond_scope:
+    scope = {key: allowed for key in (USER_KEY, SESSION_KEY) if (allowed := filter.scope(key)) is not None}
+    if filter.beyond_scope or any(len(allowed) != 1 for allowed in scope.values()):
         return None
-    scope = {}
-    for key in (USER_KEY, SESSION_KEY):
-        allowed = filter.scope(key)
-        if allowed is not None:
-            if len(allowed) != 1:
-                return None
-            scope[key] = allowed[0] or ""
-    return scope
+    return {key: allowed[0] or "" for key, allowed in scope.items()}

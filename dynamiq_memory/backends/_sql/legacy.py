@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._legacy import legacy_message
-from dynamiq_memory.backends._sql.tables import Tables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
 
@@ -38,7 +38,7 @@ class LegacyTable:
 
 def upgrade(
     connection: sa.Connection,
-    tables: Tables,
+    tables: SQLTables,
     legacy: LegacyTable,
     store: Callable[[sa.Connection, Sequence[Message]], None],
 ) -> None:

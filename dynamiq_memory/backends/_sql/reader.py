@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from dynamiq_memory.backends._order import latest_first, session_filter
+from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.parts import Parts
-from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
 
@@ -22,16 +22,14 @@ _BEFORE, _AFTER = "before", "after"
 class SQLReader:
     """Reads the messages of a store."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, tables: SQLTables) -> None:
         """Compile a statement."""
-        self._tables, self._filters = tables, filters = parts.tables, parts.filters
-        self._columns = [tables.messages.c[column] for column in COLUMNS]
+        self._tables = tables
         # Compiled when first needed, by the names of their parameters.
-        self._statements: dict[frozenset[str], tuple[sa.Select[Any], Prepared]] = {}
-        seq = tables.messages.c.seq
-        self._by_seq = Prepared(
-            sa.select(seq, *self._columns).where(filters.among(seq, name="numbers")), tables.dialect
-        )
+        self._statement = cache(partial(_statement, tables))
+        columns = tables.messages.c
+        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS))
+        self._by_seq = tables.prepare(statement.where(tables.filters.among(columns.seq, name="numbers")))
 
     def read(
         self,
@@ -43,8 +41,8 @@ class SQLReader:
     ) -> list[Message]:
         """Read messages as `MemoryBackend.get_all` promises."""
         scope = single_scope(filter)
-        parameters: dict[str, Any] = {} if scope is None else dict(scope)
-        names = set(parameters)
+        parameters: dict[str, Any] = {**(scope or {}), "limit": _NO_LIMIT if limit is None else limit}
+        names = set(scope or ())
         for side, anchor in ((_BEFORE, before), (_AFTER, after)):
             if anchor is not None:
                 names.add(side)
@@ -52,36 +50,23 @@ class SQLReader:
                 parameters[f"{side}_session"] = anchor.session_id or ""
                 parameters[f"{side}_id"] = anchor.id
                 parameters[f"{side}_time"] = anchor.timestamp or 0.0
-        parameters["limit"] = _NO_LIMIT if limit is None else limit
         statement, prepared = self._statement(frozenset(names))
         rows: Sequence[Any]
         if scope is not None:
             rows = prepared.fetch(connection, parameters)
         else:
-            rows = connection.execute(statement.where(*self._filters.clauses(filter)), parameters).fetchall()
+            rows = connection.execute(statement.where(*self._tables.filters.clauses(filter)), parameters).fetchall()
         return from_rows(rows[::-1] if after is None else rows)
-
-    def around(
-        self, connection: sa.Connection, anchors: Sequence[Message], before: int, after: int, filter: Filter
-    ) -> list[list[Message]]:
-        """Read neighbours as `MemoryBackend.around` promises."""
-        windows = []
-        for anchor in anchors:
-            session = session_filter(anchor, filter)
-            earlier = self.read(connection, session, before, before=anchor) if before else []
-            later = self.read(connection, session, after, after=anchor) if after else []
-            windows.append([*earlier, anchor, *later])
-        return windows
 
     def by_seq(self, connection: sa.Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
         """Read messages by their numbers of arrival."""
-        rows = self._by_seq.fetch(connection, {"numbers": self._filters.packed(numbers)})
+        rows = self._by_seq.fetch(connection, {"numbers": self._tables.filters.packed(numbers)})
         return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
 
     def count(self, connection: sa.Connection, filter: Filter) -> int:
         """Count matching messages."""
-        statement = sa.select(sa.func.count()).select_from(self._tables.messages).where(*self._filters.clauses(filter))
-        return int(connection.execute(statement).scalar_one())
+        statement = sa.select(sa.func.count()).select_from(self._tables.messages)
+        return int(connection.execute(statement.where(*self._tables.filters.clauses(filter))).scalar_one())
 
     def sessions(self, connection: sa.Connection, filter: Filter) -> list[Session]:
         """List the sessions of matching messages, the most recently used first."""
@@ -94,23 +79,17 @@ class SQLReader:
                 sa.func.min(columns.timestamp),
                 sa.func.max(columns.timestamp),
             )
-            .where(*self._filters.clauses(filter))
+            .where(*self._tables.filters.clauses(filter))
             .group_by(columns.user_id, columns.session_id)
         )
         rows = connection.execute(statement).fetchall()
         return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
 
-    def _statement(self, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
-        known = self._statements.get(names)
-        if known is None:
-            statement = _select(self._tables.messages, self._columns, names)
-            known = self._statements[names] = (statement, Prepared(statement, self._tables.dialect))
-        return known
 
-
-def _select(messages: sa.Table, columns: Sequence[Any], names: frozenset[str]) -> sa.Select[Any]:
+def _statement(tables: SQLTables, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
     """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
-    statement: sa.Select[Any] = sa.select(*columns)
+    messages = tables.messages
+    statement: sa.Select[Any] = sa.select(*(messages.c[name] for name in COLUMNS))
     for key in (USER_KEY, SESSION_KEY):
         if key in names:
             statement = statement.where(messages.c[key] == sa.bindparam(key, type_=sa.Text))
@@ -119,7 +98,8 @@ def _select(messages: sa.Table, columns: Sequence[Any], names: frozenset[str]) -
             statement = statement.where(_beside(messages, side))
     order = (messages.c.timestamp, messages.c.seq)
     statement = statement.order_by(*(order if _AFTER in names else [column.desc() for column in order]))
-    return statement.limit(sa.bindparam("limit", type_=sa.BigInteger))
+    statement = statement.limit(sa.bindparam("limit", type_=sa.BigInteger))
+    return statement, tables.prepare(statement)
 
 
 def _beside(messages: sa.Table, side: str) -> sa.ColumnElement[bool]:

@@ -8,14 +8,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.legacy import LegacyTable, upgrade
-from dynamiq_memory.backends._sql.meta import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
-from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
-from dynamiq_memory.backends._sql.tables import Tables
+from dynamiq_memory.backends._sql.tables import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
-from dynamiq_memory.ranking.tokenizer import signature_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +22,10 @@ _BATCH = 1_000
 class SQLSchema:
     """Creates, checks and upgrades the tables of a store, which may be a legacy table."""
 
-    def __init__(self, parts: Parts, writer: SQLWriter, legacy: LegacyTable) -> None:
+    def __init__(self, tables: SQLTables, writer: SQLWriter, legacy: LegacyTable) -> None:
         """Touch no database yet."""
-        self._tables = parts.tables
+        self._tables = tables
         self._writer = writer
-        self._signature = signature_of(parts.tokenize)
         self._legacy = legacy
 
     def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
@@ -56,15 +52,15 @@ class SQLSchema:
             _check_columns(tables.messages, present)
             tables.metadata.create_all(connection)
             self._check_meta(connection, reindex=reindex)
-        values = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: self._signature}
-        connection.execute(
-            tables.insert(tables.meta).on_conflict_do_nothing(),
-            [{"key": key, "value": value} for key, value in values.items()],
-        )
+        values = [
+            {"key": VERSION_KEY, "value": SCHEMA_VERSION},
+            {"key": TOKENIZER_KEY, "value": tables.signature},
+        ]
+        connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), values)
 
     def _check_meta(self, connection: sa.Connection, *, reindex: bool) -> None:
-        name, signature = self._tables.messages.name, self._signature
-        meta = meta_in(connection, self._tables)
+        name, signature = self._tables.name, self._tables.signature
+        meta = self._tables.read_meta(connection)
         version = meta.get(VERSION_KEY, SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise ConfigurationError(
@@ -82,19 +78,16 @@ class SQLSchema:
 
     def _reindex(self, connection: sa.Connection) -> None:
         tables = self._tables
-        messages, meta = tables.messages, tables.meta
-        connection.execute(meta.update().where(meta.c.key == TOKENIZER_KEY).values(value=self._signature))
-        columns = [messages.c[name] for name in COLUMNS]
+        tables.wait_for_writers(connection)
+        columns, meta = tables.messages.c, tables.meta
+        connection.execute(meta.update().where(meta.c.key == TOKENIZER_KEY).values(value=tables.signature))
+        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS)).order_by(columns.seq).limit(_BATCH)
         last, done = -1, 0
-        while True:
-            statement = sa.select(messages.c.seq, *columns).where(messages.c.seq > last).order_by(messages.c.seq)
-            rows = connection.execute(statement.limit(_BATCH)).fetchall()
-            if not rows:
-                return
+        while rows := connection.execute(statement.where(columns.seq > last)).fetchall():
             self._store(connection, prepare(from_rows([row[1:] for row in rows])))
             last = rows[-1][0]
             done += len(rows)
-            logger.info("re-indexed %d messages of %s", done, messages.name)
+            logger.info("re-indexed %d messages of %s", done, tables.name)
 
     def _store(self, connection: sa.Connection, messages: Sequence[Message]) -> None:
         self._writer.upsert(connection, self._writer.rows(messages))
@@ -106,11 +99,6 @@ def columns_of(connection: sa.Connection, table: sa.Table) -> set[str]:
     if not inspector.has_table(table.name, table.schema):
         return set()
     return {column["name"] for column in inspector.get_columns(table.name, table.schema)}
-
-
-def meta_in(connection: sa.Connection, tables: Tables) -> dict[str, str]:
-    """Read the table of meta."""
-    return {key: value for key, value in connection.execute(sa.select(tables.meta)).fetchall()}  # noqa: C416 - rows
 
 
 def _check_columns(expected: sa.Table, present: set[str]) -> None:

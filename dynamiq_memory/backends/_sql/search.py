@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.parts import Parts
-from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.reader import SQLReader
+from dynamiq_memory.backends._sql.tables import SQLTables
+from dynamiq_memory.backends.operations import Search
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
-from dynamiq_memory.ranking import packed_terms
+from dynamiq_memory.ranking import BM25, packed_terms
 from dynamiq_memory.ranking.bm25 import best
 
 TermsRow = Sequence[Any]
@@ -23,36 +24,31 @@ TermsRow = Sequence[Any]
 class WordSearch:
     """Ranks the messages of a store by BM25, over the terms of all that match the filter."""
 
-    def __init__(self, parts: Parts, reader: SQLReader) -> None:
+    def __init__(self, tables: SQLTables, reader: SQLReader, bm25: BM25) -> None:
         """Compile nothing yet."""
-        self._tables, self._filters, self._meta = parts.tables, parts.filters, parts.meta
-        self._bm25 = parts.bm25
+        self._tables = tables
         self._reader = reader
+        self._bm25 = bm25
         # Compiled when first needed, by the names of their parameters.
-        self._statements: dict[frozenset[str], Prepared] = {}
+        self._prepared = cache(lambda names: tables.prepare(self._select(names)))
 
-    def search(
-        self, connection: sa.Connection, terms: Sequence[str], filter: Filter, limit: int | None
-    ) -> list[Message]:
+    def search(self, connection: sa.Connection, search: Search, terms: Sequence[str]) -> list[Message]:
         """Rank matching messages by the terms of a query."""
-        self._meta.check(connection)
-        rows = self._rows(connection, filter)
-        return self._best(connection, rows, self._scores(terms, rows), filter, limit)
+        self._tables.check_meta(connection)
+        rows = self._rows(connection, search.filter)
+        return self._best(connection, search, rows, self._scores(terms, rows))
 
     def _rows(self, connection: sa.Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
         """Read the terms of all matching messages; `more` has more parameters of the statement."""
         scope = single_scope(filter)
         if scope is not None and USER_KEY in scope:
-            names = frozenset(scope)
-            if names not in self._statements:
-                self._statements[names] = Prepared(self._select(scope), self._tables.dialect)
-            return self._statements[names].fetch(connection, {**scope, **more})
-        messages, terms = self._tables.messages, self._tables.terms
+            return self._prepared(tuple(scope)).fetch(connection, {**scope, **more})
+        messages, terms, filters = self._tables.messages, self._tables.terms, self._tables.filters
         if not filter.beyond_scope and filter.scope(USER_KEY) is not None:
-            statement = self._select().where(*self._filters.scope(filter, terms))
+            statement = self._select().where(*filters.scope(filter, terms))
         else:
             same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
-            statement = self._select((), messages.join(terms, sa.and_(*same))).where(*self._filters.clauses(filter))
+            statement = self._select((), messages.join(terms, sa.and_(*same))).where(*filters.clauses(filter))
         return connection.execute(statement, dict(more)).fetchall()
 
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
@@ -67,22 +63,17 @@ class WordSearch:
         return packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
 
     def _best(
-        self,
-        connection: sa.Connection,
-        rows: Sequence[TermsRow],
-        scores: Mapping[int, float],
-        filter: Filter,
-        limit: int | None,
+        self, connection: sa.Connection, search: Search, rows: Sequence[TermsRow], scores: Mapping[int, float]
     ) -> list[Message]:
         """Read the messages of the best rows."""
         # Among equal scores the latest first: by timestamp, then by arrival.
-        ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), limit)
+        ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), search.limit)
         messages = self._reader.by_seq(connection, [rows[number][0] for number in ranked])
         results = []
         for number in ranked:
             # After a change without this package, terms may have no message, or another one.
             message = messages.get(rows[number][0])
-            if message is not None and filter.matches(message):
+            if message is not None and search.filter.matches(message):
                 message.score = scores[number]
                 results.append(message)
         return results

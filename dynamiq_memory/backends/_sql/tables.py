@@ -6,85 +6,177 @@ the terms of a session are stored together. `{name}_meta` has the version and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql import ClauseElement
+
+from dynamiq_memory.backends._sql.filters import SQLFilters
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
+
+SCHEMA_VERSION = "1"
+VERSION_KEY = "schema_version"
+TOKENIZER_KEY = "tokenizer"
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class SQLTables:
     """The tables of one store.
-
-    Attributes:
-        dialect: The SQL dialect of the database.
-        insert: The dialect's INSERT, which has ON CONFLICT.
-    """
-
-    dialect: sa.Dialect
-    insert: Any
-    metadata: sa.MetaData
-    messages: sa.Table
-    terms: sa.Table
-    meta: sa.Table
-
-
-def make_tables(
-    name: str, dialect: sa.Dialect, insert: Any, schema: str | None = None, more: Sequence[SchemaItem] = ()
-) -> Tables:
-    """Describe the tables of a store.
 
     Args:
         name: The name of the table of messages; the others' begin with it.
         dialect: The SQL dialect of the database.
         insert: The dialect's INSERT, which has ON CONFLICT.
+        filters: Translates filters.
+        tokenize: Splits texts into terms.
         schema: The database schema of the tables, or None for the default one.
         more: Additional columns and indexes of the table of messages.
     """
-    metadata = sa.MetaData(schema=schema)
-    # SQLite numbers rows itself only if the type is exactly INTEGER.
-    sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-    messages = sa.Table(
-        name,
-        metadata,
-        # The order of arrival.
-        sa.Column("seq", sequence, primary_key=True),
-        # The empty string means none: it is not a valid id, and NULLs would not be unique.
-        sa.Column("user_id", sa.Text, nullable=False),
-        sa.Column("session_id", sa.Text, nullable=False),
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("timestamp", sa.Double, nullable=False),
-        sa.Column("role", sa.Text, nullable=False),
-        # NULL if the content is not plain text; then it is in `extra`.
-        sa.Column("content", sa.Text),
-        sa.Column("metadata", sa.Text, nullable=False),
-        sa.Column("extra", sa.Text),
-        sa.Index(f"{name}_by_id", "user_id", "session_id", "id", unique=True),
-        # Each way to read has an index in reading order: of a session, a user, a session's name, everything.
-        sa.Index(f"{name}_by_scope", "user_id", "session_id", "timestamp", "seq"),
-        sa.Index(f"{name}_by_user", "user_id", "timestamp", "seq"),
-        sa.Index(f"{name}_by_session", "session_id", "timestamp", "seq"),
-        sa.Index(f"{name}_by_time", "timestamp", "seq"),
-        *more,
-    )
-    terms = sa.Table(
-        f"{name}_terms",
-        metadata,
-        sa.Column("user_id", sa.Text, primary_key=True),
-        sa.Column("session_id", sa.Text, primary_key=True),
-        sa.Column("seq", sequence, primary_key=True, autoincrement=False),
-        sa.Column("timestamp", sa.Double, nullable=False),
-        sa.Column("length", sa.Integer, nullable=False),
-        sa.Column("terms", sa.LargeBinary, nullable=False),
-        sqlite_with_rowid=False,
-    )
-    meta = sa.Table(
-        f"{name}_meta",
-        metadata,
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
-        sqlite_with_rowid=False,
-    )
-    return Tables(dialect, insert, metadata, messages, terms, meta)
+
+    meta_keys: ClassVar[tuple[str, ...]] = (VERSION_KEY, TOKENIZER_KEY)
+
+    def __init__(
+        self,
+        name: str,
+        dialect: sa.Dialect,
+        insert: Any,
+        filters: type[SQLFilters],
+        tokenize: Tokenize,
+        schema: str | None = None,
+        more: Sequence[SchemaItem] = (),
+    ) -> None:
+        """Describe the tables, and compile the statements that check the table of meta."""
+        self.name = name
+        self.insert = insert
+        self.tokenize = tokenize
+        self.signature = signature_of(tokenize)
+        self._dialect = dialect
+        self.metadata = sa.MetaData(schema=schema)
+        # SQLite numbers rows itself only if the type is exactly INTEGER.
+        sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+        self.messages = sa.Table(
+            name,
+            self.metadata,
+            # The order of arrival.
+            sa.Column("seq", sequence, primary_key=True),
+            # The empty string means none: it is not a valid id, and NULLs would not be unique.
+            sa.Column("user_id", sa.Text, nullable=False),
+            sa.Column("session_id", sa.Text, nullable=False),
+            sa.Column("id", sa.Text, nullable=False),
+            sa.Column("timestamp", sa.Double, nullable=False),
+            sa.Column("role", sa.Text, nullable=False),
+            # NULL if the content is not plain text; then it is in `extra`.
+            sa.Column("content", sa.Text),
+            sa.Column("metadata", sa.Text, nullable=False),
+            sa.Column("extra", sa.Text),
+            sa.Index(f"{name}_by_id", "user_id", "session_id", "id", unique=True),
+            # Each way to read has an index in reading order: of a session, a user, a session's name, everything.
+            sa.Index(f"{name}_by_scope", "user_id", "session_id", "timestamp", "seq"),
+            sa.Index(f"{name}_by_user", "user_id", "timestamp", "seq"),
+            sa.Index(f"{name}_by_session", "session_id", "timestamp", "seq"),
+            sa.Index(f"{name}_by_time", "timestamp", "seq"),
+            *more,
+        )
+        self.terms = sa.Table(
+            f"{name}_terms",
+            self.metadata,
+            sa.Column("user_id", sa.Text, primary_key=True),
+            sa.Column("session_id", sa.Text, primary_key=True),
+            sa.Column("seq", sequence, primary_key=True, autoincrement=False),
+            sa.Column("timestamp", sa.Double, nullable=False),
+            sa.Column("length", sa.Integer, nullable=False),
+            sa.Column("terms", sa.LargeBinary, nullable=False),
+            sqlite_with_rowid=False,
+        )
+        self.meta = sa.Table(
+            f"{name}_meta",
+            self.metadata,
+            sa.Column("key", sa.Text, primary_key=True),
+            sa.Column("value", sa.Text, nullable=False),
+            sqlite_with_rowid=False,
+        )
+        self.filters = filters(self.messages)
+        meta = self.meta.c
+        statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.meta_keys)))
+        self._read_meta = self.prepare(statement)
+        # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
+        self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
+
+    def prepare(self, statement: ClauseElement) -> Prepared:
+        """Compile a statement."""
+        return Prepared(statement, self._dialect)
+
+    def read_meta(self, connection: sa.Connection) -> dict[str, str]:
+        """Read the table of meta."""
+        return dict(self._read_meta.fetch(connection, {}))
+
+    def check_meta(self, connection: sa.Connection, *, write: bool = False) -> Mapping[str, str]:
+        """Return the table of meta, and check it, since another process may have changed it.
+
+        Args:
+            connection: A connection in a transaction.
+            write: Whether the table must not change until the end of the transaction.
+
+        Raises:
+            ConfigurationError: Another process has indexed the messages again, with another tokenizer.
+        """
+        meta: dict[str, str] = dict((self._lock_meta if write else self._read_meta).fetch(connection, {}))
+        stored = meta.get(TOKENIZER_KEY, self.signature)
+        if stored != self.signature:
+            raise ConfigurationError(
+                f"the messages in {self.name!r} have been re-indexed by the tokenizer {stored!r}, but this object "
+                f"uses {self.signature!r}: make a new one with that tokenizer"
+            )
+        return meta
+
+    def wait_for_writers(self, connection: sa.Connection) -> None:
+        """Wait for the transactions that have checked the table of meta to write, and let no other begin."""
+        connection.execute(sa.select(self.meta.c.key).with_for_update()).fetchall()
+
+
+class Prepared:
+    """A statement of SQLAlchemy Core, compiled once for a dialect and run by the driver with named parameters.
+
+    For a small read or write, SQLAlchemy's own way to the driver costs more than SQLite itself. Within a transaction,
+    both ways can be mixed. This way is only for statements with values that the driver takes and returns unchanged
+    (text, numbers, bytes).
+
+    Args:
+        statement: The statement; each value in it is a `bindparam`.
+        dialect: The dialect that will run it.
+    """
+
+    def __init__(self, statement: ClauseElement, dialect: sa.Dialect) -> None:
+        """Compile the statement."""
+        compiled = statement.compile(dialect=dialect)
+        self.sql = compiled.string
+        # None if the driver takes parameters by name.
+        self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)
+        # Values that the compiler adds, such as SQLite's OFFSET 0.
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
+        """Run the statement once and return its rows."""
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(self.sql, self._ordered(parameters))
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    def run(self, connection: sa.Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement for each set of parameters."""
+        cursor = connection.connection.cursor()
+        try:
+            if len(parameters) == 1:
+                cursor.execute(self.sql, self._ordered(parameters[0]))
+            else:
+                cursor.executemany(self.sql, [self._ordered(each) for each in parameters])
+        finally:
+            cursor.close()
+
+    def _ordered(self, parameters: Mapping[str, Any]) -> Any:
+        values = {**self._constants, **parameters}
+        return values if self._order is None else tuple([values[name] for name in self._order])

@@ -9,10 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._order import version_filters, with_stored_version
-from dynamiq_memory.backends._sql.parts import Parts
-from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS, from_rows, to_row
-from dynamiq_memory.backends._sql.tables import Tables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
 from dynamiq_memory.ranking import packed_terms
@@ -25,12 +23,11 @@ Row = dict[str, Any]
 class SQLWriter:
     """Writes the messages of a store and their terms."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, tables: SQLTables) -> None:
         """Compile the statements of a write."""
-        self._tables, self._filters, self._meta = parts.tables, parts.filters, parts.meta
-        self._tokenize, tables = parts.tokenize, parts.tables
-        self._upsert_messages = Prepared(_upsert_message(tables), tables.dialect)
-        self._upsert_terms = Prepared(_upsert_terms(tables), tables.dialect)
+        self._tables = tables
+        self._upsert_messages = tables.prepare(_upsert_message(tables))
+        self._upsert_terms = tables.prepare(_upsert_terms(tables))
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
         """Make the rows of messages, before the transaction begins."""
@@ -38,7 +35,7 @@ class SQLWriter:
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store messages in order, as one batch."""
-        self._meta.check_for_write(connection)
+        self._tables.check_meta(connection, write=True)
         self.upsert(connection, rows)
 
     def upsert(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
@@ -49,12 +46,12 @@ class SQLWriter:
     def delete(self, connection: sa.Connection, filter: Filter) -> int:
         """Delete matching messages and return their number."""
         messages, terms = self._tables.messages, self._tables.terms
-        clauses = self._filters.clauses(filter)
+        clauses = self._tables.filters.clauses(filter)
         if filter.beyond_scope or filter.scope(USER_KEY) is None:
             matching = sa.select(messages.c.user_id, messages.c.session_id, messages.c.seq).where(*clauses)
             connection.execute(sa.delete(terms).where(sa.tuple_(*terms.primary_key).in_(matching)))
         else:
-            connection.execute(sa.delete(terms).where(*self._filters.scope(filter, terms)))
+            connection.execute(sa.delete(terms).where(*self._tables.filters.scope(filter, terms)))
         return connection.execute(sa.delete(messages).where(*clauses)).rowcount
 
     def replace(self, connection: sa.Connection, filter: Filter, rows: Sequence[Row]) -> None:
@@ -84,20 +81,18 @@ class SQLWriter:
         return taken
 
     def _row(self, message: Message) -> Row:
-        terms = terms_of(self._tokenize, message.text)
+        terms = terms_of(self._tables.tokenize, message.text)
         return to_row(message) | {"length": len(terms), "terms": packed_terms.encode(terms)}
 
     def _read(self, connection: sa.Connection, filter: Filter) -> list[Message]:
-        return from_rows(connection.execute(self._select(filter)).fetchall())
-
-    def _select(self, filter: Filter) -> sa.Select[Any]:
-        """A SELECT of the messages that are to be changed."""
+        """Read the messages that are to be changed, which others cannot change until this transaction ends."""
         columns = self._tables.messages.c
-        statement = sa.select(*(columns[name] for name in COLUMNS)).where(*self._filters.clauses(filter))
-        return statement.order_by(columns.timestamp, columns.seq)
+        statement = sa.select(*(columns[name] for name in COLUMNS)).where(*self._tables.filters.clauses(filter))
+        statement = statement.order_by(columns.timestamp, columns.seq).with_for_update()
+        return from_rows(connection.execute(statement).fetchall())
 
 
-def _upsert_message(tables: Tables) -> ClauseElement:
+def _upsert_message(tables: SQLTables) -> ClauseElement:
     messages = tables.messages
     key = ("user_id", "session_id", "id")
     columns = [column for column in messages.c if column is not messages.c.seq]
@@ -108,7 +103,7 @@ def _upsert_message(tables: Tables) -> ClauseElement:
     return statement
 
 
-def _upsert_terms(tables: Tables) -> ClauseElement:
+def _upsert_terms(tables: SQLTables) -> ClauseElement:
     """Insert or replace the terms of a message that is in its table already."""
     messages, terms = tables.messages, tables.terms
     columns = messages.c

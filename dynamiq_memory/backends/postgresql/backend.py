@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -11,31 +12,25 @@ from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
 from dynamiq_memory.backends._forks import keep_inherited
-from dynamiq_memory.backends._sql.backend import SQLBackend
+from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
-from dynamiq_memory.backends._sql.steps import Transaction
 from dynamiq_memory.backends._sql.writer import Row
 from dynamiq_memory.backends._urls import Readers, read_options, yes_or_no
-from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.postgresql.client import DRIVER_ERRORS, PostgreSQLClient, url_of
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect, must_run_again, translated
-from dynamiq_memory.backends.postgresql.filters import PostgreSQLFilters
-from dynamiq_memory.backends.postgresql.locks import Locks
-from dynamiq_memory.backends.postgresql.meta import PostgreSQLMeta
-from dynamiq_memory.backends.postgresql.parts import PostgreSQLParts
-from dynamiq_memory.backends.postgresql.schema import PostgreSQLSchema, tables_of
+from dynamiq_memory.backends.postgresql.schema import PostgreSQLSchema
 from dynamiq_memory.backends.postgresql.search import HybridSearch
-from dynamiq_memory.backends.postgresql.vectors import VECTOR, VectorTable, as_text
+from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
+from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, Tokenize
 from dynamiq_memory.ranking.tokenizer import terms_of
 
-_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 # PostgreSQL cuts longer names, and the longest suffix of our names is "_by_session".
 _LONGEST_NAME = 63 - len("_by_session")
 _ATTEMPTS = 5
@@ -95,7 +90,7 @@ class PostgreSQL(SQLBackend):
         pool_size: int = 10,
         pool_timeout: float = 30.0,
         statement_timeout: float | None = None,
-        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
         reindex: bool = False,
@@ -112,22 +107,12 @@ class PostgreSQL(SQLBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
-        tables = tables_of(table_name, schema, self._client.engine.dialect)
-        parts = PostgreSQLParts(
-            tables=tables,
-            filters=PostgreSQLFilters(tables.messages),
-            meta=PostgreSQLMeta(tables, self.tokenizer, self._embedder),
-            tokenize=self.tokenizer,
-            bm25=self.bm25,
-            vectors=VectorTable(tables),
-            locks=Locks(schema, table_name),
-            embedder=self._embedder,
-        )
-        self._reader, self._writer = SQLReader(parts), PostgreSQLWriter(parts)
-        self._words, self._hybrid = WordSearch(parts, self._reader), HybridSearch(parts, self._reader)
-        opening = PostgreSQLSchema(parts, self._writer)
+        tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
+        self._reader, self._writer = SQLReader(tables), PostgreSQLWriter(tables)
+        self._words = WordSearch(tables, self._reader, self.bm25)
+        self._hybrid = HybridSearch(tables, self._reader, self.bm25)
         with self._opening():
-            opening.open(self._client, create=create_if_not_exist, reindex=reindex)
+            PostgreSQLSchema(tables, self._writer).open(self._client, create=create_if_not_exist, reindex=reindex)
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQL:
@@ -166,12 +151,6 @@ class PostgreSQL(SQLBackend):
             options["schema"] = self.schema
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of this instance."""
-        vector = self._embedder is not None
-        return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
-
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its password and messages."""
         return super().to_dict() | {
@@ -198,13 +177,9 @@ class PostgreSQL(SQLBackend):
         vector = yield from EmbedQuery(search.query)
         if vector is None:
             return (yield from super()._ranking(search))
-        terms, hybrid = terms_of(self.tokenizer, search.query), self._hybrid
-        return (
-            yield from Transaction(
-                lambda connection: hybrid.search_near(connection, vector, terms, search.filter, search.limit),
-                snapshot=True,
-            )
-        )
+        terms = terms_of(self.tokenizer, search.query)
+        work = partial(self._hybrid.search_near, search=search, terms=terms, vector=vector)
+        return (yield from Transaction(work, snapshot=True))
 
     def _ask(self, request: Transaction[Any]) -> Any:
         return self._client.run(request)

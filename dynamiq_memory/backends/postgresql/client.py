@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +18,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 
 from dynamiq_memory.backends._loops import ClientPerLoop
-from dynamiq_memory.backends._sql.steps import Transaction
+from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
-from dynamiq_memory.backends.postgresql.stale import StaleConnections
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -36,6 +36,8 @@ except ImportError as error:
     ) from error
 
 T = TypeVar("T")
+
+_OPENED = "dynamiq_memory_opened"
 
 DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
 
@@ -75,7 +77,7 @@ class PostgreSQLClient:
             self.engine = sa.create_engine(url, **options)
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
-        self._stale = StaleConnections()
+        self._stale = _StaleConnections()
         self._stale.watch(self.engine)
         self._engines = ClientPerLoop(
             partial(_LoopEngine, url, options, self._stale), _LoopEngine.close, _LoopEngine.abort
@@ -223,10 +225,40 @@ def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str,
     return arguments
 
 
+class _StaleConnections:
+    """Replaces connections that were opened before one broke, before they are used again, in all engines it watches."""
+
+    def __init__(self) -> None:
+        """Begin with nothing broken."""
+        self._broken = -math.inf
+
+    def broke(self) -> None:
+        """Note that a connection has broken: those opened until now are stale."""
+        self._broken = time.monotonic()
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Check each connection that an engine opens and hands out."""
+        sa.event.listen(engine, "connect", self._note)
+        sa.event.listen(engine, "checkout", self._check)
+
+    def leave(self, engine: sa.Engine) -> None:
+        """Stop checking."""
+        for name, listener in (("connect", self._note), ("checkout", self._check)):
+            if sa.event.contains(engine, name, listener):
+                sa.event.remove(engine, name, listener)
+
+    def _note(self, _: Any, record: Any) -> None:
+        record.info[_OPENED] = time.monotonic()
+
+    def _check(self, _: Any, record: Any, __: Any) -> None:
+        if record.info.get(_OPENED, math.inf) <= self._broken:
+            raise DisconnectionError("opened before another connection broke")  # the pool opens a new one
+
+
 class _LoopEngine:
     """The engine of an event loop, and its open connections."""
 
-    def __init__(self, url: sa.URL, options: Mapping[str, Any], stale: StaleConnections) -> None:
+    def __init__(self, url: sa.URL, options: Mapping[str, Any], stale: _StaleConnections) -> None:
         self.engine = create_async_engine(url, **options)
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         stale.watch(self.engine.sync_engine)

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import UserDefinedType
 
-from dynamiq_memory.backends._sql.prepared import Prepared
 from dynamiq_memory.backends._sql.records import COLUMNS
-from dynamiq_memory.backends._sql.tables import Tables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import Row, message_key
 from dynamiq_memory.exceptions import ConfigurationError
 
@@ -38,10 +37,9 @@ class _Vector(UserDefinedType[str]):
 class VectorTable:
     """The vectors of the messages of one store."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: SQLTables) -> None:
         """Describe the table and compile the statements of a write."""
         messages = self._messages = tables.messages
-        self._insert = tables.insert
         self.table = sa.Table(
             f"{messages.name}_vectors",
             # Apart from the other tables, since only a store with an embedder creates it.
@@ -51,10 +49,18 @@ class VectorTable:
         )
         seq = sa.select(messages.c.seq).where(*message_key(messages))
         vector = _as_vector(sa.bindparam(VECTOR, type_=sa.Text))
-        upsert = tables.insert(self.table).from_select(["seq", "embedding"], seq.add_columns(vector))
+        insert, columns = tables.insert(self.table), ["seq", "embedding"]
+        upsert = insert.from_select(columns, seq.add_columns(vector))
         upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
-        self._upsert = Prepared(upsert, tables.dialect)
-        self._delete = Prepared(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()), tables.dialect)
+        self._upsert = tables.prepare(upsert)
+        self._delete = tables.prepare(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()))
+        unchanged = sa.select(messages.c.seq, vector).where(
+            messages.c.seq == sa.bindparam("seq", type_=sa.BigInteger),
+            *(messages.c[n].is_not_distinct_from(sa.bindparam(n, type_=sa.Text)) for n in ("content", "extra")),
+        )
+        # A change at the same moment is either done already, or waits and then finds the vector to delete.
+        unchanged = unchanged.with_for_update(read=True)
+        self._insert_unchanged = tables.prepare(insert.from_select(columns, unchanged).on_conflict_do_nothing())
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store the vectors of stored messages, and delete those of messages that now have none."""
@@ -75,20 +81,7 @@ class VectorTable:
             connection: A connection in a transaction that writes.
             rows: For each message `seq`, `vector`, and the `content` and `extra` that were embedded.
         """
-        messages = self._messages
-        for row in rows:
-            unchanged = (
-                sa.select(messages.c.seq, _as_vector(sa.literal(row[VECTOR], sa.Text)))
-                .where(
-                    messages.c.seq == row["seq"],
-                    messages.c.content.is_not_distinct_from(sa.literal(row["content"], sa.Text)),
-                    messages.c.extra.is_not_distinct_from(sa.literal(row["extra"], sa.Text)),
-                )
-                # A change at the same moment is either done already, or waits and then finds the vector to delete.
-                .with_for_update(read=True)
-            )
-            insert = self._insert(self.table).from_select(["seq", "embedding"], unchanged)
-            connection.execute(insert.on_conflict_do_nothing())
+        self._insert_unchanged.run(connection, rows)
 
     def read_missing(self, connection: sa.Connection, after: int, limit: int) -> Sequence[Any]:
         """Read messages without a vector: the number of arrival of each, and `COLUMNS`.

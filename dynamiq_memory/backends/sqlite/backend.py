@@ -14,18 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
-from dynamiq_memory.backends._sql.backend import SQLBackend
+from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
-from dynamiq_memory.backends._sql.meta import Meta
-from dynamiq_memory.backends._sql.parts import Parts
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.schema import SQLSchema
 from dynamiq_memory.backends._sql.search import WordSearch
-from dynamiq_memory.backends._sql.steps import Transaction
-from dynamiq_memory.backends._sql.tables import make_tables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
-from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.sqlite.client import MEMORY, SQLiteClient, Synchronous
 from dynamiq_memory.backends.sqlite.errors import translated
 from dynamiq_memory.backends.sqlite.filters import SQLiteFilters
@@ -34,7 +30,6 @@ from dynamiq_memory.ranking import BM25, Tokenize
 
 # SQLite counts milliseconds in 32 bits.
 _LONGEST_TIMEOUT = 2_000_000.0
-_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _LEGACY = LegacyTable(("id", "role", "content", "metadata", "timestamp"), column("metadata"), literal_column("rowid"))
 
 
@@ -74,7 +69,7 @@ class SQLite(SQLBackend):
         *,
         timeout: float = 5.0,
         synchronous: Synchronous = "FULL",
-        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
         reindex: bool = False,
@@ -97,12 +92,10 @@ class SQLite(SQLBackend):
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._client = SQLiteClient(self._file, self.timeout, synchronous)
-        tables = make_tables(index_name, self._client.engine.dialect, insert)
-        meta = Meta(tables, self.tokenizer)
-        parts = Parts(tables, SQLiteFilters(tables.messages), meta, self.tokenizer, self.bm25)
-        self._reader, self._writer = SQLReader(parts), SQLWriter(parts)
-        self._words = WordSearch(parts, self._reader)
-        schema = SQLSchema(parts, self._writer, _LEGACY)
+        tables = SQLTables(index_name, self._client.engine.dialect, insert, SQLiteFilters, self.tokenizer)
+        self._reader, self._writer = SQLReader(tables), SQLWriter(tables)
+        self._words = WordSearch(tables, self._reader, self.bm25)
+        schema = SQLSchema(tables, self._writer, _LEGACY)
         with self._opening():
             self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
 
@@ -139,11 +132,6 @@ class SQLite(SQLBackend):
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of this instance."""
-        return Capabilities(transactions=True, max_message_bytes=self.max_message_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its messages."""

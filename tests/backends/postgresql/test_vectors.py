@@ -14,7 +14,7 @@ import pytest
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import PostgreSQL
-from dynamiq_memory.backends._sql.prepared import Prepared
+from dynamiq_memory.backends._sql.tables import Prepared
 from dynamiq_memory.exceptions import ConfigurationError, EmbedderError
 from tests.fakes.embedders import NGrams, Scripted
 from tests.fakes.postgresql.server import PostgreSQLServer
