@@ -6,6 +6,9 @@ relevant, or both, always within a user and a session. The messages are stored i
 """
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
+from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Pick, Reason
+from dynamiq_memory.conversation.tokens import count_tokens_approximately, token_counter
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
     BackendConnectionError,
@@ -23,9 +26,6 @@ from dynamiq_memory.formatting import FormatType
 from dynamiq_memory.integrations.references import register_memory
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message, MessageRole, Session
-from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, Reason
-from dynamiq_memory.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.turns import count_tokens_approximately
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "Capabilities",
     "ConfigurationError",
     "DynamiqMemoryError",
+    "Explanation",
     "FilterError",
     "FormatType",
     "InvalidArgumentError",
@@ -55,4 +56,5 @@ __all__ = [
     "count_tokens_approximately",
     "register_memory",
     "select_to_save",
+    "token_counter",
 ]

@@ -13,6 +13,10 @@ from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.backends.plans import Plan, arun, run
+from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
+from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick
+from dynamiq_memory.conversation.tokens import TokenCounter, count_tokens_approximately
+from dynamiq_memory.conversation.turns import Budget
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import FormatType, format_messages
@@ -28,11 +32,9 @@ from dynamiq_memory.messages import (
     clock,
     refusal,
 )
-from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Pick, pick
-from dynamiq_memory.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.turns import Budget, TokenCounter, count_tokens_approximately
 
 DEFAULT_LIMIT = 1000
+DEFAULT_MAX_TOKENS = 32_000
 
 __all__ = ["DEFAULT_LIMIT", "FormatType", "Memory", "MemoryRetrievalStrategy", "MemorySaveMode"]
 
@@ -52,6 +54,9 @@ class Memory(Closing):
             lacks a key that another default filter requires (one of several values, a range) raises an error.
         save_mode: Which messages of a turn `add_turn` and the adapters save.
         token_counter: Counts the tokens of a message for `max_tokens`. Defaults to an estimate.
+        max_tokens: Maximum number of tokens that an agent is given where a call sets none, by `token_counter`. Defaults
+            to 32,000, which leaves room for instructions and an answer in the context of any current model; None for
+            no limit.
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1.
 
     Raises:
@@ -67,6 +72,7 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         save_mode: MemorySaveMode | str = MemorySaveMode.FULL,
         token_counter: TokenCounter = count_tokens_approximately,
+        max_tokens: int | None = DEFAULT_MAX_TOKENS,
         recent_share: float = 0.5,
     ) -> None:
         """Check the settings."""
@@ -81,12 +87,15 @@ class Memory(Closing):
         if not callable(token_counter):
             raise ConfigurationError(f"token_counter must be a function of a message, not {token_counter!r}")
         check_share("recent_share", recent_share)
+        if max_tokens is not None:
+            check_whole_number("max_tokens", max_tokens)
         self.save_mode = check_choice(MemorySaveMode, save_mode, "save_mode", ConfigurationError)
         parse(filters)
         self.backend: MemoryBackend = InMemory() if backend is None else backend
         self.message_limit = message_limit
         self.filters: dict[str, Any] = copy.deepcopy(dict(filters or {}))
         self.token_counter = token_counter
+        self.max_tokens = max_tokens
         self.recent_share = recent_share
 
     def scoped(self, session_id: str | None = None, user_id: str | None = None) -> Self:
@@ -268,7 +277,8 @@ class Memory(Closing):
             limit: Maximum number of messages, 1 or more. Defaults to `message_limit`.
             filters: Additional filters.
             strategy: "all", "relevant" or "both".
-            max_tokens: Maximum number of tokens, counted by the memory's `token_counter`. None for no limit.
+            max_tokens: Maximum number of tokens, counted by the memory's `token_counter`. Defaults to the memory's
+                `max_tokens` (32,000).
 
         Returns:
             The messages, oldest first. Messages that match the query have a `score`.
@@ -299,11 +309,12 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
-    ) -> list[Pick]:
+    ) -> Explanation:
         """Select the messages like `get_agent_conversation`, with the reason for each.
 
         Returns:
-            The selected messages, oldest first, each with its reason.
+            The selected messages, oldest first, each with its reason; and what bounds the choice, the limit or the
+            tokens.
         """
         return run(self._pick(query, limit, filters, strategy, max_tokens), self.backend.execute)
 
@@ -314,7 +325,7 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
-    ) -> list[Pick]:
+    ) -> Explanation:
         """Select messages, with reasons; see `explain_agent_conversation`."""
         return await arun(self._pick(query, limit, filters, strategy, max_tokens), self.backend.aexecute)
 
@@ -440,6 +451,7 @@ class Memory(Closing):
             "message_limit": self.message_limit,
             "filters": {key: _listed(value) for key, value in self.filters.items()},
             "save_mode": self.save_mode.value,
+            "max_tokens": self.max_tokens,
             "recent_share": self.recent_share,
         }
 
@@ -502,7 +514,7 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None,
         strategy: MemoryRetrievalStrategy | str,
         max_tokens: int | None,
-    ) -> Plan[list[Pick]]:
+    ) -> Plan[Explanation]:
         strategy = check_choice(MemoryRetrievalStrategy, strategy, "strategy", InvalidArgumentError)
         if max_tokens is not None and (
             not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
@@ -511,7 +523,8 @@ class Memory(Closing):
                 f"max_tokens must be a whole number of 1 or more, or None for no limit; not {max_tokens!r}"
             )
         check_query(query)
-        budget = Budget(self._limit(limit), max_tokens, self.token_counter)
+        tokens = self.max_tokens if max_tokens is None else max_tokens
+        budget = Budget(self._limit(limit), tokens, self.token_counter)
         return pick(strategy, query, self._merged(filters), budget, self.recent_share)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dynamiq_memory._ids import new_id
+from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.integrations.plans import GetAll, Plan
 from dynamiq_memory.messages import MESSAGE_ID_KEY, Message, MessageRole
-from dynamiq_memory.saving import MemorySaveMode, select_to_save
 
 __all__ = ["Alignment", "Transcript", "align"]
 
@@ -83,8 +83,9 @@ def align(transcript: Transcript) -> Plan[Alignment]:
 
     Messages are recognised by their ids. Where that leaves more than one turn, as with a client that sends the whole
     conversation each time, texts are compared: questions and answers that are stored in the same order are old, and
-    so is a client's own wording of an answer that is stored. In doubt, a message is new: it is better to store it
-    twice than to lose it. The cost depends on how much is new, not on how long the conversation is.
+    so is a client's own wording of an answer that is stored. What follows an answer that is known by its id is new,
+    whatever it says. In doubt, a message is new: it is better to store it twice than to lose it. The cost depends on
+    how much is new, not on how long the conversation is.
 
     Args:
         transcript: The conversation.
@@ -105,6 +106,9 @@ def align(transcript: Transcript) -> Plan[Alignment]:
         wide = yield from GetAll(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
         # After a question that is known by its id comes the work that is done for it now.
         matching, end = _by_text(transcript, wide, question if question in known else len(transcript))
+        if known and not transcript.is_question(max(known)):
+            # Ids have settled where the stored part ends: whatever follows an answer that is known is new.
+            matching, end = {place: match for place, match in matching.items() if place < start}, start
         known = {**matching, **known}
         start = max(start, end)
     return replace(_result(known, start, question, latest), repeated_ids=repeated)

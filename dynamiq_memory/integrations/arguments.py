@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dynamiq_memory._checks import check_choice, check_whole_number
+from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.memory import Memory
-from dynamiq_memory.retrieval import MemoryRetrievalStrategy
 
 __all__ = ["check_limit", "check_memory", "check_strategy"]
 

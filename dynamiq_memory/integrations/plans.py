@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from dynamiq_memory.backends import plans
 from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
-from dynamiq_memory.retrieval import MemoryRetrievalStrategy
 
 __all__ = [
     "AddMany",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from dynamiq_memory.retrieval import MemoryRetrievalStrategy, Reason
+from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy, Reason
 from dynamiq_memory.wire import EXTENSION
 
 FILTERS = (

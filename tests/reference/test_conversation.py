@@ -77,9 +77,9 @@ def test_j_no_limit_separates_a_result_from_its_call(store, strategy, limit):
     memory.add(MessageRole.TOOL, "result one", SCOPE, tool_call_id="c-1", name="search")
     memory.add(MessageRole.ASSISTANT, "equal", SCOPE)
     picked = memory.get_agent_conversation("result two", limit=limit, filters=SCOPE, strategy=strategy)
-    assert picked
+    assert picked or limit == 1  # an answered question is not given without its answer
     assert len(picked) <= limit
-    assert picked[0].role == "user"
+    assert not picked or picked[0].role == "user"
     called = {c["id"] for m in picked for c in m.tool_calls or []}
     assert called == {m.tool_call_id for m in picked if m.role == "tool"}
     assert called in (set(), {"c-1", "c-2"})

@@ -9,15 +9,21 @@ from typing import Any
 
 from dynamiq_memory.backends.operations import Around, Read, Search
 from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
+from dynamiq_memory.conversation.tokens import as_sent
+from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
 from dynamiq_memory.filters import parse
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Key, Message, MessageRole, key_of
-from dynamiq_memory.turns import Budget, Turn, arrange, latest_turns, split_turns
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Key, Message, key_of
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
 # Neighbours read on each side of a hit at first: most turns are shorter, longer ones are read on.
 _NEIGHBOURS = 6
 _MATCHES_AT_ONCE = 8
+# How far back to read in all for the beginnings of turns that the neighbours do not have.
+_REACH = 2_000
+# How far back to read for the call of a result that came turns later.
+_LATE = 200
 _SPARE_MATCHES = 32
 
 
@@ -62,6 +68,22 @@ class Pick:
     reason: Reason
 
 
+class Explanation(list[Pick]):
+    """The messages picked for an agent, oldest first.
+
+    Attributes:
+        tokens: Their number of tokens; None where tokens are not limited.
+        bounded_by: What bounds the choice, so that older turns may be left out: "limit", "max_tokens", both or neither.
+    """
+
+    def __init__(self, picks: Iterable[Pick], budget: Budget) -> None:
+        """Count the tokens."""
+        super().__init__(picks)
+        limited = budget.tokens is not None
+        self.tokens = sum(budget.count_tokens(as_sent(pick.message)) for pick in self) if limited else None
+        self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
+
+
 @dataclass(slots=True)
 class _Choice:
     """What has been picked so far."""
@@ -75,7 +97,26 @@ class _Choice:
 
     def rest_of(self, turn: Turn) -> Turn:
         """What of a turn has not been picked."""
-        return Turn([part for part in turn.rounds if key_of(part[0]) not in self.picks])
+        rounds = [part for part in turn.rounds if key_of(part[0]) not in self.picks]
+        return Turn(rounds, turn.last, turn.answered)
+
+    def add_turn_of(self, match: Key, turn: Turn, scores: Mapping[Key, float], whole: Budget) -> None:
+        """Add the turn of a match, whole if it fits.
+
+        Args:
+            match: The match.
+            turn: Its turn.
+            scores: The scores of all matches.
+            whole: The budget at first. Only a turn that could never be given whole is given in part; any other makes
+                way for the next one.
+        """
+        rest = self.rest_of(turn)
+        if rest.question_alone:
+            return
+        if self.budget.take(rest.messages):
+            self.add_matches(rest.messages, scores)
+        elif not whole.fits(rest.messages):
+            self.add_matches(rest.cut(self.budget, match), scores)
 
     def add_matches(self, messages: Iterable[Message], scores: Mapping[Key, float]) -> None:
         for message in messages:
@@ -91,7 +132,7 @@ def pick(
     filters: Mapping[str, Any],
     budget: Budget,
     recent_share: float,
-) -> Plan[list[Pick]]:
+) -> Plan[Explanation]:
     """Pick the messages that an agent is given.
 
     What comes out is a conversation that every LLM API accepts: it begins with a user's message (behind system
@@ -114,7 +155,7 @@ def pick(
     if not choice.picks:
         messages, _ = yield from _latest(filters, budget)
         choice.add(messages, Reason.RECENT)
-    return (yield from _in_order(choice.picks, filters))
+    return Explanation((yield from _in_order(choice.picks, filters)), budget)
 
 
 def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Message], list[Turn]]]:
@@ -129,10 +170,14 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
             continue
         turns = split_turns(collected)
-        attempt = Budget(budget.messages, budget.tokens, budget.count_tokens)
+        attempt = budget.copy()
         taken, full = latest_turns(turns, attempt)
-        opened = any(message.role is MessageRole.USER for message in taken)
-        if len(page) < size or (opened and (full or len(collected) >= most)):
+        opened = any(map(is_question, taken))
+        enough = full or len(collected) >= most
+        if enough and len(page) == size and len(collected) < most + _LATE and _has_late_result(collected):
+            size = _LATE
+            continue
+        if len(page) < size or (opened and enough):
             budget.messages, budget.tokens = attempt.messages, attempt.tokens
             return taken, turns
         # A turn longer than all that was read, or tokens left over: read on, further each time.
@@ -144,7 +189,7 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
     recent = budget.share(recent_share)
     if recent.messages == 1 and budget.messages > 2:
         recent.messages = 2  # a question without its answer would seem to be asked once more
-    whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
+    whole = budget.copy()
     _, turns = yield from _latest(filters, whole)
     taken, _ = latest_turns(turns, recent)
     budget.take(taken)
@@ -153,7 +198,7 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
     # What the relevant ones left goes to the recent turns: to the rest of the last one, then to those before.
     for turn in reversed(turns):
         rest = choice.rest_of(turn)
-        if not turn.opened or not rest.rounds:
+        if not turn.opened or not rest.rounds or rest.question_alone:
             continue
         if not budget.take(rest.messages):
             if len(rest.rounds) < len(turn.rounds):
@@ -164,11 +209,11 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
 
 def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
     budget = choice.budget
-    whole = Budget(budget.messages, budget.tokens, budget.count_tokens)
+    whole = budget.copy()
     # Some matches are picked already, and some will not fit.
     matches = yield from Search(parse(filters), query, budget.messages + len(choice.picks) + _SPARE_MATCHES)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
-    beginnings: dict[tuple[str | None, str | None], _Beginning] = {}
+    reach = _Reach(_REACH)
     turns: dict[Key, Turn] = {}
     for start in range(0, len(matches), _MATCHES_AT_ONCE):
         some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
@@ -177,46 +222,36 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         picked = len(choice.picks)
         windows = yield from Around(parse(filters), some, _NEIGHBOURS, _NEIGHBOURS)
         for match, window in zip(some, windows, strict=True):
-            if key_of(match) in choice.picks:
+            key = key_of(match)
+            if key in choice.picks:
                 continue
-            turn = turns.get(key_of(match))
-            if turn is None:
-                turn = yield from _turn_of(match, window, filters, budget.messages, beginnings)
-                if turn is None:
-                    continue
+            turn = turns.get(key) or (yield from _turn_of(match, window, filters, budget.messages, reach))
+            if turn is not None:
                 turns |= dict.fromkeys(map(key_of, turn.messages), turn)
-            rest = choice.rest_of(turn)
-            if budget.take(rest.messages):
-                choice.add_matches(rest.messages, scores)
-            elif not whole.fits(rest.messages):
-                # Only a turn that could never be given whole is given in part; another makes way for the next.
-                choice.add_matches(rest.cut(budget, key_of(match)), scores)
+                choice.add_turn_of(key, turn, scores, whole)
         if picked and picked == len(choice.picks):
             break  # what is left of the budget is too small for a turn; going on costs reads and brings little
 
 
-class _Beginning:
-    """A session from its first message on, as far as it had to be read: kept so that it is read only once."""
+@dataclass(slots=True)
+class _Reach:
+    """How many messages may still be read to find the beginnings of turns."""
 
-    def __init__(self, messages: list[Message]) -> None:
-        self.messages = messages
-        self._place = {key_of(message): number for number, message in enumerate(messages)}
+    messages: int
 
-    def before(self, message: Message) -> list[Message] | None:
-        place = self._place.get(key_of(message))
-        return None if place is None else self.messages[:place]
+    def next(self, size: int) -> int:
+        """How many to read next, if so many are wanted; 0 when nothing is left."""
+        size = min(size, self.messages)
+        self.messages -= size
+        return size
 
 
 def _turn_of(
-    match: Message,
-    window: Sequence[Message],
-    filters: Mapping[str, Any],
-    most: int,
-    beginnings: dict[tuple[str | None, str | None], _Beginning],
+    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int, reach: _Reach
 ) -> Plan[Turn | None]:
-    """Read the whole turn of a message; None if it has no user's message, or the match has no place in it.
+    """Read the whole turn of a message; None if it has no question, or the match has no place in it.
 
-    Behind the match, no more than `most` messages are read: a longer turn will be cut anyway.
+    After the match, at most `most` messages are read: a longer turn will be cut anyway.
     """
     here = next(number for number, message in enumerate(window) if key_of(message) == key_of(match))
     session = {**filters, USER_KEY: match.user_id, SESSION_KEY: match.session_id}
@@ -228,28 +263,32 @@ def _turn_of(
         page = yield from Read(parse(session), size, after=after[-1])
         after = [*after, *page]
     size = _NEIGHBOURS
-    read_all = len(before) < size
+    whole = len(before) < size
     while True:
         for turn in split_turns([*before, match, *after]):
-            if turn.opened and any(message is match for message in turn.messages):
+            if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
                 return turn
-        scope = (match.user_id, match.session_id)
-        if read_all:
-            if scope not in beginnings or len(beginnings[scope].messages) <= len(before):
-                beginnings[scope] = _Beginning([*before, match])
+        # The question of the turn, or the call that the match answers, is further back.
+        missing = bool(results_of(match)) or not _has_user([*before, match])
+        size = reach.next(min(size * 4, 10 * _PAGE)) if missing and not whole else 0
+        if not size:
             return None
-        # The user's message of the turn, or the call that the match answers, stands further back.
-        known = beginnings[scope].before(before[0]) if scope in beginnings else None
-        if known is not None:
-            before, read_all = [*known, *before], True
-        else:
-            size = min(size * 4, 10 * _PAGE)
-            page = yield from Read(parse(session), size, before=before[0])
-            before, read_all = [*page, *before], len(page) < size
+        page = yield from Read(parse(session), size, before=before[0])
+        before, whole = [*page, *before], len(page) < size
 
 
 def _has_user(messages: Iterable[Message]) -> bool:
-    return any(message.role is MessageRole.USER for message in messages)
+    return any(map(is_question, messages))
+
+
+def _has_late_result(messages: Sequence[Message]) -> bool:
+    """Whether a result among messages answers a call before them, which has an id of its own."""
+    called: set[str] = set()
+    for message in messages:
+        called.update(call.id for call in calls_of(message))
+        if any(result.id and result.id not in called for result in results_of(message)):
+            return True
+    return False
 
 
 def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[list[Pick]]:

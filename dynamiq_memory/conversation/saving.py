@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from dynamiq_memory.conversation.calls import calls_of, is_question
 from dynamiq_memory.messages import Message, MessageRole, check_message
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ def select_to_save(messages: Iterable[Message], mode: MemorySaveMode) -> list[Me
     selected: list[Message] = []
     answer: Message | None = None
     for message in conversation:
-        if message.role is MessageRole.USER:
+        if is_question(message):
             if answer is not None:
                 selected.append(answer)
                 answer = None
             selected.append(message)
         elif message.role is MessageRole.ASSISTANT:
             # Text that accompanies a tool call is not the final answer.
-            answer = None if message.tool_calls else message
+            answer = None if calls_of(message) else message
     if answer is not None:
         selected.append(answer)
     return selected

@@ -1,0 +1,321 @@
+"""Turns of a conversation: cutting it only where every LLM API accepts the cut. Pure functions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from dynamiq_memory.conversation.calls import (
+    ToolReference,
+    calls_of,
+    is_question,
+    results_of,
+    says_something,
+    without_calls,
+    without_results,
+)
+from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
+from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, scope_of
+
+
+@dataclass(slots=True)
+class Budget:
+    """What may still be taken.
+
+    Attributes:
+        messages: Number of messages.
+        tokens: Number of tokens, or None for any number.
+        count_tokens: Counts the tokens of a message.
+        exceeded: What has kept messages from being taken, "limit" or "max_tokens"; parts and copies share it.
+    """
+
+    messages: int
+    tokens: int | None = None
+    count_tokens: TokenCounter = count_tokens_approximately
+    exceeded: set[str] = field(default_factory=set)
+
+    def share(self, part: float) -> Budget:
+        """Return a part of the budget, at least one message."""
+        tokens = None if self.tokens is None else math.floor(self.tokens * part)
+        return Budget(max(1, math.floor(self.messages * part)), tokens, self.count_tokens, self.exceeded)
+
+    def copy(self) -> Budget:
+        """Return a budget of the same size."""
+        return Budget(self.messages, self.tokens, self.count_tokens, self.exceeded)
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more can be taken."""
+        return self.messages <= 0 or (self.tokens is not None and self.tokens <= 0)
+
+    def take(self, messages: Sequence[Message]) -> bool:
+        """Take messages if they fit.
+
+        Returns:
+            Whether they did.
+        """
+        if len(messages) > self.messages:
+            self.exceeded.add("limit")
+            return False
+        if self.tokens is not None:
+            tokens = sum(self.count_tokens(as_sent(message)) for message in messages)
+            if tokens > self.tokens:
+                self.exceeded.add("max_tokens")
+                return False
+            self.tokens -= tokens
+        self.messages -= len(messages)
+        return True
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether messages could be taken."""
+        return self.copy().take(messages)
+
+
+@dataclass(slots=True)
+class Turn:
+    """A user's question and all that follows it until the next one.
+
+    Attributes:
+        rounds: What must stay together: a single message, or an assistant's calls with their results.
+        last: The place of its last message in the conversation: a result may come turns later.
+        answered: Whether the assistant has had its last word.
+    """
+
+    rounds: list[list[Message]] = field(default_factory=list)
+    last: int = 0
+    answered: bool = False
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages of the turn."""
+        return list(itertools.chain.from_iterable(self.rounds))
+
+    @property
+    def opened(self) -> bool:
+        """Whether it begins with a user's question, so that a conversation can begin with it."""
+        return bool(self.rounds) and is_question(self.rounds[0][0])
+
+    @property
+    def instructions(self) -> bool:
+        """Whether it is a system message before the first question."""
+        return bool(self.rounds) and self.rounds[0][0].role is MessageRole.SYSTEM
+
+    @property
+    def question_alone(self) -> bool:
+        """Whether nothing but the question of an answered turn is left: it would seem to be asked again."""
+        return self.answered and self.opened and len(self.rounds) == 1
+
+    def cut(self, budget: Budget, keep: Key | None = None) -> list[Message]:
+        """Take as much of the turn as fits: the question, then the latest rounds.
+
+        Args:
+            budget: What may be taken; reduced by what is.
+            keep: A message that the part must contain to be of use.
+
+        Returns:
+            The messages in order; empty if not even the indispensable ones fit, or nothing but the question of an
+            answered turn would.
+        """
+        kept, rest = (self.rounds[:1], self.rounds[1:]) if self.opened else ([], self.rounds[:])
+        for number, candidate in enumerate(rest):
+            if keep is not None and any(key_of(message) == keep for message in candidate):
+                kept.append(rest.pop(number))
+                break
+        left = budget.copy()
+        if not left.take(list(itertools.chain.from_iterable(kept))):
+            return []
+        while rest and left.take(rest[-1]):
+            kept.append(rest.pop())
+        if Turn(kept, answered=self.answered).question_alone:
+            return []
+        budget.messages, budget.tokens = left.messages, left.tokens
+        chosen = {key_of(message) for part in kept for message in part}
+        return [message for message in self.messages if key_of(message) in chosen]
+
+
+@dataclass(slots=True)
+class _Round:
+    """A message, or an assistant's message with the results of its calls, as found so far."""
+
+    message: Message
+    place: int
+    question: bool
+    calls: Sequence[ToolReference]
+    results: dict[int, tuple[int, Message]] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        return (
+            max(self.place, max((place for place, _ in self.results.values()), default=0))
+            if self.results
+            else self.place
+        )
+
+    def messages(self) -> list[Message]:
+        """The message and the results in the order of their arrival; without all of these, its words alone."""
+        if len(self.results) < len(self.calls) or not self.calls:
+            message = without_calls(self.message) if self.calls else self.message
+            silent = message.role is MessageRole.ASSISTANT and not says_something(message)
+            return [] if silent else [message]
+        results = {id(result): (place, result) for place, result in self.results.values()}
+        return [self.message, *(result for _, result in sorted(results.values(), key=lambda each: each[0]))]
+
+
+class _OpenCalls:
+    """The calls of a session that wait for results.
+
+    A result belongs to the call of its id, where that is the only one of its id in its message; ids may repeat in a
+    session, since some providers number the calls of each turn anew, so the last such call counts. Calls without such
+    an id are anonymous: Ollama gives none, Vertex the tool's name, Cohere a new id to each result. A result belongs to
+    the last anonymous call of its tool in the turn, in the order of the calls, or to the first where it has no name.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, tuple[_Round, int]] = {}
+        self._open: defaultdict[str, list[tuple[_Round, int]]] = defaultdict(list)
+        self._named: dict[str, tuple[_Round, int]] = {}
+
+    def begin_turn(self) -> None:
+        """Forget anonymous calls: a later result cannot be known to belong to them."""
+        self._open.clear()
+        self._named.clear()
+
+    def add(self, round_: _Round) -> None:
+        """Add the calls of a message."""
+        if not round_.calls:
+            return
+        times = Counter(call.id for call in round_.calls)
+        for number, call in reversed(list(enumerate(round_.calls))):
+            if call.id and times[call.id] == 1:
+                self._by_id[call.id] = round_, number
+                continue
+            for name in {call.name, call.id, ""}:
+                self._open[name].append((round_, number))
+        for number, call in enumerate(round_.calls):
+            if not call.id or times[call.id] > 1:
+                self._named |= dict.fromkeys({call.name, call.id} - {""}, (round_, number))
+
+    def of(self, result: ToolReference) -> tuple[_Round, int] | None:
+        """Find the call that a result answers, answered before or not."""
+        by_id = self._by_id.get(result.id)
+        names = [name for name in (result.name, result.id) if name in self._named]
+        # Where ids are the names of tools, the last call counts, whether it is the only one of its name or not.
+        if by_id is not None and all(by_id[0].place > self._named[name][0].place for name in names):
+            return by_id
+        for name in names if names or result.name else [""]:
+            waiting = self._open[name]
+            while waiting:
+                round_, number = waiting.pop()
+                if number not in round_.results:
+                    return round_, number
+        return self._named[names[0]] if names else None
+
+
+def split_turns(messages: Iterable[Message]) -> list[Turn]:
+    """Split messages into turns, session by session, in the order in which the turns begin.
+
+    A result is placed directly after the call that it answers, wherever it arrived; of several results of one call, the
+    last counts. A result without its call is left out, and so is a call without a result, but not what is said beside
+    it: no LLM API accepts them. An assistant's message that says and calls nothing is left out too.
+
+    Args:
+        messages: Messages in chronological order, of one session or several.
+    """
+    sessions: dict[Scope, list[tuple[int, Message]]] = {}
+    for place, message in enumerate(messages):
+        sessions.setdefault(scope_of(message), []).append((place, message))
+    turns: list[tuple[int, Turn]] = []
+    for session in sessions.values():
+        turn, opened = Turn(), False
+        for round_ in _rounds(session):
+            part = round_.messages()
+            if part:
+                # Before the first question, each part is a turn of its own: system ones may be kept without the others.
+                if round_.question or not opened:
+                    turn, opened = Turn(), round_.question
+                    turns.append((round_.place, turn))
+                turn.rounds.append(part)
+                turn.last = max(turn.last, round_.last)
+            turn.answered = not round_.calls and round_.message.role is MessageRole.ASSISTANT
+    if len(sessions) > 1:
+        turns.sort(key=lambda each: each[0])
+    return [turn for _, turn in turns]
+
+
+def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
+    """Pair the calls of a session with their results."""
+    rounds: list[_Round] = []
+    open_calls = _OpenCalls()
+    for place, message in session:
+        if message.role is MessageRole.ASSISTANT:
+            rounds.append(_Round(message, place, False, calls_of(message)))
+            open_calls.add(rounds[-1])
+            continue
+        results = results_of(message)
+        if results:
+            found = [call for result in results if (call := open_calls.of(result)) is not None]
+            for round_, number in found:
+                round_.results[number] = place, message
+            if found or message.role is not MessageRole.USER:
+                continue
+            message = without_results(message)  # noqa: PLW2901 - what the user says beside orphans
+            if not says_something(message):
+                continue
+        question = message.role is MessageRole.USER
+        rounds.append(_Round(message, place, question, ()))
+        if question:
+            open_calls.begin_turn()
+    return rounds
+
+
+def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], bool]:
+    """Take the most recent whole turns.
+
+    A turn that does not fit ends the choice. Where none has been taken yet, as much of it as fits is taken, or, where
+    nothing of it fits, the turn before it is tried. A turn counts as recent as its last message: as a result that came
+    turns later.
+
+    Args:
+        turns: All turns in order; an unopened one at the beginning may be the rest of a turn cut off.
+        budget: What may be taken; reduced by what is.
+
+    Returns:
+        The messages in order, and whether a turn that was there did not fit.
+    """
+    taken: list[Turn] = []
+    full = False
+    for turn in sorted(turns, key=lambda each: each.last, reverse=True):
+        if not turn.opened or turn.question_alone:
+            continue
+        if budget.take(turn.messages):
+            taken.append(turn)
+            continue
+        full = True
+        if taken:
+            break
+        part = turn.cut(budget)
+        if part:
+            taken.append(Turn([part], turn.last))
+            break
+    place = {id(turn): number for number, turn in enumerate(turns)}
+    if not full:
+        instructions = [turn for turn in turns if turn.instructions]
+        fitting = [turn for turn in instructions if budget.take(turn.messages)]
+        full = len(fitting) < len(instructions)
+        taken += fitting
+        taken.sort(key=lambda turn: place[id(turn)])
+    elif len(taken) > 1:
+        taken.sort(key=lambda turn: place[id(turn)])
+    return [message for turn in taken for message in turn.messages], full
+
+
+def arrange(messages: Iterable[Message]) -> list[Message]:
+    """Put results directly after the calls that they answer, in an otherwise chronological conversation."""
+    ordered = list(messages)
+    if not any(calls_of(message) or results_of(message) for message in ordered):
+        return [message for message in ordered if message.role is not MessageRole.ASSISTANT or says_something(message)]
+    parts = {key_of(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
+    return [message for first in ordered for message in parts.pop(key_of(first), ())]

@@ -1,0 +1,240 @@
+"""Calls and results are paired, however a provider names them, and wherever a message has them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamiq_memory import Memory, Message
+from dynamiq_memory.conversation.calls import ToolReference, calls_of, is_question, results_of
+from dynamiq_memory.conversation.turns import arrange, split_turns
+
+SCOPE = {"user_id": "u", "session_id": "s"}
+TOOLS = ["look", "book", "send"]
+
+
+def user(content):
+    return Message(role="user", content=content)
+
+
+def answer(content):
+    return Message(role="assistant", content=content)
+
+
+def result(content, id_=None, name=None):
+    return Message(role="tool", content=content, tool_call_id=id_, name=name)
+
+
+# --- one message -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("block", "reference"),
+    [
+        ({"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}, ("toolu_1", "look")),
+        ({"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look"}, ("call_1", "look")),
+        ({"type": "custom_tool_call", "call_id": "call_1", "name": "look", "input": "x"}, ("call_1", "look")),
+        ({"type": "mcp_approval_request", "id": "mcpr_1", "name": "book"}, ("mcpr_1", "book")),
+        ({"type": "tool_call", "id": "c", "name": "look", "args": {}}, ("c", "look")),
+        ({"functionCall": {"name": "look", "args": {}}}, ("", "look")),
+        ({"function_call": {"id": "g1", "name": "look", "args": {}}}, ("g1", "look")),
+    ],
+)
+def test_calls_in_blocks(block, reference):
+    message = Message(role="assistant", content=[{"type": "text", "text": "One moment."}, block])
+    assert calls_of(message) == [ToolReference(*reference)]
+
+
+@pytest.mark.parametrize(
+    ("block", "reference"),
+    [
+        ({"type": "tool_result", "tool_use_id": "toolu_1", "content": "9:40"}, ("toolu_1", "")),
+        ({"type": "function_call_output", "call_id": "call_1", "output": "9:40"}, ("call_1", "")),
+        ({"type": "custom_tool_call_output", "call_id": "call_1", "output": "9:40"}, ("call_1", "")),
+        ({"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}, ("mcpr_1", "")),
+        ({"functionResponse": {"name": "look", "response": {}}}, ("", "look")),
+    ],
+)
+def test_results_in_blocks(block, reference):
+    message = Message(role="user", content=[block])
+    assert results_of(message) == [ToolReference(*reference)]
+    assert not is_question(message)
+
+
+@pytest.mark.parametrize("kind", ["server_tool_use", "web_search_call", "mcp_call", "code_interpreter_call"])
+def test_calls_that_the_provider_answers_are_not_calls(kind):
+    assert calls_of(Message(role="assistant", content=[{"type": kind, "id": "x", "name": "search"}])) == []
+
+
+def test_blocks_that_repeat_the_calls_of_the_field_count_once():
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    blocks = [{"type": "tool_use", "id": "1", "name": "look", "input": {}}]
+    assert calls_of(Message(role="assistant", content=blocks, tool_calls=[call])) == [ToolReference("1", "look")]
+
+
+def test_a_call_of_cohere_has_no_id_and_no_function():
+    message = Message(role="assistant", tool_calls=[{"name": "look", "parameters": {"port": "Ostend"}}])
+    assert calls_of(message) == [ToolReference("", "look")]
+
+
+# --- whole conversations, by each provider's way of naming ----------------------------------------------------------
+
+
+def _ids(style, turn, number, name):
+    """The id of a call, and the id and name of its result."""
+    return {
+        "unique": (f"call-{turn}-{number}", f"call-{turn}-{number}", None),
+        "anew in each turn": (f"call-{number}", f"call-{number}", None),
+        "none (Ollama)": (None, name, None),
+        "none, named result": (None, None, name),
+        "the tool's name (Vertex)": (name, name, name),
+        "none, results with new ids (Cohere)": (None, f"result-{turn}-{number}", name),
+    }[style]
+
+
+STYLES = [
+    "unique",
+    "anew in each turn",
+    "none (Ollama)",
+    "none, named result",
+    "the tool's name (Vertex)",
+    "none, results with new ids (Cohere)",
+]
+
+
+@st.composite
+def complete_conversations(draw, styles=STYLES):
+    """Turns of a question, rounds of calls with all their results in order, and an answer."""
+    messages = []
+    for turn in range(draw(st.integers(1, 4))):
+        style = draw(st.sampled_from(styles))
+        messages.append(user(f"question {turn}"))
+        for round_ in range(draw(st.integers(0, 3))):
+            names = draw(st.lists(st.sampled_from(TOOLS), min_size=1, max_size=3))
+            named = [_ids(style, f"{turn}.{round_}", number, name) for number, name in enumerate(names)]
+            calls = [
+                {"id": id_, "type": "function", "function": {"name": name, "arguments": "{}"}}
+                for (id_, _, _), name in zip(named, names, strict=True)
+            ]
+            messages.append(Message(role="assistant", content=draw(st.sampled_from(["", "wait"])), tool_calls=calls))
+            messages += [
+                result(f"result {turn}.{round_}.{number}", id_, name) for number, (_, id_, name) in enumerate(named)
+            ]
+        messages.append(answer(f"answer {turn}"))
+    return messages
+
+
+@given(complete_conversations())
+def test_a_complete_conversation_is_given_whole(messages):
+    memory = Memory(filters=SCOPE)
+    memory.add_many(messages)
+    given_back = memory.get_agent_conversation()
+    assert [m.id for m in given_back] == [m.id for m in messages]
+    assert [m.tool_calls for m in given_back] == [m.tool_calls for m in messages]
+
+
+@given(complete_conversations(), st.data())
+def test_without_some_results_the_rest_is_given_and_words_stay(messages, data):
+    lost = data.draw(st.sets(st.sampled_from([m.id for m in messages if m.role == "tool"] or [""])))
+    left = [m for m in messages if m.id not in lost]
+    given_back = arrange(left)
+    calls = sum(len(calls_of(m)) for m in given_back)
+    results = [m for m in given_back if m.role == "tool"]
+    assert calls == len(results)
+    kept = {m.id for m in given_back}
+    assert {m.id for m in left if m.role == "user" or m.text == "wait" or m.text.startswith("answer")} <= kept
+
+
+# --- cases that have a name ----------------------------------------------------------------------------------------
+
+
+def calling(*ids, text="", name="approve"):
+    function = {"name": name, "arguments": "{}"}
+    return Message(role="assistant", content=text, tool_calls=[{"id": i, "function": function} for i in ids])
+
+
+def test_the_last_result_of_a_call_counts():
+    final = result("APPROVED", "c")
+    messages = [user("Order it."), calling("c"), result("pending", "c"), answer("Waiting."), user("ok"), final]
+    given_back = arrange(messages)
+    assert [m.text for m in given_back] == ["Order it.", "", "APPROVED", "Waiting.", "ok"]
+
+
+@pytest.mark.parametrize("turns", [1, 10, 50])
+def test_a_result_that_comes_turns_later_is_given_with_its_call(turns):
+    memory = Memory(filters=SCOPE)
+    memory.add_many([user("Order it."), calling("c")])
+    for number in range(turns):
+        memory.add_many([user(f"question {number}"), answer(f"answer {number}")])
+    memory.add_many([result("APPROVED", "c")])
+    given_back = [m.text for m in memory.get_agent_conversation(limit=6)]
+    assert given_back[:3] == ["Order it.", "", "APPROVED"]
+    assert given_back[-1] == f"answer {turns - 1}"
+
+
+def test_of_parallel_calls_with_a_missing_result_the_words_stay():
+    given_back = arrange([user("q"), calling("1", "2", text="wait"), result("r", "2"), user("again"), answer("ok")])
+    assert [m.text for m in given_back] == ["q", "wait", "again", "ok"]
+    assert given_back[1].tool_calls is None
+
+
+def test_results_in_a_users_message_begin_no_turn():
+    use = [{"type": "tool_use", "id": "t", "name": "ferry", "input": {}}]
+    messages = [
+        user("When?"),
+        Message(role="assistant", content=use),
+        Message(role="user", content=[{"type": "tool_result", "tool_use_id": "t", "content": "9:40"}]),
+        answer("At 9:40."),
+    ]
+    (turn,) = split_turns(messages)
+    assert [len(part) for part in turn.rounds] == [1, 2, 1]
+    memory = Memory(filters=SCOPE)
+    memory.add_many(messages)
+    for limit in range(1, 5):
+        given_back = memory.get_agent_conversation(limit=limit)
+        assert not given_back or is_question(given_back[0])
+
+
+def test_what_a_user_says_beside_an_orphaned_result_stays():
+    parts = [{"type": "tool_result", "tool_use_id": "gone", "content": "x"}, {"type": "text", "text": "And now?"}]
+    (message,) = arrange([Message(role="user", content=parts)])
+    assert message.content == [{"type": "text", "text": "And now?"}]
+
+
+def test_a_call_that_is_only_a_block_goes_without_its_result():
+    parts = [{"type": "text", "text": "wait"}, {"type": "function_call", "call_id": "1", "name": "look"}]
+    given_back = arrange([user("q"), Message(role="assistant", content=parts), user("again"), answer("ok")])
+    assert [m.text for m in given_back] == ["q", "wait", "again", "ok"]
+    assert json.dumps([m.content for m in given_back]).count("function_call") == 0
+
+
+def test_an_answered_question_is_not_given_without_its_answer():
+    memory = Memory(filters=SCOPE)
+    memory.add_many([user("Write me an essay."), answer("bees " * 300)])
+    assert memory.get_agent_conversation(limit=1) == []
+    for strategy in ("all", "relevant", "both"):
+        assert memory.get_agent_conversation("essay", strategy=strategy, max_tokens=50) == []
+    memory.add_many([user("And now?")])
+    for strategy in ("all", "relevant", "both"):
+        given_back = memory.get_agent_conversation("essay", strategy=strategy, max_tokens=50)
+        assert [m.text for m in given_back] == ["And now?"]
+
+
+def test_reading_back_is_bounded():
+    memory = Memory(filters=SCOPE)
+    memory.add_many([answer(f"apple {number}") for number in range(6_000)])
+    read = 0
+    perform = memory.backend._perform
+
+    def counting(operation):
+        nonlocal read
+        found = perform(operation)
+        read += len(found) if found and isinstance(found[0], Message) else 0
+        return found
+
+    memory.backend._perform = counting
+    assert memory.get_agent_conversation("apple", limit=50, strategy="relevant") == []
+    assert read < 15_000  # rather than 6,000 for each of 82 matches
