@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dynamiq_memory.backends._batches import batched
+from dynamiq_memory.backends._batches import batched, stored_in_batches
 from dynamiq_memory.backends._embedding import Embed, Vector
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.pinecone import keys, requests
@@ -15,7 +15,7 @@ from dynamiq_memory.backends.pinecone.reader import Reader
 from dynamiq_memory.backends.pinecone.records import Stored, records_of
 from dynamiq_memory.backends.pinecone.search import normalized
 from dynamiq_memory.backends.plans import Plan, Wait
-from dynamiq_memory.exceptions import BackendError, PartialWriteError
+from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
 
@@ -72,20 +72,13 @@ class Writer:
             written[draft.id] = stored, None if vector is None else array("f", vector)
         for batch in requests.batches(parts):
             yield from requests.upsert(batch)
-        done: list[str] = []
-        for batch in requests.batches(heads):
-            try:
-                yield from requests.upsert(batch)
-            except BackendError as error:
-                if not done:
-                    raise
-                raise PartialWriteError(
-                    f"{error}. {len(done)} of {len(heads)} messages are stored: adding the same messages again is safe",
-                    done,
-                ) from error
-            entries = [written[head["id"]] for head in batch]
-            self._recent.put(entries)
-            done += [stored.message.id for stored, _ in entries if stored.message is not None]
+
+        def store(batch: list[dict[str, Any]]) -> Plan[None]:
+            yield from requests.upsert(batch)
+            self._recent.put([written[head["id"]] for head in batch])
+
+        ids = {draft.id: draft.message.id for draft, _ in drafts if draft.message is not None}
+        yield from stored_in_batches(list(requests.batches(heads)), store, lambda head: ids[head["id"]])
 
     def _make_room(self, more: int) -> Plan[None]:
         """Drop recent writes that the index shows by now, until there is room for more."""

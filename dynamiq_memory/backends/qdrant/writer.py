@@ -47,7 +47,8 @@ class Writer:
     def write(self, messages: Sequence[Message]) -> Plan[None]:
         """Store messages; a new version keeps its position in the order of arrival."""
         points = yield from self._points(messages)
-        yield from stored_in_batches(list(_batches(points)), requests.upsert, _message_id)
+        batches = list(_batches(points))
+        yield from stored_in_batches(batches, requests.upsert, lambda point: records.payload_of(point)[MESSAGE_ID_KEY])
 
     def replace(self, filter: Filter, messages: Sequence[Message]) -> Plan[None]:
         """Store messages and delete other matching ones, in one request if they fit in it.
@@ -144,11 +145,6 @@ def _chosen(filter: Filter, kept: Sequence[str] = ()) -> Plan[list[models.Filter
 
 def _batches(points: Sequence[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
     return limited(((point, records.size_of(point)) for point in points), _MOST_POINTS, _MOST_BYTES)
-
-
-def _message_id(point: models.PointStruct) -> str:
-    message_id: str = records.payload_of(point)[MESSAGE_ID_KEY]
-    return message_id
 
 
 def _period(since: int) -> str:
