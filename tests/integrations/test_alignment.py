@@ -96,7 +96,7 @@ def test_of_a_long_conversation_only_the_ends_are_looked_at(memory: Memory) -> N
     assert len(transcript.looked_at) < 100
 
 
-# --- a client that sends the conversation anew ---------------------------------------------------------------
+# --- a client that sends the conversation again --------------------------------------------------------------
 
 
 def test_what_was_said_is_compared(memory: Memory) -> None:
@@ -112,7 +112,8 @@ def test_a_question_alone_is_new(memory: Memory) -> None:
 
 
 def test_a_repeated_question_is_new(memory: Memory) -> None:
-    memory.add_many([*said("u0", "a0"), *again("u0", "a1")])
+    repeated = [message.model_copy(update={"id": f"old-{message.id}"}) for message in again("u0", "a1")]
+    memory.add_many([*said("u0", "a0"), *repeated])
     assert new_from(memory, again("u0", "a0", "u0", "a1", "u0")) == 4
 
 
@@ -159,3 +160,10 @@ def test_parts_and_text_compare_by_their_text(memory: Memory) -> None:
 def test_a_conversation_of_another_course_is_new(memory: Memory) -> None:
     memory.add_many(said("u0", "a0", "u1", "a1"))
     assert new_from(memory, again("u7", "a7", "u8")) == 0
+
+
+@pytest.mark.parametrize("words", [("a-other",), ("a-other", "a-more"), ("a0",), ("u0", "a0")])
+def test_what_follows_a_known_answer_is_new_whatever_it_says(memory: Memory, words: tuple[str, ...]) -> None:
+    """A supervisor, another node or a second agent may have said it, in the same words as what is stored."""
+    memory.add_many(said("u0", "a0"))
+    assert new_from(memory, said("u0", "a0"), again(*words, "u1")) == 2

@@ -33,7 +33,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.backends import InMemory, SQLite
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.fakes.llama_index import ScriptedLLM, assert_valid, assistant, calls, result, texts, told, user
+from tests.fakes.llama_index import ScriptedLLM, assert_valid, assistant, calls, in_short, result, texts, user
 
 STRATEGIES = ["all", "relevant", "both"]
 
@@ -248,9 +248,11 @@ def test_a_window_of_any_size_is_a_conversation(memory, strategy):
         chat = DynamiqMemory(memory, "s", strategy=strategy, limit=limit)
         for given in (None, "topic1", "nothing like it"):
             window = chat.get(given)
-            assert window
+            # An answered question is not given without its answer.
+            assert window or limit == 1
             assert len(window) <= limit
-            assert_valid(window)
+            if window:
+                assert_valid(window)
 
 
 @pytest.mark.parametrize("strategy", ["relevant", "both"])
@@ -344,7 +346,7 @@ def test_only_other_roles_give_no_question(do, chat):
     do(chat, "set", [ChatMessage(role="system", content="Be brief.")])
     assert do(chat, "get") == [ChatMessage(role="system", content="Be brief.")]
     do(chat, "put", user("a"))
-    assert told(do(chat, "get")) == ["system: Be brief.", "user: a"]
+    assert in_short(do(chat, "get")) == ["system: Be brief.", "user: a"]
 
 
 # --- tokens ------------------------------------------------------------------------------------------------------
@@ -584,7 +586,7 @@ def test_it_can_be_a_field_of_a_models(chat):
 
 
 def test_another_session_assigned_is_not_ignored(memory):
-    """What the object shows as its session is where it reads and writes; or it refuses to be changed."""
+    """The object reads and writes the session that it shows, or refuses to be changed."""
     chat = DynamiqMemory(memory, "s1")
     try:
         chat.session_id = "s2"
