@@ -6,26 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._order import (
     check_replaced_order,
     session_filter,
     sessions_of,
     version_filters,
     with_stored_version,
-)
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    IsEmpty,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Update,
-    Write,
 )
 from dynamiq_memory.backends.plans import Compute, Plan
 from dynamiq_memory.filters import Filter
@@ -38,24 +25,24 @@ if TYPE_CHECKING:
     from dynamiq_memory.backends.base import MemoryBackend
 
 
-def default_plan(backend: MemoryBackend, operation: Operation[Any]) -> Plan[Any]:
+def default_plan(backend: MemoryBackend, operation: operations.Operation[Any]) -> Plan[Any]:
     """Return the default plan of an operation."""
     match operation:
-        case Search():
+        case operations.Search():
             return _search(backend, operation)
-        case Around():
+        case operations.Around():
             return _around(operation)
-        case Replace(filter, messages):
+        case operations.Replace(filter, messages):
             return _replace(filter, messages)
-        case Update(filter, messages):
+        case operations.Update(filter, messages):
             return _update(filter, messages)
-        case Take(filter):
+        case operations.Take(filter):
             return _take(filter)
-        case Count(filter):
+        case operations.Count(filter):
             return _count(filter)
-        case Sessions(filter):
+        case operations.Sessions(filter):
             return _sessions(filter)
-        case IsEmpty(filter):
+        case operations.IsEmpty(filter):
             return _is_empty(filter)
     raise TypeError(f"{backend.name} cannot perform {type(operation).__name__}")
 
@@ -84,37 +71,37 @@ def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> P
     """Read the stored versions of messages that match a filter."""
     found: list[Message] = []
     for each in version_filters(messages, filter):
-        found += yield from Read(each)
+        found += yield from operations.Read(each)
     return found
 
 
-def _search(backend: MemoryBackend, search: Search) -> Plan[list[Message]]:
+def _search(backend: MemoryBackend, search: operations.Search) -> Plan[list[Message]]:
     """Rank with BM25 in this process, over all messages that match the filter, or the most recent of them."""
-    found = yield from Read(search.filter, backend.most_ranked)
+    found = yield from operations.Read(search.filter, backend.most_ranked)
     tokenizer = backend._tokenizer_for(search.query)  # noqa: SLF001 - a part of the base class
     return (yield from Compute(partial(rank, found, search.query, tokenizer, backend.bm25, search.limit)))
 
 
-def _around(around: Around) -> Plan[list[list[Message]]]:
+def _around(around: operations.Around) -> Plan[list[list[Message]]]:
     windows = []
     for anchor in around.anchors:
         session = session_filter(anchor, around.filter)
-        earlier = (yield from Read(session, around.before, before=anchor)) if around.before else []
-        later = (yield from Read(session, around.after, after=anchor)) if around.after else []
+        earlier = (yield from operations.Read(session, around.before, before=anchor)) if around.before else []
+        later = (yield from operations.Read(session, around.after, after=anchor)) if around.after else []
         windows.append([*earlier, anchor, *later])
     return windows
 
 
 def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
     """Write, then delete. Without a transaction, a crash can leave duplicates, but never lose messages."""
-    old = {key_of(message): message for message in (yield from Read(filter))}
+    old = {key_of(message): message for message in (yield from operations.Read(filter))}
     check_replaced_order((yield from stored_versions(messages)), messages)
     if messages:
-        yield from Write(messages)
+        yield from operations.Write(messages)
     for message in messages:
         old.pop(key_of(message), None)
     for message in old.values():
-        yield from Delete(next(version_filters([message])))
+        yield from operations.Delete(next(version_filters([message])))
 
 
 def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
@@ -122,26 +109,28 @@ def _update(filter: Filter, messages: Sequence[Message]) -> Plan[list[Message]]:
     stored = yield from stored_versions(messages, filter)
     present = with_stored_version(messages, stored)
     if present:
-        yield from Write(present)
+        yield from operations.Write(present)
     return present
 
 
 def _take(filter: Filter) -> Plan[list[Message]]:
     """Delete one message after the other. The caller that deletes a message gets it."""
     taken = []
-    for message in (yield from Read(filter)):
-        if (yield from Delete(next(version_filters([message], filter)))):
+    for message in (yield from operations.Read(filter)):
+        if (yield from operations.Delete(next(version_filters([message], filter)))):
             taken.append(message)  # noqa: PERF401 - a comprehension cannot yield
     return taken
 
 
 def _count(filter: Filter) -> Plan[int]:
-    return len((yield from Read(filter)))
+    return len((yield from operations.Read(filter)))
 
 
 def _sessions(filter: Filter) -> Plan[Any]:
-    return sessions_of((scope_of(message), message.timestamp or 0.0) for message in (yield from Read(filter)))
+    return sessions_of(
+        (scope_of(message), message.timestamp or 0.0) for message in (yield from operations.Read(filter))
+    )
 
 
 def _is_empty(filter: Filter) -> Plan[bool]:
-    return not (yield from Read(filter, 1))
+    return not (yield from operations.Read(filter, 1))

@@ -16,23 +16,10 @@ from typing import Any, ClassVar, TypeVar
 
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._threads import ShutDownError, Threads
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    IsEmpty,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Update,
-    Write,
-)
 from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
@@ -161,7 +148,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         """
         prepared = self._prepare(messages)
         if prepared:
-            self.execute(Write(prepared))
+            self.execute(operations.Write(prepared))
         return views(prepared)
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
@@ -169,7 +156,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         large = isinstance(messages, Sized) and len(messages) > _BATCH_ON_THE_LOOP
         prepared = await self._in_thread(self._prepare, messages) if large else self._prepare(messages)
         if prepared:
-            await self.aexecute(Write(prepared))
+            await self.aexecute(operations.Write(prepared))
         return views(prepared)
 
     def get_all(
@@ -194,7 +181,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Raises:
             FilterError: The filter is malformed.
         """
-        return self.execute(Read(parse(filters), check_limit(limit), before, after))
+        return self.execute(operations.Read(parse(filters), check_limit(limit), before, after))
 
     async def aget_all(
         self,
@@ -205,7 +192,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         after: Message | None = None,
     ) -> list[Message]:
         """Read the most recent messages, oldest first; see `get_all`."""
-        return await self.aexecute(Read(parse(filters), check_limit(limit), before, after))
+        return await self.aexecute(operations.Read(parse(filters), check_limit(limit), before, after))
 
     def search(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
@@ -246,13 +233,17 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Returns:
             For each anchor, its neighbours and itself in the order of (timestamp, arrival).
         """
-        return self.execute(Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after)))
+        return self.execute(
+            operations.Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after))
+        )
 
     async def aaround(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
     ) -> list[list[Message]]:
         """Read the neighbours of stored messages; see `around`."""
-        return await self.aexecute(Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after)))
+        return await self.aexecute(
+            operations.Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after))
+        )
 
     def delete(
         self,
@@ -273,7 +264,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Raises:
             InvalidArgumentError: Neither session_id nor user_id is given.
         """
-        return self.execute(Delete(deletion_filter(session_id, user_id, filters)))
+        return self.execute(operations.Delete(deletion_filter(session_id, user_id, filters)))
 
     async def adelete(
         self,
@@ -282,7 +273,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         filters: Mapping[str, Any] | None = None,
     ) -> int:
         """Delete the messages of a session, of a user, or of one session of a user; see `delete`."""
-        return await self.aexecute(Delete(deletion_filter(session_id, user_id, filters)))
+        return await self.aexecute(operations.Delete(deletion_filter(session_id, user_id, filters)))
 
     def replace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Replace all messages that match a filter atomically: readers see either the old messages or the new ones.
@@ -323,12 +314,12 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
             MessageError: A message cannot be stored as it is.
         """
         filter, prepared = parse(filters), self._prepare(messages)
-        return views(self.execute(Update(filter, prepared)) if prepared else [])
+        return views(self.execute(operations.Update(filter, prepared)) if prepared else [])
 
     async def aupdate(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Store new versions of messages that still exist; see `update`."""
         filter, prepared = parse(filters), self._prepare(messages)
-        return views(await self.aexecute(Update(filter, prepared)) if prepared else [])
+        return views(await self.aexecute(operations.Update(filter, prepared)) if prepared else [])
 
     def take(self, filters: Mapping[str, Any]) -> list[Message]:
         """Delete and return the messages that match a filter. Among concurrent callers, only one gets each message.
@@ -342,35 +333,35 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Raises:
             FilterError: The filter is malformed.
         """
-        return self.execute(Take(parse(filters)))
+        return self.execute(operations.Take(parse(filters)))
 
     async def atake(self, filters: Mapping[str, Any]) -> list[Message]:
         """Delete and return the messages that match a filter; see `take`."""
-        return await self.aexecute(Take(parse(filters)))
+        return await self.aexecute(operations.Take(parse(filters)))
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
-        return self.execute(Count(parse(filters)))
+        return self.execute(operations.Count(parse(filters)))
 
     async def acount(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
-        return await self.aexecute(Count(parse(filters)))
+        return await self.aexecute(operations.Count(parse(filters)))
 
     def sessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
         """List the sessions with messages that match a filter, most recently used first."""
-        return self.execute(Sessions(parse(filters)))
+        return self.execute(operations.Sessions(parse(filters)))
 
     async def asessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
         """List the sessions with messages that match a filter, most recently used first."""
-        return await self.aexecute(Sessions(parse(filters)))
+        return await self.aexecute(operations.Sessions(parse(filters)))
 
     def is_empty(self) -> bool:
         """Return whether the store has no messages."""
-        return self.execute(IsEmpty(Filter()))
+        return self.execute(operations.IsEmpty(Filter()))
 
     async def ais_empty(self) -> bool:
         """Return whether the store has no messages."""
-        return await self.aexecute(IsEmpty(Filter()))
+        return await self.aexecute(operations.IsEmpty(Filter()))
 
     def clear(self, filters: Mapping[str, Any] | None = None) -> int:
         """Delete all messages, or all that match a filter.
@@ -378,11 +369,11 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Returns:
             Number of deleted messages.
         """
-        return self.execute(Delete(parse(filters)))
+        return self.execute(operations.Delete(parse(filters)))
 
     async def aclear(self, filters: Mapping[str, Any] | None = None) -> int:
         """Delete all messages, or all that match a filter; see `clear`."""
-        return await self.aexecute(Delete(parse(filters)))
+        return await self.aexecute(operations.Delete(parse(filters)))
 
     def close(self) -> None:
         """Release all resources that the backend opened. A client or engine owned by the caller stays open."""
@@ -398,7 +389,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     # --- performing operations ---------------------------------------------------------------------------------
 
-    def execute(self, operation: Operation[T]) -> T:
+    def execute(self, operation: operations.Operation[T]) -> T:
         """Perform an operation, translate the driver's errors, and retry transient failures.
 
         Raises:
@@ -414,7 +405,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
 
-    async def aexecute(self, operation: Operation[T]) -> T:
+    async def aexecute(self, operation: operations.Operation[T]) -> T:
         """Perform an operation; see `execute`."""
         attempt = 0
         while True:
@@ -437,15 +428,15 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
                 raise self._translate(error) from error
             raise
 
-    def _perform(self, operation: Operation[T]) -> T:
+    def _perform(self, operation: operations.Operation[T]) -> T:
         """Perform an operation once. By default, this calls the backend's method for it."""
         return operation.perform(self)
 
-    async def _aperform(self, operation: Operation[T]) -> T:
+    async def _aperform(self, operation: operations.Operation[T]) -> T:
         """Perform an operation asynchronously. By default, this uses a thread."""
         return await self._in_thread(self._perform, operation)
 
-    def _may_repeat(self, operation: Operation[Any], error: Exception, attempt: int) -> bool:  # noqa: ARG002
+    def _may_repeat(self, operation: operations.Operation[Any], error: Exception, attempt: int) -> bool:  # noqa: ARG002
         """Return whether to retry an operation that has failed `attempt` times. By default, never."""
         return False
 
@@ -472,39 +463,39 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
         """Rank as specified by `search`. By default, BM25 ranks all matching messages in this process."""
-        return self._by_default(Search(filter, query, limit))
+        return self._by_default(operations.Search(filter, query, limit))
 
-    def _search_texts(self, search: Search) -> list[Message]:
+    def _search_texts(self, search: operations.Search) -> list[Message]:
         """Rank by a query of stop words, which are found only in the texts, not in an index."""
         return self._by_default(search)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
         """Read neighbours as specified by `around`."""
-        return self._by_default(Around(filter, anchors, before, after))
+        return self._by_default(operations.Around(filter, anchors, before, after))
 
     def _replace(self, filter: Filter, messages: Sequence[Message]) -> None:
         """Replace as specified by `replace`. By default, a crash can leave duplicates, but never lose messages."""
-        self._by_default(Replace(filter, messages))
+        self._by_default(operations.Replace(filter, messages))
 
     def _update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
         """Update as specified by `update`. By default, a message that is deleted concurrently may come back."""
-        return self._by_default(Update(filter, messages))
+        return self._by_default(operations.Update(filter, messages))
 
     def _take(self, filter: Filter) -> list[Message]:
         """Take as specified by `take`. By default, one message after the other."""
-        return self._by_default(Take(filter))
+        return self._by_default(operations.Take(filter))
 
     def _count(self, filter: Filter) -> int:
         """Count matching messages."""
-        return self._by_default(Count(filter))
+        return self._by_default(operations.Count(filter))
 
     def _sessions(self, filter: Filter) -> list[Session]:
         """List the sessions of matching messages, most recently used first."""
-        return self._by_default(Sessions(filter))
+        return self._by_default(operations.Sessions(filter))
 
     def _is_empty(self, filter: Filter) -> bool:
         """Return whether no message matches."""
-        return self._by_default(IsEmpty(filter))
+        return self._by_default(operations.IsEmpty(filter))
 
     def _prepare(
         self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, time: float | None = None
@@ -563,24 +554,24 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         """Whether a backend created from a URL would rank in the same way."""
         return signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
 
-    def _by_default(self, operation: Operation[T]) -> T:
+    def _by_default(self, operation: operations.Operation[T]) -> T:
         """Perform an operation in terms of `_write`, `_read` and `_delete`."""
         result: T = run(default_plan(self, operation), self._step)
         return result
 
     def _step(self, step: Step[Any]) -> Any:
-        return self._perform(step) if isinstance(step, Operation) else _computed(step)
+        return self._perform(step) if isinstance(step, operations.Operation) else _computed(step)
 
     def _search_operation(
         self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None
-    ) -> Operation[list[Message]]:
+    ) -> operations.Operation[list[Message]]:
         filter, limit, query = parse(filters), check_limit(limit), check_query(query)
-        return Read(filter, limit) if query is None else Search(filter, query, limit)
+        return operations.Read(filter, limit) if query is None else operations.Search(filter, query, limit)
 
     def _replacement(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> Plan[list[Message]]:
         filter, scope = replacement_filter(filters)
         # Messages that replace a part of a conversation get the position of that part.
-        last = (yield from Read(filter, 1)) if filter.beyond_scope else []
+        last = (yield from operations.Read(filter, 1)) if filter.beyond_scope else []
         prepared = self._prepare(messages, scope, last[0].timestamp if last else None)
         for message in prepared:
             for key in (USER_KEY, SESSION_KEY):
@@ -590,7 +581,7 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
                         f"message {message.id} has {key}={message.metadata.get(key)!r}, which is outside of the "
                         f"filters: {allowed!r}"
                     )
-        yield from Replace(filter, prepared)
+        yield from operations.Replace(filter, prepared)
         return views(prepared)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:

@@ -7,23 +7,10 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._batches import batched
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    FilteredOperation,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Update,
-    Write,
-)
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, to_mapping
@@ -64,22 +51,22 @@ class Service:
         )
         self.user_id: str | None = description.get("user_id")
 
-    def plan(self, operation: Operation[Any]) -> Plan[Any] | None:
+    def plan(self, operation: operations.Operation[Any]) -> Plan[Any] | None:
         """Return the plan of an operation, or None if its default plan is right."""
         match operation:
-            case Read():
+            case operations.Read():
                 return self._read(operation)
-            case Search():
+            case operations.Search():
                 return self._search(operation)
-            case Around():
+            case operations.Around():
                 return self._around(operation)
         endpoint = _ENDPOINTS.get(type(operation))
         return None if endpoint is None else iter(self._request(operation, *endpoint))
 
-    def _request(self, operation: Operation[T], path: str, read: Callable[[Any], T]) -> Request[T]:
+    def _request(self, operation: operations.Operation[T], path: str, read: Callable[[Any], T]) -> Request[T]:
         """Return the request that performs an operation."""
-        body = _body(operation.filter) if isinstance(operation, FilteredOperation) else {}
-        if isinstance(operation, Write | Replace | Update):
+        body = _body(operation.filter) if isinstance(operation, operations.FilteredOperation) else {}
+        if isinstance(operation, operations.Write | operations.Replace | operations.Update):
             body["items"] = [to_item(message) for message in operation.messages]
             size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
             if size > self._max_body - _ENVELOPE:
@@ -88,10 +75,10 @@ class Service:
                     f"{self._max_body:,} in one request: store fewer at once"
                 )
         # Repeating a replacement would also replace what others have stored since the first time.
-        repeatable = operation.repeatable and not isinstance(operation, Replace)
+        repeatable = operation.repeatable and not isinstance(operation, operations.Replace)
         return Request("POST", path, read, body=body, repeatable=repeatable)
 
-    def _read(self, read: Read) -> Plan[list[Message]]:
+    def _read(self, read: operations.Read) -> Plan[list[Message]]:
         before, after = read.before, read.after
         found: list[Message] = []
         while True:
@@ -108,7 +95,7 @@ class Service:
             else:
                 before = found[-1]
 
-    def _search(self, search: Search) -> Plan[list[Message]]:
+    def _search(self, search: operations.Search) -> Plan[list[Message]]:
         """Rank by the service's store, with the service's tokenizer."""
         limit = None if search.limit is None or search.limit > self._max_results else search.limit
         body = {**_body(search.filter), "query": readable(search.query), "limit": limit}
@@ -120,7 +107,7 @@ class Service:
             )
         return messages
 
-    def _around(self, around: Around) -> Plan[list[list[Message]]]:
+    def _around(self, around: operations.Around) -> Plan[list[list[Message]]]:
         before, after = min(around.before, self._max_results), min(around.after, self._max_results)
         if before + after + 1 > self._max_results:
             before = after = (self._max_results - 1) // 2
@@ -159,12 +146,12 @@ def _sessions(answer: Any) -> list[Session]:
     return [Session(**session) for session in answer["data"]]
 
 
-_ENDPOINTS: dict[type[Operation[Any]], tuple[str, Callable[[Any], Any]]] = {
-    Write: ("/items", no_result),
-    Replace: ("/items/replace", no_result),
-    Update: ("/items/update", _messages),
-    Delete: ("/items/delete", itemgetter("deleted")),
-    Take: ("/items/take", _messages),
-    Count: ("/items/count", itemgetter("count")),
-    Sessions: ("/sessions/query", _sessions),
+_ENDPOINTS: dict[type[operations.Operation[Any]], tuple[str, Callable[[Any], Any]]] = {
+    operations.Write: ("/items", no_result),
+    operations.Replace: ("/items/replace", no_result),
+    operations.Update: ("/items/update", _messages),
+    operations.Delete: ("/items/delete", itemgetter("deleted")),
+    operations.Take: ("/items/take", _messages),
+    operations.Count: ("/items/count", itemgetter("count")),
+    operations.Sessions: ("/sessions/query", _sessions),
 }

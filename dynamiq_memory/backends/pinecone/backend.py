@@ -9,22 +9,11 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Write,
-)
 from dynamiq_memory.backends.pinecone.installed import check_installation
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.exceptions import ConfigurationError
@@ -236,28 +225,28 @@ class Pinecone(PlannedBackend):
     def _is_asynchronous(self) -> bool:
         return self._clients.is_asynchronous
 
-    def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
+    def _plan_of(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._plan(operation)  # a search by stop words needs no plan of its own
 
-    def _plan(self, operation: Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
+    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:
-            case Write(messages):
+            case operations.Write(messages):
                 return self._writer.write(messages)
-            case Read(filter, limit, before, after):
+            case operations.Read(filter, limit, before, after):
                 return _messages(self._reader.read(filter, limit, before, after))
-            case Search(filter, query, limit):
+            case operations.Search(filter, query, limit):
                 return self._ranker.search(self._tokenizer_for(query), query, filter, limit)
-            case Around(filter, anchors, before_count, after_count):
+            case operations.Around(filter, anchors, before_count, after_count):
                 return self._reader.around(anchors, before_count, after_count, filter)
-            case Delete(filter):
+            case operations.Delete(filter):
                 return self._writer.delete(filter)
-            case Replace(filter, messages):
+            case operations.Replace(filter, messages):
                 return self._writer.replace(filter, messages)
-            case Take(filter):
+            case operations.Take(filter):
                 return _messages(self._writer.take(filter))
-            case Count(filter):
+            case operations.Count(filter):
                 return self._reader.count(filter)
-            case Sessions(filter):
+            case operations.Sessions(filter):
                 return self._reader.sessions(filter)
         return super()._plan(operation)
 
