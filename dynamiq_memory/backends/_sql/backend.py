@@ -9,28 +9,18 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
 from dynamiq_memory.backends.base import Capabilities
-from dynamiq_memory.backends.operations import (
-    Around,
-    Count,
-    Delete,
-    Operation,
-    Read,
-    Replace,
-    Search,
-    Sessions,
-    Take,
-    Update,
-    Write,
-)
 from dynamiq_memory.backends.plans import Compute, Plan, Step, run
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking.tokenizer import terms_of
+
+_STORING = operations.Write | operations.Replace | operations.Update
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -73,26 +63,22 @@ class SQLBackend(PlannedBackend):
         vector = self._embedder is not None
         return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
 
-    def _plan(self, operation: Operation[Any]) -> Plan[Any]:
-        return self._ranking(operation) if isinstance(operation, Search) else self._transaction(operation)
+    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:
+        return self._ranking(operation) if isinstance(operation, operations.Search) else self._transaction(operation)
 
-    def _ranking(self, search: Search) -> Plan[list[Message]]:
+    def _ranking(self, search: operations.Search) -> Plan[list[Message]]:
         """Rank by words."""
         terms = terms_of(self.tokenizer, search.query)
         return (yield from Transaction(partial(self._words.search, search=search, terms=terms), snapshot=True))
 
-    def _transaction(self, operation: Operation[Any]) -> Plan[Any]:
+    def _transaction(self, operation: operations.Operation[Any]) -> Plan[Any]:
         """Perform an operation in a transaction; in a thread if there are many messages to write."""
-        changed = operation.messages if isinstance(operation, Write | Replace | Update) else ()
+        changed = operation.messages if isinstance(operation, _STORING) else ()
         rows = (yield from self._rows(changed)) if changed else []
-        return (
-            yield from Transaction(
-                partial(self._within, operation=operation, rows=rows),
-                write=isinstance(operation, Write | Replace | Update | Delete | Take),
-                snapshot=isinstance(operation, Around),
-                large=len(rows) > _BATCH_ON_THE_LOOP,
-            )
-        )
+        work = partial(self._within, operation=operation, rows=rows)
+        write = isinstance(operation, _STORING | operations.Delete | operations.Take)
+        snapshot, large = isinstance(operation, operations.Around), len(rows) > _BATCH_ON_THE_LOOP
+        return (yield from Transaction(work, write=write, snapshot=snapshot, large=large))
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         """Make the rows of messages, in a thread if there are many."""
@@ -101,25 +87,25 @@ class SQLBackend(PlannedBackend):
         return (yield from Compute(partial(self._writer.rows, messages)))
 
     def _within(  # noqa: PLR0911 - a table of the operations
-        self, connection: sa.Connection, operation: Operation[Any], rows: Sequence[Row] = ()
+        self, connection: sa.Connection, operation: operations.Operation[Any], rows: Sequence[Row] = ()
     ) -> Any:
         """Perform an operation within a transaction."""
         reader, writer = self._reader, self._writer
         match operation:
-            case Read(filter, limit, before, after):
+            case operations.Read(filter, limit, before, after):
                 return reader.read(connection, filter, limit, before, after)
-            case Count(filter):
+            case operations.Count(filter):
                 return reader.count(connection, filter)
-            case Sessions(filter):
+            case operations.Sessions(filter):
                 return reader.sessions(connection, filter)
-            case Delete(filter):
+            case operations.Delete(filter):
                 return writer.delete(connection, filter)
-            case Take(filter):
+            case operations.Take(filter):
                 return writer.take(connection, filter)
-            case Write():
+            case operations.Write():
                 return writer.write(connection, rows)
-            case Replace(filter):
+            case operations.Replace(filter):
                 return writer.replace(connection, filter, rows)
-            case Update(filter, messages):
+            case operations.Update(filter, messages):
                 return writer.update(connection, filter, messages, rows)
         return run(default_plan(self, operation), partial(self._within, connection))

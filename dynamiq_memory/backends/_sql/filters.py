@@ -73,10 +73,7 @@ class SQLFilters(ABC):
         return result
 
     def _one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if len(values) > _MANY:
-            return self.among(column, values)
-        equal: sa.ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
-        return equal
+        return self.among(column, values) if len(values) > _MANY else column.in_(values)
 
     def _timestamp(self, condition: Condition) -> sa.ColumnElement[bool]:
         column = self._messages.c.timestamp

@@ -53,12 +53,11 @@ def upgrade(
     Raises:
         ConfigurationError: A row cannot be read as a message.
     """
-    name = tables.messages.name
+    name = tables.name
     preparer = connection.dialect.identifier_preparer
     renamed = f"{name}_of_dynamiq"[-_LONGEST_NAME:]
-    connection.execute(
-        sa.text(_escaped(f"ALTER TABLE {preparer.format_table(tables.messages)} RENAME TO {preparer.quote(renamed)}"))
-    )
+    current = preparer.format_table(tables.messages)
+    connection.execute(_text(f"ALTER TABLE {current} RENAME TO {preparer.quote(renamed)}"))
     tables.metadata.create_all(connection)
     old = sa.table(renamed, *(sa.column(part) for part in legacy.columns), schema=tables.messages.schema)
     message_id, role, content, _, timestamp = (old.c[part] for part in legacy.columns)
@@ -73,7 +72,7 @@ def upgrade(
         store(connection, messages)
         total += len(rows)
         logger.info("upgrading %s: %d messages so far", name, total)
-    connection.execute(sa.text(_escaped(f"DROP TABLE {preparer.format_table(old)}")))
+    connection.execute(_text(f"DROP TABLE {preparer.format_table(old)}"))
     logger.warning(
         "upgraded %s, a table of the dynamiq package: %d messages. That package's own memory can no longer use it",
         name,
@@ -92,6 +91,6 @@ def _read(name: str, row: Sequence[Any], last: float) -> Message:
         ) from error
 
 
-def _escaped(statement: str) -> str:
-    """Escape what SQLAlchemy would take for a parameter."""
-    return statement.replace(":", "\\:")
+def _text(statement: str) -> sa.TextClause:
+    # Otherwise SQLAlchemy would take what follows a colon for a parameter.
+    return sa.text(statement.replace(":", "\\:"))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.records import from_rows
 from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
@@ -27,9 +27,9 @@ class SQLReader:
         self._tables = tables
         # Compiled when first needed, by the names of their parameters.
         self._statement = cache(partial(_statement, tables))
-        columns = tables.messages.c
-        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS))
-        self._by_seq = tables.prepare(statement.where(tables.filters.among(columns.seq, name="numbers")))
+        seq = tables.messages.c.seq
+        statement = sa.select(seq, *tables.columns).where(tables.filters.among(seq, name="numbers"))
+        self._by_seq = tables.prepare(statement)
 
     def read(
         self,
@@ -70,26 +70,17 @@ class SQLReader:
 
     def sessions(self, connection: sa.Connection, filter: Filter) -> list[Session]:
         """List the sessions of matching messages, the most recently used first."""
-        columns = self._tables.messages.c
-        statement = (
-            sa.select(
-                columns.user_id,
-                columns.session_id,
-                sa.func.count(),
-                sa.func.min(columns.timestamp),
-                sa.func.max(columns.timestamp),
-            )
-            .where(*self._tables.filters.clauses(filter))
-            .group_by(columns.user_id, columns.session_id)
-        )
-        rows = connection.execute(statement).fetchall()
+        columns, clauses = self._tables.messages.c, self._tables.filters.clauses(filter)
+        scope, time = (columns.user_id, columns.session_id), columns.timestamp
+        statement = sa.select(*scope, sa.func.count(), sa.func.min(time), sa.func.max(time))
+        rows = connection.execute(statement.where(*clauses).group_by(*scope)).fetchall()
         return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
 
 
 def _statement(tables: SQLTables, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
     """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
     messages = tables.messages
-    statement: sa.Select[Any] = sa.select(*(messages.c[name] for name in COLUMNS))
+    statement: sa.Select[Any] = sa.select(*tables.columns)
     for key in (USER_KEY, SESSION_KEY):
         if key in names:
             statement = statement.where(messages.c[key] == sa.bindparam(key, type_=sa.Text))

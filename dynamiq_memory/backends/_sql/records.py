@@ -19,10 +19,8 @@ def to_row(message: Message) -> dict[str, Any]:
         for field in ("tool_calls", "tool_call_id", "name", "native")
         if (value := getattr(message, field)) is not None
     }
-    content: str | None = None
-    if isinstance(message.content, str) and is_clean(message.content):
-        content = message.content
-    else:
+    is_text = isinstance(message.content, str) and is_clean(message.content)
+    if not is_text:
         extra["content"] = message.content
     return {
         "user_id": metadata.pop(USER_KEY, ""),
@@ -30,7 +28,7 @@ def to_row(message: Message) -> dict[str, Any]:
         "id": message.id,
         "timestamp": message.timestamp,
         "role": message.role.value,
-        "content": content,
+        "content": message.content if is_text else None,
         "metadata": dumps(metadata) if metadata else "{}",
         "extra": dumps(extra) if extra else None,
     }

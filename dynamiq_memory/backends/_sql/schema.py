@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.legacy import LegacyTable, upgrade
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.records import from_rows
 from dynamiq_memory.backends._sql.tables import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
@@ -52,11 +52,9 @@ class SQLSchema:
             _check_columns(tables.messages, present)
             tables.metadata.create_all(connection)
             self._check_meta(connection, reindex=reindex)
-        values = [
-            {"key": VERSION_KEY, "value": SCHEMA_VERSION},
-            {"key": TOKENIZER_KEY, "value": tables.signature},
-        ]
-        connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), values)
+        values = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
+        rows = [{"key": key, "value": value} for key, value in values.items()]
+        connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), rows)
 
     def _check_meta(self, connection: sa.Connection, *, reindex: bool) -> None:
         name, signature = self._tables.name, self._tables.signature
@@ -79,11 +77,11 @@ class SQLSchema:
     def _reindex(self, connection: sa.Connection) -> None:
         tables = self._tables
         tables.wait_for_writers(connection)
-        columns, meta = tables.messages.c, tables.meta
+        seq, meta = tables.messages.c.seq, tables.meta
         connection.execute(meta.update().where(meta.c.key == TOKENIZER_KEY).values(value=tables.signature))
-        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS)).order_by(columns.seq).limit(_BATCH)
+        statement = sa.select(seq, *tables.columns).order_by(seq).limit(_BATCH)
         last, done = -1, 0
-        while rows := connection.execute(statement.where(columns.seq > last)).fetchall():
+        while rows := connection.execute(statement.where(seq > last)).fetchall():
             self._store(connection, prepare(from_rows([row[1:] for row in rows])))
             last = rows[-1][0]
             done += len(rows)

@@ -7,6 +7,7 @@ the terms of a session are stored together. `{name}_meta` has the version and th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._sql.filters import SQLFilters
+from dynamiq_memory.backends._sql.records import COLUMNS
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
 
@@ -98,6 +100,7 @@ class SQLTables:
             sqlite_with_rowid=False,
         )
         self.filters = filters(self.messages)
+        self.columns = [self.messages.c[name] for name in COLUMNS]
         meta = self.meta.c
         statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.meta_keys)))
         self._read_meta = self.prepare(statement)
@@ -159,23 +162,17 @@ class Prepared:
 
     def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """Run the statement once and return its rows."""
-        cursor = connection.connection.cursor()
-        try:
+        with closing(connection.connection.cursor()) as cursor:
             cursor.execute(self.sql, self._ordered(parameters))
             return list(cursor.fetchall())
-        finally:
-            cursor.close()
 
     def run(self, connection: sa.Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement for each set of parameters."""
-        cursor = connection.connection.cursor()
-        try:
+        with closing(connection.connection.cursor()) as cursor:
             if len(parameters) == 1:
                 cursor.execute(self.sql, self._ordered(parameters[0]))
-            else:
+            elif parameters:
                 cursor.executemany(self.sql, [self._ordered(each) for each in parameters])
-        finally:
-            cursor.close()
 
     def _ordered(self, parameters: Mapping[str, Any]) -> Any:
         values = {**self._constants, **parameters}

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._order import version_filters, with_stored_version
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows, to_row
-from dynamiq_memory.backends._sql.tables import SQLTables
+from dynamiq_memory.backends._sql.records import from_rows, to_row
+from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
 from dynamiq_memory.ranking import packed_terms
@@ -26,8 +25,8 @@ class SQLWriter:
     def __init__(self, tables: SQLTables) -> None:
         """Compile the statements of a write."""
         self._tables = tables
-        self._upsert_messages = tables.prepare(_upsert_message(tables))
-        self._upsert_terms = tables.prepare(_upsert_terms(tables))
+        self._upsert_messages = _upsert_messages(tables)
+        self._upsert_terms = _upsert_terms(tables)
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
         """Make the rows of messages, before the transaction begins."""
@@ -87,36 +86,34 @@ class SQLWriter:
     def _read(self, connection: sa.Connection, filter: Filter) -> list[Message]:
         """Read the messages that are to be changed, which others cannot change until this transaction ends."""
         columns = self._tables.messages.c
-        statement = sa.select(*(columns[name] for name in COLUMNS)).where(*self._tables.filters.clauses(filter))
+        statement = sa.select(*self._tables.columns).where(*self._tables.filters.clauses(filter))
         statement = statement.order_by(columns.timestamp, columns.seq).with_for_update()
         return from_rows(connection.execute(statement).fetchall())
 
 
-def _upsert_message(tables: SQLTables) -> ClauseElement:
+def _upsert_messages(tables: SQLTables) -> Prepared:
     messages = tables.messages
     key = ("user_id", "session_id", "id")
     columns = [column for column in messages.c if column is not messages.c.seq]
     insert = tables.insert(messages).values({c.name: sa.bindparam(c.name, type_=c.type) for c in columns})
-    statement: ClauseElement = insert.on_conflict_do_update(
+    statement = insert.on_conflict_do_update(
         index_elements=list(key), set_={c.name: insert.excluded[c.name] for c in columns if c.name not in key}
     )
-    return statement
+    return tables.prepare(statement)
 
 
-def _upsert_terms(tables: SQLTables) -> ClauseElement:
+def _upsert_terms(tables: SQLTables) -> Prepared:
     """Insert or replace the terms of a message that is in its table already."""
     messages, terms = tables.messages, tables.terms
-    columns = messages.c
+    columns = [messages.c[name] for name in ("user_id", "session_id", "seq", "timestamp")]
     values = (sa.bindparam("length", type_=sa.Integer), sa.bindparam("terms", type_=sa.LargeBinary))
-    stored = sa.select(columns.user_id, columns.session_id, columns.seq, columns.timestamp, *values).where(
-        *message_key(messages)
-    )
+    stored = sa.select(*columns, *values).where(*message_key(messages))
     insert = tables.insert(terms).from_select([column.name for column in terms.columns], stored)
-    statement: ClauseElement = insert.on_conflict_do_update(
+    statement = insert.on_conflict_do_update(
         index_elements=[column.name for column in terms.primary_key],
         set_={column: insert.excluded[column] for column in ("timestamp", "length", "terms")},
     )
-    return statement
+    return tables.prepare(statement)
 
 
 def message_key(messages: sa.Table) -> list[sa.ColumnElement[bool]]:

@@ -50,8 +50,7 @@ class InMemory(MemoryBackend):
     def _write(self, messages: Sequence[Message]) -> None:
         entries = self._entries(messages)
         with self._changing() as changes:
-            for entry in entries:
-                self._conversations.put(entry, changes)
+            self._conversations.put(entries, changes)
 
     def _read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         with self._lock:
@@ -100,16 +99,14 @@ class InMemory(MemoryBackend):
         entries = self._entries(messages)
         with self._changing() as changes:
             self._conversations.delete(filter, changes)
-            for entry in entries:
-                self._conversations.put(entry, changes)
+            self._conversations.put(entries, changes)
 
     def _update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
         entries = self._entries(messages)
         with self._changing() as changes:
             stored = [(entry, self._conversations.find(entry.message)) for entry in entries]
             updated = [entry for entry, old in stored if old is not None and filter.matches(old.message)]
-            for entry in updated:
-                self._conversations.put(entry, changes)
+            self._conversations.put(updated, changes)
         return [entry.message for entry in updated]
 
     def _take(self, filter: Filter) -> list[Message]:

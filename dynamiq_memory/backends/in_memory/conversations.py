@@ -135,20 +135,21 @@ class Conversations:
 
     # --- changing --------------------------------------------------------------------------------------------
 
-    def put(self, entry: Entry, changes: Changes) -> None:
-        """Add an entry, or replace the stored version of its message."""
-        arrival = entry.document = next(self._numbers)
-        conversation = self._conversation(scope_of(entry.message))
-        stored = conversation.by_id.get(entry.message.id)
-        if stored is not None:
-            arrival = stored.position[1]
-            changes.removed.append(stored)
-            conversation.remove(stored)
-            del self.by_document[stored.document]
-        entry.position = (entry.message.timestamp or 0.0, arrival)
-        changes.added.append(entry)
-        conversation.insert(entry)
-        self.by_document[entry.document] = entry
+    def put(self, entries: Iterable[Entry], changes: Changes) -> None:
+        """Add entries, or replace the stored versions of their messages."""
+        for entry in entries:
+            arrival = entry.document = next(self._numbers)
+            conversation = self._conversation(scope_of(entry.message))
+            stored = conversation.by_id.get(entry.message.id)
+            if stored is not None:
+                arrival = stored.position[1]
+                changes.removed.append(stored)
+                conversation.remove(stored)
+                del self.by_document[stored.document]
+            entry.position = (entry.message.timestamp or 0.0, arrival)
+            changes.added.append(entry)
+            conversation.insert(entry)
+            self.by_document[entry.document] = entry
 
     def delete(self, filter: Filter, changes: Changes) -> None:
         """Delete the matching entries."""

@@ -21,7 +21,7 @@ from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.postgresql.client import DRIVER_ERRORS, PostgreSQLClient, url_of
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect, must_run_again, translated
-from dynamiq_memory.backends.postgresql.schema import PostgreSQLSchema
+from dynamiq_memory.backends.postgresql.schema import LEGACY, PostgreSQLSchema
 from dynamiq_memory.backends.postgresql.search import HybridSearch
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text
@@ -112,7 +112,8 @@ class PostgreSQL(SQLBackend):
         self._words = WordSearch(tables, self._reader, self.bm25)
         self._hybrid = HybridSearch(tables, self._reader, self.bm25)
         with self._opening():
-            PostgreSQLSchema(tables, self._writer).open(self._client, create=create_if_not_exist, reindex=reindex)
+            opening = PostgreSQLSchema(tables, self._writer, LEGACY)
+            opening.open(self._client, create=create_if_not_exist, reindex=reindex)
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQL:
@@ -168,10 +169,8 @@ class PostgreSQL(SQLBackend):
             return (yield from super()._rows(messages))
         vectors = yield from Embed(messages)
         rows = yield from super()._rows(messages)
-        return [
-            row | {VECTOR: None if vector is None else as_text(vector)}
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
+        texts = [None if vector is None else as_text(vector) for vector in vectors]
+        return [row | {VECTOR: text} for row, text in zip(rows, texts, strict=True)]
 
     def _ranking(self, search: Search) -> Plan[list[Message]]:
         vector = yield from EmbedQuery(search.query)

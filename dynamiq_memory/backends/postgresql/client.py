@@ -12,8 +12,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,8 +60,7 @@ class PostgreSQLClient:
         """Open no connection yet."""
         self.owns_engine = not isinstance(connection, sa.Engine)
         if isinstance(connection, sa.Engine):
-            self.engine = _checked_engine(connection, statement_timeout)
-            url = connection.url
+            url = _url_of_engine(connection, statement_timeout)
         else:
             url = url_of(PostgreSQLConnection() if connection is None else connection)
         options = {
@@ -73,15 +71,14 @@ class PostgreSQLClient:
             "pool_timeout": pool_timeout,
             "pool_use_lifo": True,
         }
+        self.engine: sa.Engine = sa.create_engine(url, **options) if self.owns_engine else connection
         if self.owns_engine:
-            self.engine = sa.create_engine(url, **options)
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
         self._stale = _StaleConnections()
         self._stale.watch(self.engine)
-        self._engines = ClientPerLoop(
-            partial(_LoopEngine, url, options, self._stale), _LoopEngine.close, _LoopEngine.abort
-        )
+        make = partial(_LoopEngine, url, options, self._stale)
+        self._engines = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
         weakref.finalize(self, self._engines.close)
 
     def run(self, transaction: Transaction[T]) -> T:
@@ -122,45 +119,36 @@ class PostgreSQLClient:
         return inherited
 
     def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
-        with self._watched(connection), _begun(connection, transaction) as begun:
-            return transaction.work(begun)
-
-    @contextmanager
-    def _watched(self, connection: sa.Connection) -> Iterator[None]:
-        """Note when a connection breaks; SQLAlchemy does not see it in a statement that the driver runs itself."""
-        try:
-            yield
-        except DRIVER_ERRORS as error:
-            if is_disconnect(error):
-                self._stale.broke()
-                if not connection.invalidated:
-                    connection.invalidate(error)
-            raise
-
-
-@contextmanager
-def _begun(plain_connection: sa.Connection, transaction: Transaction[Any]) -> Iterator[sa.Connection]:
-    """Begin a transaction, commit it at the end, and roll it back on an error."""
-    # A single statement always sees one state.
-    for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
-    level = "READ COMMITTED" if transaction.write else for_reading
-    connection = plain_connection.execution_options(isolation_level=level)
-    with connection.begin() as begun:
-        try:
-            yield connection
+        """Begin a transaction, commit it at the end, and roll it back on an error."""
+        # A single statement always sees one state.
+        for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
+        level = "READ COMMITTED" if transaction.write else for_reading
+        with connection.execution_options(isolation_level=level).begin() as begun:
             try:
-                begun.commit()
-            except DRIVER_ERRORS as error:
-                setattr(error, AT_COMMIT, True)
+                result = transaction.work(connection)
+                try:
+                    begun.commit()
+                except DRIVER_ERRORS as error:
+                    setattr(error, AT_COMMIT, True)
+                    raise
+            except BaseException as error:
+                self._check_connection(connection, error)
                 raise
-        except BaseException as error:
-            if not isinstance(error, (*DRIVER_ERRORS, DynamiqMemoryError)):
-                # A cancellation or an interrupt may leave the connection in any state.
-                driver = None if connection.invalidated else connection.connection.driver_connection
-                if driver is not None:
-                    driver.pgconn.finish()
-                connection.invalidate(error)
-            raise
+        return result
+
+    def _check_connection(self, connection: sa.Connection, error: BaseException) -> None:
+        """End a connection that an error may have broken; SQLAlchemy does not see it if the driver ran a statement."""
+        if isinstance(error, DRIVER_ERRORS):
+            if not is_disconnect(error):
+                return
+            self._stale.broke()
+        elif isinstance(error, DynamiqMemoryError):
+            return
+        elif not connection.invalidated and connection.connection.driver_connection is not None:
+            # A cancellation or an interrupt may leave the connection in any state.
+            connection.connection.driver_connection.pgconn.finish()
+        if not connection.invalidated:
+            connection.invalidate(error)
 
 
 def url_of(connection: Any) -> sa.URL:
@@ -200,7 +188,7 @@ def url_of(connection: Any) -> sa.URL:
         ) from None
 
 
-def _checked_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.Engine:
+def _url_of_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.URL:
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ConfigurationError(
             f"the engine is for {engine.dialect.name}+{engine.dialect.driver}: make one for postgresql+psycopg"
@@ -212,16 +200,15 @@ def _checked_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.En
             "statement_timeout is for connections that are made here: set it for those of the engine "
             '(connect_args={"options": "-c statement_timeout=…"})'
         )
-    return engine
+    return engine.url
 
 
 def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if statement_timeout is not None:
-        options = url.query.get("options", "")
-        parts = [options] if isinstance(options, str) else list(options)
-        arguments["options"] = " ".join([*parts, f"-c statement_timeout={math.ceil(statement_timeout * 1000)}"])
+        options = url.normalized_query.get("options", ())
+        arguments["options"] = " ".join([*options, f"-c statement_timeout={math.ceil(statement_timeout * 1000)}"])
     return arguments
 
 

@@ -16,7 +16,7 @@ from dynamiq_memory.backends._sql.records import from_rows, to_row
 from dynamiq_memory.backends._sql.schema import SQLSchema, columns_of
 from dynamiq_memory.backends._sql.tables import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
 from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
-from dynamiq_memory.backends.postgresql.tables import DIMENSION_KEY, PostgreSQLTables
+from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text, require_pgvector
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
 from dynamiq_memory.exceptions import BackendError
@@ -24,7 +24,7 @@ from dynamiq_memory.exceptions import BackendError
 logger = logging.getLogger(__name__)
 
 _EMBEDDED_AT_ONCE = 500
-_LEGACY = LegacyTable(
+LEGACY = LegacyTable(
     ("message_id", "role", "content", "metadata", "timestamp"),
     sa.cast(sa.column("metadata"), sa.Text),
     sa.literal_column("ctid"),
@@ -36,11 +36,6 @@ class PostgreSQLSchema(SQLSchema):
 
     _tables: PostgreSQLTables
     _writer: PostgreSQLWriter
-
-    def __init__(self, tables: PostgreSQLTables, writer: PostgreSQLWriter) -> None:
-        """Touch no database yet."""
-        super().__init__(tables, writer, _LEGACY)
-        self._embedder = tables.embedder
 
     def open(self, client: PostgreSQLClient, *, create: bool, reindex: bool) -> None:
         """Make the tables ready for use.
@@ -55,7 +50,7 @@ class PostgreSQLSchema(SQLSchema):
             BackendError: The tables do not exist, and must not be created.
             ConfigurationError: The table is not one of this package, or is of a newer version or another tokenizer.
         """
-        if client.run(Transaction(self._is_ready, snapshot=True)) and not (reindex and self._embedder):
+        if client.run(Transaction(self._is_ready, snapshot=True)) and not (reindex and self._tables.embedder):
             return  # nothing to write: it may be a replica, or a user who may not create tables
         name = self._tables.name
         if not create and not client.run(Transaction(partial(_has_table, self._tables.messages), snapshot=True)):
@@ -64,10 +59,10 @@ class PostgreSQLSchema(SQLSchema):
                 "create_if_not_exist=True"
             )
         client.run(Transaction(partial(self.make_ready, reindex=reindex), write=True))
-        if self._embedder is None:
+        if self._tables.embedder is None:
             return
         if reindex:
-            self._embed_missing(client, self._embedder)
+            self._embed_missing(client, self._tables.embedder)
         elif client.run(Transaction(partial(self._tables.vectors.read_missing, after=-1, limit=1))):
             logger.warning(
                 "messages in %s were stored without an embedder: they are ranked by words alone, until it is opened "
@@ -77,25 +72,25 @@ class PostgreSQLSchema(SQLSchema):
 
     def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
         """Create the tables, upgrade them, or check that they are as they should be."""
-        if self._embedder is not None:
+        if self._tables.embedder is not None:
             require_pgvector(connection)
         self._writer.lock_tables(connection)
         super().make_ready(connection, reindex=reindex)
-        if self._embedder is not None:
+        if self._tables.embedder is not None:
             self._tables.vectors.table.create(connection, checkfirst=True)
         self._tables.check_meta(connection)
 
     def _is_ready(self, connection: sa.Connection) -> bool:
         """Whether the tables are as they should be, so that opening them needs no write."""
-        for table in (self._tables.messages, self._tables.terms, self._tables.meta):
+        tables = self._tables
+        for table in (tables.messages, tables.terms, tables.meta):
             if columns_of(connection, table) != {column.name for column in table.columns}:
                 return False
-        meta = self._tables.read_meta(connection)
-        meta.pop(DIMENSION_KEY, None)
-        if meta != {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: self._tables.signature}:
+        meta = tables.read_meta(connection)
+        if (meta.get(VERSION_KEY), meta.get(TOKENIZER_KEY)) != (SCHEMA_VERSION, tables.signature):
             return False
-        self._tables.check_meta(connection)
-        return self._embedder is None or _has_table(self._tables.vectors.table, connection)
+        tables.check_meta(connection)
+        return tables.embedder is None or _has_table(tables.vectors.table, connection)
 
     def _embed_missing(self, client: PostgreSQLClient, embedder: MessageEmbedder) -> None:
         """Embed messages that have no vector of the embedder's dimension; batches that are done stay if interrupted."""
@@ -105,9 +100,8 @@ class PostgreSQLSchema(SQLSchema):
             replace = partial(self._tables.replace_dimension, dimension=len(sample))
             client.run(Transaction(replace, write=True))
         last, done = -1, 0
-        while rows := client.run(
-            Transaction(partial(self._tables.vectors.read_missing, after=last, limit=_EMBEDDED_AT_ONCE))
-        ):
+        read = partial(self._tables.vectors.read_missing, limit=_EMBEDDED_AT_ONCE)
+        while rows := client.run(Transaction(partial(read, after=last))):
             messages = from_rows([row[1:] for row in rows])
             embedded = [
                 {**to_row(message), "seq": row[0], VECTOR: as_text(vector)}

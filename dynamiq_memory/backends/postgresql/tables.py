@@ -75,7 +75,8 @@ class PostgreSQLTables(SQLTables):
     def replace_dimension(self, connection: sa.Connection, dimension: int) -> None:
         """Set the dimension of the store, whatever it was, and delete the vectors of others."""
         self.wait_for_writers(connection)
-        self.vectors.delete_other_dimensions(connection, dimension)
+        vectors = self.vectors.table
+        connection.execute(sa.delete(vectors).where(sa.func.vector_dims(vectors.c.embedding) != dimension))
         values = {"value": str(dimension)}
         statement = self.insert(self.meta).values(key=DIMENSION_KEY, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import UserDefinedType
 
-from dynamiq_memory.backends._sql.records import COLUMNS
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import Row, message_key
 from dynamiq_memory.exceptions import ConfigurationError
@@ -35,14 +34,18 @@ class _Vector(UserDefinedType[str]):
 
 
 class VectorTable:
-    """The vectors of the messages of one store."""
+    """The vectors of the messages of one store.
+
+    Attributes:
+        table: The table, apart from the others, since only a store with an embedder creates it.
+        deletion: Deletes the vectors of messages, given their rows.
+    """
 
     def __init__(self, tables: SQLTables) -> None:
         """Describe the table and compile the statements of a write."""
-        messages = self._messages = tables.messages
+        messages, self._tables = tables.messages, tables
         self.table = sa.Table(
             f"{messages.name}_vectors",
-            # Apart from the other tables, since only a store with an embedder creates it.
             sa.MetaData(schema=messages.schema),
             sa.Column("seq", sa.BigInteger, sa.ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
             sa.Column("embedding", _Vector, nullable=False),
@@ -53,7 +56,7 @@ class VectorTable:
         upsert = insert.from_select(columns, seq.add_columns(vector))
         upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
         self._upsert = tables.prepare(upsert)
-        self._delete = tables.prepare(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()))
+        self.deletion = tables.prepare(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()))
         unchanged = sa.select(messages.c.seq, vector).where(
             messages.c.seq == sa.bindparam("seq", type_=sa.BigInteger),
             *(messages.c[n].is_not_distinct_from(sa.bindparam(n, type_=sa.Text)) for n in ("content", "extra")),
@@ -64,15 +67,8 @@ class VectorTable:
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store the vectors of stored messages, and delete those of messages that now have none."""
-        with_vector = [row for row in rows if row[VECTOR] is not None]
-        if with_vector:
-            self._upsert.run(connection, with_vector)
-        self.delete(connection, [row for row in rows if row[VECTOR] is None])
-
-    def delete(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Delete the vectors of stored messages."""
-        if rows:
-            self._delete.run(connection, rows)
+        self._upsert.run(connection, [row for row in rows if row[VECTOR] is not None])
+        self.deletion.run(connection, [row for row in rows if row[VECTOR] is None])
 
     def write_missing(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store the vectors of messages, except those that have since got one, changed or been deleted.
@@ -84,17 +80,17 @@ class VectorTable:
         self._insert_unchanged.run(connection, rows)
 
     def read_missing(self, connection: sa.Connection, after: int, limit: int) -> Sequence[Any]:
-        """Read messages without a vector: the number of arrival of each, and `COLUMNS`.
+        """Read messages without a vector: the number of arrival of each, and its columns.
 
         Args:
             connection: A connection.
             after: Only messages with a larger number.
             limit: Maximum number of messages.
         """
-        columns = self._messages.c
-        statement = sa.select(columns.seq, *(columns[name] for name in COLUMNS))
-        statement = statement.where(columns.seq > after, ~sa.exists().where(self.table.c.seq == columns.seq))
-        return connection.execute(statement.order_by(columns.seq).limit(limit)).fetchall()
+        seq = self._tables.messages.c.seq
+        statement = sa.select(seq, *self._tables.columns)
+        statement = statement.where(seq > after, ~sa.exists().where(self.table.c.seq == seq))
+        return connection.execute(statement.order_by(seq).limit(limit)).fetchall()
 
     def with_similarity(self, statement: sa.Select[Any], terms: sa.Table) -> sa.Select[Any]:
         """Add the cosine similarity of each message to the parameter `near`; NULL if it has no vector."""
@@ -103,10 +99,6 @@ class VectorTable:
         )
         joined = statement.outerjoin(self.table, self.table.c.seq == terms.c.seq)
         return joined.add_columns(sa.type_coerce(1 - distance, sa.Double))
-
-    def delete_other_dimensions(self, connection: sa.Connection, dimension: int) -> None:
-        """Delete the vectors of all dimensions but one."""
-        connection.execute(sa.delete(self.table).where(sa.func.vector_dims(self.table.c.embedding) != dimension))
 
 
 def as_text(vector: Sequence[float]) -> str:

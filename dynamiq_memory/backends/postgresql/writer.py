@@ -35,7 +35,7 @@ class PostgreSQLWriter(SQLWriter):
         self.upsert(connection, rows)
         if VECTOR not in rows[0]:
             if DIMENSION_KEY in meta:
-                tables.vectors.delete(connection, rows)
+                tables.vectors.deletion.run(connection, rows)
             return
         if any(row[VECTOR] is not None for row in rows):
             tables.settle_dimension(connection, meta)

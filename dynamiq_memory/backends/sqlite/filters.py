@@ -71,16 +71,7 @@ def _matches(metadata: str, encoded: str) -> bool:
 
 
 def _encode(conditions: Sequence[Condition]) -> str:
-    return dumps([_parts(condition) for condition in conditions])
-
-
-def _parts(condition: Condition) -> list[Any]:
-    match condition:
-        case OneOf(key, values):
-            return ["OneOf", key, values]
-        case Range(key, bounds):
-            return ["Range", key, bounds]
-    return ["Absent", condition.key]
+    return dumps([[type(each).__name__, *(getattr(each, name) for name in each.__match_args__)] for each in conditions])
 
 
 def _decode(encoded: str) -> tuple[Condition, ...]:
