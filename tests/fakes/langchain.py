@@ -94,6 +94,6 @@ class Talker:
         return agent.invoke(given, config, **options)
 
 
-def told(messages: Sequence[BaseMessage]) -> list[str]:
+def in_short(messages: Sequence[BaseMessage]) -> list[str]:
     """Messages in short: their type and text."""
     return [f"{message.type}: {message.text}" for message in messages]

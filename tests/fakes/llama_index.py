@@ -152,7 +152,7 @@ def result(id_: str, text: str) -> ChatMessage:
     return ChatMessage(role="tool", content=text, additional_kwargs={"tool_call_id": id_})
 
 
-def told(messages: Sequence[ChatMessage]) -> list[str]:
+def in_short(messages: Sequence[ChatMessage]) -> list[str]:
     """Messages in short: their role and text, or the ids of the calls that they make."""
     return [f"{message.role.value}: {message.content or ' '.join(_called(message))}" for message in messages]
 

@@ -1,4 +1,4 @@
-"""What an adapter keeps of its framework's own."""
+"""A framework's own fields in `Message.native`."""
 
 from __future__ import annotations
 

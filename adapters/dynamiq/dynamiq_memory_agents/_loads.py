@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from dynamiq.prompts import Message as DynamiqMessage
 
-Scope = tuple[int, str | None, str | None]
+LoadKey = tuple[int, str | None, str | None]
 """The identity of the backend, a user and a session."""
 
 # Failed runs leave their loads in a context that may live as long as the process.
-_MOST_SCOPES = 64
+_MOST_KEYS = 64
 _MOST_LOADS = 8
 
 
@@ -34,26 +34,26 @@ class Load:
     messages: tuple[DynamiqMessage, ...]
 
 
-_loads: ContextVar[Mapping[Scope, tuple[Load, ...]]] = ContextVar(
+_loads: ContextVar[Mapping[LoadKey, tuple[Load, ...]]] = ContextVar(
     "dynamiq_memory_agents_loads", default=MappingProxyType({})
 )
 
 
-def remember(scope: Scope, load: Load) -> None:
+def remember(key: LoadKey, load: Load) -> None:
     """Add a load to those of this context; there may be several, since a tool may read the memory too."""
     known = dict(_loads.get())
-    kept = (*known.pop(scope, ()), load)[-_MOST_LOADS:]
-    known[scope] = kept
-    for oldest in list(known)[:-_MOST_SCOPES]:
+    kept = (*known.pop(key, ()), load)[-_MOST_LOADS:]
+    known[key] = kept
+    for oldest in list(known)[:-_MOST_KEYS]:
         del known[oldest]
     _loads.set(known)
 
 
-def recall(scope: Scope) -> Sequence[Load]:
+def recall(key: LoadKey) -> Sequence[Load]:
     """Return the loads of this context, oldest first."""
-    return _loads.get().get(scope, ())
+    return _loads.get().get(key, ())
 
 
-def forget(scope: Scope) -> None:
+def forget(key: LoadKey) -> None:
     """Drop the loads of a run that has been saved."""
-    _loads.set({known: loads for known, loads in _loads.get().items() if known != scope})
+    _loads.set({known: loads for known, loads in _loads.get().items() if known != key})

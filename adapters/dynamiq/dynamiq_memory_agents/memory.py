@@ -20,7 +20,7 @@ from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgume
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.ordering import set_batch_times
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
-from dynamiq_memory_agents._loads import Load, Scope, forget, recall, remember
+from dynamiq_memory_agents._loads import Load, LoadKey, forget, recall, remember
 from dynamiq_memory_agents._messages import from_message, to_stored, with_metadata, with_stable_ids
 from dynamiq_memory_agents._prompt import new_messages
 
@@ -143,17 +143,17 @@ class AgentMemory(DynamiqMemory):
             BackendError: The store failed.
         """
         store = self._store()
-        scope = self._scope(filters)
-        if scope is not None:
-            store.scoped(scope[2], scope[1])  # refuses, before the run, a session that could not be saved after it
+        key = self._load_key(filters)
+        if key is not None:
+            store.scoped(key[2], key[1])  # refuses, before the run, a session that could not be saved after it
         chosen = (strategy or MemoryRetrievalStrategy.ALL).value
         found = [from_message(m) for m in store.get_agent_conversation(query, limit, filters, chosen)]
-        if scope is not None:
+        if key is not None:
             hooks = current_hook_ctx.get()
             # A hook may mask the user's text: then only the masked text may be stored.
             question = query if hooks is None or not hooks.hooks else None
             loaded = tuple(message for message in found if message.role != DynamiqRole.SYSTEM)
-            remember(scope, Load(question, loaded))
+            remember(key, Load(question, loaded))
         return found
 
     def replace_messages(self, filters: dict[str, Any], messages: list[DynamiqMessage]) -> None:
@@ -175,9 +175,9 @@ class AgentMemory(DynamiqMemory):
             raise InvalidArgumentError("replace_messages needs a session_id or a user_id in its filters")
         with _logged(filters):
             store = self._store()
-            scope = self._scope(filters)
-            loads = recall(scope) if scope is not None else ()
-            if scope is None or not loads:
+            key = self._load_key(filters)
+            loads = recall(key) if key is not None else ()
+            if key is None or not loads:
                 store.replace_messages(filters, to_stored(messages))
                 return
             session = store.scoped(filters.get(SESSION_KEY), filters.get(USER_KEY))
@@ -186,7 +186,7 @@ class AgentMemory(DynamiqMemory):
                 with_metadata(new, messages[-1].metadata or {})
                 set_batch_times(new, after=session.get_all(limit=1))
                 session.add_many(new)
-            forget(scope)
+            forget(key)
 
     def add(
         self,
@@ -303,7 +303,7 @@ class AgentMemory(DynamiqMemory):
         store.save_mode = type(store.save_mode)(self.save_mode.value)
         return store
 
-    def _scope(self, filters: Mapping[str, Any] | None) -> Scope | None:
+    def _load_key(self, filters: Mapping[str, Any] | None) -> LoadKey | None:
         named = {**self.filters, **(filters or {})}
         user_id, session_id = named.get(USER_KEY), named.get(SESSION_KEY)
         if not isinstance(session_id, str) or not isinstance(user_id, str | None):

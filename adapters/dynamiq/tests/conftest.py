@@ -1,4 +1,4 @@
-"""What the tests of the adapter for dynamiq's agents share."""
+"""Fixtures of the tests of the adapter for dynamiq's agents."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_both_see_what_the_other_wrote(theirs: TheirBackend, connection: TheirCo
         assert [message.content for message in theirs.get_all()] == ["by them", "by us"]
         assert [message.content for message in ours.get_all()] == ["by them", "by us"]
         assert ours.get_all()[-1] == stored[0]
-        # What they read and write again is another message, not a change of ours.
+        # A message that they read and write again is a new one, and does not change ours.
         copied = theirs.get_all()[-1]
         theirs.add(TheirMessage(role=TheirRole.USER, content="copied", metadata=copied.metadata))
         assert [message.content for message in ours.get_all()] == ["by them", "by us", "copied"]

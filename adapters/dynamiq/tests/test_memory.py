@@ -29,7 +29,7 @@ from dynamiq_memory import (
 from dynamiq_memory.backends import InMemory, SQLite
 from dynamiq_memory.integrations.native import pack
 from dynamiq_memory_agents import AgentMemory
-from tests.fakes.dynamiq.agents import IDS, MODES, final, history, told, use, weather
+from tests.fakes.dynamiq.agents import IDS, MODES, final, history, in_short, use, weather
 
 DEFAULT = InferenceMode.DEFAULT
 CALL = {"id": "c-1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -90,7 +90,7 @@ def test_only_a_memory_of_the_package_s_is_imported():
 
 
 @pytest.mark.parametrize(
-    ("given", "told_"),
+    ("given", "message"),
     [
         ({"memory": DynamiqMemory()}, "import_from"),
         ({"memory": DynamiqInMemory()}, "not a InMemory"),
@@ -100,8 +100,8 @@ def test_only_a_memory_of_the_package_s_is_imported():
         ({"backend": InMemory()}, "give the backend to the memory"),
     ],
 )
-def test_wrong_settings_are_explained(given, told_):
-    with pytest.raises(ConfigurationError, match=told_):
+def test_wrong_settings_are_explained(given, message):
+    with pytest.raises(ConfigurationError, match=message):
         AgentMemory(**given)
 
 
@@ -151,7 +151,7 @@ def test_default_filters_hold_everywhere(core):
     memory.replace_messages(IDS, [said("user", "own", metadata=IDS), said("user", "more", metadata=IDS)])
     assert [message.content for message in memory.search()] == ["own", "more"]
     memory.clear()
-    assert told(core.get_all()) == ["user: of another"]
+    assert in_short(core.get_all()) == ["user: of another"]
 
 
 def test_without_a_load_replacing_is_replacing(core):
@@ -163,7 +163,7 @@ def test_without_a_load_replacing_is_replacing(core):
     memory.replace_messages(IDS, [message for message in memory.get_all() if message.content in ("two", "three")])
     assert core.get_all(filters=IDS) == before[1:]
     memory.replace_messages(IDS, [])
-    assert told(core.get_all()) == ["user: of ben"]
+    assert in_short(core.get_all()) == ["user: of ben"]
 
 
 def test_a_tool_that_reads_the_memory_during_a_run(core):
@@ -174,7 +174,7 @@ def test_a_tool_that_reads_the_memory_during_a_run(core):
     given = memory.get_agent_conversation("q4", limit=4, filters=IDS)
     memory.get_agent_conversation("q0", limit=2, filters=IDS, strategy=MemoryRetrievalStrategy.RELEVANT)
     memory.replace_messages(IDS, [*given, said("user", "q4", metadata=IDS), said("assistant", "a4", metadata=IDS)])
-    assert told(core.get_all())[-2:] == ["user: q4", "assistant: a4"]
+    assert in_short(core.get_all())[-2:] == ["user: q4", "assistant: a4"]
     assert core.count() == 10
 
 
@@ -199,7 +199,7 @@ def test_empty_texts(core):
     given = memory.get_agent_conversation("again", filters=IDS)
     given[1] = said("assistant", "[System: Empty message content sanitised to satisfy protocol]")
     memory.replace_messages(IDS, [*given, said("user", "again", metadata=IDS), said("assistant", "ok", metadata=IDS)])
-    assert told(core.get_all()) == ["user: look", "assistant: ", "user: again", "assistant: ok"]
+    assert in_short(core.get_all()) == ["user: look", "assistant: ", "user: again", "assistant: ok"]
 
 
 @pytest.mark.parametrize("text", ["Observation: it is late.", "Thought: hm", '{"thought": 1, "action": 2}'])
@@ -302,7 +302,7 @@ def test_fields_of_dynamiq_that_somebody_else_has_spoilt(core, caplog):
 
 
 def old_turns(agent, talk, model, old):
-    """What agents of the package store with a backend of its own."""
+    """The messages that agents store with a backend of the package."""
     for mode in MODES:
         assistant = agent(old, inference_mode=mode, tools=[weather()])
         model.play([use(mode, "weather", {"city": "Oslo"}), final(mode, f"It rains, says {mode.value}.")])

@@ -19,7 +19,7 @@ from dynamiq.types.cancellation import CancellationConfig, CancellationToken
 
 from dynamiq_memory import Memory, MessageRole
 from dynamiq_memory_agents import AgentMemory
-from tests.fakes.dynamiq.agents import IDS, MODES, final, told, use, weather
+from tests.fakes.dynamiq.agents import IDS, MODES, final, in_short, use, weather
 
 DEFAULT = InferenceMode.DEFAULT
 
@@ -42,7 +42,7 @@ def test_two_users_in_parallel_threads(agent, talk, model, core):
     for user in ["ann", "ben", "cem", "dora"]:
         asked = [f"{user} asks {number}" for number in range(8)]
         said = [line for text in asked for line in (f"user: {text}", f"assistant: Thought: Known.\nAnswer: Re: {text}")]
-        assert told(core.get_all(filters={"user_id": user, "session_id": "monday"})) == said
+        assert in_short(core.get_all(filters={"user_id": user, "session_id": "monday"})) == said
     assert core.count() == 64
     for prompt in model.prompts:
         asker = prompt[-1]["content"].split()[0]
@@ -63,7 +63,7 @@ def test_two_runs_of_one_session_keep_both_turns(agent, talk, model, core, limit
     model.play(meet)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda text: talk.ask(agent(memory, memory_limit=limit), text), ["left", "right"]))
-    stored = told(core.get_all())
+    stored = in_short(core.get_all())
     assert stored[:2] == ["user: first", "assistant: Thought: Known.\nAnswer: Re: first"]
     turns = [stored[2:4], stored[4:6]]
     expected = [[f"user: {text}", f"assistant: Thought: Known.\nAnswer: Re: {text}"] for text in ["left", "right"]]
@@ -82,7 +82,7 @@ def test_many_runs_of_one_session(agent, talk, model, core):
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(chat, "abcd"))
-    stored = told(core.get_all())
+    stored = in_short(core.get_all())
     assert sorted(stored[::2]) == sorted(f"user: {name}{number}" for name in "abcd" for number in range(6))
     for asked, said in zip(stored[::2], stored[1::2], strict=True):
         assert said.endswith(f"Re: {asked.removeprefix('user: ')}")
@@ -168,7 +168,7 @@ def test_a_run_that_goes_on_from_a_checkpoint(agent, talk, model, mode, save_mod
     workflow = workflow_of(assistant, tmp_path)
     result = workflow.run(input_data={"input": "How is Oslo?", **IDS})
     assert result.output["node"]["status"] == "failure"
-    assert told(core.get_all()) == [*told(before), "user: How is Oslo?"]
+    assert in_short(core.get_all()) == [*in_short(before), "user: How is Oslo?"]
     if how == "is killed":
         core.replace_messages(IDS, before)
     elif how == "fails, and another goes on":

@@ -1,4 +1,4 @@
-"""What dynamiq's users have already goes into our backends: connections, and tables that its agents wrote."""
+"""Our backends accept the connections of the dynamiq package, and the tables that its agents wrote."""
 
 from __future__ import annotations
 

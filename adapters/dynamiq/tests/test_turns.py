@@ -19,7 +19,7 @@ from dynamiq.types.streaming import StreamingConfig
 
 from dynamiq_memory import Memory, MessageRole
 from dynamiq_memory_agents import AgentMemory
-from tests.fakes.dynamiq.agents import IDS, MODES, final, history, texts, told, use, weather
+from tests.fakes.dynamiq.agents import IDS, MODES, final, history, in_short, texts, use, weather
 
 TOPICS = ["dog", "bread", "oven", "bees", "roof", "piano", "tax", "boat", "garden", "knee"]
 QUESTIONS = [f"What about the {topic}?" for topic in TOPICS]
@@ -71,9 +71,9 @@ def test_ten_turns_of_an_agent_that_loads_three_messages_are_all_stored(agent, t
     ten_turns(agent(AgentMemory(memory=core), memory_limit=3), talk, model)
     said = [line for topic in TOPICS for line in (f"user: What about the {topic}?", f"assistant: {answer(topic)}")]
     stored = core.get_all(filters=IDS)
-    assert told(stored) == said
+    assert in_short(stored) == said
     assert len({message.id for message in stored}) == 20
-    # What was stored early has not been written anew.
+    # Messages stored early have not been written again.
     assert [message.timestamp for message in stored] == sorted(message.timestamp for message in stored)
 
 
@@ -113,7 +113,7 @@ def test_the_eleventh_prompt_holds_what_the_strategy_promises(agent, talk, model
 
 @pytest.mark.parametrize("strategy", list(MemoryRetrievalStrategy))
 def test_a_session_goes_on_for_ever_with_each_strategy(agent, talk, model, core, strategy):
-    """What is recalled from far back is not stored once more, nor taken for what is new."""
+    """Messages recalled from far back are neither stored again nor mistaken for new ones."""
     assistant = agent(AgentMemory(memory=core), memory_limit=4, memory_retrieval_strategy=strategy)
     model.play(speak)
     asked = QUESTIONS + QUESTIONS[:3] + ["What about the dog?"] * 3
@@ -167,7 +167,7 @@ def test_input_output_keeps_the_input_and_the_answer(agent, talk, model, core, m
     for number in range(4):
         model.play(tool_turn(mode, last=f"Take {number} umbrellas."))
         talk.ask(assistant, f"Question {number}?")
-    assert told(core.get_all()) == [
+    assert in_short(core.get_all()) == [
         line for n in range(4) for line in (f"user: Question {n}?", f"assistant: Take {n} umbrellas.")
     ]
 
@@ -223,18 +223,18 @@ def test_the_input_of_a_run_that_fails_is_kept(agent, talk, model, core):
     ten_turns(assistant, talk, model)
     model.play([400])
     talk.fail(assistant, "What about the car?")
-    assert told(core.get_all())[-1] == "user: What about the car?"
+    assert in_short(core.get_all())[-1] == "user: What about the car?"
     assert core.count() == 21
     model.play(speak)
     talk.ask(assistant, "What about the car?")
-    assert told(core.get_all())[-3:] == ["user: What about the car?"] * 2 + [f"assistant: {answer('car')}"]
+    assert in_short(core.get_all())[-3:] == ["user: What about the car?"] * 2 + [f"assistant: {answer('car')}"]
     assert core.count() == 23
 
 
 def test_a_failing_run_in_a_new_session(agent, talk, model, core):
     model.play([400])
     talk.fail(agent(AgentMemory(memory=core)), "Hello?")
-    assert told(core.get_all(filters=IDS)) == ["user: Hello?"]
+    assert in_short(core.get_all(filters=IDS)) == ["user: Hello?"]
 
 
 @pytest.mark.parametrize("mode", MODES)

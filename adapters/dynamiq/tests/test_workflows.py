@@ -19,7 +19,7 @@ from dynamiq.runnables import RunnableConfig
 from dynamiq_memory import ConfigurationError, Memory, register_memory
 from dynamiq_memory.backends import SQLite
 from dynamiq_memory_agents import AgentMemory
-from tests.fakes.dynamiq.agents import IDS, final, told, use
+from tests.fakes.dynamiq.agents import IDS, final, in_short, use
 
 DEFAULT = InferenceMode.DEFAULT
 
@@ -51,7 +51,7 @@ def test_a_workflow_goes_through_yaml(agent, talk, model, saved):
     assert loaded.memory.save_mode is MemorySaveMode.INPUT_OUTPUT
     result = again.run(input_data={"input": "second", **IDS})
     assert result.output[loaded.id]["output"]["content"] == "Re: second"
-    assert told(core.get_all()) == ["user: first", "assistant: Re: first", "user: second", "assistant: Re: second"]
+    assert in_short(core.get_all()) == ["user: first", "assistant: Re: first", "user: second", "assistant: Re: second"]
     assert again.to_yaml_file_data().nodes[loaded.id].to_dict()["memory"] == memory.to_dict()
 
 
@@ -62,7 +62,7 @@ def test_another_process_finds_the_store(agent, model, saved):
     workflow = Workflow(flow=Flow(nodes=[agent(memory)]))
     workflow.run(input_data={"input": "first", **IDS})
     workflow.to_yaml_file(path)
-    # What another process does not have: the object with this identity.
+    # Another process does not have the object with this identity.
     path.write_text(path.read_text().replace(memory.to_dict()["memory"]["id"], "unknown-here"))
     again = Workflow.from_yaml_file(str(path), init_components=True)
     again.run(input_data={"input": "second", **IDS})
@@ -151,7 +151,7 @@ def test_map_runs_copies_of_an_agent(agent, model):
     given = [{"input": f"asks {number}", "user_id": f"u-{number}", "session_id": "s"} for number in range(6)]
     Workflow(flow=Flow(nodes=[node])).run(input_data={"input": given})
     for number in range(6):
-        said = told(core.get_all(filters={"user_id": f"u-{number}"}))
+        said = in_short(core.get_all(filters={"user_id": f"u-{number}"}))
         assert said == [f"user: asks {number}", f"assistant: Thought: Known.\nAnswer: Re: asks {number}"]
 
 
@@ -198,4 +198,4 @@ def test_two_agents_of_a_flow_share_a_session(agent, model, core):
     second = agent(memory, name="second", input_transformer=InputTransformer()).depends_on(first)
     model.play(echo)
     Workflow(flow=Flow(nodes=[first, second])).run(input_data={"input": "Hello", **IDS})
-    assert told(core.get_all()) == ["user: Hello", "assistant: Re: Hello"] * 2
+    assert in_short(core.get_all()) == ["user: Hello", "assistant: Re: Hello"] * 2

@@ -614,14 +614,14 @@ def test_tasks_that_add_at_once_lose_nothing_and_keep_batches_whole(memory, shar
 
 
 def test_a_batch_stands_behind_what_was_added_while_it_was_prepared(memory):
-    """What a slow `default` does between two messages of a batch is what another thread may do at any time."""
+    """A slow `default` that adds a message between two of a batch is like another thread."""
     other = DynamiqChatMessageHistory(memory, "s")
 
-    def meanwhile(value: object) -> str:
+    def add_another(value: object) -> str:
         other.add_messages([HumanMessage("other q"), AIMessage("other a")])
         return "artifact"
 
-    history = DynamiqChatMessageHistory(memory, "s", default=meanwhile)
+    history = DynamiqChatMessageHistory(memory, "s", default=add_another)
     history.add_messages([HumanMessage("q"), AIMessage("a", additional_kwargs={"x": object()}), HumanMessage("r")])
     assert texts(history.messages) == ["other q", "other a", "q", "a", "r"]
 

@@ -47,7 +47,7 @@ PHASES = set(hypothesis.Phase) - {hypothesis.Phase.explain}
 
 
 def shape(value: Any) -> Any:
-    """What `==` does not tell apart, told apart: 1, 1.0 and True, lists and tuples, -0.0; and NaN equals itself."""
+    """A value in which `==` distinguishes 1, 1.0 and True, lists and tuples, 0.0 and -0.0, and NaN equals itself."""
     if isinstance(value, BaseMessage):
         fields = {name: getattr(value, name) for name in type(value).model_fields}
         return (type(value), shape({**fields, **(value.model_extra or {})}))

@@ -1,4 +1,4 @@
-"""What the tests of the LlamaIndex adapter share."""
+"""Fixtures of the tests of the LlamaIndex adapter."""
 
 from __future__ import annotations
 

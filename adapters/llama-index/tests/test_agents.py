@@ -20,7 +20,7 @@ from dynamiq_memory import ConfigurationError, Memory, MemoryBackend
 from dynamiq_memory.backends import InMemory, SQLite
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 from llama_index.memory.dynamiq import DynamiqMemory
-from tests.fakes.llama_index import ScriptedLLM, assert_valid, calls, result, texts, told, user
+from tests.fakes.llama_index import ScriptedLLM, assert_valid, calls, in_short, result, texts, user
 
 # LlamaIndex's own: it looks at all members of an agent, pydantic's deprecated ones among them, and its ReAct agent asks
 # its context what workflows no longer like to be asked.
@@ -62,7 +62,7 @@ TOOL_TURN: list[Any] = [
     calls(("c1", "weather", {"city": "Oslo"}), ("c2", "weather", {"city": "Rome"})),
     "Sunny in both.",
 ]
-TOOL_TURN_TOLD = [
+TOOL_TURN_IN_SHORT = [
     "user: How is the weather in Oslo and Rome?",
     "assistant: c1 c2",
     "tool: sunny in Oslo",
@@ -79,13 +79,13 @@ def test_turn_two_sees_turn_one_with_its_parallel_tool_calls(memory, streaming):
     _, agent = agent_of(TOOL_TURN, streaming=streaming)
     chat = DynamiqMemory(memory, "s", "ann")
     assert run(agent, "How is the weather in Oslo and Rome?", memory=chat) == "Sunny in both."
-    assert told(chat.get_all()) == TOOL_TURN_TOLD
+    assert in_short(chat.get_all()) == TOOL_TURN_IN_SHORT
     assert chat.get_all()[1:3] == [TOOL_TURN[0], result("c1", "sunny in Oslo")]
     # Another agent, in another run, with another object.
     llm, agent = agent_of(["As I said, sunny."], streaming=streaming)
     run(agent, "And there?", memory=DynamiqMemory(memory, "s", "ann"))
-    assert told(llm.prompts[0]) == ["system: Be brief.", *TOOL_TURN_TOLD, "user: And there?"]
-    assert told(chat.get_all()) == [*TOOL_TURN_TOLD, "user: And there?", "assistant: As I said, sunny."]
+    assert in_short(llm.prompts[0]) == ["system: Be brief.", *TOOL_TURN_IN_SHORT, "user: And there?"]
+    assert in_short(chat.get_all()) == [*TOOL_TURN_IN_SHORT, "user: And there?", "assistant: As I said, sunny."]
 
 
 def test_several_rounds_of_tools_and_a_failing_one_are_kept_in_order(memory):
@@ -101,8 +101,8 @@ def test_several_rounds_of_tools_and_a_failing_one_are_kept_in_order(memory):
         "tool: no service in Rome",
         "assistant: Half of it.",
     ]
-    assert told(chat.get_all()) == expected
-    assert told(llm.prompts[2]) == ["system: Be brief.", *expected[:-1]]
+    assert in_short(chat.get_all()) == expected
+    assert in_short(llm.prompts[2]) == ["system: Be brief.", *expected[:-1]]
     assert_valid(chat.get_all())
 
 
@@ -130,7 +130,7 @@ def test_input_output_keeps_questions_and_answers(store):
     chat = DynamiqMemory(Memory(backend=store, save_mode="input_output"), "s")
     _, agent = agent_of(TOOL_TURN)
     run(agent, "How is the weather in Oslo and Rome?", memory=chat)
-    assert told(chat.get_all()) == [TOOL_TURN_TOLD[0], TOOL_TURN_TOLD[-1]]
+    assert in_short(chat.get_all()) == [TOOL_TURN_IN_SHORT[0], TOOL_TURN_IN_SHORT[-1]]
 
 
 def test_what_an_agent_does_to_its_prompt_changes_nothing_that_is_stored(memory):
@@ -157,14 +157,14 @@ def test_a_history_that_is_given_takes_the_place_of_the_stored_one(memory):
         [RuntimeError("overloaded")],
         [calls(("c1", "weather", {"city": "Oslo"})), RuntimeError("overloaded")],
     ],
-    ids=["at once", "behind a tool"],
+    ids=["at once", "after a tool"],
 )
 def test_a_model_that_fails_midway_leaves_the_question(memory, script):
     chat = DynamiqMemory(memory, "s")
     _, agent = agent_of(script)
     with pytest.raises(RuntimeError, match="overloaded"):
         run(agent, "The first question", memory=chat)
-    assert told(chat.get_all()) == ["user: The first question"]
+    assert in_short(chat.get_all()) == ["user: The first question"]
     llm, agent = agent_of(["Both answered."])
     run(agent, "The second", memory=chat)
     assert texts(llm.prompts[0]) == ["Be brief.", "The first question", "The second"]
@@ -202,7 +202,7 @@ def test_our_memory_gives_no_warning_that_llama_indexs_own_does_not(memory):
                 Context.from_dict(agent, json.loads(saved), serializer=JsonSerializer())
 
             asyncio.run(go())
-            assert told(chat.get_all()) == TOOL_TURN_TOLD
+            assert in_short(chat.get_all()) == TOOL_TURN_IN_SHORT
         return {f"{warning.category.__name__}: {warning.message}" for warning in given}
 
     assert warned(DynamiqMemory(memory, "s")) <= warned(ChatMemoryBuffer.from_defaults())
@@ -221,8 +221,8 @@ def test_a_context_keeps_the_memory(memory):
 
     llm, kept = asyncio.run(go())
     assert type(kept) is DynamiqMemory
-    assert told(llm.prompts[-1]) == ["system: Be brief.", *TOOL_TURN_TOLD, "user: And there?"]
-    assert told(DynamiqMemory(memory, "s").get_all())[-2:] == ["user: And there?", "assistant: As I said."]
+    assert in_short(llm.prompts[-1]) == ["system: Be brief.", *TOOL_TURN_IN_SHORT, "user: And there?"]
+    assert in_short(DynamiqMemory(memory, "s").get_all())[-2:] == ["user: And there?", "assistant: As I said."]
 
 
 async def saved_context(memory: Memory, session_id: str = "s") -> str:
@@ -236,7 +236,7 @@ async def saved_context(memory: Memory, session_id: str = "s") -> str:
 def test_a_context_brings_the_memory_back_from_json_bound_to_its_store(memory):
     async def go() -> tuple[ScriptedLLM, Any]:
         saved = await saved_context(memory)
-        memory.scoped("s", "ann").add("assistant", "Added meanwhile.")
+        memory.scoped("s", "ann").add("assistant", "Added by others.")
         llm, agent = agent_of(["As I said."])
         ctx = Context.from_dict(agent, json.loads(saved), serializer=JsonSerializer())
         await agent.run(user_msg="And there?", ctx=ctx)
@@ -245,9 +245,9 @@ def test_a_context_brings_the_memory_back_from_json_bound_to_its_store(memory):
     llm, restored = asyncio.run(go())
     assert type(restored) is DynamiqMemory
     assert (restored.session_id, restored.user_id, restored.strategy, restored.limit) == ("s", "ann", "both", 50)
-    expected = [*TOOL_TURN_TOLD, "assistant: Added meanwhile.", "user: And there?"]
-    assert told(llm.prompts[0]) == ["system: Be brief.", *expected]
-    assert told(DynamiqMemory(memory, "s", "ann").get_all()) == [*expected, "assistant: As I said."]
+    expected = [*TOOL_TURN_IN_SHORT, "assistant: Added by others.", "user: And there?"]
+    assert in_short(llm.prompts[0]) == ["system: Be brief.", *expected]
+    assert in_short(DynamiqMemory(memory, "s", "ann").get_all()) == [*expected, "assistant: As I said."]
 
 
 class WithSecret(InMemory):
@@ -289,14 +289,14 @@ for category in (pydantic.PydanticDeprecatedSince20, pydantic.warnings.PydanticD
     warnings.filterwarnings("ignore", category=category, module="inspect")
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.workflow import Context, JsonSerializer
-from tests.fakes.llama_index import ScriptedLLM, told
+from tests.fakes.llama_index import ScriptedLLM, in_short
 
 async def go():
     llm = ScriptedLLM(["As I said."])
     agent = FunctionAgent(llm=llm, system_prompt="Be brief.")
     ctx = Context.from_dict(agent, json.loads(sys.argv[1]), serializer=JsonSerializer())
     await agent.run(user_msg="And there?", ctx=ctx)
-    print(json.dumps(told(llm.prompts[0])))
+    print(json.dumps(in_short(llm.prompts[0])))
 
 asyncio.run(go())
 """
@@ -306,9 +306,9 @@ def test_another_process_continues_a_saved_context(tmp_path: Path, run_script):
     with Memory(backend=SQLite(tmp_path / "conversations.db")) as memory:
         saved = asyncio.run(saved_context(memory))
         prompt = json.loads(run_script(CONTINUED, saved).stdout)
-        assert prompt == ["system: Be brief.", *TOOL_TURN_TOLD, "user: And there?"]
-        history = told(DynamiqMemory(memory, "s", "ann").get_all())
-        assert history == [*TOOL_TURN_TOLD, "user: And there?", "assistant: As I said."]
+        assert prompt == ["system: Be brief.", *TOOL_TURN_IN_SHORT, "user: And there?"]
+        history = in_short(DynamiqMemory(memory, "s", "ann").get_all())
+        assert history == [*TOOL_TURN_IN_SHORT, "user: And there?", "assistant: As I said."]
 
 
 # --- ReActAgent and AgentWorkflow --------------------------------------------------------------------------------
@@ -357,16 +357,16 @@ def test_a_workflow_keeps_a_handoff_and_both_agents_see_the_first_turn(memory):
     assert run(workflow, "How is the weather in Oslo and Rome?", memory=chat) == "Sunny in both."
     history = chat.get_all()
     assert_valid(history)
-    assert told(history)[:2] == ["user: How is the weather in Oslo and Rome?", "assistant: h1"]
+    assert in_short(history)[:2] == ["user: How is the weather in Oslo and Rome?", "assistant: h1"]
     assert history[2].additional_kwargs == {"tool_call_id": "h1"}
-    assert told(history)[-4:] == TOOL_TURN_TOLD[1:]
-    assert told(second.prompts[0])[0] == TOOL_TURN_TOLD[0]
-    before = told(history)
+    assert in_short(history)[-4:] == TOOL_TURN_IN_SHORT[1:]
+    assert in_short(second.prompts[0])[0] == TOOL_TURN_IN_SHORT[0]
+    before = in_short(history)
     first, second, workflow = team([HANDOFF], ["As I said."])
     run(workflow, "And there?", memory=DynamiqMemory(memory, "s", "ann"))
-    assert told(first.prompts[0]) == [*before, "user: And there?"]
-    assert told(second.prompts[0])[: len(before) + 1] == [*before, "user: And there?"]
-    assert told(chat.get_all())[-1] == "assistant: As I said."
+    assert in_short(first.prompts[0]) == [*before, "user: And there?"]
+    assert in_short(second.prompts[0])[: len(before) + 1] == [*before, "user: And there?"]
+    assert in_short(chat.get_all())[-1] == "assistant: As I said."
     assert_valid(chat.get_all())
 
 
@@ -407,7 +407,7 @@ def test_a_conversation_begun_in_langchain_continues_here_and_goes_back(memory):
     )
     llm, agent = agent_of([calls(("c3", "weather", {"city": "Bonn"})), "Sunny as well."])
     run(agent, "And in Bonn?", memory=DynamiqMemory(memory, "s", "ann"))
-    assert told(llm.prompts[0]) == ["system: Be brief.", *TOOL_TURN_TOLD, "user: And in Bonn?"]
+    assert in_short(llm.prompts[0]) == ["system: Be brief.", *TOOL_TURN_IN_SHORT, "user: And in Bonn?"]
     assert llm.prompts[0][2:4] == [TOOL_TURN[0], result("c1", "sunny in Oslo")]
     back = history.messages
     assert [type(message) for message in back[-4:]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
@@ -427,8 +427,8 @@ def test_a_conversation_begun_here_continues_in_langchain(memory):
         ("c2", {"city": "Rome"}),
     ]
     history.add_messages([HumanMessage("And there?"), AIMessage("As I said.")])
-    assert told(DynamiqMemory(memory, "s", "ann").get()) == [
-        *TOOL_TURN_TOLD,
+    assert in_short(DynamiqMemory(memory, "s", "ann").get()) == [
+        *TOOL_TURN_IN_SHORT,
         "user: And there?",
         "assistant: As I said.",
     ]

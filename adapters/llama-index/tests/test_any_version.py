@@ -1,4 +1,4 @@
-"""What every allowed release of LlamaIndex has, the first one too."""
+"""Features of every supported release of LlamaIndex, including the first."""
 
 from __future__ import annotations
 

@@ -224,8 +224,8 @@ def test_a_key_names_the_session_of_a_user(do, chats, memory, key):
     do(chats, "add_message", key, user("a"))
     assert [(message.user_id, message.session_id) for message in memory.get_all()] == [(user_id, session_id)]
     assert DynamiqMemory(memory, session_id, user_id).get_all() == [user("a")]
-    [told] = do(chats, "get_keys")
-    assert do(chats, "get_messages", told) == [user("a")]
+    [key] = do(chats, "get_keys")
+    assert do(chats, "get_messages", key) == [user("a")]
 
 
 ids = st.one_of(
@@ -708,7 +708,7 @@ def test_what_another_process_stored_before_an_archived_message_stays_active(mem
     asyncio.run(script())
 
 
-class Meanwhile(InMemory):
+class Interrupted(InMemory):
     """Lets others do something just before the next operation of one kind."""
 
     def __init__(self, kind: type[Operation[Any]]) -> None:
@@ -726,7 +726,7 @@ class Meanwhile(InMemory):
 
 def test_what_is_added_while_something_later_is_archived_stays_active():
     async def script() -> None:
-        backend = Meanwhile(Write)
+        backend = Interrupted(Write)
         chats = DynamiqAsyncChatStore(Memory(backend=backend))
 
         async def others() -> None:
@@ -737,17 +737,17 @@ def test_what_is_added_while_something_later_is_archived_stays_active():
         await chats.add_messages("s", numbered(300))
         assert texts(await chats.get_messages("s")) == ["x2", *map(str, range(300))]
         assert await chats.count_messages("s", ARCHIVED) == 1
-        told = []
+        archived = []
         while part := await chats.archive_oldest_messages("s", 50):
-            told += texts(part)
-        assert told == ["x2", *map(str, range(300))]
+            archived += texts(part)
+        assert archived == ["x2", *map(str, range(300))]
 
     asyncio.run(script())
 
 
 def test_what_is_added_before_something_that_is_being_archived_stays_active():
     async def script() -> None:
-        backend = Meanwhile(Update)
+        backend = Interrupted(Update)
         memory = Memory(backend=backend)
         chats = DynamiqAsyncChatStore(memory)
         batch = [Message(role="user", content=f"{n}", metadata={"session_id": "s"}) for n in range(300)]
@@ -755,10 +755,10 @@ def test_what_is_added_before_something_that_is_being_archived_stays_active():
         backend.others = lambda: memory.aadd_many(batch)
         assert texts(await chats.archive_oldest_messages("s", 1)) == ["x1"]
         assert texts(await chats.get_messages("s")) == [*map(str, range(300)), "x2"]
-        told = []
+        archived = []
         while part := await chats.archive_oldest_messages("s", 50):
-            told += texts(part)
-        assert told == [*map(str, range(300)), "x2"]
+            archived += texts(part)
+        assert archived == [*map(str, range(300)), "x2"]
 
     asyncio.run(script())
 

@@ -20,9 +20,9 @@ from tests.fakes.llama_index import (
     assistant,
     echo,
     engine_of,
+    in_short,
     result,
     texts,
-    told,
     user,
 )
 
@@ -49,7 +49,7 @@ def test_the_second_turn_sees_the_first(memory, kind, way):
     assert ("The sky is green." in texts(prompt)[0]) is (kind != "simple")
     if kind == "condense":
         assert "I am Ann." in texts(second.prompts[0])[0]  # the prompt that condenses the question
-    assert told(chat.get_all()) == [
+    assert in_short(chat.get_all()) == [
         "user: I am Ann.",
         "assistant: Hello Ann.",
         "user: Who am I?",
@@ -63,7 +63,7 @@ def test_an_engine_shows_sets_and_resets_its_history(memory, kind):
     chat = DynamiqMemory(memory, "s")
     engine = engine_of(kind, ScriptedLLM(lambda messages: "fine"), chat)
     engine.chat("How are you?")
-    assert told(engine.chat_history) == ["user: How are you?", "assistant: fine"]
+    assert in_short(engine.chat_history) == ["user: How are you?", "assistant: fine"]
     engine.chat("And now?", chat_history=[user("a"), assistant("b")])
     assert texts(engine.chat_history) == ["a", "b", "And now?", "fine"]
     engine.reset()
@@ -113,7 +113,7 @@ def test_a_conversation_with_tools_of_others_is_given_to_the_model(memory):
     scoped.add("assistant", "Seven.")
     llm = ScriptedLLM(echo)
     ask(engine_of("simple", llm, DynamiqMemory(memory, "s")), "chat", "Sure?")
-    assert told(llm.prompts[0]) == [
+    assert in_short(llm.prompts[0]) == [
         "system: Be brief.",
         "user: What is f?",
         "assistant: c1",

@@ -45,7 +45,7 @@ from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.memory.dynamiq._messages import FRAMEWORK, from_message, to_message
-from tests.fakes.llama_index import told
+from tests.fakes.llama_index import in_short
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -62,7 +62,7 @@ def in_base64(data: bytes) -> str:
 
 
 def shape(value: Any) -> Any:
-    """What `==` does not tell apart, told apart: 1, 1.0 and True, lists and tuples, -0.0; and NaN equals itself."""
+    """A value in which `==` distinguishes 1, 1.0 and True, lists and tuples, 0.0 and -0.0, and NaN equals itself."""
     if isinstance(value, io.BytesIO):
         return (io.BytesIO, value.getvalue())
     if isinstance(value, BaseModel):
@@ -837,7 +837,7 @@ def test_without_fields_of_llama_indexs_the_canonical_ones_count(native):
 def test_canonical_fields_that_were_changed_count():
     stored = to_message(ChatMessage(role="assistant", blocks=[TextBlock(text="a"), ThinkingBlock(content="t")]))
     stored.content = "edited"
-    assert told([from_message(stored)]) == ["assistant: edited"]
+    assert in_short([from_message(stored)]) == ["assistant: edited"]
 
 
 def test_a_url_in_the_kwargs_comes_back(memories):

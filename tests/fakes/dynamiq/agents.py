@@ -96,15 +96,15 @@ def calls(*named: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     return {"content": None, "tool_calls": made}
 
 
-def told(messages: Sequence[Message]) -> list[str]:
+def in_short(messages: Sequence[Message]) -> list[str]:
     """Stored messages in short."""
     return [f"{message.role}: {message.text}" for message in messages]
 
 
 def history(prompt: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a request holds between the instructions and the question."""
-    said = [message for message in prompt if message["role"] != "system"]
-    return said[:-1]
+    """The messages of a request between the instructions and the question."""
+    spoken = [message for message in prompt if message["role"] != "system"]
+    return spoken[:-1]
 
 
 def texts(messages: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A model behind HTTP: as much of the OpenAI API as agents need; plays a script and remembers what it was asked."""
+"""A model with the part of the OpenAI API that agents need: it plays a script and remembers its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chat stores have in common."""
+"""The common part of both chat stores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from llama_index.storage.chat_store.dynamiq._keys import key_of
 class StoreOfSessions(MemoryByReference):
     """A chat store whose keys are the sessions of a memory."""
 
-    def __init__(
-        self,
-        memory: Memory | None = None,
-        store: Mapping[str, Any] | None = None,
-        class_name: str | None = None,  # noqa: ARG002 - LlamaIndex writes it into its JSON
-    ) -> None:
+    def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None) -> None:
         """Take the memory; no I/O."""
         found = find_memory(memory, store)
         super().__init__(store=reference_to(found))
