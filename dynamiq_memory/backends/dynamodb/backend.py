@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -26,7 +26,6 @@ from dynamiq_memory.backends.dynamodb.client import LazyClient
 from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated, without_secrets
 from dynamiq_memory.backends.dynamodb.legacy_table import CopyLegacyTable
 from dynamiq_memory.backends.dynamodb.reader import Reader
-from dynamiq_memory.backends.dynamodb.records import check_anchor, check_identifiers
 from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements
 from dynamiq_memory.backends.dynamodb.schema import open_table
 from dynamiq_memory.backends.dynamodb.table import Table
@@ -131,22 +130,14 @@ class DynamoDB(MemoryBackend):
             "ReadCapacityUnits": check_whole_number("read_capacity", read_capacity),
             "WriteCapacityUnits": check_whole_number("write_capacity", write_capacity),
         }
-        billing: dict[str, Any] = {"BillingMode": billing_mode}
-        if billing_mode == "PROVISIONED":
-            billing["ProvisionedThroughput"] = units
+        provisioned = {"ProvisionedThroughput": units} if billing_mode == "PROVISIONED" else {}
+        billing = {"BillingMode": billing_mode, **provisioned}
         self._client = LazyClient(connection, region, endpoint_url, config)
         with self._opening():
             client = self._client.get()
             self.region, self.endpoint_url = client.meta.region_name, without_secrets(client.meta.endpoint_url)
             self._location += f" in {self.region} ({self.endpoint_url})"
-            open_table(
-                client,
-                table_name,
-                self._location,
-                create=create_if_not_exist,
-                billing=billing,
-                expiring=self.ttl is not None,
-            )
+            open_table(client, table_name, self._location, billing, create=create_if_not_exist, expiring=bool(self.ttl))
         self._use_table()
 
     @classmethod
@@ -229,14 +220,9 @@ class DynamoDB(MemoryBackend):
         self._writer.write(messages)
 
     def _read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
-        for anchor in (before, after):
-            if anchor is not None:
-                check_anchor(anchor)
         return self._reader.read(filter, limit, before, after)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
-        for anchor in anchors:
-            check_anchor(anchor)
         return self._reader.around(anchors, before, after, filter)
 
     def _delete(self, filter: Filter) -> int:
@@ -258,15 +244,7 @@ class DynamoDB(MemoryBackend):
         return self._reader.sessions(filter)
 
     def _is_empty(self, filter: Filter) -> bool:
-        return super()._is_empty(filter) if filter.beyond_scope else self._reader.is_empty(filter)
-
-    def _prepare(
-        self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, time: float | None = None
-    ) -> list[Message]:
-        prepared = super()._prepare(messages, scope, time)
-        for message in prepared:
-            check_identifiers(message)
-        return prepared
+        return self._reader.is_empty(filter)
 
     # --- the table -------------------------------------------------------------------------------------------
 

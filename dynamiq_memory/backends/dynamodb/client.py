@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import boto3
@@ -34,12 +36,11 @@ class LazyClient:
 
     def __init__(self, connection: Any, region: str | None, endpoint_url: str | None, config: Config) -> None:
         """Connect to nothing yet."""
-        self._connection = _checked(connection)
-        self._region = region
-        self._endpoint_url = endpoint_url
-        self._config = config
-        self.is_owned = not isinstance(self._connection, BaseClient)
-        self._client: Any = None if self.is_owned else self._connection
+        source = _checked(connection)
+        self.is_owned = not isinstance(source, BaseClient)
+        self._make_session: Callable[[], boto3.Session] = source
+        self._settings = {"region_name": region, "endpoint_url": endpoint_url, "config": config}
+        self._client: Any = None if self.is_owned else source
         self._closing: weakref.finalize[..., LazyClient] | None = None
         self._lock = threading.Lock()
 
@@ -77,14 +78,9 @@ class LazyClient:
         self._client = None
 
     def _make(self) -> Any:
-        if _makes_sessions(self._connection):
-            session = self._connection.get_boto3_session()
-        else:
-            session = self._connection if isinstance(self._connection, boto3.Session) else _session(self._connection)
+        session = self._make_session()
         try:
-            client = session.client(
-                "dynamodb", region_name=self._region, endpoint_url=self._endpoint_url, config=self._config
-            )
+            client = session.client("dynamodb", **self._settings)
         except ValueError as error:
             if isinstance(error, BotoCoreError):
                 raise
@@ -95,9 +91,9 @@ class LazyClient:
 
 
 def _checked(connection: Any) -> Any:
-    """Return a boto3 client, a boto3 session, or an object to make a session from."""
+    """Return a boto3 client, or a function that makes a boto3 session."""
     if connection is None:
-        return AWS()
+        return partial(_session, AWS())
     if isinstance(connection, BaseClient):
         service = connection.meta.service_model.service_name
         if service != "dynamodb":
@@ -106,21 +102,16 @@ def _checked(connection: Any) -> Any:
     client = getattr(getattr(connection, "meta", None), "client", None)
     if isinstance(client, BaseClient):  # boto3.resource("dynamodb")
         return _checked(client)
-    if (
-        isinstance(connection, boto3.Session)
-        or _makes_sessions(connection)
-        or all(hasattr(connection, name) for name in _ATTRIBUTES)
-    ):
-        return connection
+    if isinstance(connection, boto3.Session):
+        return lambda: connection
+    if callable(getattr(connection, "get_boto3_session", None)):
+        return connection.get_boto3_session  # of the dynamiq package, which finds its own credentials
+    if all(hasattr(connection, name) for name in _ATTRIBUTES):
+        return partial(_session, connection)
     raise ConfigurationError(
         "connection must be a dynamiq_memory.connections.AWS, a boto3 client or a boto3 session, not a "
         f"{type(connection).__name__}"
     )
-
-
-def _makes_sessions(connection: Any) -> bool:
-    """Whether it is a connection of the dynamiq package, which finds its own credentials."""
-    return callable(getattr(connection, "get_boto3_session", None))
 
 
 def _session(connection: Any) -> boto3.Session:

@@ -24,10 +24,7 @@ _CREDENTIALS = (
     "a role"
 )
 _REFUSED = BackendAuthenticationError, f"refuses the credentials ({{reason}}): {_CREDENTIALS}"
-_EXPIRED = (
-    BackendAuthenticationError,
-    "refuses the credentials because they have expired ({reason}): renew them",
-)
+_EXPIRED = BackendAuthenticationError, "refuses the credentials because they have expired ({reason}): renew them"
 _DENIED = (
     BackendAuthenticationError,
     "denies a permission ({reason}): allow this action on the table and its indexes in the IAM policy",
@@ -62,18 +59,16 @@ _CODES = {
     _CONTENDED: "TransactionConflict TransactionConflictException TransactionInProgressException",
 }
 _MEANINGS = {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
+# What passes: the codes of a single write, or of all operations of a cancelled transaction.
+_CONFLICTS = {"TransactionConflict", "TransactionConflictException"}
+_PASSING = _CONFLICTS | {"None", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _UNREACHABLE = (
     sdk.ConnectionError,
     sdk.HTTPClientError,
     sdk.InvalidEndpointDiscoveryConfigurationError,
     sdk.UnknownEndpointError,
 )
-_WITHOUT_CREDENTIALS = (
-    sdk.NoCredentialsError,
-    sdk.CredentialRetrievalError,
-    sdk.TokenRetrievalError,
-    sdk.SSOError,
-)
+_WITHOUT_CREDENTIALS = sdk.NoCredentialsError, sdk.CredentialRetrievalError, sdk.TokenRetrievalError, sdk.SSOError
 # An error of the service may show the id of the access key, which is not a secret but should not spread.
 _KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 # The parts of a URL that may be secret: user and password, and everything after the path.
@@ -81,14 +76,29 @@ _USER = re.compile(r"(?<=://)[^/?#]*@")
 _QUERY = re.compile(r"(://[^\s?#\"']*)[?#][^\s\"']*")
 
 
-def code_of(error: BaseException) -> str:
-    """Return the service's code for an error; empty if it is not from the service."""
-    if not isinstance(error, ClientError):
-        return ""
+def code_of(error: ClientError) -> str:
+    """Return the service's code for an error."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def cancellation_reasons(error: ClientError) -> list[dict[str, Any]]:
+def is_conflict(error: ClientError) -> bool:
+    """Whether a write failed only because of other writes of the same items at that moment, or of throttling."""
+    codes = {reason.get("Code") or "None" for reason in _reasons(error)} or {code_of(error)}
+    return codes <= _PASSING
+
+
+def failed_conditions(error: ClientError) -> dict[int, dict[str, Any] | None]:
+    """Return the stored items, if known, by the numbers of the operations of a write whose conditions do not hold."""
+    if code_of(error) == "ConditionalCheckFailedException":
+        return {0: error.response.get("Item")}
+    return {
+        number: reason.get("Item") or None
+        for number, reason in enumerate(_reasons(error))
+        if reason.get("Code") == "ConditionalCheckFailed"
+    }
+
+
+def _reasons(error: ClientError) -> list[dict[str, Any]]:
     """Return the reasons for cancelling a transaction, one for each of its operations."""
     reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
     return reasons
@@ -116,7 +126,7 @@ def translated(error: Exception, location: str) -> DynamiqMemoryError:
     text = str(error.response.get("Error", {}).get("Message") or error.response.get("message") or "")
     reason = f"{code}: {_KEY_ID.sub('…', text)}" if text else code
     # For a cancelled transaction, the first reason that is known here.
-    code = next((each["Code"] for each in cancellation_reasons(error) if each.get("Code") in _MEANINGS), code)
+    code = next((each["Code"] for each in _reasons(error) if each.get("Code") in _MEANINGS), code)
     if code in _MEANINGS:
         kind, meaning = _MEANINGS[code]
         return kind(f"{location} {meaning.format(reason=reason)}")

@@ -1,16 +1,20 @@
-"""A `Filter` as a filter expression of DynamoDB, and the attributes that it is compared with.
+"""A `Filter` as a condition of DynamoDB, and the attributes that it is compared with.
 
-An expression only has to let everything through that may match: the filter itself decides. Comparisons that DynamoDB
+A condition only has to let everything through that may match: the filter itself decides. Comparisons that DynamoDB
 would not make as Python does are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import islice
+from operator import and_
 from typing import Any
 
+from boto3.dynamodb.conditions import Attr
+
 from dynamiq_memory._json import is_clean
-from dynamiq_memory.backends.dynamodb.expressions import Expression
 from dynamiq_memory.backends.dynamodb.keys import key_part
 from dynamiq_memory.filters import Absent, Condition, OneOf
 from dynamiq_memory.messages import MESSAGE_ID_KEY, TIMESTAMP_KEY
@@ -29,7 +33,6 @@ MOST_FILTERABLE = 16 * 1024
 # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
 _MOST_ALTERNATIVES = 50
 _MOST_CONDITIONS = 10
-_OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 def attribute_name(key: str) -> str:
@@ -77,41 +80,27 @@ def filterable(metadata: Mapping[str, Any], most: int = MOST_FILTERABLE) -> dict
     return attributes if complete else attributes | {PARTLY: {"BOOL": True}}
 
 
-def filter_expression(conditions: Sequence[Condition]) -> Expression:
-    """Build an expression that lets everything through that may match conditions on metadata."""
-    expression = Expression()
-    translated = 0
-    for condition in conditions:
-        if condition.key in (TIMESTAMP_KEY, MESSAGE_ID_KEY) or translated == _MOST_CONDITIONS:
-            continue
-        text = _text(expression, condition)
-        if text is not None:
-            translated += 1
-            expression.require(text)
-    return expression
+def filter_condition(conditions: Sequence[Condition]) -> Any:
+    """Return a condition that everything meets that may match conditions on metadata; None if that is anything."""
+    translated = (_translated(each) for each in conditions if each.key not in (TIMESTAMP_KEY, MESSAGE_ID_KEY))
+    known = list(islice((each for each in translated if each is not None), _MOST_CONDITIONS))
+    return reduce(and_, known) if known else None
 
 
-def _text(expression: Expression, condition: Condition) -> str | None:
+def _translated(condition: Condition) -> Any:
+    attribute = Attr(f"{FILTERABLE}.{attribute_name(condition.key)}")
     if isinstance(condition, Absent):
-        return f"attribute_not_exists({_path(expression, condition)})"
+        return attribute.not_exists()
     if isinstance(condition, OneOf):
-        values = [value for value in map(comparable, condition.values) if value is not None]
-        if not values or len(values) < len(condition.values) or len(values) > _MOST_ALTERNATIVES:
+        values = [comparable(value) for value in condition.values]
+        if not values or None in values or len(values) > _MOST_ALTERNATIVES:
             return None
-        path = _path(expression, condition)
-        test = f"{path} IN ({', '.join(map(expression.value, values))})"
+        test = attribute.is_in(values)
     else:
-        bounds = [(_OPERATORS[operator], comparable(bound)) for operator, bound in condition.bounds]
-        known = [(operator, bound) for operator, bound in bounds if bound is not None]
-        if not known:
+        bounds = [(operator, comparable(bound)) for operator, bound in condition.bounds]
+        tests = [getattr(attribute, operator)(bound) for operator, bound in bounds if bound is not None]
+        if not tests:
             return None
-        path = _path(expression, condition)
         # Emulators of the service fail when they compare a text with a number.
-        tests = [f"attribute_type({path}, {expression.value({'S': 'N'})})"]
-        tests += [f"{path} {operator} {expression.value(bound)}" for operator, bound in known]
-        test = " AND ".join(tests)
-    return f"({test} OR attribute_exists({expression.name(PARTLY)}))"
-
-
-def _path(expression: Expression, condition: Condition) -> str:
-    return f"{expression.name(FILTERABLE)}.{expression.name(attribute_name(condition.key))}"
+        test = reduce(and_, tests, attribute.attribute_type({"S": "N"}))
+    return test | Attr(PARTLY).exists()

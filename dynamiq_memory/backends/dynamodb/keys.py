@@ -1,4 +1,4 @@
-"""Keys and positions in a table. All of them are plain ASCII.
+"""Keys and positions in a table, all of them plain ASCII, and which of them a filter needs.
 
     pk                  sk                    item
     user/<user>         <session>/<id>        a message
@@ -14,12 +14,15 @@ replacements are in `replacements`.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from dynamiq_memory.backends._order import ARRIVAL_DIGITS, TIME_DIGITS, time_digits
-from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY
+from dynamiq_memory.filters import Filter, OneOf, Range
+from dynamiq_memory.messages import LATEST, MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
 PK = "pk"
 SK = "sk"
@@ -37,9 +40,10 @@ FIRST = "0" * POSITION_DIGITS
 # The positions of all messages are less than the first of these; the markers of replacements lie between the two.
 AFTER_MESSAGES = "g"
 LAST = "g~"
+# More ids than this are not looked up one by one.
+_MOST_IDS = 1000
 
-ItemKey = dict[str, Any]
-KeyTuple = tuple[str, str]
+ItemKey = tuple[str, str]
 
 
 def key_part(text: str | None) -> str:
@@ -53,24 +57,24 @@ def key_part(text: str | None) -> str:
     return quoted if len(quoted) <= _LONGEST_PART else "%%" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def partition(user_id: str | None, session_id: str | None) -> str:
+def partition(user_id: str | None, session_id: str | None = None) -> str:
     """Return the partition of a user's messages; for messages without a user, that of their session."""
     return f"user/{key_part(user_id)}" if user_id is not None else f"session/{key_part(session_id)}"
 
 
 def message_key(user_id: str | None, session_id: str | None, message_id: str) -> ItemKey:
     """Return the key of a message."""
-    return item_key(partition(user_id, session_id), f"{key_part(session_id)}/{key_part(message_id)}")
+    return partition(user_id, session_id), f"{key_part(session_id)}/{key_part(message_id)}"
 
 
 def registration_key(session_id: str | None, user_id: str) -> ItemKey:
     """Return the key of the item which says that a user has a session of this name."""
-    return item_key(partition(None, session_id), f"@{key_part(user_id)}")
+    return partition(None, session_id), f"@{key_part(user_id)}"
 
 
 def session_guard(user_id: str | None, session_id: str | None) -> ItemKey:
     """Return the key of the item that changes when messages of a session are replaced."""
-    return item_key(partition(user_id, session_id), f"={key_part(session_id)}")
+    return partition(user_id, session_id), f"={key_part(session_id)}"
 
 
 def filter_guard(filter: Filter) -> ItemKey | None:
@@ -79,36 +83,26 @@ def filter_guard(filter: Filter) -> ItemKey | None:
     Returns:
         The same key for any two filters that fix the same user and session; None if a filter fixes neither.
     """
-    user, session = _fixed(filter.scope(USER_KEY)), _fixed(filter.scope(SESSION_KEY))
-    if user and session:
-        return session_guard(user[0], session[0])
-    if user and user[0] is not None:
-        return item_key(partition(user[0], None), "=*")
-    return item_key(partition(None, session[0]), "=*") if session else None
-
-
-def _fixed(allowed: tuple[str | None, ...] | None) -> list[str | None]:
-    values = list(dict.fromkeys(allowed or ()))
-    return values if len(values) == 1 else []
+    users, sessions = set(filter.scope(USER_KEY) or ()), set(filter.scope(SESSION_KEY) or ())
+    if len(users) == len(sessions) == 1:
+        return session_guard(*users, *sessions)
+    if len(users) == 1 and None not in users:
+        return partition(*users), "=*"
+    return (partition(None, *sessions), "=*") if len(sessions) == 1 else None
 
 
 def chunk_key(version: str, number: int) -> ItemKey:
     """Return the key of a part of a large message."""
-    return item_key(f"chunks/{version}", f"{number:05d}")
+    return f"chunks/{version}", f"{number:05d}"
 
 
-def item_key(pk: str, sk: str) -> ItemKey:
-    """Write a key as the API takes it."""
-    return {PK: {"S": pk}, SK: {"S": sk}}
+def key_attributes(key: ItemKey) -> dict[str, Any]:
+    """Return a key as the attributes of its item."""
+    return {PK: {"S": key[0]}, SK: {"S": key[1]}}
 
 
 def key_in(item: dict[str, Any]) -> ItemKey:
     """Return the key of an item."""
-    return {PK: item[PK], SK: item[SK]}
-
-
-def key_tuple(item: dict[str, Any]) -> KeyTuple:
-    """Return the key of an item, or a key, in a form that can be hashed."""
     return item[PK]["S"], item[SK]["S"]
 
 
@@ -125,3 +119,74 @@ def highest_position(timestamp: float) -> str:
 def shifted(position: str, step: int) -> str:
     """Return the position directly before (-1) or after (1) another."""
     return f"{int(position, 16) + step:0{POSITION_DIGITS}x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Messages that are consecutive in an index: those of a session, or those of a user over sessions.
+
+    Attributes:
+        user_id: The user they belong to.
+        session_id: The session they belong to, where `index` is `BY_SESSION`.
+        index: The index.
+    """
+
+    user_id: str | None
+    session_id: str | None
+    index: str
+
+    @property
+    def partition(self) -> str:
+        """The partition that contains it."""
+        return partition(self.user_id, self.session_id)
+
+    def between(self, low: str, high: str) -> tuple[str, str, str]:
+        """Return the index's sort key, and its values from one position to another."""
+        if self.index == BY_USER:
+            return AT_USER, low, high
+        prefix = f"{key_part(self.session_id)}/"
+        return AT_SESSION, prefix + low, prefix + high
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An interval of positions, and the direction in which it is read.
+
+    Attributes:
+        low: The first position in it.
+        high: The last position in it.
+        newest_first: Whether it is read from the end.
+    """
+
+    low: str = FIRST
+    high: str = LAST
+    newest_first: bool = True
+
+    def narrowed(self, filter: Filter) -> Interval:
+        """Return the part of it that a filter's times allow; the filter itself decides at the bounds."""
+        low, high = self.low, self.high
+        for condition in filter.conditions:
+            if condition.key != TIMESTAMP_KEY:
+                continue
+            bounds = condition.bounds if isinstance(condition, Range) else ()
+            if isinstance(condition, OneOf):
+                times = [v for v in condition.values if isinstance(v, int | float) and not isinstance(v, bool)]
+                bounds = ("gte", min(times, default=math.inf)), ("lte", max(times, default=-math.inf))
+            for operator, bound in bounds:
+                time = float(max(-LATEST - 1, min(LATEST + 1, bound)))
+                if operator in ("gt", "gte"):
+                    low = max(low, lowest_position(time))
+                else:
+                    high = min(high, highest_position(time))
+        return replace(self, low=low, high=high)
+
+
+def keys_of_ids(filter: Filter, spans: Sequence[Span]) -> list[ItemKey] | None:
+    """Return the keys of the messages that a filter names by id; None if it names none, or too many."""
+    conditions = [c for c in filter.conditions if c.key == MESSAGE_ID_KEY and isinstance(c, OneOf)]
+    if not conditions or not all(span.index == BY_SESSION for span in spans):
+        return None
+    ids = [value for value in dict.fromkeys(conditions[0].values) if isinstance(value, str)]
+    if len(ids) * len(spans) > _MOST_IDS:
+        return None
+    return [message_key(span.user_id, span.session_id, each) for span in spans for each in ids]

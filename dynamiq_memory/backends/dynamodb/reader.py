@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import heapq
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from itertools import islice
+from operator import attrgetter
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from boto3.dynamodb.conditions import Attr
+
 from dynamiq_memory.backends._order import session_filter, sessions_of, time_of
-from dynamiq_memory.backends.dynamodb.expressions import Expression
-from dynamiq_memory.backends.dynamodb.filters import filter_expression
+from dynamiq_memory.backends.dynamodb.filters import filter_condition
 from dynamiq_memory.backends.dynamodb.keys import (
     AFTER_MESSAGES,
     AT_USER,
@@ -22,12 +24,12 @@ from dynamiq_memory.backends.dynamodb.keys import (
     LAST,
     PK,
     SK,
+    Interval,
     ItemKey,
-    KeyTuple,
+    Span,
     key_in,
-    key_tuple,
+    keys_of_ids,
     lowest_position,
-    message_key,
     partition,
     session_guard,
     shifted,
@@ -37,19 +39,19 @@ from dynamiq_memory.backends.dynamodb.records import (
     CHUNKS,
     EXPIRES,
     Item,
+    anchor_key,
+    from_now,
     has_expired,
     position_of,
-    scope_of,
+    scope_in,
     stored_version,
     version_of,
 )
 from dynamiq_memory.backends.dynamodb.replacements import FLAG, MARKER, LargeReplacements, StaleReadError
-from dynamiq_memory.backends.dynamodb.spans import Interval, Span, keys_of_ids
 from dynamiq_memory.backends.dynamodb.table import Table, wait
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, views
-from dynamiq_memory.messages import scope_of as scope_of_message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, scope_of, views
 
 # It is unknown how much of a page a filter lets through: each page has at least this many messages.
 _LEAST_FILTERED_PAGE = 200
@@ -63,6 +65,8 @@ _MOST_STALE_READS = 50
 _STALE_READS_AT_ONCE = 10
 
 _EVERYTHING = Interval()
+# None of these names is reserved in expressions.
+_KEYS_AND_SCOPE = f"{PK}, {SK}, {AT_USER}, {USER_KEY}, {SESSION_KEY}, {MARKER}"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +82,9 @@ class Found(NamedTuple):
     def position(self) -> str:
         """Its position."""
         return position_of(self.item)
+
+
+_POSITION = attrgetter("position")
 
 
 def retry_stale_reads(read: Callable[P, T]) -> Callable[P, T]:
@@ -114,9 +121,12 @@ class Reader:
     @retry_stale_reads
     def read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         """Read messages as `get_all` promises."""
-        high = shifted(self._position(before), -1) if before is not None else LAST
-        low = shifted(self._position(after), 1) if after is not None else FIRST
-        found = list(islice(self.matching(filter, Interval(low, high, after is None), limit), limit))
+        low, high = FIRST, LAST
+        if before is not None:
+            high = shifted(_position_of(before, self._table.get(anchor_key(before))), -1)
+        if after is not None:
+            low = shifted(_position_of(after, self._table.get(anchor_key(after))), 1)
+        found = self._first(filter, Interval(low, high, after is None), limit)
         if after is None:
             found.reverse()
         return views(each.message for each in found)
@@ -124,15 +134,12 @@ class Reader:
     @retry_stale_reads
     def around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
         """Read neighbours as `around` promises."""
-        keys = [message_key(anchor.user_id, anchor.session_id, anchor.id) for anchor in anchors]
-        stored = {key_tuple(item): position_of(item) for item in self._table.get_many(keys)}
-        positions = [
-            stored.get(key_tuple(key), lowest_position(anchor.timestamp or 0.0))
-            for key, anchor in zip(keys, anchors, strict=True)
-        ]
+        keys = [anchor_key(anchor) for anchor in anchors]
+        stored = self._table.get_many(keys)
+        positions = [_position_of(anchor, stored.get(key)) for key, anchor in zip(keys, anchors, strict=True)]
         numbers_of: dict[Scope, list[int]] = {}
         for number, anchor in enumerate(anchors):
-            numbers_of.setdefault(scope_of_message(anchor), []).append(number)
+            numbers_of.setdefault(scope_of(anchor), []).append(number)
         windows: list[list[Message]] = [[] for _ in anchors]
         for numbers in numbers_of.values():
             # Reading from the first to the last of many is one request for each megabyte, not two for each anchor.
@@ -140,10 +147,9 @@ class Reader:
                 bounds = [positions[number] for number in group]
                 session = session_filter(anchors[group[0]], filter)
                 line = self._line(session, min(bounds), max(bounds), before, after)
-                line_positions = [found.position for found in line]
-                for number in group:
-                    start = bisect_left(line_positions, positions[number])
-                    stop = bisect_right(line_positions, positions[number])
+                for number, position in zip(group, bounds, strict=True):
+                    start = bisect_left(line, position, key=_POSITION)
+                    stop = bisect_right(line, position, key=_POSITION)
                     # Windows may overlap: each has its own copies.
                     earlier = views(found.message for found in line[max(0, start - before) : start])
                     later = views(found.message for found in line[stop : stop + after])
@@ -152,16 +158,14 @@ class Reader:
 
     def _line(self, filter: Filter, low: str, high: str, before: int, after: int) -> list[Found]:
         """Read what matches from one position to another, and some messages before and after, in order."""
-        found: list[Found] = []
-        if before:
-            earlier = self.matching(filter, Interval(high=shifted(low, -1)), before)
-            found = list(islice(earlier, before))[::-1]
-        if low < high:
-            found += self.matching(filter, Interval(low, high, newest_first=False))
-        if after:
-            later = self.matching(filter, Interval(shifted(high, 1), newest_first=False), after)
-            found += islice(later, after)
-        return found
+        earlier = self._first(filter, Interval(high=shifted(low, -1)), before)
+        between = self.matching(filter, Interval(low, high, newest_first=False)) if low < high else ()
+        later = self._first(filter, Interval(shifted(high, 1), newest_first=False), after)
+        return [*reversed(earlier), *between, *later]
+
+    def _first(self, filter: Filter, interval: Interval, limit: int | None) -> list[Found]:
+        """Read the first matching messages of an interval; for a limit of 0, without a request."""
+        return list(islice(self.matching(filter, interval, limit), limit))
 
     @retry_stale_reads
     def all_to_change(self, filter: Filter, replacing: str | None = None) -> list[Found]:
@@ -174,7 +178,7 @@ class Reader:
         return list(self.matching(filter, replacing=replacing, changing=True))
 
     @retry_stale_reads
-    def items_to_change(self, keys: Sequence[ItemKey], scopes: Sequence[Scope]) -> dict[KeyTuple, Item]:
+    def items_to_change(self, keys: Sequence[ItemKey], scopes: Sequence[Scope]) -> dict[ItemKey, Item]:
         """Read the items at some keys, to change them.
 
         Args:
@@ -182,9 +186,9 @@ class Reader:
             scopes: Their conversations.
         """
         guards = [session_guard(*scope) for scope in scopes]
-        items = {key_tuple(item): item for item in self._table.get_many([*keys, *guards])}
+        items = self._table.get_many([*keys, *guards])
         for (user, session), key in zip(scopes, guards, strict=True):
-            guard = items.pop(key_tuple(key), None)
+            guard = items.pop(key, None)
             if guard is not None and FLAG in guard and not self._resolve(Span(user, session, BY_SESSION), None):
                 self._replacements.clear_flag(guard)
         return items
@@ -196,8 +200,7 @@ class Reader:
             StaleReadError: The table has changed.
         """
         between = span.between(AFTER_MESSAGES, LAST)
-        pages = self._table.query(span.partition, between, index=span.index, ConsistentRead=True)
-        markers = [item for page in pages for item in page["Items"]]
+        markers = list(self._table.query(span.partition, between, IndexName=span.index, ConsistentRead=True))
         for marker in markers:
             self._replacements.resolve(marker, replacing)
         return bool(markers)
@@ -227,9 +230,11 @@ class Reader:
         if interval.low > interval.high or any(isinstance(c, OneOf) and not c.values for c in filter.conditions):
             return
         spans = self._spans(filter)
+        condition = filter_condition(filter.beyond_scope)
+        if condition is not None:
+            condition |= Attr(MARKER).exists()
         if spans is None:
-            items = self._items(None, filter_expression(filter.beyond_scope).or_exists(MARKER))
-            yield from self._in_order(items, filter, interval, limit)
+            yield from self._in_order(self._items(None, condition), filter, interval, limit)
             return
         keys = keys_of_ids(filter, spans) if replacing is None else None
         if changing and (keys is not None or interval.high < LAST):
@@ -237,17 +242,12 @@ class Reader:
                 self._resolve(span, replacing)
         if keys is not None:
             found = self._table.get_many(keys, consistent=self._table.consistent)
-            yield from self._in_order(found, filter, interval, limit)
+            yield from self._in_order(found.values(), filter, interval, limit)
             return
         page = max(limit, _LEAST_FILTERED_PAGE) if filter.beyond_scope and limit is not None else limit
         # A replacement must see what was written before its markers and guards.
         more = {} if replacing is None else {"ConsistentRead": True}
-        sorted_items = (
-            self._items(
-                span, filter_expression(filter.beyond_scope).or_exists(MARKER), interval, page, replacing, **more
-            )
-            for span in spans
-        )
+        sorted_items = [self._items(span, condition, interval, page, replacing, **more) for span in spans]
         for item in heapq.merge(*sorted_items, key=position_of, reverse=interval.newest_first):
             match = self.match(item, filter)
             if match is not None:
@@ -255,7 +255,7 @@ class Reader:
 
     def match(self, item: Item | None, filter: Filter) -> Found | None:
         """Return the message of an item, if it matches and has not expired."""
-        if item is None or has_expired(item, int(time.time())):
+        if item is None or has_expired(item):
             return None
         found = self._loaded(item)
         return found if found is not None and filter.matches(found.message) else None
@@ -265,16 +265,15 @@ class Reader:
         within = (item for item in items if interval.low <= position_of(item) <= interval.high)
         matching = (found for item in within if (found := self.match(item, filter)) is not None)
         if limit is None:
-            return sorted(matching, key=lambda found: found.position, reverse=interval.newest_first)
+            return sorted(matching, key=_POSITION, reverse=interval.newest_first)
         choose = heapq.nlargest if interval.newest_first else heapq.nsmallest
-        return choose(limit, matching, key=lambda found: found.position)
+        return choose(limit, matching, key=_POSITION)
 
     def _loaded(self, item: Item) -> Found | None:
         """Return the message of an item, with all parts of a large one; None if it no longer exists."""
         while CHUNKS in item:
             keys = stored_version(item).chunk_keys
-            pages = self._table.query(keys[0][PK]["S"], ConsistentRead=True)
-            texts = [chunk[BODY]["S"] for page in pages for chunk in page["Items"]]
+            texts = [chunk[BODY]["S"] for chunk in self._table.query(keys[0][0], ConsistentRead=True)]
             if len(texts) == len(keys):
                 return Found(item, Message.from_json("".join(texts)))
             # Parts are deleted after their item: it has been replaced or deleted since.
@@ -313,62 +312,62 @@ class Reader:
     def _of_all_users(self, session: str | None) -> list[Span]:
         """Return the spans of all sessions of one name: that without a user, and those of registered users."""
         # Consistently, since it is little: a user's first message in the session, or replacement, must not be missed.
-        pages = self._table.query(partition(None, session), (SK, "@", "A"), ConsistentRead=True)
-        users = [item[USER_KEY]["S"] for page in pages for item in page["Items"]]
+        registrations = self._table.query(partition(None, session), (SK, "@", "A"), ConsistentRead=True)
+        users = [registration[USER_KEY]["S"] for registration in registrations]
         return [Span(user, session, BY_SESSION) for user in (None, *users)]
-
-    def _position(self, anchor: Message) -> str:
-        item = self._table.get(message_key(anchor.user_id, anchor.session_id, anchor.id))
-        return lowest_position(anchor.timestamp or 0.0) if item is None else position_of(item)
 
     # --- without the messages themselves ---------------------------------------------------------------------
 
     @retry_stale_reads
     def is_empty(self, filter: Filter) -> bool:
-        """Whether no message matches a filter on user_id and session_id alone."""
+        """Whether no message matches."""
         return next(self.keys(filter, page=_PAGE_TO_FIND_ANY), None) is None
 
     @retry_stale_reads
     def count(self, filter: Filter) -> int:
         """Count as `count` promises."""
-        matching: Iterator[Any] = self.matching(filter) if filter.beyond_scope else self.keys(filter)
-        return sum(1 for _ in matching)
+        return sum(1 for _ in self.keys(filter))
 
     @retry_stale_reads
     def sessions(self, filter: Filter) -> list[Session]:
         """List sessions as `sessions` promises."""
-        matching = (found.item for found in self.matching(filter))
-        items = matching if filter.beyond_scope else self.keys(filter)
-        return sessions_of((scope_of(item), time_of(position_of(item))) for item in items)
+        return sessions_of((scope_in(item), time_of(position_of(item))) for item in self.keys(filter))
 
     def keys(self, filter: Filter, page: int | None = None) -> Iterator[Item]:
-        """Read the keys, scopes and positions of what matches a filter on user_id and session_id alone.
+        """Read the keys, scopes and positions of matching messages.
 
         Args:
-            filter: The messages to read.
+            filter: The messages to read. If it is on user_id and session_id alone, nothing else of them is read.
             page: How many items each request reads; None for 1 MB.
 
         Raises:
             StaleReadError: The table has changed.
         """
+        if filter.beyond_scope:
+            yield from (found.item for found in self.matching(filter, limit=page))
+            return
         users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
+        unexpired = Attr(EXPIRES).not_exists() | Attr(EXPIRES).gt(from_now())
         spans = self._spans(filter)
         for span in spans if spans is not None else (None,):
-            unexpired = Expression()
-            expires, now = unexpired.name(EXPIRES), unexpired.value({"N": str(int(time.time()))})
-            unexpired.require(f"(attribute_not_exists({expires}) OR {expires} > {now})")
-            names = ", ".join(map(unexpired.name, (PK, SK, AT_USER, USER_KEY, SESSION_KEY, MARKER)))
-            for item in self._items(span, unexpired, page=page, ProjectionExpression=names):
-                user, session = scope_of(item)
+            for item in self._items(span, unexpired, page=page, ProjectionExpression=_KEYS_AND_SCOPE):
+                user, session = scope_in(item)
                 if (users is None or user in users) and (sessions is None or session in sessions):
                     yield item
+
+    def keys_to_delete(self, filter: Filter) -> Iterator[Item]:
+        """Read the keys again when the table has changed; some may come twice."""
+        while True:
+            with suppress(StaleReadError):
+                yield from self.keys(filter)
+                return
 
     # --- items -----------------------------------------------------------------------------------------------
 
     def _items(
         self,
         span: Span | None,
-        expression: Expression,
+        condition: Any,
         interval: Interval = _EVERYTHING,
         page: int | None = None,
         replacing: str | None = None,
@@ -376,15 +375,17 @@ class Reader:
     ) -> Iterator[Item]:
         """Read the items of a span, or of the whole table for None, and resolve the markers among them."""
         if span is None:
-            pages = self._table.scan(expression, index=BY_USER, page=page, **more)
+            items = self._table.scan(condition, page=page, IndexName=BY_USER, **more)
         else:
             between = span.between(interval.low, interval.high)
-            pages = self._table.query(
-                span.partition, between, span.index, expression, interval.newest_first, page, **more
-            )
-        for each in pages:
-            for item in each["Items"]:
-                if MARKER in item:
-                    self._replacements.resolve(item, replacing)
-                else:
-                    yield item
+            more |= {"newest_first": interval.newest_first, "page": page, "IndexName": span.index}
+            items = self._table.query(span.partition, between, condition, **more)
+        for item in items:
+            if MARKER in item:
+                self._replacements.resolve(item, replacing)
+            else:
+                yield item
+
+
+def _position_of(anchor: Message, stored: Item | None) -> str:
+    return lowest_position(anchor.timestamp or 0.0) if stored is None else position_of(stored)

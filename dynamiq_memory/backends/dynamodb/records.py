@@ -6,9 +6,12 @@ unchanged. A large message is split over items of another partition, named by it
 
 from __future__ import annotations
 
+import codecs
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dynamiq_memory.backends._order import TIME_DIGITS, time_digits
@@ -16,15 +19,15 @@ from dynamiq_memory.backends.dynamodb.filters import MOST_FILTERABLE, filterable
 from dynamiq_memory.backends.dynamodb.keys import (
     AT_SESSION,
     AT_USER,
-    PK,
-    SK,
     ItemKey,
     chunk_key,
+    key_attributes,
+    key_in,
     key_part,
     message_key,
 )
 from dynamiq_memory.exceptions import MessageTooLargeError
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, check_identifier
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, check_identifier, key_of
 
 BODY = "body"
 CHUNKS = "chunks"
@@ -72,8 +75,14 @@ class StoredVersion(NamedTuple):
         return [chunk_key(self.version, number) for number in range(self.chunks)]
 
 
-def _new_version() -> str:
+def random_name() -> str:
+    """Return a name that no other version, guard or replacement has."""
     return secrets.token_hex(12)
+
+
+def from_now(seconds: int = 0) -> dict[str, str]:
+    """Return the time in some seconds as a value of the service: POSIX seconds."""
+    return {"N": str(int(time.time()) + seconds)}
 
 
 @dataclass(slots=True)
@@ -96,27 +105,22 @@ class Record:
     arrival: str
     body: str
     expires: int | None
-    version: str = field(default_factory=_new_version)
+    version: str = field(default_factory=random_name)
     chunks: Sequence[str] = ()
     most_filterable: int = MOST_FILTERABLE
 
-    def rename(self) -> None:
-        """Become another version of the same message."""
-        self.version = _new_version()
-
-    def item(self, replaced: Item | None, now: int) -> Item:
+    def item(self, replaced: Item | None = None) -> Item:
         """Return the item of the message.
 
         Args:
             replaced: The item that gives it its position in the order of arrival, unless that has expired; or None.
-            now: POSIX seconds.
         """
         message, arrival = self.message, self.arrival
-        if replaced is not None and not has_expired(replaced, now):
+        if replaced is not None and not has_expired(replaced):
             arrival = position_of(replaced)[TIME_DIGITS:]
         position = time_digits(message.timestamp or 0.0) + arrival
         item: Item = {
-            **self.key,
+            **key_attributes(self.key),
             AT_USER: {"S": position},
             AT_SESSION: {"S": f"{key_part(message.session_id)}/{position}"},
             VERSION: {"S": self.version},
@@ -130,41 +134,24 @@ class Record:
             item[EXPIRES] = {"N": str(self.expires)}
         return item | filterable(metadata, self.most_filterable)
 
-    def chunk_items(self, now: int) -> list[Item]:
-        """Return the items of its parts.
-
-        Args:
-            now: POSIX seconds.
-        """
-        expires = {} if self.expires is None else {EXPIRES: {"N": str(self.expires + _CHUNKS_OUTLIVE)}}
+    def chunk_items(self) -> list[Item]:
+        """Return the items of its parts."""
+        attributes = {SINCE: from_now()}
+        if self.expires is not None:
+            attributes[EXPIRES] = {"N": str(self.expires + _CHUNKS_OUTLIVE)}
         return [
-            {**chunk_key(self.version, number), BODY: {"S": text}, SINCE: {"N": str(now)}, **expires}
+            {**key_attributes(chunk_key(self.version, number)), BODY: {"S": text}, **attributes}
             for number, text in enumerate(self.chunks)
         ]
 
     @property
     def size(self) -> int:
         """The bytes of its item, without copies in the indexes."""
-        return size_of(self.item(None, 0))
+        return size_of(self.item())
 
 
-def check_identifiers(message: Message) -> None:
-    """Check that the user_id and session_id of a message are not too long: its item and both copies contain them.
-
-    Raises:
-        MessageTooLargeError: One is too long.
-    """
-    for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
-        size = 0 if value is None else len(value.encode())
-        if size > LONGEST_IDENTIFIER:
-            raise MessageTooLargeError(
-                f"message {message.id[:100]} has a {name} of {size:,} bytes; DynamoDB stores up to "
-                f"{LONGEST_IDENTIFIER:,}: use a shorter one, such as its hash"
-            )
-
-
-def check_anchor(anchor: Message) -> None:
-    """Check that a key can be made from a message.
+def anchor_key(anchor: Message) -> ItemKey:
+    """Return the key of a message that need not be prepared.
 
     Raises:
         MessageError: It has an identifier that no stored message can have.
@@ -172,6 +159,7 @@ def check_anchor(anchor: Message) -> None:
     for name, value in ((USER_KEY, anchor.user_id), (SESSION_KEY, anchor.session_id), ("id", anchor.id)):
         if value is not None:
             check_identifier(value, name)
+    return message_key(*key_of(anchor))
 
 
 def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Record]:
@@ -179,21 +167,23 @@ def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: in
 
     Where that needs less in the items, first the metadata for filters is reduced, which only makes them faster; then
     bodies become parts, the largest first.
+
+    Raises:
+        MessageTooLargeError: A user_id or session_id is too long.
     """
+    for message in messages:
+        _check_identifiers(message)
     records = [
-        Record(m, message_key(m.user_id, m.session_id, m.id), arrival, m.to_json(), expires)
-        for m, arrival in zip(messages, arrivals, strict=True)
+        Record(message, message_key(*key_of(message)), arrival, message.to_json(), expires)
+        for message, arrival in zip(messages, arrivals, strict=True)
     ]
-    bodies = {id(record): len(record.body.encode()) for record in records}
-    total = 0
-    if len(records) <= _MOST_TOGETHER:
+    bodies = [len(record.body.encode()) for record in records]
+    total = sum(record.size for record in records) if len(records) <= _MOST_TOGETHER else 0
+    if total - sum(bodies) > MOST_AT_ONCE:
+        for record in records:
+            record.most_filterable = _LEAST_FILTERABLE
         total = sum(record.size for record in records)
-        if total - sum(bodies.values()) > MOST_AT_ONCE:
-            for record in records:
-                record.most_filterable = _LEAST_FILTERABLE
-            total = sum(record.size for record in records)
-    for record in sorted(records, key=lambda record: -bodies[id(record)]):
-        size = bodies[id(record)]
+    for size, record in sorted(zip(bodies, records, strict=True), key=itemgetter(0), reverse=True):
         if size <= MOST_INLINE and total <= MOST_AT_ONCE:
             break
         record.chunks = _split(record.body)
@@ -201,19 +191,24 @@ def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: in
     return records
 
 
+def _check_identifiers(message: Message) -> None:
+    """Check that the user_id and session_id of a message are not too long: its item and both copies contain them."""
+    for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
+        size = len((value or "").encode())
+        if size > LONGEST_IDENTIFIER:
+            raise MessageTooLargeError(
+                f"message {message.id[:100]} has a {name} of {size:,} bytes; DynamoDB stores up to "
+                f"{LONGEST_IDENTIFIER:,}: use a shorter one, such as its hash"
+            )
+
+
 def _split(text: str) -> list[str]:
-    data = text.encode()
-    chunks, start = [], 0
-    while start < len(data):
-        end = min(start + _CHUNK_BYTES, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1  # within a character
-        chunks.append(data[start:end].decode())
-        start = end
-    return chunks
+    # A character over two parts goes into the second.
+    decode, data = codecs.getincrementaldecoder("utf-8")().decode, text.encode()
+    return [decode(data[start : start + _CHUNK_BYTES]) for start in range(0, len(data), _CHUNK_BYTES)]
 
 
-def scope_of(item: Item) -> Scope:
+def scope_in(item: Item) -> Scope:
     """Return the user_id and session_id of a message's item."""
     return item.get(USER_KEY, {}).get("S"), item.get(SESSION_KEY, {}).get("S")
 
@@ -223,16 +218,14 @@ def position_of(item: Item) -> str:
     return str(item[AT_USER]["S"])
 
 
-def version_of(item: Item) -> str:
-    """Return the name of the version in an item."""
-    return str(item[VERSION]["S"])
+def version_of(item: Item | None) -> str | None:
+    """Return the name of the version in the item of a message; None for no item, and for another item."""
+    return None if item is None or VERSION not in item else str(item[VERSION]["S"])
 
 
 def stored_version(item: Item) -> StoredVersion:
     """Return the version of a message that an item holds."""
-    return StoredVersion(
-        item[PK]["S"], item[SK]["S"], version_of(item), int(item[CHUNKS]["N"]) if CHUNKS in item else 0
-    )
+    return StoredVersion(*key_in(item), item[VERSION]["S"], int(item.get(CHUNKS, {"N": "0"})["N"]))
 
 
 def size_of(item: Mapping[str, Any]) -> int:
@@ -254,6 +247,6 @@ def _size_of_value(value: Mapping[str, Any]) -> int:
     return 3  # true, false, or an empty list
 
 
-def has_expired(item: Mapping[str, Any], now: int) -> bool:
+def has_expired(item: Item) -> bool:
     """Whether an item is still there only because the service has not deleted it yet."""
-    return EXPIRES in item and int(item[EXPIRES]["N"]) <= now
+    return EXPIRES in item and int(item[EXPIRES]["N"]) <= time.time()

@@ -24,13 +24,13 @@ guard also has a flag while there may be markers, for operations that do not rea
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from boto3.dynamodb.conditions import Attr
+
 from dynamiq_memory.backends._batches import batched, limited
-from dynamiq_memory.backends.dynamodb.expressions import Expression
 from dynamiq_memory.backends.dynamodb.keys import (
     AFTER_MESSAGES,
     AT_SESSION,
@@ -38,10 +38,9 @@ from dynamiq_memory.backends.dynamodb.keys import (
     SK,
     ItemKey,
     filter_guard,
-    item_key,
+    key_attributes,
     key_in,
     key_part,
-    key_tuple,
     partition,
     session_guard,
 )
@@ -52,6 +51,8 @@ from dynamiq_memory.backends.dynamodb.records import (
     SINCE,
     Item,
     StoredVersion,
+    from_now,
+    random_name,
     size_of,
     stored_version,
 )
@@ -100,26 +101,21 @@ class LargeReplacements:
             scopes: The conversations of the new messages.
         """
         of_filter = filter_guard(filter)
-        keys = [session_guard(*scope) for scope in scopes] + ([] if of_filter is None else [of_filter])
-        return list({key_tuple(key): key for key in keys}.values())
+        of_scopes = [session_guard(*scope) for scope in scopes]
+        return list(dict.fromkeys(of_scopes if of_filter is None else [*of_scopes, of_filter]))
 
     def guard_changes(self, guards: Sequence[ItemKey]) -> list[dict[str, Any]]:
         """Read guards and return the operations of a transaction that change them, unless they change before it.
 
         These clear the flags: the caller looks for markers before the transaction.
         """
-        stored = {key_tuple(item): item for item in self._table.get_many(guards)}
-        operations = []
-        for guard in guards:
-            current = stored.get(key_tuple(guard))
-            value = None if current is None else current[GUARD]["S"]
-            operations.append(self._table.put_if(_guard_item(guard), value, attribute=GUARD))
-        return operations
+        values = {key: item[GUARD]["S"] for key, item in self._table.get_many(guards).items()}
+        return [self._table.put_if(_guard_item(guard), values.get(guard), GUARD) for guard in guards]
 
     def clear_flag(self, guard: Item) -> None:
         """Clear the flag of a guard that was read before a look for markers found none."""
-        unchanged = Expression().compare(GUARD, "=", guard[GUARD])
-        self._table.update(key_in(guard), f"REMOVE {unchanged.name(FLAG)}", unchanged)
+        without_flag = {name: value for name, value in guard.items() if name != FLAG}
+        self._table.put(without_flag, Attr(GUARD).eq(guard[GUARD]))
 
     # --- replacing -------------------------------------------------------------------------------------------
 
@@ -133,10 +129,10 @@ class LargeReplacements:
         Returns:
             The name of the replacement.
         """
-        name = secrets.token_hex(12)
+        name = random_name()
         markers = [_marker(user, session, name) for user, session in scopes]
         self._table.put(_state_item(name, _STAGING))
-        self._table.write_many(_list_items(name, "at", [key_in(marker) for marker in markers]))
+        self._table.write_many(_list_items(name, "at", [key_attributes(key_in(marker)) for marker in markers]))
         self._table.write_many(markers)
         self._table.write_many([{**_guard_item(guard), FLAG: {"BOOL": True}} for guard in guards])
         return name
@@ -201,7 +197,7 @@ class LargeReplacements:
 
     def _advance(self, name: str, before: str, after: str) -> bool:
         """Go from one state to another; return whether that one, or a later one, is reached."""
-        if self._table.put(_state_item(name, after), Expression().compare(_STATE, "=", {"S": before})):
+        if self._table.put(_state_item(name, after), Attr(_STATE).eq({"S": before})):
             return True
         # Our own request may have been sent twice; and a process that finished the replacement removed its state.
         stored = self._table.get(_state_key(name))
@@ -215,13 +211,12 @@ class LargeReplacements:
 
     def _remove_markers(self, name: str) -> None:
         for item in self._read(name, "at"):
-            self._table.write_many(delete=json.loads(item[BODY]["S"]))
+            self._table.write_many(delete=[key_in(key) for key in json.loads(item[BODY]["S"])])
             self._table.write_many(delete=[key_in(item)])
 
     def _read(self, name: str, kind: str) -> Iterator[Item]:
         # "0" is the character after "/".
-        pages = self._table.query(_partition(name), (SK, f"{kind}/", f"{kind}0"), ConsistentRead=True)
-        return (item for page in pages for item in page["Items"])
+        return self._table.query(_partition(name), (SK, f"{kind}/", f"{kind}0"), ConsistentRead=True)
 
     # --- moving ----------------------------------------------------------------------------------------------
 
@@ -269,7 +264,7 @@ class LargeReplacements:
         """Delete messages, each only in the version that was replaced."""
         left = list(versions)
         while left:
-            operations = [self._table.delete_if(item_key(each.pk, each.sk), each.version) for each in left]
+            operations = [self._table.delete_if((each.pk, each.sk), each.version) for each in left]
             conflicts = self._table.transact(operations)
             if not conflicts:
                 return
@@ -281,47 +276,35 @@ def _partition(name: str) -> str:
 
 
 def _state_key(name: str) -> ItemKey:
-    return item_key(_partition(name), _STATE)
-
-
-def _now() -> dict[str, str]:
-    return {"N": f"{int(time.time())}"}
+    return _partition(name), _STATE
 
 
 def _state_item(name: str, state: str) -> Item:
-    item = {**_state_key(name), _STATE: {"S": state}, SINCE: _now()}
+    item = {**key_attributes(_state_key(name)), _STATE: {"S": state}, SINCE: from_now()}
     if state == _ABANDONED:
         # It stays for a while, so that a slow writer learns that it must not switch.
-        item[EXPIRES] = {"N": f"{int(time.time()) + _KEPT}"}
+        item[EXPIRES] = from_now(_KEPT)
     return item
 
 
 def _marker(user_id: str | None, session_id: str | None, name: str) -> Item:
     session, position = key_part(session_id), f"{AFTER_MESSAGES}{name}"
     return {
-        **item_key(partition(user_id, session_id), f"!{session}/{name}"),
+        **key_attributes((partition(user_id, session_id), f"!{session}/{name}")),
         AT_USER: {"S": position},
         AT_SESSION: {"S": f"{session}/{position}"},
         MARKER: {"S": name},
-        SINCE: _now(),
+        SINCE: from_now(),
     }
 
 
 def _guard_item(guard: ItemKey) -> Item:
-    return {**guard, GUARD: {"S": secrets.token_hex(12)}, SINCE: _now()}
+    return {**key_attributes(guard), GUARD: {"S": random_name()}, SINCE: from_now()}
 
 
 def _staged_items(name: str, new: Sequence[tuple[Item, Item | None]]) -> list[Item]:
-    now = _now()
-    return [
-        {
-            **item_key(_partition(name), f"new/{number:08d}"),
-            _ITEM: {"M": item},
-            **({} if replaced is None else {_REPLACED: {"S": json.dumps(stored_version(replaced))}}),
-            SINCE: now,
-        }
-        for number, (item, replaced) in enumerate(new)
-    ]
+    replaced = [{} if old is None else {_REPLACED: {"S": json.dumps(stored_version(old))}} for _, old in new]
+    return _numbered(name, "new", ({_ITEM: {"M": item}, **each} for (item, _), each in zip(new, replaced, strict=True)))
 
 
 def _replaced(staged: Item) -> StoredVersion | None:
@@ -329,8 +312,12 @@ def _replaced(staged: Item) -> StoredVersion | None:
 
 
 def _list_items(name: str, kind: str, values: Sequence[Any]) -> list[Item]:
-    now = _now()
+    groups = batched(values, _VALUES_IN_AN_ITEM)
+    return _numbered(name, kind, ({BODY: {"S": json.dumps(group)}} for group in groups))
+
+
+def _numbered(name: str, kind: str, contents: Iterable[Item]) -> list[Item]:
     return [
-        {**item_key(_partition(name), f"{kind}/{number:08d}"), BODY: {"S": json.dumps(group)}, SINCE: now}
-        for number, group in enumerate(batched(values, _VALUES_IN_AN_ITEM))
+        {**key_attributes((_partition(name), f"{kind}/{number:08d}")), **each, SINCE: from_now()}
+        for number, each in enumerate(contents)
     ]

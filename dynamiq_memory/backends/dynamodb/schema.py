@@ -13,13 +13,26 @@ from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
 # While a table is being created: two minutes.
 _WAITING = {"Delay": 1, "MaxAttempts": 120}
-_INDEXES = {BY_SESSION: AT_SESSION, BY_USER: AT_USER}
+
+
+def _key_schema(sort_key: str) -> list[dict[str, str]]:
+    return [{"AttributeName": PK, "KeyType": "HASH"}, {"AttributeName": sort_key, "KeyType": "RANGE"}]
+
+
+_TABLE = {
+    "AttributeDefinitions": [{"AttributeName": each, "AttributeType": "S"} for each in (PK, SK, AT_SESSION, AT_USER)],
+    "KeySchema": _key_schema(SK),
+    "LocalSecondaryIndexes": [
+        {"IndexName": name, "KeySchema": _key_schema(sort_key), "Projection": {"ProjectionType": "ALL"}}
+        for name, sort_key in ((BY_SESSION, AT_SESSION), (BY_USER, AT_USER))
+    ],
+}
 # The keys of a table of the dynamiq package.
 _LEGACY_KEYS = [("HASH", "message_id"), ("RANGE", "timestamp")]
 
 
 def open_table(
-    client: Any, table: str, location: str, *, create: bool, billing: dict[str, Any], expiring: bool
+    client: Any, table: str, location: str, billing: dict[str, Any], *, create: bool, expiring: bool
 ) -> None:
     """Make sure that the table exists and is ready, and that time to live is on if messages expire.
 
@@ -29,8 +42,8 @@ def open_table(
         client: A client of DynamoDB.
         table: The table's name.
         location: Its name in errors.
-        create: Whether to create what is missing.
         billing: The arguments of the table's billing mode.
+        create: Whether to create what is missing.
         expiring: Whether messages expire.
 
     Raises:
@@ -43,10 +56,11 @@ def open_table(
             raise BackendError(
                 f"{location} is not there: correct table_name or the region, or open it with create_if_not_exist=True"
             )
-        description = _create(client, table, billing)
-    _check(description, location)
-    if description["TableStatus"] not in ("ACTIVE", "UPDATING"):
+        _create(client, table, billing)
+    if description is None or description["TableStatus"] not in ("ACTIVE", "UPDATING"):
         client.get_waiter("table_exists").wait(TableName=table, WaiterConfig=_WAITING)
+        description = client.describe_table(TableName=table)["Table"]
+    _check(description, location)
     if expiring:
         _enable_expiry(client, table, location, enable=create)
 
@@ -61,7 +75,7 @@ def check_legacy_table(client: Any, table: str) -> None:
     description = _description(client, table)
     if description is None:
         raise BackendError(f"the table {table!r} of the dynamiq package is not there: correct its name or the region")
-    keys = _sorted(description["KeySchema"])
+    keys = _keys(description)
     if keys != _LEGACY_KEYS:
         raise ConfigurationError(
             f"{table!r} is not a table of the dynamiq package: its keys are {keys}, not {_LEGACY_KEYS}"
@@ -78,57 +92,36 @@ def _description(client: Any, table: str) -> dict[str, Any] | None:
     return description
 
 
-def _create(client: Any, table: str, billing: dict[str, Any]) -> dict[str, Any]:
+def _create(client: Any, table: str, billing: dict[str, Any]) -> None:
     try:
-        client.create_table(
-            TableName=table,
-            AttributeDefinitions=[
-                {"AttributeName": name, "AttributeType": "S"} for name in (PK, SK, *_INDEXES.values())
-            ],
-            KeySchema=_key_schema(SK),
-            LocalSecondaryIndexes=[
-                {"IndexName": name, "KeySchema": _key_schema(sort_key), "Projection": {"ProjectionType": "ALL"}}
-                for name, sort_key in _INDEXES.items()
-            ],
-            **billing,
-        )
+        client.create_table(TableName=table, **_TABLE, **billing)
     except ClientError as error:
         if code_of(error) != "ResourceInUseException":  # another process was first
             raise
-    client.get_waiter("table_exists").wait(TableName=table, WaiterConfig=_WAITING)
-    description: dict[str, Any] = client.describe_table(TableName=table)["Table"]
-    return description
 
 
 def _check(description: dict[str, Any], location: str) -> None:
-    if _sorted(description["KeySchema"]) == _LEGACY_KEYS:
+    if _keys(description) == _LEGACY_KEYS:
         raise ConfigurationError(
             f"{location} was made by the dynamiq package: its keys do not find the messages of a user or session, and "
             "cannot be changed. Open another table_name, and call copy_from_dynamiq with the name of this table"
         )
     types = {each["AttributeType"] for each in description["AttributeDefinitions"]}
-    indexes = {
-        each["IndexName"]: (_sorted(each["KeySchema"]), each["Projection"]["ProjectionType"])
-        for each in description.get("LocalSecondaryIndexes", ())
-    }
-    ours = {name: (_sorted(_key_schema(sort_key)), "ALL") for name, sort_key in _INDEXES.items()}
-    if (
-        _sorted(description["KeySchema"]) != _sorted(_key_schema(SK))
-        or not ours.items() <= indexes.items()
-        or types != {"S"}
-    ):
+    has_indexes = _indexes(_TABLE).items() <= _indexes(description).items()
+    if _keys(description) != _keys(_TABLE) or not has_indexes or types != {"S"}:
         raise ConfigurationError(
             f"{location} is of another kind: it was not made by this package, and its keys cannot be changed. Choose "
             "another table_name"
         )
 
 
-def _key_schema(sort_key: str) -> list[dict[str, str]]:
-    return [{"AttributeName": PK, "KeyType": "HASH"}, {"AttributeName": sort_key, "KeyType": "RANGE"}]
+def _keys(description: dict[str, Any]) -> list[tuple[str, str]]:
+    return sorted((each["KeyType"], each["AttributeName"]) for each in description["KeySchema"])
 
 
-def _sorted(key_schema: list[dict[str, str]]) -> list[tuple[str, str]]:
-    return sorted((each["KeyType"], each["AttributeName"]) for each in key_schema)
+def _indexes(description: dict[str, Any]) -> dict[str, Any]:
+    indexes = description.get("LocalSecondaryIndexes", ())
+    return {each["IndexName"]: (_keys(each), each["Projection"]["ProjectionType"]) for each in indexes}
 
 
 def _enable_expiry(client: Any, table: str, location: str, *, enable: bool) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+from boto3.dynamodb.conditions import Attr, ConditionExpressionBuilder, Key
 from botocore.exceptions import ClientError
 
 from dynamiq_memory.backends._batches import batched
-from dynamiq_memory.backends.dynamodb.errors import cancellation_reasons, code_of, throttled
-from dynamiq_memory.backends.dynamodb.expressions import Expression
-from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, key_in, key_tuple
-from dynamiq_memory.backends.dynamodb.records import VERSION, Item, Record, version_of
+from dynamiq_memory.backends.dynamodb.errors import failed_conditions, is_conflict, throttled
+from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, key_attributes, key_in
+from dynamiq_memory.backends.dynamodb.records import VERSION, Item, version_of
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 MOST_IN_TRANSACTION = 100
@@ -30,28 +31,8 @@ _LARGEST_PAGE = 1000
 _ATTEMPTS = 15
 _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 2.0
-_PASSING = frozenset({"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
-_CONDITION_FAILED = "ConditionalCheckFailedException"
-_CONFLICT = "TransactionConflictException"
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class ConditionalWrite:
-    """A write or deletion of a message, done only if the stored item is the expected one.
-
-    Attributes:
-        key: The key of the item.
-        record: The new version of the message, or None to delete it.
-        expected: The stored item; None for none.
-        keeps_position: Whether the new version keeps the expected item's position in the order of arrival.
-    """
-
-    key: ItemKey
-    record: Record | None
-    expected: Item | None
-    keeps_position: bool = True
 
 
 def wait(attempt: int) -> None:
@@ -60,7 +41,7 @@ def wait(attempt: int) -> None:
 
 
 class Table:
-    """A table of the service.
+    """A table of the service. Conditions are those of `boto3.dynamodb.conditions`, of values of the service's types.
 
     Args:
         name: Its name.
@@ -80,79 +61,61 @@ class Table:
 
     def get(self, key: ItemKey) -> Item | None:
         """Read one item consistently."""
-        item: Item | None = self._client().get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        request = {"TableName": self.name, "Key": key_attributes(key), "ConsistentRead": True}
+        item: Item | None = self._client().get_item(**request).get("Item")
         return item
 
-    def get_many(self, keys: Sequence[ItemKey], *, consistent: bool = True) -> list[Item]:
+    def get_many(self, keys: Sequence[ItemKey], *, consistent: bool = True) -> dict[ItemKey, Item]:
         """Read the items that exist at some keys, in no order."""
-        found: list[Item] = []
+        found: dict[ItemKey, Item] = {}
 
-        def read(group: list[ItemKey]) -> list[ItemKey]:
+        def read(group: list[dict[str, Any]]) -> Any:
             request = {"Keys": group, "ConsistentRead": consistent}
             answer = self._client().batch_get_item(RequestItems={self.name: request})
-            found.extend(answer["Responses"].get(self.name, []))
-            unprocessed: list[ItemKey] = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
-            return unprocessed
+            found.update((key_in(item), item) for item in answer["Responses"].get(self.name, []))
+            return answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
 
-        for group in batched(_unique(keys), _MOST_IN_BATCH_GET):
-            self._until_processed(read, list(group))
+        self._in_batches(read, map(key_attributes, dict.fromkeys(keys)), _MOST_IN_BATCH_GET)
         return found
 
     def query(
         self,
         pk: str,
         between: tuple[str, str, str] | None = None,
-        index: str | None = None,
-        expression: Expression | None = None,
+        condition: Any = None,
+        *,
         newest_first: bool = False,
         page: int | None = None,
         **more: Any,
-    ) -> Iterator[dict[str, Any]]:
-        """Read a partition, page by page.
+    ) -> Iterator[Item]:
+        """Read the items of a partition, page by page.
 
         Args:
             pk: The partition.
             between: The sort key's attribute, its lowest and its highest value.
-            index: The index to read.
-            expression: The filter.
+            condition: A condition that the items must meet.
             newest_first: Whether to read from the end.
             page: How many items each request reads before it filters; None for 1 MB.
             more: Other arguments of the request.
         """
-        expression = Expression() if expression is None else expression
-        condition = f"{expression.name(PK)} = {expression.value({'S': pk})}"
+        keys = Key(PK).eq({"S": pk})
         if between is not None:
             name, low, high = between
-            low_value, high_value = expression.value({"S": low}), expression.value({"S": high})
-            condition += f" AND {expression.name(name)} BETWEEN {low_value} AND {high_value}"
-        return self._pages(
-            self._client().query,
-            expression,
-            index,
-            page,
-            KeyConditionExpression=condition,
-            ScanIndexForward=not newest_first,
-            **more,
-        )
+            keys &= Key(name).between({"S": low}, {"S": high})
+        conditions = _conditions(KeyConditionExpression=keys, FilterExpression=condition)
+        return self._pages(self._client().query, page, ScanIndexForward=not newest_first, **conditions, **more)
 
-    def scan(
-        self, expression: Expression, *, index: str | None = None, page: int | None = None, **more: Any
-    ) -> Iterator[dict[str, Any]]:
-        """Read the whole table, or an index, page by page; see `query`."""
-        return self._pages(self._client().scan, expression, index, page, **more)
+    def scan(self, condition: Any, *, page: int | None = None, **more: Any) -> Iterator[Item]:
+        """Read the items of the whole table, or of an index, page by page; see `query`."""
+        return self._pages(self._client().scan, page, **_conditions(FilterExpression=condition), **more)
 
-    def _pages(
-        self, request: Callable[..., Any], expression: Expression, index: str | None, page: int | None, **arguments: Any
-    ) -> Iterator[dict[str, Any]]:
-        arguments |= expression.arguments("FilterExpression")
-        arguments.setdefault("ConsistentRead", self.consistent)
-        if index is not None:
-            arguments["IndexName"] = index
+    def _pages(self, request: Callable[..., Any], page: int | None, **arguments: Any) -> Iterator[Item]:
+        arguments = {"TableName": self.name, "ConsistentRead": self.consistent} | arguments
         if page is not None and page <= _LARGEST_PAGE:
             arguments["Limit"] = page
         while True:
-            answer: dict[str, Any] = request(TableName=self.name, **arguments)
-            yield answer
+            answer = request(**arguments)
+            yield from answer["Items"]
             if not answer.get("LastEvaluatedKey"):
                 return
             arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -160,14 +123,14 @@ class Table:
     # --- writing without conditions --------------------------------------------------------------------------
 
     def write_many(
-        self, put: Sequence[Item] = (), delete: Sequence[ItemKey] = (), *, done: list[ItemKey] | None = None
+        self, put: Sequence[Item] = (), delete: Sequence[ItemKey] = (), *, done: set[ItemKey] | None = None
     ) -> None:
         """Put and delete items in batches, without conditions.
 
         Args:
             put: Items to put.
             delete: Keys to delete; none of an item to put.
-            done: A list that receives the key of each item once it is written.
+            done: A set that receives the key of each item once it is written.
 
         Raises:
             BackendError: The service keeps processing nothing.
@@ -177,154 +140,83 @@ class Table:
             answer = self._client().batch_write_item(RequestItems={self.name: requests})
             unprocessed: list[dict[str, Any]] = answer.get("UnprocessedItems", {}).get(self.name, [])
             if done is not None:
-                left = {key_tuple(_requested(request)) for request in unprocessed}
-                done.extend(key for key in map(_requested, requests) if key_tuple(key) not in left)
+                done.update(set(map(_requested, requests)) - set(map(_requested, unprocessed)))
             return unprocessed
 
         requests: list[dict[str, Any]] = [{"PutRequest": {"Item": item}} for item in put]
-        requests += [{"DeleteRequest": {"Key": key}} for key in _unique(delete)]
-        for group in batched(requests, _MOST_IN_BATCH_WRITE):
-            self._until_processed(write, list(group))
+        requests += [{"DeleteRequest": {"Key": key_attributes(key)}} for key in dict.fromkeys(delete)]
+        self._in_batches(write, requests, _MOST_IN_BATCH_WRITE)
 
-    def _until_processed(self, send: Callable[[list[T]], list[T]], requests: list[T]) -> None:
-        """Send a batch, and again what the service leaves unprocessed."""
-        attempt = 0
-        while unprocessed := send(requests):
-            attempt = 0 if len(unprocessed) < len(requests) else attempt + 1
-            if attempt == _ATTEMPTS:
-                raise throttled(self.location)
-            if attempt:
-                wait(attempt - 1)
-            requests = unprocessed
+    def _in_batches(self, send: Callable[[list[T]], list[T]], requests: Iterable[T], size: int) -> None:
+        """Send requests in batches, and again what the service leaves unprocessed."""
+        for batch in batched(requests, size):
+            left, attempt = list(batch), 0
+            while unprocessed := send(left):
+                attempt = 0 if len(unprocessed) < len(left) else attempt + 1
+                if attempt == _ATTEMPTS:
+                    raise throttled(self.location)
+                if attempt:
+                    wait(attempt - 1)
+                left = unprocessed
 
     # --- writing one item ------------------------------------------------------------------------------------
 
-    def put(self, item: Item, condition: Expression | None = None) -> bool:
+    def put(self, item: Item, condition: Any = None) -> bool:
         """Put an item if a condition holds for the stored one; return whether it did."""
         return self._if_holds(self._client().put_item, condition, Item=item)
 
-    def update(self, key: ItemKey, update: str, condition: Expression) -> bool:
-        """Update an item if a condition, which has the placeholders, holds for it; return whether it does."""
-        return self._if_holds(self._client().update_item, condition, Key=key, UpdateExpression=update)
+    def touch(self, key: ItemKey, attribute: str, value: dict[str, Any]) -> bool:
+        """Set an attribute of an item, which is not a reserved word, if the item exists; return whether it does."""
+        return self._if_holds(
+            self._client().update_item,
+            Attr(SK).exists(),
+            Key=key_attributes(key),
+            UpdateExpression=f"SET {attribute} = :value",
+            ExpressionAttributeValues={":value": value},
+        )
 
     def delete_each(self, keys: Sequence[ItemKey]) -> list[Item]:
         """Delete items and return those that existed; of several callers at once, one gets each.
 
         A batch does not report what existed, and a transaction costs double.
         """
+        delete = partial(_sent, self._client().delete_item, TableName=self.name, ReturnValues="ALL_OLD")
+        answers = _concurrently(lambda key: delete(Key=key_attributes(key)), keys)
+        return [answer["Attributes"] for answer in answers if answer.get("Attributes")]
 
-        def delete(key: ItemKey) -> Item | None:
-            deleted: Item | None = self._write(self._client().delete_item, Key=key, ReturnValues="ALL_OLD").get(
-                "Attributes"
-            )
-            return deleted
+    def delete_older(self, keys: Sequence[ItemKey], attribute: str, moment: dict[str, str]) -> None:
+        """Delete those items in which the attribute is a time before another."""
+        delete = partial(self._if_holds, self._client().delete_item, Attr(attribute).lt(moment))
+        _concurrently(lambda key: delete(Key=key_attributes(key)), keys)
 
-        return [item for item in _concurrently(delete, keys) if item]
-
-    def delete_older(self, keys: Sequence[ItemKey], attribute: str, moment: int) -> None:
-        """Delete those items in which the attribute is a time before another, POSIX seconds."""
-        condition = Expression().compare(attribute, "<", {"N": str(moment)})
-        _concurrently(lambda key: self._if_holds(self._client().delete_item, condition, Key=key), keys)
-
-    def _if_holds(self, request: Callable[..., Any], condition: Expression | None, **arguments: Any) -> bool:
-        if condition is not None:
-            arguments |= condition.arguments("ConditionExpression")
-        try:
-            self._write(request, **arguments)
-        except ClientError as error:
-            if code_of(error) != _CONDITION_FAILED:
-                raise
-            return False
-        return True
-
-    def _write(self, request: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-        """Write one item, again while another transaction is writing it."""
-        arguments["TableName"] = self.name
-        attempt = 0
-        while True:
-            try:
-                answer: dict[str, Any] = request(**arguments)
-            except ClientError as error:
-                attempt += 1
-                if code_of(error) != _CONFLICT or attempt == _ATTEMPTS:
-                    raise
-                wait(attempt)
-            else:
-                return answer
+    def _if_holds(self, request: Callable[..., Any], condition: Any, **arguments: Any) -> bool:
+        conditions = _conditions(ConditionExpression=condition)
+        return not _conflicts(request, TableName=self.name, **arguments, **conditions)
 
     # --- transactions ----------------------------------------------------------------------------------------
 
-    def apply(
-        self, writes: Sequence[ConditionalWrite], also: Sequence[Mapping[str, Any]] = ()
-    ) -> dict[int, Item | None]:
-        """Do all of some writes, or none.
-
-        Args:
-            writes: Each of another item.
-            also: Other operations of the same transaction; at most 100 with the writes.
-
-        Returns:
-            Empty if they were done. Otherwise, the stored item for the number of each that did not find the expected
-            one; the numbers of the other operations follow those of the writes.
-        """
-        now = int(time.time())
-        operations = [self.operation(write, now) for write in writes]
-        if len(writes) == 1 and writes[0].record is not None and not also:
-            conflicts = self._put_alone(operations[0]["Put"])
-        else:
-            conflicts = self.transact([*operations, *also])
-        for number, current in conflicts.items():
-            record = writes[number].record if number < len(writes) else None
-            if record is not None and current is not None and version_of(current) == record.version:
-                return {}  # the answer to our own request was lost, and the SDK has sent it again
-        return conflicts
-
-    def transact(self, operations: Sequence[Mapping[str, Any]]) -> dict[int, Item | None]:
-        """Do all of some operations, or none.
+    def apply(self, operations: Sequence[dict[str, Any]]) -> dict[int, Item | None]:
+        """Do all of some operations, or none; a single put costs half of a transaction.
 
         Args:
             operations: At most 100 of `put_if` and `delete_if`, each of another item.
 
         Returns:
-            As for `apply`.
+            Empty if they were done. Otherwise, the stored item for the number of each whose condition does not hold.
         """
-        attempt = 0
-        while True:
-            try:
-                self._client().transact_write_items(TransactItems=operations)
-            except ClientError as error:
-                code = code_of(error)
-                reasons = cancellation_reasons(error) if code == "TransactionCanceledException" else []
-                codes = {reason.get("Code") or "None" for reason in reasons}
-                if "ConditionalCheckFailed" in codes:
-                    return {
-                        number: reason.get("Item") or None
-                        for number, reason in enumerate(reasons)
-                        if reason.get("Code") == "ConditionalCheckFailed"
-                    }
-                passing = (bool(codes) and codes <= _PASSING) or code == _CONFLICT
-                attempt += 1
-                if not passing or attempt == _ATTEMPTS:
-                    raise
-                wait(attempt)
-            else:
-                return {}
+        if len(operations) == 1 and "Put" in operations[0]:
+            conflicts = _conflicts(self._client().put_item, **operations[0]["Put"])
+        else:
+            conflicts = self.transact(operations)
+        for number, current in conflicts.items():
+            version = version_of(current)
+            if version is not None and version == version_of(operations[number].get("Put", {}).get("Item")):
+                return {}  # the answer to our own request was lost, and the SDK has sent it again
+        return conflicts
 
-    def _put_alone(self, arguments: dict[str, Any]) -> dict[int, Item | None]:
-        try:
-            self._write(self._client().put_item, **arguments)
-        except ClientError as error:
-            if code_of(error) != _CONDITION_FAILED:
-                raise
-            return {0: error.response.get("Item")}
-        return {}
-
-    def operation(self, write: ConditionalWrite, now: int) -> dict[str, Any]:
-        """Return the operation of a transaction that does a write."""
-        version = None if write.expected is None else version_of(write.expected)
-        if write.record is None:
-            return self.delete_if(write.key, version)
-        return self.put_if(write.record.item(write.expected if write.keeps_position else None, now), version)
+    def transact(self, operations: Sequence[dict[str, Any]]) -> dict[int, Item | None]:
+        """Do all of some operations, or none, always in a transaction; see `apply`."""
+        return _conflicts(self._client().transact_write_items, TransactItems=operations)
 
     def put_if(self, item: Item, version: str | None, attribute: str = VERSION) -> dict[str, Any]:
         """Return the operation that puts an item if the stored one has a version; for None, if none is stored.
@@ -334,40 +226,61 @@ class Table:
             version: The version.
             attribute: The attribute that names the version.
         """
-        return {"Put": self._if_version(attribute, version, Expression().missing(SK), Item=item)}
+        condition = Attr(SK).not_exists() if version is None else Attr(attribute).eq({"S": version})
+        return {"Put": self._operation(condition, Item=item)}
 
     def delete_if(self, key: ItemKey, version: str | None) -> dict[str, Any]:
         """Return the operation that deletes an item if it has a version, or if it exists for None."""
-        return {"Delete": self._if_version(VERSION, version, Expression().exists(SK), Key=key)}
+        condition = Attr(SK).exists() if version is None else Attr(VERSION).eq({"S": version})
+        return {"Delete": self._operation(condition, Key=key_attributes(key))}
 
-    def _if_version(
-        self, attribute: str, version: str | None, otherwise: Expression, **arguments: Any
-    ) -> dict[str, Any]:
-        condition = otherwise if version is None else Expression().compare(attribute, "=", {"S": version})
-        return {
-            "TableName": self.name,
-            **arguments,
-            **condition.arguments("ConditionExpression"),
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
+    def _operation(self, condition: Any, **arguments: Any) -> dict[str, Any]:
+        arguments |= _conditions(ConditionExpression=condition)
+        return {"TableName": self.name, **arguments, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+
+
+def _conditions(**conditions: Any) -> dict[str, Any]:
+    """Return the arguments of a request for conditions. Placeholders replace all names and values."""
+    builder = ConditionExpressionBuilder()
+    arguments: defaultdict[str, Any] = defaultdict(dict)
+    for argument, condition in conditions.items():
+        if condition is not None:
+            arguments[argument], names, values = builder.build_expression(condition)
+            arguments["ExpressionAttributeNames"].update(names)
+            if values:
+                arguments["ExpressionAttributeValues"].update(values)
+    return arguments
+
+
+def _sent(request: Callable[..., Any], **arguments: Any) -> Any:
+    """Send a write, again while other transactions are writing the same items, and return the answer."""
+    attempt = 0
+    while True:
+        try:
+            return request(**arguments)
+        except ClientError as error:
+            attempt += 1
+            if not is_conflict(error) or attempt == _ATTEMPTS:
+                raise
+        wait(attempt)
+
+
+def _conflicts(request: Callable[..., Any], **arguments: Any) -> dict[int, Item | None]:
+    """Send a write; return the stored items, by the numbers of the operations whose conditions do not hold."""
+    try:
+        _sent(request, **arguments)
+    except ClientError as error:
+        conflicts = failed_conditions(error)
+        if not conflicts:
+            raise
+        return conflicts
+    return {}
 
 
 def _concurrently(function: Callable[[ItemKey], T], keys: Sequence[ItemKey]) -> list[T]:
-    if len(keys) <= 1:
-        return [function(key) for key in keys]
-    with ThreadPoolExecutor(min(_CONCURRENT, len(keys)), thread_name_prefix="dynamiq-memory-dynamodb") as pool:
-        running = [pool.submit(function, key) for key in keys]
-        try:
-            return [each.result() for each in running]
-        except BaseException:
-            for each in running:
-                each.cancel()
-            raise
+    with ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="dynamiq-memory-dynamodb") as pool:
+        return list(pool.map(function, keys))
 
 
 def _requested(request: dict[str, Any]) -> ItemKey:
-    return key_in(request["PutRequest"]["Item"]) if "PutRequest" in request else request["DeleteRequest"]["Key"]
-
-
-def _unique(keys: Sequence[ItemKey]) -> list[ItemKey]:
-    return list({key_tuple(key): key for key in keys}.values())
+    return key_in(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])

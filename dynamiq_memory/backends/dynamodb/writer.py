@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from boto3.dynamodb.conditions import Attr
 
 from dynamiq_memory.backends._batches import batched, limited
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated
-from dynamiq_memory.backends.dynamodb.expressions import Expression
-from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, KeyTuple, key_in, key_tuple, registration_key
+from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, key_attributes, key_in, registration_key
 from dynamiq_memory.backends.dynamodb.reader import Found, Reader
 from dynamiq_memory.backends.dynamodb.records import (
     EXPIRES,
@@ -21,16 +21,18 @@ from dynamiq_memory.backends.dynamodb.records import (
     VERSION,
     Item,
     Record,
+    from_now,
+    random_name,
     records_of,
-    scope_of,
+    scope_in,
     stored_version,
+    version_of,
 )
-from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements, StaleReadError
-from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, ConditionalWrite, Table, wait
+from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements
+from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, Table, wait
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import USER_KEY, Message, Scope
-from dynamiq_memory.messages import scope_of as scope_of_message
+from dynamiq_memory.messages import USER_KEY, Message, Scope, scope_of
 
 # Seconds for which a process relies on its registration of a user's session. A deletion leaves registrations alone
 # until they are much older, so that it never removes one that a writer relies on.
@@ -75,29 +77,25 @@ class Writer:
         self._write_chunks(records)
         stored: list[Item | None] = [None] * len(records)
         for _ in self._attempts():
-            writes = [ConditionalWrite(each.key, each, item) for each, item in zip(records, stored, strict=True)]
-            conflicts = self._table.apply(writes)
+            conflicts = self._table.apply([self._put(*each) for each in zip(records, stored, strict=True)])
             if not conflicts:
                 self._delete_chunks([item for item in stored if item is not None])
                 return
             for number, current in conflicts.items():
                 # A server that does not return the stored item is asked for it.
                 stored[number] = current if current is not None else self._table.get(records[number].key)
-        raise self._contended()
 
     def _write_many(self, records: Sequence[Record]) -> None:
         """Store more than a transaction takes, in batches."""
-        done: list[ItemKey] = []
+        done: set[ItemKey] = set()
         try:
             self._write_chunks(records)
-            replaced = self._items_at(records)
-            now = int(time.time())
-            self._table.write_many([r.item(replaced.get(key_tuple(r.key)), now) for r in records], done=done)
+            replaced = self._table.get_many([record.key for record in records])
+            self._table.write_many([each.item(replaced.get(each.key)) for each in records], done=done)
         except (*SDK_ERRORS, BackendError) as error:
             if not done:
                 raise
-            written = {key_tuple(key) for key in done}
-            ids = [record.message.id for record in records if key_tuple(record.key) in written]
+            ids = [record.message.id for record in records if record.key in done]
             raise PartialWriteError(
                 f"{translated(error, self._table.location)}. {len(ids)} of {len(records)} messages are stored, and up "
                 "to 25 more may be: add the same messages again, which doubles nothing",
@@ -106,16 +104,13 @@ class Writer:
         self._delete_chunks(list(replaced.values()))
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
-        self._register(messages)
         expires = None if self._ttl is None else int(time.time()) + self._ttl
-        return records_of(messages, self._arrivals.keys(len(messages)), expires)
-
-    def _items_at(self, records: Sequence[Record]) -> dict[KeyTuple, Item]:
-        return {key_tuple(item): item for item in self._table.get_many([record.key for record in records])}
+        records = records_of(messages, self._arrivals.keys(len(messages)), expires)
+        self._register(messages)
+        return records
 
     def _write_chunks(self, records: Sequence[Record]) -> None:
-        now = int(time.time())
-        self._table.write_many([chunk for record in records for chunk in record.chunk_items(now)])
+        self._table.write_many([chunk for record in records for chunk in record.chunk_items()])
 
     def _delete_chunks(self, replaced: Sequence[Item]) -> None:
         """Delete the parts of messages that no longer exist."""
@@ -131,27 +126,28 @@ class Writer:
             now = time.time()
             if self._registered.get((session, user), 0.0) > now - _REGISTERED_FOR:
                 continue
-            self._put_registration(user, session, int(now))
+            self._put_registration(user, session)
             with self._lock:
                 if len(self._registered) >= _MOST_REGISTERED:
                     self._registered.clear()
                 self._registered[session, user] = now
 
-    def _put_registration(self, user: str, session: str | None, now: int) -> None:
+    def _put_registration(self, user: str, session: str | None) -> None:
         """Register a session at least until the last message that is written now expires."""
-        key, since = registration_key(session, user), {"N": str(now)}
-        item = {**key, USER_KEY: {"S": user}, SINCE: since}
+        key, since = registration_key(session, user), from_now()
+        item = {**key_attributes(key), USER_KEY: {"S": user}, SINCE: since}
         if self._ttl is None:
             self._table.put(item)
             return
-        expires = {"N": str(now + self._ttl + _REMOVED_AFTER)}
+        expires = from_now(self._ttl + _REMOVED_AFTER)
         # Another process may have registered it for longer, or for ever.
-        shorter, exists = Expression(), Expression().exists(SK)
-        name = shorter.name(EXPIRES)
-        shorter.require(f"attribute_not_exists({shorter.name(SK)}) OR {name} <= {shorter.value(expires)}")
-        update = f"SET {exists.name(SINCE)} = {exists.value(since)}"
-        while not (self._table.put({**item, EXPIRES: expires}, shorter) or self._table.update(key, update, exists)):
+        is_shorter = Attr(SK).not_exists() | Attr(EXPIRES).lte(expires)
+        while not (self._table.put({**item, EXPIRES: expires}, is_shorter) or self._table.touch(key, SINCE, since)):
             wait(0)
+
+    def _put(self, record: Record, stored: Item | None, *, keeps_position: bool = True) -> dict[str, Any]:
+        """Return the operation that puts a new version of a message, if the stored one is still the same."""
+        return self._table.put_if(record.item(stored if keeps_position else None), version_of(stored))
 
     # --- changing --------------------------------------------------------------------------------------------
 
@@ -171,31 +167,34 @@ class Writer:
         return updated
 
     def _update_group(self, filter: Filter, group: Sequence[Record]) -> list[Message]:
-        scopes = dict.fromkeys(scope_of_message(record.message) for record in group)
+        scopes = dict.fromkeys(scope_of(record.message) for record in group)
         stored = self._reader.items_to_change([record.key for record in group], list(scopes))
-        found = ((record, self._reader.match(stored.get(key_tuple(record.key)), filter)) for record in group)
+        found = ((record, self._reader.match(stored.get(record.key), filter)) for record in group)
         wanted = [(record, each) for record, each in found if each is not None]
         self._write_chunks([record for record, _ in wanted])
         return [record.message for record, _ in self._change(filter, wanted)]
 
     def _change(self, filter: Filter, wanted: list[tuple[R, Found]]) -> list[tuple[R, Found]]:
         """Write new versions of stored messages, or delete them for None, all or none of those that still match."""
-        for _ in self._attempts():
-            if not wanted:
-                return []
+        attempts = self._attempts()
+        while wanted:
+            next(attempts)
             # Even a single deletion in a transaction: if the SDK sends it again, it gets the same answer.
             conflicts = self._table.apply(
-                [ConditionalWrite(key_in(found.item), record, found.item) for record, found in wanted]
+                [
+                    self._table.delete_if(key_in(item), version_of(item)) if record is None else self._put(record, item)
+                    for record, (item, _) in wanted
+                ]
             )
             if not conflicts:
                 self._delete_chunks([found.item for _, found in wanted])
-                return wanted
+                break
             current = [
                 (record, self._reader.match(conflicts[number], filter) if number in conflicts else found)
                 for number, (record, found) in enumerate(wanted)
             ]
             wanted = [(record, found) for record, found in current if found is not None]
-        raise self._contended()
+        return wanted
 
     # --- replacing -------------------------------------------------------------------------------------------
 
@@ -203,55 +202,52 @@ class Writer:
         """Replace what matches: in one transaction if old and new messages, and guards, are at most 100 together."""
         records = self._records(messages)
         self._write_chunks(records)
-        new = {key_tuple(record.key): record for record in records}
-        guards = self._replacements.guards(filter, {scope_of_message(record.message) for record in records})
+        new = {record.key: record for record in records}
+        guards = self._replacements.guards(filter, {scope_of(record.message) for record in records})
         # Items at the keys of new messages that do not match the filter.
-        others: dict[KeyTuple, Item | None] = {}
+        others: dict[ItemKey, Item | None] = {}
         for _ in self._attempts():
             guard_changes = self._replacements.guard_changes(guards)
-            old = {key_tuple(item): item for item, _ in self._reader.all_to_change(filter, replacing="")}
+            old = {key_in(item): item for item, _ in self._reader.all_to_change(filter, replacing="")}
             stored = others | old
             # Messages that matched get new positions, in the order of the new ones.
-            writes = [
-                ConditionalWrite(record.key, record, stored.get(key), keeps_position=key not in old)
-                for key, record in new.items()
-            ]
-            writes += [ConditionalWrite(key_in(item), None, item) for key, item in old.items() if key not in new]
+            writes = {
+                key: self._put(record, stored.get(key), keeps_position=key not in old) for key, record in new.items()
+            }
+            gone = [item for key, item in old.items() if key not in new]
+            writes |= {key_in(item): self._table.delete_if(key_in(item), version_of(item)) for item in gone}
             if len(writes) + len(guards) > MOST_IN_TRANSACTION:
-                self._replace_many(filter, records, {scope_of(item) for item in old.values()})
+                self._replace_many(filter, records, {scope_in(item) for item in old.values()})
                 return
-            conflicts = self._table.apply(writes, guard_changes) if writes else {}
+            conflicts = self._table.apply([*writes.values(), *guard_changes]) if writes else {}
             if not conflicts:
-                self._delete_chunks([write.expected for write in writes if write.expected is not None])
+                self._delete_chunks([item for key in writes if (item := stored.get(key)) is not None])
                 return
-            others |= {key_tuple(writes[n].key): current for n, current in conflicts.items() if n < len(writes)}
-        raise self._contended()
+            others |= {key: conflicts[number] for number, key in enumerate(writes) if number in conflicts}
 
     def _replace_many(self, filter: Filter, records: Sequence[Record], old_scopes: set[Scope]) -> None:
         """Replace more than a transaction takes."""
-        scopes = {scope_of_message(record.message) for record in records} | old_scopes
+        scopes = {scope_of(record.message) for record in records} | old_scopes
         for attempt in self._attempts():
             if attempt:
                 for record in records:
-                    record.rename()  # the parts of the last attempt may still be deleted by others
+                    record.version = random_name()  # the parts of the last attempt may still be deleted by others
                 self._write_chunks(records)
             name = self._replacements.begin(scopes, self._replacements.guards(filter, scopes))
-            old = {key_tuple(item): item for item, _ in self._reader.all_to_change(filter, replacing=name)}
-            more_scopes = {scope_of(item) for item in old.values()} - scopes
+            old = {key_in(item): item for item, _ in self._reader.all_to_change(filter, replacing=name)}
+            more_scopes = {scope_in(item) for item in old.values()} - scopes
             if more_scopes:
                 scopes |= more_scopes
                 self._replacements.abandon(name)
                 continue
-            stored = self._items_at(records)
-            now = int(time.time())
+            stored = self._table.get_many([record.key for record in records])
             new = {
-                key: (record.item(None if key in old else stored.get(key), now), stored.get(key))
-                for key, record in ((key_tuple(record.key), record) for record in records)
+                each.key: (each.item(None if each.key in old else stored.get(each.key)), stored.get(each.key))
+                for each in records
             }
             gone = [item for key, item in old.items() if key not in new]
             if self._replacements.replace(name, list(new.values()), gone):
                 return
-        raise self._contended()
 
     # --- deleting --------------------------------------------------------------------------------------------
 
@@ -268,20 +264,12 @@ class Writer:
             return len(self.take(filter))
         count = 0
         scopes: set[Scope] = set()
-        keys = self._reader.keys(filter)
-        while True:
-            try:
-                group = list(islice(keys, _DELETED_AT_ONCE))
-            except StaleReadError:
-                keys = self._reader.keys(filter)
-                continue
-            if not group:
-                break
+        for group in batched(self._reader.keys_to_delete(filter), _DELETED_AT_ONCE):
             # Messages that others delete at the same time are counted there.
             deleted = self._table.delete_each([key_in(item) for item in group])
             self._delete_chunks(deleted)
             count += len(deleted)
-            scopes.update(scope_of(item) for item in group)
+            scopes.update(scope_in(item) for item in group)
         if filter.conditions:
             self._remove_old_items(filter, scopes)
         else:
@@ -292,24 +280,24 @@ class Writer:
         """Delete registrations and guards that nobody has written for long."""
         keys = [registration_key(session, user) for user, session in scopes if user is not None]
         keys += self._replacements.guards(filter, scopes)
-        self._table.delete_older(keys, SINCE, int(time.time()) - _REMOVED_AFTER)
+        self._table.delete_older(keys, SINCE, from_now(-_REMOVED_AFTER))
 
     def _remove_all_old_items(self) -> None:
         """Delete all old items that are not messages, such as those left by a process that died."""
-        expression = Expression().missing(VERSION)
-        expression.compare(SINCE, "<", {"N": str(int(time.time()) - _REMOVED_AFTER)})
-        projection = ", ".join(map(expression.name, (PK, SK)))
-        for page in self._table.scan(expression, ProjectionExpression=projection):
-            self._table.write_many(delete=[key_in(item) for item in page["Items"]])
+        condition = Attr(VERSION).not_exists() & Attr(SINCE).lt(from_now(-_REMOVED_AFTER))
+        for items in batched(self._table.scan(condition, ProjectionExpression=f"{PK}, {SK}"), _DELETED_AT_ONCE):
+            self._table.write_many(delete=[key_in(item) for item in items])
 
     # --- meeting others --------------------------------------------------------------------------------------
 
     def _attempts(self) -> Iterator[int]:
-        """Number the attempts of an operation, and wait before those that follow a conflict with others."""
+        """Number the attempts of an operation, and wait before those that follow a conflict with others.
+
+        Raises:
+            BackendError: There were too many.
+        """
         for attempt in range(_ATTEMPTS):
             if attempt > 1:  # a first conflict is often just the stored version of a message
                 wait(attempt - 1)
             yield attempt
-
-    def _contended(self) -> BackendError:
-        return BackendError(f"{self._table.location}: others keep changing the same messages; try again")
+        raise BackendError(f"{self._table.location}: others keep changing the same messages; try again")

@@ -13,6 +13,7 @@ from dynamiq_memory.backends.dynamodb.filters import attribute_name, comparable
 from dynamiq_memory.backends.dynamodb.keys import (
     POSITION_DIGITS,
     highest_position,
+    key_attributes,
     key_part,
     lowest_position,
     message_key,
@@ -48,17 +49,17 @@ def test_keys_are_valid_and_of_one_message_each(
     user: str | None, session: str | None, id_: str, user2: str | None, session2: str | None, id2: str
 ) -> None:
     one, other = message_key(user, session, id_), message_key(user2, session2, id2)
-    check_key(one)
+    check_key(key_attributes(one))
     assert (one == other) == ((user, session, id_) == (user2, session2, id2))
 
 
 @given(IDS, IDS)
 def test_a_registration_key_is_not_a_message_key(session: str, user: str) -> None:
     key = registration_key(session, user)
-    check_key(key)
-    assert key["pk"]["S"] == partition(None, session)
-    assert "@" < key["sk"]["S"] < "A"
-    assert not "@" <= message_key(None, session, user)["sk"]["S"] <= "A"
+    check_key(key_attributes(key))
+    assert key[0] == partition(None, session)
+    assert "@" < key[1] < "A"
+    assert not "@" <= message_key(None, session, user)[1] <= "A"
 
 
 def test_no_session_lies_within_another() -> None:

@@ -11,9 +11,9 @@ from dynamiq_memory import Message
 from dynamiq_memory.backends import DynamoDB
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb.filters import FILTERABLE
-from dynamiq_memory.backends.dynamodb.keys import session_guard
+from dynamiq_memory.backends.dynamodb.keys import key_attributes, session_guard
 from dynamiq_memory.backends.dynamodb.records import records_of
-from dynamiq_memory.backends.dynamodb.table import ConditionalWrite, Table
+from dynamiq_memory.backends.dynamodb.table import Table
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, MessageError, MessageTooLargeError
 from dynamiq_memory.messages import prepare
@@ -52,10 +52,9 @@ def test_the_largest_messages_fit_into_one_transaction(count: int, text: str) ->
     """With the longest identifiers, much metadata, and any content."""
     ready = prepare(largest(count, text))
     records = records_of(ready, Arrivals().keys(count), 2**33)
-    writes = [ConditionalWrite(record.key, record, None) for record in records]
     table = Table("t", "t", lambda: None, consistent=True)
-    operations = [table.operation(write, 0) for write in writes]
-    guards = [table.put_if(session_guard(USER, f"{SESSION}{n}"), None) for n in range(100 - count)]
+    operations = [table.put_if(record.item(), None) for record in records]
+    guards = [table.put_if(key_attributes(session_guard(USER, f"{SESSION}{n}")), None) for n in range(100 - count)]
     check_transaction([*operations, *guards])
     sizes = [size_of_item(each["Put"]["Item"]) for each in operations]
     assert all(size <= record.size for size, record in zip(sizes, records, strict=True))

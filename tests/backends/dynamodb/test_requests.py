@@ -46,7 +46,7 @@ class Fault:
 def write_directly(watched: Watched, store: Any, messages: list[Message]) -> list[Item]:
     """Put messages into the table without asking what is there, and return their items."""
     ready = prepare(messages)
-    items = [record.item(None, 0) for record in records_of(ready, Arrivals().keys(len(ready)), None)]
+    items = [record.item() for record in records_of(ready, Arrivals().keys(len(ready)), None)]
     store._writer._table.write_many(items)
     return items
 
