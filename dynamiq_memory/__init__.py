@@ -58,3 +58,8 @@ __all__ = [
     "select_to_save",
     "token_counter",
 ]
+
+# Errors and reprs name what users import. Memory keeps its module's name, which its descriptions contain.
+for _name in __all__:
+    if isinstance(_public := globals()[_name], type) and _public is not Memory:
+        _public.__module__ = __name__
