@@ -20,7 +20,8 @@ from dynamiq_memory.backends.plans import Compute, Plan, Step, run
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking.tokenizer import terms_of
 
-_STORING = operations.Write | operations.Replace | operations.Update
+_STORING = (operations.Write, operations.Replace, operations.Update)
+_WRITING = (*_STORING, operations.Delete, operations.Take)
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -73,11 +74,11 @@ class SQLBackend(PlannedBackend):
 
     def _transaction(self, operation: operations.Operation[Any]) -> Plan[Any]:
         """Perform an operation in a transaction; in a thread if there are many messages to write."""
-        changed = operation.messages if isinstance(operation, _STORING) else ()
-        rows = (yield from self._rows(changed)) if changed else []
+        write = type(operation) in _WRITING  # isinstance is slow with abstract classes
+        messages = operation.messages if write and isinstance(operation, _STORING) else ()
+        rows = (yield from self._rows(messages)) if messages else []
         work = partial(self._within, operation=operation, rows=rows)
-        write = isinstance(operation, _STORING | operations.Delete | operations.Take)
-        snapshot, large = isinstance(operation, operations.Around), len(rows) > _BATCH_ON_THE_LOOP
+        snapshot, large = type(operation) is operations.Around, len(rows) > _BATCH_ON_THE_LOOP
         return (yield from Transaction(work, write=write, snapshot=snapshot, large=large))
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
@@ -94,6 +95,8 @@ class SQLBackend(PlannedBackend):
         match operation:
             case operations.Read(filter, limit, before, after):
                 return reader.read(connection, filter, limit, before, after)
+            case operations.Write():
+                return writer.write(connection, rows)
             case operations.Count(filter):
                 return reader.count(connection, filter)
             case operations.Sessions(filter):
@@ -102,8 +105,6 @@ class SQLBackend(PlannedBackend):
                 return writer.delete(connection, filter)
             case operations.Take(filter):
                 return writer.take(connection, filter)
-            case operations.Write():
-                return writer.write(connection, rows)
             case operations.Replace(filter):
                 return writer.replace(connection, filter, rows)
             case operations.Update(filter, messages):

@@ -73,6 +73,9 @@ class SQLFilters(ABC):
         return result
 
     def _one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if len(values) == 1:
+            equal: sa.ColumnElement[bool] = column == values[0]
+            return equal  # prepared faster than IN
         return self.among(column, values) if len(values) > _MANY else column.in_(values)
 
     def _timestamp(self, condition: Condition) -> sa.ColumnElement[bool]:

@@ -51,7 +51,6 @@ class SQLReader:
                 parameters[f"{side}_id"] = anchor.id
                 parameters[f"{side}_time"] = anchor.timestamp or 0.0
         statement, prepared = self._statement(frozenset(names))
-        rows: Sequence[Any]
         if scope is not None:
             rows = prepared.fetch(connection, parameters)
         else:

@@ -37,7 +37,8 @@ class SQLTables:
         more: Additional columns and indexes of the table of messages.
     """
 
-    meta_keys: ClassVar[tuple[str, ...]] = (VERSION_KEY, TOKENIZER_KEY)
+    checked_keys: ClassVar[tuple[str, ...]] = (TOKENIZER_KEY,)
+    """The keys whose values are checked in each write and search."""
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class SQLTables:
         self.filters = filters(self.messages)
         self.columns = [self.messages.c[name] for name in COLUMNS]
         meta = self.meta.c
-        statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.meta_keys)))
+        statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.checked_keys)))
         self._read_meta = self.prepare(statement)
         # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
         self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
@@ -113,7 +114,7 @@ class SQLTables:
 
     def read_meta(self, connection: sa.Connection) -> dict[str, str]:
         """Read the table of meta."""
-        return dict(self._read_meta.fetch(connection, {}))
+        return {row.key: row.value for row in connection.execute(sa.select(self.meta))}
 
     def check_meta(self, connection: sa.Connection, *, write: bool = False) -> Mapping[str, str]:
         """Return the table of meta, and check it, since another process may have changed it.
@@ -160,7 +161,7 @@ class Prepared:
         # Values that the compiler adds, such as SQLite's OFFSET 0.
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
 
-    def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> list[Any]:
+    def fetch(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Run the statement once and return its rows."""
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute(self.sql, self._ordered(parameters))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -63,9 +64,7 @@ class SQLWriter:
         self, connection: sa.Connection, filter: Filter, messages: Sequence[Message], rows: Sequence[Row]
     ) -> list[Message]:
         """Store new versions of messages of which a version is stored and matches; return those."""
-        stored: list[Message] = []
-        for versions in version_filters(messages, filter):
-            stored += self._read(connection, versions)
+        stored = chain.from_iterable(self._read(connection, versions) for versions in version_filters(messages, filter))
         present = with_stored_version(messages, stored)
         if present:
             chosen = set(map(id, present))

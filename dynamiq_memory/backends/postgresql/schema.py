@@ -116,7 +116,7 @@ class PostgreSQLSchema(SQLSchema):
 
     def _write_missing(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         self._tables.settle_dimension(connection, self._tables.check_meta(connection, write=True))
-        self._tables.vectors.write_missing(connection, rows)
+        self._tables.vectors.insertion.run(connection, rows)
 
 
 def _has_table(table: sa.Table, connection: sa.Connection) -> bool:

@@ -28,7 +28,7 @@ class PostgreSQLTables(SQLTables):
         embedder: The embedder that ranks, or None.
     """
 
-    meta_keys = (*SQLTables.meta_keys, DIMENSION_KEY)
+    checked_keys = (*SQLTables.checked_keys, DIMENSION_KEY)
 
     def __init__(
         self, name: str, schema: str | None, dialect: sa.Dialect, tokenize: Tokenize, embedder: MessageEmbedder | None
@@ -77,6 +77,5 @@ class PostgreSQLTables(SQLTables):
         self.wait_for_writers(connection)
         vectors = self.vectors.table
         connection.execute(sa.delete(vectors).where(sa.func.vector_dims(vectors.c.embedding) != dimension))
-        values = {"value": str(dimension)}
-        statement = self.insert(self.meta).values(key=DIMENSION_KEY, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))
+        statement = self.insert(self.meta).values(key=DIMENSION_KEY, value=str(dimension))
+        connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": str(dimension)}))

@@ -6,7 +6,7 @@ vector of each message that is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,6 +39,8 @@ class VectorTable:
     Attributes:
         table: The table, apart from the others, since only a store with an embedder creates it.
         deletion: Deletes the vectors of messages, given their rows.
+        insertion: Stores the vectors of messages, except those that have since got one, changed or been deleted. Its
+            parameters are `seq`, `vector`, and the `content` and `extra` that were embedded.
     """
 
     def __init__(self, tables: SQLTables) -> None:
@@ -63,21 +65,12 @@ class VectorTable:
         )
         # A change at the same moment is either done already, or waits and then finds the vector to delete.
         unchanged = unchanged.with_for_update(read=True)
-        self._insert_unchanged = tables.prepare(insert.from_select(columns, unchanged).on_conflict_do_nothing())
+        self.insertion = tables.prepare(insert.from_select(columns, unchanged).on_conflict_do_nothing())
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store the vectors of stored messages, and delete those of messages that now have none."""
         self._upsert.run(connection, [row for row in rows if row[VECTOR] is not None])
         self.deletion.run(connection, [row for row in rows if row[VECTOR] is None])
-
-    def write_missing(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store the vectors of messages, except those that have since got one, changed or been deleted.
-
-        Args:
-            connection: A connection in a transaction that writes.
-            rows: For each message `seq`, `vector`, and the `content` and `extra` that were embedded.
-        """
-        self._insert_unchanged.run(connection, rows)
 
     def read_missing(self, connection: sa.Connection, after: int, limit: int) -> Sequence[Any]:
         """Read messages without a vector: the number of arrival of each, and its columns.
