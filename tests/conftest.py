@@ -84,7 +84,7 @@ def child_environment() -> dict[str, str]:
 def run_script(child_environment: dict[str, str]) -> RunScript:
     """Runs Python code in a process of its own, with warnings as errors; its failure is the test's."""
 
-    def run(code: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(code: str, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
             env=child_environment,

@@ -18,7 +18,7 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.testing.base import SCOPE, ConformanceBase, contents, say
 
 WRITERS = 8
-_CHILD_SECONDS = 30
+_CHILD_SECONDS = 120
 
 
 class ConcurrencyConformance(ConformanceBase):

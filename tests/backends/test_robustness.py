@@ -141,7 +141,10 @@ def test_an_interrupt_in_the_middle_of_a_replacement(make: Make, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_put" if isinstance(store, InMemory) else "_insert", interrupt)
+        if isinstance(store, InMemory):
+            patched.setattr(store._conversations, "put", interrupt)
+        else:
+            patched.setattr(store._writer, "upsert", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.replace(SCOPE, [message("new")])
     assert texts(store.get_all()) == ["old 1", "old 2"]
@@ -209,10 +212,10 @@ def test_two_threads_fork_at_once(make: Make) -> None:
     for thread in (*writers, *forkers):
         thread.start()
     for thread in forkers:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     stop.set()
     for thread in writers:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     assert not any(thread.is_alive() for thread in (*writers, *forkers))
 
 
@@ -223,14 +226,14 @@ def test_a_cancelled_write_does_not_come_late(make: Make, cancels: int) -> None:
     def tokenize(text: str) -> list[str]:
         if text == "old":
             begun.set()
-            go_on.wait(10)
+            go_on.wait(120)
         return text.split()
 
     store = make(tokenizer=tokenize)
 
     async def main() -> None:
         task = asyncio.create_task(store.aadd(message("old", id="a")))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 120)
         for _ in range(cancels):
             task.cancel()
             await asyncio.sleep(0.01)
@@ -305,7 +308,7 @@ def test_hostile_text_is_split_in_reasonable_time() -> None:
 
 @pytest.mark.parametrize(
     ("url", "named"),
-    [("sqlite:///my#1.db", "%23"), ("sqlite:///a\n.db", "escaped"), ("sqlite://[/x", "no URL"), (None, "no URL")],
+    [("sqlite:///my#1.db", "%23"), ("sqlite:///a\n.db", "escaped"), ("sqlite://[/x", "not a URL"), (None, "not a URL")],
 )
 def test_odd_urls_are_refused(url: Any, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):

@@ -19,7 +19,7 @@ def test_the_recipe_runs(child_environment: dict[str, str], tmp_path: Path) -> N
         env={name: value for name, value in child_environment.items() if not name.startswith("PINECONE_")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -38,14 +38,7 @@ BOX_DRAWING = re.compile(r"[\u2500-\u259f]")
 LEFT_OUT = {
     *("COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
     *("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"),
-    "PYTHONDONTWRITEBYTECODE",
 }
-
-
-@pytest.fixture(scope="module")
-def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for compiled modules: the many processes of these tests start much faster with it."""
-    return tmp_path_factory.mktemp("bytecode")
 
 
 @dataclass
@@ -53,7 +46,6 @@ class Shell:
     """Runs scripts of the cookbook and watches what they leave behind."""
 
     folder: Path
-    bytecode: Path
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +54,7 @@ class Shell:
         self.env = {key: value for key, value in os.environ.items() if key not in LEFT_OUT} | temporary
         self.env |= {
             "PYTHONPATH": str(Path(dynamiq_memory.__file__).parents[1]),
-            "PYTHONPYCACHEPREFIX": str(self.bytecode),
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONIOENCODING": "utf-8",
             "PYTHONWARNINGS": "error::ResourceWarning",
             "COLUMNS": "100",
@@ -82,7 +74,7 @@ class Shell:
             input=typed,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=300,
             check=False,
         )
         printed = done.stdout + done.stderr
@@ -94,13 +86,13 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, bytecode: Path) -> Shell:
-    return Shell(tmp_path, bytecode)
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def conversation(tmp_path_factory: pytest.TempPathFactory, bytecode: Path) -> Path:
-    shell = Shell(tmp_path_factory.mktemp("conversation"), bytecode)
+def conversation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shell = Shell(tmp_path_factory.mktemp("conversation"))
     shell.run("demo.py", "store", "--db", "memory.db")
     return shell.folder / "memory.db"
 
@@ -361,6 +353,15 @@ def test_chat_without_a_server(shell: Shell, stored: str) -> None:
 # --- in a terminal -------------------------------------------------------------------------------------------
 
 
+# A parent that ignores interrupts, such as a background job, leaves them ignored in its children.
+WITH_INTERRUPTS = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 class Terminal:
     """A script in a terminal of its own."""
 
@@ -368,7 +369,7 @@ class Terminal:
         pty = pytest.importorskip("pty")
         self._end, inside = pty.openpty()
         self._process = subprocess.Popen(
-            [sys.executable, str(COOKBOOK / "demo.py"), *arguments],
+            [sys.executable, "-c", WITH_INTERRUPTS, str(COOKBOOK / "demo.py"), *arguments],
             cwd=shell.folder,
             env={**shell.env, "TERM": "xterm-256color", **env},
             stdin=inside,
@@ -388,7 +389,7 @@ class Terminal:
             self._process.wait()
         os.close(self._end)
 
-    def wait_for(self, text: str, seconds: float = 20) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         """Read until a text is there that was not yet waited for."""
         deadline = time.monotonic() + seconds
         while text not in self.seen:
@@ -411,11 +412,11 @@ class Terminal:
 
     def leave(self) -> int:
         """Read to the end and return the exit code."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while chunk := self._read(deadline):
             self.seen += chunk
         assert "Traceback" not in self.seen
-        return self._process.wait(5)
+        return self._process.wait(300)
 
     def _read(self, deadline: float) -> str:
         ready, _, _ = select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))
@@ -451,7 +452,7 @@ def test_ctrl_c_leaves_the_chat_cleanly(shell: Shell, stored: str, model: Model)
             pass
         for _ in range(5):
             terminal.interrupt()
-            if not terminal.quiet(seconds=3):
+            if not terminal.quiet(seconds=20):
                 break
         terminal.wait_for("Bye.")
         assert terminal.leave() == 0

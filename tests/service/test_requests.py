@@ -216,7 +216,7 @@ def test_slow_clients_are_sent_away_and_hold_up_nobody(monkeypatch: pytest.Monke
     monkeypatch.setattr("dynamiq_memory.server.run.TimeoutProtocol.header_seconds", 0.3)
     with InMemory() as store, serving(store, body_timeout=0.3) as service:
         host, port = urlsplit(service.url).netloc.split(":")
-        slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(40)]
+        slow = [socket.create_connection((host, int(port)), timeout=120) for _ in range(40)]
         for number, connection in enumerate(slow):
             head = f"POST {ITEMS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall((head if number % 2 else f"{head}Content-Length: 100\r\n\r\n{{").encode())
@@ -346,7 +346,7 @@ def test_an_abandoned_export_ends(api: httpx.Client) -> None:
     for _ in range(5):
         with api.stream("GET", "/v1/memories/m/export") as answer:
             next(answer.iter_bytes())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while "dynamiq_memory_open_requests 1.0" not in api.get("/metrics").text:
         assert time.monotonic() < deadline
         time.sleep(0.02)

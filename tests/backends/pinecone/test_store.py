@@ -546,7 +546,7 @@ assert store.count() == 1
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

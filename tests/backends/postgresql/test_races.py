@@ -134,7 +134,7 @@ def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
     store.add(say("first running"))
     with during_a_write(store, sql, lambda: open_store(tokenizer=Words(), reindex=True), monkeypatch) as started:
         store.add(say("second running"))
-        renewed = started[0].result(30)
+        renewed = started[0].result(120)
     assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
     with pytest.raises(ConfigurationError, match=r"re-indexed"):
         store.add(say("third"))
@@ -154,7 +154,7 @@ def test_a_write_in_flight_has_no_vector_of_the_old_dimension(
     store.add(say("hello world"))
     with during_a_write(store, sql, lambda: open_store(embedder=NGrams(32), reindex=True), monkeypatch) as started:
         store.add(say("another text"))
-        renewed = started[0].result(30)
+        renewed = started[0].result(120)
     assert texts(renewed.search("another", ANN, 1)) == ["another text"]
     with pytest.raises(ConfigurationError, match=r"64 numbers.*32"):
         store.add(say("late"))

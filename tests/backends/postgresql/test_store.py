@@ -314,7 +314,7 @@ def sessions_of(sql, name: str) -> int:
 
 
 def comes_to(count: int, sql, name: str) -> bool:
-    for _ in range(500):
+    for _ in range(6000):
         if sessions_of(sql, name) == count:
             return True
         sql.execute("SELECT pg_sleep(0.01)")

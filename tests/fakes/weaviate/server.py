@@ -61,7 +61,7 @@ class WeaviateServer:
             assert process.stdin is not None
             process.stdin.close()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -71,7 +71,7 @@ class WeaviateServer:
         request = urllib.request.Request(
             f"http://{self.host}:{self.http_port}/test/{what}", json.dumps(body).encode(), method="POST"
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
