@@ -54,7 +54,7 @@ def test_two_runs_of_one_session_keep_both_turns(agent, talk, model, core, limit
     memory = AgentMemory(memory=core)
     model.play(echo)
     talk.ask(agent(memory), "first")
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=120)
 
     def meet(messages):
         together.wait()  # both have loaded, neither has saved

@@ -326,7 +326,7 @@ def test_overlapping_runs_in_threads_lose_and_double_nothing(form, past, limit, 
     memory = Memory()
     begin(memory, past)
     together = threading.Barrier(RUNS)
-    chain = FORMS[form].chain(echo(lambda _: together.wait(30)), factory_of(memory, kind, limit=limit))
+    chain = FORMS[form].chain(echo(lambda _: together.wait(120)), factory_of(memory, kind, limit=limit))
     asked = [f"q{number}" for number in range(RUNS)]
     with ThreadPoolExecutor(RUNS) as pool:
         list(pool.map(lambda question: chain.invoke(FORMS[form].ask(question), CONFIG), asked))
@@ -367,7 +367,7 @@ def test_a_run_during_which_others_end_loses_and_doubles_nothing(form, past, lim
     def others(_: str) -> None:
         with ThreadPoolExecutor(1) as pool:
             for question in ("b", "c"):
-                pool.submit(quick.invoke, FORMS[form].ask(question), CONFIG).result(30)
+                pool.submit(quick.invoke, FORMS[form].ask(question), CONFIG).result(120)
 
     slow = FORMS[form].chain(echo(others), factory)
     slow.invoke(FORMS[form].ask("a"), CONFIG)

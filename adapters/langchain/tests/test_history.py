@@ -218,7 +218,7 @@ def test_threads_that_name_a_new_url_at_once_share_a_store(shared_stores):
     start = threading.Barrier(8)
 
     def make(_: int) -> MemoryBackend:
-        start.wait(30)
+        start.wait(120)
         return DynamiqChatMessageHistory.from_url("memory://", session_id="s").memory.backend
 
     with ThreadPoolExecutor(8) as pool:
@@ -588,7 +588,7 @@ def test_threads_that_add_at_once_lose_nothing_and_keep_batches_whole(memory, sh
 
     def write(writer: int) -> None:
         history = one if shared else DynamiqChatMessageHistory(memory, "s")
-        start.wait(30)
+        start.wait(120)
         for pair in pairs_of(writer):
             history.add_messages(pair)
 

@@ -281,15 +281,15 @@ def test_runs_of_one_session_at_the_same_time_lose_no_answer_of_one_id(memory: M
 
     def slow(_: Any) -> AIMessage:
         waiting.set()
-        assert done.wait(20)
+        assert done.wait(120)
         return AIMessage("Yes.", id="same")
 
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(talker.invoke, talker.agent(slow, [DynamiqMemoryMiddleware(memory)])[1], "a", ANN)
-        assert waiting.wait(20)
+        assert waiting.wait(120)
         talker.invoke(talker.agent([AIMessage("Yes.", id="same")], [DynamiqMemoryMiddleware(memory)])[1], "b", ANN)
         done.set()
-        run.result(20)
+        run.result(120)
     assert stored(memory) == ["human: a", "human: b", "ai: Yes.", "ai: Yes."]
 
 

@@ -565,7 +565,7 @@ def test_a_copy_made_while_the_store_is_used_waits_for_nothing(chat):
     start = threading.Barrier(4)
 
     def work(number: int) -> None:
-        start.wait(30)
+        start.wait(120)
         for _ in range(20):
             copy.deepcopy(chat).put(user(f"{number}"))
 
@@ -838,7 +838,7 @@ def test_threads_that_put_at_once_lose_nothing(memory, shared, together):
 
     def write(writer: int) -> None:
         chat = one if shared else DynamiqMemory(memory, "s")
-        start.wait(30)
+        start.wait(120)
         for pair in pairs_of(writer):
             if together:
                 chat.put_messages(pair)
