@@ -520,7 +520,7 @@ class Memory(Closing):
             not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
         ):
             raise InvalidArgumentError(
-                f"max_tokens must be a whole number of 1 or more, or None for no limit; not {max_tokens!r}"
+                f"max_tokens must be a whole number of 1 or more, or None for the memory's own; not {max_tokens!r}"
             )
         check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens

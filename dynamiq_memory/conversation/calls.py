@@ -135,7 +135,7 @@ def _gemini(part: Mapping[str, Any], keys: Collection[str]) -> ToolReference | N
 
 
 def _is_blank(part: Mapping[str, Any]) -> bool:
-    """Whether a part is text without letters, or a model's thoughts, which are not said."""
+    """Whether a part is blank text, or a model's thoughts, which are not said."""
     if part.get("type") in ("thinking", "redacted_thinking", "reasoning"):
         return True
     text = part.get("text")

@@ -135,9 +135,9 @@ def pick(
 ) -> Plan[Explanation]:
     """Pick the messages that an agent is given.
 
-    What comes out is a conversation that every LLM API accepts: it begins with a user's message (behind system
-    ones), and tool calls and results stand together or not at all. It is chronological, but for a result that
-    another run's message separates from its call: that one is moved up to the call.
+    The result is a conversation that LLM APIs accept: it begins with a user's message (after any system messages), and
+    calls and results are kept together or omitted. It is chronological, except for results that arrived later than
+    directly after their call: these are moved up to the call.
 
     Args:
         strategy: The strategy. RELEVANT and BOTH act as ALL where there is no query or nothing matches.
@@ -178,6 +178,8 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
             size = _LATE
             continue
         if len(page) < size or (opened and enough):
+            if len(page) == size and not full:
+                budget.exceeded.add("limit")
             budget.messages, budget.tokens = attempt.messages, attempt.tokens
             return taken, turns
         # A turn longer than all that was read, or tokens left over: read on, further each time.
@@ -225,7 +227,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
             key = key_of(match)
             if key in choice.picks:
                 continue
-            turn = turns.get(key) or (yield from _turn_of(match, window, filters, budget.messages, reach))
+            turn = turns.get(key) or (yield from _turn_of(match, window, filters, reach))
             if turn is not None:
                 turns |= dict.fromkeys(map(key_of, turn.messages), turn)
                 choice.add_turn_of(key, turn, scores, whole)
@@ -246,20 +248,14 @@ class _Reach:
         return size
 
 
-def _turn_of(
-    match: Message, window: Sequence[Message], filters: Mapping[str, Any], most: int, reach: _Reach
-) -> Plan[Turn | None]:
-    """Read the whole turn of a message; None if it has no question, or the match has no place in it.
-
-    After the match, at most `most` messages are read: a longer turn will be cut anyway.
-    """
+def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, Any], reach: _Reach) -> Plan[Turn | None]:
+    """Read the whole turn of a message; None if it has no question, or the match would be left out."""
     here = next(number for number, message in enumerate(window) if key_of(message) == key_of(match))
     session = {**filters, USER_KEY: match.user_id, SESSION_KEY: match.session_id}
     before, after = list(window[:here]), list(window[here + 1 :])
     page: Sequence[Message] = after
     size = _NEIGHBOURS
-    while len(page) == size and not _has_user(after) and len(after) < most:
-        size *= 4
+    while len(page) == size and not _has_user(after) and (size := reach.next(min(size * 4, 10 * _PAGE))):
         page = yield from Read(parse(session), size, after=after[-1])
         after = [*after, *page]
     size = _NEIGHBOURS

@@ -81,7 +81,7 @@ class Turn:
     Attributes:
         rounds: What must stay together: a single message, or an assistant's calls with their results.
         last: The place of its last message in the conversation: a result may come turns later.
-        answered: Whether the assistant has had its last word.
+        answered: Whether it ends with an assistant's message without calls.
     """
 
     rounds: list[list[Message]] = field(default_factory=list)
@@ -120,6 +120,8 @@ class Turn:
             answered turn would.
         """
         kept, rest = (self.rounds[:1], self.rounds[1:]) if self.opened else ([], self.rounds[:])
+        if self.answered and rest:
+            kept.append(rest.pop())  # without its answer, a question would seem to be open
         for number, candidate in enumerate(rest):
             if keep is not None and any(key_of(message) == keep for message in candidate):
                 kept.append(rest.pop(number))
@@ -155,7 +157,7 @@ class _Round:
         )
 
     def messages(self) -> list[Message]:
-        """The message and the results in the order of their arrival; without all of these, its words alone."""
+        """The message and the results in the order of their arrival; without all of these, only its text."""
         if len(self.results) < len(self.calls) or not self.calls:
             message = without_calls(self.message) if self.calls else self.message
             silent = message.role is MessageRole.ASSISTANT and not says_something(message)
@@ -177,23 +179,28 @@ class _OpenCalls:
         self._by_id: dict[str, tuple[_Round, int]] = {}
         self._open: defaultdict[str, list[tuple[_Round, int]]] = defaultdict(list)
         self._named: dict[str, tuple[_Round, int]] = {}
+        self._first: dict[str, int] = {}
 
     def begin_turn(self) -> None:
         """Forget anonymous calls: a later result cannot be known to belong to them."""
         self._open.clear()
         self._named.clear()
+        self._first.clear()
 
-    def add(self, round_: _Round) -> None:
-        """Add the calls of a message."""
+    def add(self, round_: _Round, *, parallel: bool) -> None:
+        """Add the calls of a message; parallel ones may come in several messages, one directly after the other."""
         if not round_.calls:
             return
+        if not parallel:
+            self._first = {name: len(waiting) for name, waiting in self._open.items()}
         times = Counter(call.id for call in round_.calls)
-        for number, call in reversed(list(enumerate(round_.calls))):
+        for number, call in enumerate(round_.calls):
             if call.id and times[call.id] == 1:
                 self._by_id[call.id] = round_, number
                 continue
             for name in {call.name, call.id, ""}:
-                self._open[name].append((round_, number))
+                # The first of parallel calls is answered first.
+                self._open[name].insert(self._first.get(name, 0), (round_, number))
         for number, call in enumerate(round_.calls):
             if not call.id or times[call.id] > 1:
                 self._named |= dict.fromkeys({call.name, call.id} - {""}, (round_, number))
@@ -249,11 +256,15 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
     """Pair the calls of a session with their results."""
     rounds: list[_Round] = []
     open_calls = _OpenCalls()
+    calling = False
     for place, message in session:
         if message.role is MessageRole.ASSISTANT:
+            follows_calls = bool(calling and rounds[-1].calls)
             rounds.append(_Round(message, place, False, calls_of(message)))
-            open_calls.add(rounds[-1])
+            open_calls.add(rounds[-1], parallel=follows_calls)
+            calling = True
             continue
+        calling = False
         results = results_of(message)
         if results:
             found = [call for result in results if (call := open_calls.of(result)) is not None]
@@ -275,7 +286,7 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
     """Take the most recent whole turns.
 
     A turn that does not fit ends the choice. Where none has been taken yet, as much of it as fits is taken, or, where
-    nothing of it fits, the turn before it is tried. A turn counts as recent as its last message: as a result that came
+    none of it fits, the turn before it is tried. A turn counts as recent as its last message: as a result that came
     turns later.
 
     Args:

@@ -238,3 +238,35 @@ def test_reading_back_is_bounded():
     memory.backend._perform = counting
     assert memory.get_agent_conversation("apple", limit=50, strategy="relevant") == []
     assert read < 15_000  # rather than 6,000 for each of 82 matches
+
+
+def test_an_answered_question_is_not_given_with_its_work_alone():
+    memory = Memory(filters=SCOPE)
+    memory.add_many([user("essay on bees?"), calling("c"), result("bees", "c"), answer("long " * 400)])
+    memory.add_many([user("hi"), answer("hello")])
+    for strategy in ("all", "relevant", "both"):
+        given_back = memory.get_agent_conversation("bees", strategy=strategy, max_tokens=200)
+        assert [m.text for m in given_back] == ["hi", "hello"]
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 7, 20])
+def test_a_long_turn_is_cut_around_the_match_and_keeps_its_answer(limit):
+    memory = Memory(filters=SCOPE)
+    rounds = [m for n in range(10) for m in (calling(f"c{n}"), result(f"step {n} {'zebra' * (n == 1)}", f"c{n}"))]
+    memory.add_many([user("go"), *rounds, answer("final"), user("thanks"), answer("welcome")])
+    given_back = [m.text for m in memory.get_agent_conversation("zebra", limit=limit, strategy="relevant")]
+    assert given_back[0] == "go"
+    assert "step 1 zebra" in given_back
+    assert given_back[-1] == "final"
+
+
+def test_parallel_calls_in_several_messages_are_answered_in_order():
+    first, second = calling(None, text="first"), calling(None, text="second")
+    given_back = arrange([user("q"), first, second, result("r1", name="approve"), result("r2", name="approve")])
+    assert [m.text for m in given_back] == ["q", "first", "r1", "second", "r2"]
+
+
+def test_a_call_that_broke_off_does_not_take_the_result_of_the_next():
+    again = [calling(None, text="first"), answer("that failed"), calling(None, text="second")]
+    given_back = arrange([user("q"), *again, result("r2", name="approve")])
+    assert [m.text for m in given_back] == ["q", "first", "that failed", "second", "r2"]
