@@ -192,14 +192,20 @@ def test_the_prompt_of_another_run_is_refused(core, caplog):
 
 
 def test_empty_texts(core):
-    """Function-calling agents put a text of theirs in the place of an empty one."""
+    """Function-calling agents replace an empty text with one of their own."""
     memory = AgentMemory(memory=core)
     core.add("user", "look", metadata=IDS)
-    core.add("assistant", "", metadata=IDS)
+    core.add("assistant", "", metadata=IDS, tool_calls=[CALL])
+    core.add("tool", "", metadata=IDS, tool_call_id="c-1", name="look")
+    core.add("assistant", "nothing", metadata=IDS)
     given = memory.get_agent_conversation("again", filters=IDS)
-    given[1] = said("assistant", "[System: Empty message content sanitised to satisfy protocol]")
+    for place, fields in ((1, {"tool_calls": [CALL]}), (2, {"tool_call_id": "c-1", "name": "look"})):
+        given[place] = said(
+            given[place].role, "[System: Empty message content sanitised to satisfy protocol]", **fields
+        )
     memory.replace_messages(IDS, [*given, said("user", "again", metadata=IDS), said("assistant", "ok", metadata=IDS)])
-    assert in_short(core.get_all()) == ["user: look", "assistant: ", "user: again", "assistant: ok"]
+    stored = ["user: look", "assistant: ", "tool: ", "assistant: nothing", "user: again", "assistant: ok"]
+    assert in_short(core.get_all()) == stored
 
 
 @pytest.mark.parametrize("text", ["Observation: it is late.", "Thought: hm", '{"thought": 1, "action": 2}'])
