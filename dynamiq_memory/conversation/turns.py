@@ -120,8 +120,6 @@ class Turn:
             answered turn would.
         """
         kept, rest = (self.rounds[:1], self.rounds[1:]) if self.opened else ([], self.rounds[:])
-        if self.answered and rest:
-            kept.append(rest.pop())  # without its answer, a question would seem to be open
         for number, candidate in enumerate(rest):
             if keep is not None and any(key_of(message) == keep for message in candidate):
                 kept.append(rest.pop(number))

@@ -240,15 +240,6 @@ def test_reading_back_is_bounded():
     assert read < 15_000  # rather than 6,000 for each of 82 matches
 
 
-def test_an_answered_question_is_not_given_with_its_work_alone():
-    memory = Memory(filters=SCOPE)
-    memory.add_many([user("essay on bees?"), calling("c"), result("bees", "c"), answer("long " * 400)])
-    memory.add_many([user("hi"), answer("hello")])
-    for strategy in ("all", "relevant", "both"):
-        given_back = memory.get_agent_conversation("bees", strategy=strategy, max_tokens=200)
-        assert [m.text for m in given_back] == ["hi", "hello"]
-
-
 @pytest.mark.parametrize("limit", [4, 5, 6, 7, 20])
 def test_a_long_turn_is_cut_around_the_match_and_keeps_its_answer(limit):
     memory = Memory(filters=SCOPE)
