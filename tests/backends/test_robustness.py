@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -144,7 +144,7 @@ def test_an_interrupt_in_the_middle_of_a_replacement(make: Make, monkeypatch: py
         if isinstance(store, InMemory):
             patched.setattr(store._conversations, "put", interrupt)
         else:
-            patched.setattr(store._writer, "upsert", interrupt)
+            patched.setattr(cast("SQLite", store)._writer, "upsert", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.replace(SCOPE, [message("new")])
     assert texts(store.get_all()) == ["old 1", "old 2"]
