@@ -66,14 +66,14 @@ def to_messages(messages: Sequence[DynamiqMessage], *, begun: bool = False) -> l
         begun: Whether they continue a turn, so that the first is not the user's question whatever it looks like.
 
     Returns:
-        One of ours for each, except for the agent's final answer: the call of its pseudo tool, and the acknowledgement,
+        One message for each, except for the agent's final answer: the call of its pseudo tool, and the acknowledgement,
         become the answer as text.
     """
     return [ours for _, ours in _pairs(messages, begun=begun)]
 
 
 def to_stored(messages: Sequence[DynamiqMessage]) -> list[Message]:
-    """Convert messages whose metadata contain their scope, time and id."""
+    """Convert messages that have their scope, time and id in their metadata."""
     sessions: dict[tuple[Any, Any], list[DynamiqMessage]] = {}
     for message in messages:
         metadata = message.metadata or {}

@@ -27,7 +27,7 @@ _Key = tuple[str, str, str, str | None]
 
 
 class PromptTranscript(Transcript):
-    """A prompt, whose messages have no ids: those that are stored are found by their text."""
+    """A prompt. Its messages have no ids: stored ones are found by their text."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         """Take our messages of the prompt."""

@@ -20,7 +20,7 @@ def scoped_to_run(memory: Memory, context: Any, configurable: Mapping[str, Any])
         configurable: `config["configurable"]` of the run.
 
     Raises:
-        ConfigurationError: There is no session.
+        ConfigurationError: The session is missing.
         MessageError: An id is not a non-empty string.
     """
     session_id = _named("session_id", context, configurable)

@@ -49,7 +49,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             can be kept, like `default` of `json.dumps`. Without it, such a message is refused.
 
     Raises:
-        ConfigurationError: There is no session_id, or an argument is wrong.
+        ConfigurationError: session_id is missing, or an argument is wrong.
         MessageError: session_id or user_id is not a non-empty string.
     """
 

@@ -14,7 +14,7 @@ from llama_index.storage.chat_store.dynamiq._keys import key_of
 
 
 class StoreOfSessions(MemoryByReference):
-    """A chat store whose keys are the sessions of a memory."""
+    """A chat store with the sessions of a memory as its keys."""
 
     def __init__(self, memory: Memory | None = None, store: Mapping[str, Any] | None = None) -> None:
         """Take the memory; no I/O."""

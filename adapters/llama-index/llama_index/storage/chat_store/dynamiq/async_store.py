@@ -108,7 +108,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         """Delete the message at a position among all messages of a session, counted from 0.
 
         Returns:
-            The message; None if there is none at that position.
+            The message; None if the position is empty.
         """
         session = session_of(self._memory, key)
         stored = await session.backend.aget_all(None, session.filters)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class DynamiqChatStore(StoreOfSessions, BaseChatStore):
-    """A chat store whose keys are the sessions of a memory: `"session"`, or `"user/session"`.
+    """A chat store with the sessions of a memory as its keys: `"session"`, or `"user/session"`.
 
     Every message that is added is stored, whatever the memory's save mode. A copy of this object shares its store; as
     JSON it contains a reference to the store and no secret.
@@ -89,7 +89,7 @@ class DynamiqChatStore(StoreOfSessions, BaseChatStore):
         """Delete the message at a position, counted from 0, or from the end if it is negative.
 
         Returns:
-            The message; None if there is none at that position, or another call deletes it at the same time.
+            The message; None if the position is empty, or another call deletes it at the same time.
         """
         return self._run(key, _delete_at, idx)
 
