@@ -684,9 +684,14 @@ def test_langchains_own_class_with_a_key_for_the_history_remembers_each_turn_onc
 
 
 @KINDS
-@pytest.mark.parametrize("history", [DynamiqChatMessageHistory, Counting, Reading, ShowsFour])
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in KEYED_FORMS])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("form", "call", "history"),
+    [
+        *[(form, "invoke", DynamiqChatMessageHistory) for form in FORMS if form not in KEYED_FORMS],
+        *[("list", call, DynamiqChatMessageHistory) for call in CALLS],
+        *[("dict", "ainvoke", history) for history in (Counting, Reading, ShowsFour)],
+    ],
+)
 def test_langchains_own_class_without_a_key_for_the_history_is_refused(form, call, history, kind):
     memory, model = Memory(), echo()
     begin(memory, 3)

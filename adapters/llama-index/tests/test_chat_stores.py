@@ -823,15 +823,14 @@ commands = st.one_of(
 )
 
 
-def test_any_commands_leave_what_they_would_leave_in_a_list(new_store, monkeypatch):
+def test_any_commands_leave_what_they_would_leave_in_a_list(store, monkeypatch):
     monkeypatch.setattr("llama_index.storage.chat_store.dynamiq.async_store._PAGE", 2)
-    backend = new_store()
 
     @hypothesis.given(st.lists(commands, max_size=8))
     @hypothesis.settings(max_examples=40)
     def check(given: list[Any]) -> None:
-        backend.clear({})
-        chats = DynamiqAsyncChatStore(Memory(backend=backend))
+        store.clear({})
+        chats = DynamiqAsyncChatStore(Memory(backend=store))
         model: list[tuple[str, MessageStatus]] = []
 
         async def script() -> None:

@@ -473,9 +473,8 @@ def test_the_session_holds_just_what_was_set(do, chat, memory, given):
     assert len({message.id for message in stored(memory)}) == len(given)
 
 
-def test_any_two_lists_can_be_set_one_behind_the_other(new_store):
+def test_any_two_lists_can_be_set_one_after_the_other(memory):
     conversations = st.lists(st.sampled_from([user("a"), user("b"), assistant("a"), result("c", "a")]), max_size=6)
-    memory = Memory(backend=new_store())
 
     @hypothesis.given(st.lists(conversations, min_size=2, max_size=3))
     @hypothesis.settings(max_examples=60)
