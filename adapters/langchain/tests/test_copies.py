@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import StructuredTool
 
 from dynamiq_memory import ConfigurationError, Memory, register_memory
-from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory.backends import SQLite
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
 
 
@@ -66,34 +67,32 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import langchain.agents
 from dynamiq_memory import ConfigurationError, Memory, register_memory
-if sys.argv[2]:
-    register_memory(sys.argv[2], Memory())
-with open(sys.argv[1], "rb") as file:
-    try:
-        history, middleware = pickle.load(file)
-    except ConfigurationError as error:
-        print(error)
-    else:
-        print([message.text for message in history.messages], middleware.memory.count())
+register_memory("langchain-copies", Memory())
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        try:
+            history, middleware = pickle.load(file)
+        except ConfigurationError as error:
+            print(error)
+        else:
+            print([message.text for message in history.messages], middleware.memory.count())
 """
 
 
-@pytest.mark.parametrize("name", ["", "langchain-copies"])
-@pytest.mark.parametrize("kind", ["InMemory", "SQLite"])
-def test_a_pickle_finds_its_memory_in_another_process(run_script, tmp_path, kind, name):
-    with Memory(backend=SQLite(tmp_path / "a.db") if kind == "SQLite" else InMemory()) as memory:
-        if name:
-            register_memory(name, memory)
+def test_a_pickle_finds_its_memory_in_another_process(run_script, tmp_path):
+    def dump(file: str, memory: Memory) -> Path:
         history = DynamiqChatMessageHistory(memory, "s")
         history.add_messages([HumanMessage("q")])
-        (tmp_path / "pickle").write_bytes(pickle.dumps((history, DynamiqMemoryMiddleware(memory, search="user"))))
-    printed = run_script(SCRIPT, tmp_path / "pickle", name).stdout.strip()
-    if name:
-        assert printed == "[] 0"
-    elif kind == "SQLite":
-        assert printed == "['q'] 1"
-    else:
-        assert "register_memory" in printed
+        (tmp_path / file).write_bytes(pickle.dumps((history, DynamiqMemoryMiddleware(memory, search="user"))))
+        return tmp_path / file
+
+    named = Memory()
+    register_memory("langchain-copies", named)
+    with Memory(backend=SQLite(tmp_path / "a.db")) as stored:
+        files = [dump("stored", stored), dump("named", named), dump("neither", Memory())]
+    by_url, by_name, refusal = run_script(SCRIPT, *files).stdout.splitlines()
+    assert (by_url, by_name) == ("['q'] 1", "[] 0")
+    assert "register_memory" in refusal
 
 
 def test_a_reference_that_leads_nowhere_is_refused_by_our_error() -> None:
