@@ -6,8 +6,8 @@ For adapters of frameworks that hand over the whole conversation at each turn: o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from dynamiq_memory._ids import new_id
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
@@ -62,12 +62,14 @@ class Alignment:
         shared_ids: Ids of stored messages that the transcript has too; some may be before `recall_before`.
         repeated_ids: Ids of messages of the transcript that are the ids of older stored messages: a question that is
             asked again.
+        known: The stored messages that the transcript has too, by their positions in it, as far as they were looked at.
     """
 
     new_from: int
     recall_before: Message | None = None
     shared_ids: frozenset[str] = frozenset()
     repeated_ids: frozenset[str] = frozenset()
+    known: Mapping[int, Message] = field(default_factory=dict)
 
     def new_messages(self, transcript: Transcript) -> list[Message]:
         """Return the messages of the transcript that are not stored; a question that is asked again gets a new id."""
@@ -125,8 +127,8 @@ def _result(known: dict[int, Message], start: int, question: int, latest: Sequen
     earlier = min(known) < question or asked is None
     if number and earlier and latest[number - 1].id not in ids:
         # The session has more than the transcript: examples before a question, or another client's turns.
-        return Alignment(start, asked, ids)
-    return Alignment(start, first, ids)
+        return Alignment(start, asked, ids, known=known)
+    return Alignment(start, first, ids, known=known)
 
 
 def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, Message]]:
@@ -150,6 +152,9 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
         if known and max(known) >= start:
             break
         stop, size = start, min(4 * size, _MOST_AT_ONCE)
+    if known:
+        # What comes before a stored message is not new: its id may be made of a question that has been left out since.
+        known |= _same(transcript, [place for place in end if place not in known and place < max(known)], latest)
     if not questions or (questions[-1] in known and _has_moved_on(known[questions[-1]], known, latest)):
         # The question that the last messages belong to has been left out: their ids are made of another question.
         known |= _same(transcript, [place for place in end if place not in known], latest)

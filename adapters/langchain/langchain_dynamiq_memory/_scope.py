@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dynamiq_memory import ConfigurationError, Memory
+
+# What a user_id is written as by mistake.
+_MISSPELT = frozenset({"userid", "user", "user-id", "uid"})
+
+
+def check_user(memory: Memory, context: Any, configurable: Mapping[str, Any]) -> None:
+    """Check that a run names its user.
+
+    Raises:
+        ConfigurationError: It does not, and neither does the memory's default filter.
+    """
+    if isinstance(memory.filters.get("user_id"), str) or _named("user_id", context, configurable) is not None:
+        return
+    given = sorted(str(key) for key in (*_keys(context), *configurable) if str(key).lower() in _MISSPELT)
+    hint = f" (it names {given[0]!r}: write 'user_id')" if given else ""
+    raise ConfigurationError(
+        f"this run names no user{hint}, so its messages would be stored for nobody: pass user_id in context or "
+        "config['configurable'], also beside a snapshot's config, such as {'configurable': "
+        "{**snapshot.config['configurable'], 'user_id': …, 'session_id': …}}; or give "
+        "DynamiqMemoryMiddleware(require_user=False) if runs have no users"
+    )
+
+
+def names_user(context: Any, configurable: Mapping[str, Any]) -> bool | None:
+    """Whether a run names a user; None if it does not, but has a key that looks like a misspelt one."""
+    if _named("user_id", context, configurable) is not None:
+        return True
+    misspelt = any(str(key).lower() in _MISSPELT for key in (*_keys(context), *configurable))
+    return None if misspelt else False
+
+
+def _keys(context: Any) -> Iterable[Any]:
+    return context if isinstance(context, Mapping) else getattr(context, "__dict__", ())
 
 
 def scoped_to_run(memory: Memory, context: Any, configurable: Mapping[str, Any]) -> Memory:

@@ -17,6 +17,9 @@ from langchain_dynamiq_memory._scope import scoped_to_run
 SearchScope = Literal["session", "user"]
 
 TOOL_NAME = "search_memory"
+# Characters of a text, and of a result: about 500 and 4,000 tokens.
+_LONGEST_TEXT = 2_000
+_LONGEST_RESULT = 16_000
 _SHOWN = 8
 # Some results are in the agent's state already, belong to an earlier search, or repeat others.
 _READ = 8 * _SHOWN
@@ -71,8 +74,21 @@ def _format(messages: Sequence[Message], runtime: ToolRuntime) -> str:
     others = [message for message in messages if langchain_id(message) not in in_state and not _is_search(message)]
     lines: dict[str, str] = {}
     for message in others:  # each text once
-        lines.setdefault(format_messages([message]), _time(message))
-    return "\n".join(f"[{time}] {line}" for line, time in list(lines.items())[:_SHOWN]) or "Nothing found."
+        lines.setdefault(_cut(format_messages([message]), message.id), _time(message))
+    shown, left = [], _LONGEST_RESULT
+    for line, time in list(lines.items())[:_SHOWN]:
+        left -= len(line)
+        if left < 0:
+            break
+        shown.append(f"[{time}] {line}")
+    return "\n".join(shown) or "Nothing found."
+
+
+def _cut(text: str, message_id: str) -> str:
+    """Shorten a text, with a mark that names its message."""
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]} … ({len(text) - _LONGEST_TEXT:,} more characters in message {message_id})"
 
 
 def _is_search(message: Message) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
@@ -69,6 +69,10 @@ class StateTranscript(Transcript):
         """Whether a stored message is this one, although its question may have left the state since."""
         id_ = self._state[position].id
         return bool(id_) and langchain_id(stored) == id_ and digest_of(stored) == digest_of(self.message(position))
+
+    def by_object(self, known: Mapping[int, Message]) -> dict[int, Message]:
+        """Stored messages by the `id()` of the state's own objects rather than by position."""
+        return {id(self._state[position]): message for position, message in known.items()}
 
     def _id_of(self, position: int, message: Message) -> str:
         id_ = self._state[position].id

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -22,9 +24,12 @@ from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, Get
 from dynamiq_memory.integrations.references import reference_to, resolve
 from dynamiq_memory.integrations.turns import arrange
 from langchain_dynamiq_memory._messages import check_default, for_model, to_message
-from langchain_dynamiq_memory._scope import scoped_to_run
+from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
+
+# Threads that are remembered to have run with a user.
+_THREADS_KEPT = 10_000
 
 
 class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
@@ -44,8 +49,12 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         strategy: Which messages are recalled; RELEVANT and BOTH rank by the user's last message.
         limit: Maximum number of recalled messages, in addition to those in the agent's state. Defaults to the memory's
             `message_limit`.
-        max_tokens: Maximum number of recalled tokens, by the memory's `token_counter`; None for any number.
+        max_tokens: Maximum number of recalled tokens, by the memory's `token_counter`. Defaults to the memory's
+            `max_tokens`.
         search: Give the agent a tool `search_memory` for its "session", or for all sessions of the "user".
+        require_user: Whether a run that names no user is refused. By default, it is if its thread has run with a user
+            here, since LangGraph's `snapshot.config` has the thread but not the user, or if it has a key such as
+            "userid".
         default: Called for a value in a message (such as a tool's artifact) that no store can keep; returns one that
             can be kept, like `default` of `json.dumps`. Without it, such a message is refused.
 
@@ -61,6 +70,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         limit: int | None = None,
         max_tokens: int | None = None,
         search: SearchScope | None = None,
+        require_user: bool | None = None,
         default: Default | None = None,
     ) -> None:
         """Check the settings; no I/O."""
@@ -71,6 +81,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self.max_tokens = check_limit("max_tokens", max_tokens)
         self.tools = _tools(memory, search)
         self._search = search
+        self._require_user = require_user
+        self._threads_of_users: OrderedDict[str, None] = OrderedDict()
         self._default = check_default(default)
 
     def wrap_model_call(
@@ -79,7 +91,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, and call the model with recalled ones."""
         memory = self._of_run(request.runtime)
         recalled = run(memory, self._before_model(memory, request.state["messages"]))
-        return handler(_with_recalled(request, recalled))
+        return handler(_with_recalled(request, *recalled))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -87,7 +99,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, and call the model with recalled ones."""
         memory = self._of_run(request.runtime)
         recalled = await arun(memory, self._before_model(memory, request.state["messages"]))
-        return await handler(_with_recalled(request, recalled))
+        return await handler(_with_recalled(request, *recalled))
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Store the rest of the turn."""
@@ -114,9 +126,23 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self.__dict__.update(state, memory=memory, tools=[*_tools(memory, state["_search"]), *state["tools"]])
 
     def _of_run(self, runtime: Runtime[Any]) -> Memory:
-        return scoped_to_run(self.memory, runtime.context, get_config().get("configurable", {}))
+        context, configurable = runtime.context, get_config().get("configurable", {})
+        if self._is_user_required(names_user(context, configurable), configurable.get("thread_id")):
+            check_user(self.memory, context, configurable)
+        return scoped_to_run(self.memory, context, configurable)
 
-    def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[list[BaseMessage]]:
+    def _is_user_required(self, named: bool | None, thread_id: object) -> bool:
+        if self._require_user is not None:
+            return self._require_user
+        if named and thread_id is not None:
+            self._threads_of_users[str(thread_id)] = None
+            while len(self._threads_of_users) > _THREADS_KEPT:
+                self._threads_of_users.popitem(last=False)
+        return named is None or (not named and str(thread_id) in self._threads_of_users)
+
+    def _before_model(
+        self, memory: Memory, state: Sequence[BaseMessage]
+    ) -> Plan[tuple[list[Message], dict[int, Message]]]:
         transcript = StateTranscript(state, memory, self._default)
         alignment = yield from align(transcript)
         new = alignment.new_messages(transcript)
@@ -126,11 +152,12 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             new = new[: questions[-1] + 1] if questions else []
         stored = yield from _add(select_to_save(new, memory.save_mode))
         before = alignment.recall_before or next(iter(stored), None)
-        return (yield from self._recall(memory, state, before, alignment))
+        recalled = yield from self._recall(memory, state, before, alignment)
+        return recalled, transcript.by_object(alignment.known)
 
     def _recall(
         self, memory: Memory, state: Sequence[BaseMessage], before: Message | None, alignment: Alignment
-    ) -> Plan[list[BaseMessage]]:
+    ) -> Plan[list[Message]]:
         """Recall messages before a stored one, except those in the agent's state."""
         strategy = self.strategy
         if any(is_summary(message) for message in state):
@@ -147,7 +174,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             strategy=strategy,
             max_tokens=self.max_tokens,
         )
-        return for_model(arrange(message for message in recalled if message.id not in alignment.shared_ids))
+        return arrange(message for message in recalled if message.id not in alignment.shared_ids)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = StateTranscript(state["messages"], memory, self._default)
@@ -171,13 +198,32 @@ def _add(messages: list[Message]) -> Plan[list[Message]]:
     return (yield from AddMany(messages))
 
 
-def _with_recalled(request: ModelRequest[Any], recalled: Sequence[BaseMessage]) -> ModelRequest[Any]:
-    """Put recalled messages before the conversation, after the instructions."""
+def _with_recalled(
+    request: ModelRequest[Any], recalled: Sequence[Message], known: Mapping[int, Message]
+) -> ModelRequest[Any]:
+    """Merge recalled messages into the conversation, in the order of the store.
+
+    Args:
+        request: The request, with the conversation as the agent has it.
+        recalled: Recalled messages that it lacks, in their order.
+        known: The stored messages that it has, by the `id()` of its objects.
+    """
     if not recalled:
         return request
-    messages = request.messages
+    instructions = [message for message in recalled if message.role is MessageRole.SYSTEM]
+    waiting = deque(message for message in recalled if message.role is not MessageRole.SYSTEM)
+    merged: list[BaseMessage] = for_model(instructions)
+    messages = list(request.messages)
     start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
-    return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *recalled, *messages[start:]]))
+    for message in messages[start:]:
+        stored = known.get(id(message))
+        # What is new comes last; a result stays directly after its call.
+        until = math.inf if stored is None else stored.timestamp or 0.0
+        while waiting and not isinstance(message, ToolMessage) and (waiting[0].timestamp or 0.0) < until:
+            merged += for_model([waiting.popleft()])
+        merged.append(message)
+    merged += for_model(waiting)
+    return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *merged]))
 
 
 def _answer_of(messages: Sequence[BaseMessage], result: ToolMessage, state: Mapping[str, Any]) -> AIMessage:

@@ -894,3 +894,76 @@ else:
     raise SystemExit("no error")
 """
     )
+
+
+def test_a_snapshot_s_config_does_not_lose_the_user(memory: Memory) -> None:
+    _, agent = Talker(asynchronous=False).agent(
+        lambda _: "ok", [DynamiqMemoryMiddleware(memory)], checkpointer=InMemorySaver()
+    )
+    config = {"configurable": {**ANN["configurable"], "thread_id": "t"}}
+    for question in ("q0", "q1"):
+        agent.invoke({"messages": [("user", question)]}, config)
+    snapshot = next(s for s in agent.get_state_history(config) if not s.next and len(s.values["messages"]) == 2)
+    with pytest.raises(ConfigurationError, match=r"names no user.*snapshot.config"):
+        agent.invoke({"messages": [("user", "another way")]}, snapshot.config)
+    assert memory.count({"session_id": "t"}) == 0
+    both = {"configurable": {**snapshot.config["configurable"], **ANN["configurable"]}}
+    agent.invoke({"messages": [("user", "another way")]}, both)
+
+
+@pytest.mark.parametrize("key", ["userid", "userId", "user"])
+def test_a_misspelt_user_is_refused(memory: Memory, key: str) -> None:
+    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory)])
+    with pytest.raises(ConfigurationError, match=f"it names '{key}': write 'user_id'"):
+        agent.invoke({"messages": [("user", "q")]}, {"configurable": {"session_id": "s", key: "ann"}})
+
+
+def test_a_user_may_be_required_or_not(memory: Memory) -> None:
+    run = {"configurable": {"session_id": "s"}}
+    _, strict = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, require_user=True)])
+    with pytest.raises(ConfigurationError, match="names no user"):
+        strict.invoke({"messages": [("user", "q")]}, run)
+    loose = DynamiqMemoryMiddleware(memory, require_user=False)
+    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [loose])
+    agent.invoke({"messages": [("user", "q")]}, {"configurable": {"session_id": "s", "userid": "ann"}})
+
+
+def test_a_state_with_its_middle_removed_is_merged_in_order(memory: Memory) -> None:
+    model, agent = Talker(asynchronous=False).agent(
+        ["a0", "a1", "a2", calls(("weather", {"city": "Ghent"})), "a3"],
+        [DynamiqMemoryMiddleware(memory)],
+        [weather],
+        checkpointer=InMemorySaver(),
+    )
+    config = {"configurable": {**ANN["configurable"], "thread_id": "t"}}
+    for question in ("q0", "q1", "q2"):
+        state = agent.invoke({"messages": [("user", question)]}, config)
+    removed = [RemoveMessage(id=message.id) for message in state["messages"][1:-1]]
+    agent.update_state(config, {"messages": removed}, as_node="model")
+    agent.invoke({"messages": [("user", "q3")]}, config)
+    for prompt in model.prompts[-2:]:
+        said = [text for text in in_short(prompt) if text.startswith(("human", "ai: a"))]
+        assert said[0] == "human: q0"
+        assert len(set(said)) == len(said)
+        assert said == sorted(said, key=lambda text: (text[-1], text[0] == "a"))
+
+
+def test_another_device_s_turn_is_recalled_in_its_place(memory: Memory) -> None:
+    model, agent = Talker(asynchronous=False).agent(["a0", "a1", "a2"], [DynamiqMemoryMiddleware(memory)])
+    past = [HumanMessage("q0"), AIMessage("a0")]
+    agent.invoke({"messages": past[:1]}, ANN)
+    agent.invoke({"messages": [*past, HumanMessage("q1 laptop")]}, ANN)
+    agent.invoke({"messages": [*past, HumanMessage("q2 phone")]}, ANN)
+    said = ["human: q0", "ai: a0", "human: q1 laptop", "ai: a1", "human: q2 phone"]
+    assert in_short(model.prompts[-1]) == said
+
+
+def test_the_search_tool_s_result_is_bounded(memory: Memory) -> None:
+    ids = {"user_id": "ann", "session_id": "old"}
+    for n in range(20):
+        memory.add("user", f"ferry log {n}: " + "ferry " * 20_000, ids)
+    script = [calls(("search_memory", {"query": "ferry"})), "ok"]
+    _, agent = Talker(asynchronous=False).agent(script, [DynamiqMemoryMiddleware(memory, search="user")])
+    found = agent.invoke({"messages": [("user", "which ferry?")]}, ANN)["messages"][2].text
+    assert len(found) < 18_000
+    assert "more characters in message" in found
