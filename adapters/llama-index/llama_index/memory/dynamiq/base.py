@@ -49,7 +49,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         user_id: The user it belongs to. Defaults to the user in the memory's default filters, else to no user.
         strategy: How `get` chooses messages; RELEVANT and BOTH rank by its input, else by the last question.
         limit: Maximum number of messages. Defaults to the memory's `message_limit`.
-        token_limit: Maximum number of tokens, less `initial_token_count`; None for any number.
+        token_limit: Maximum number of tokens, less `initial_token_count`. Defaults to the memory's `max_tokens`.
         tokenizer_fn: Splits a text into tokens for `token_limit`. Defaults to the memory's `token_counter`.
 
     Raises:
