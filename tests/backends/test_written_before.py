@@ -1,0 +1,105 @@
+"""A database, tables and items that the version before wrote are read unchanged.
+
+The files in data/ hold the same nine messages as commit 7ff0c05 stored them: a SQLite file, the items of a DynamoDB
+table, the rows of PostgreSQL tables, and items of the wire; messages.json has what it read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamiq_memory import Memory, Message
+from dynamiq_memory.backends import MemoryBackend, SQLite
+from dynamiq_memory.wire import from_item, to_item
+
+DATA = Path(__file__).parent / "data"
+EXPECTED = json.loads((DATA / "messages.json").read_text())
+MESSAGES = [Message.from_json(text) for text in EXPECTED["messages"]]
+
+
+def check(backend: MemoryBackend) -> None:
+    assert backend.get_all() == MESSAGES
+    assert [message.id for message in backend.search("rain Ghent")] == EXPECTED["found"]
+    ann = Memory(backend, filters={"user_id": "ann", "session_id": "s-1"})
+    assert [message.id for message in ann.get_all(filters={"n": 1, "b": True, "t": ["x", "y"]})] == ["m-02"]
+    assert [message.id for message in ann.get_agent_conversation()] == [f"m-0{n}" for n in range(1, 8)]
+    # It goes on where the version before stopped.
+    ann.add_many([MESSAGES[-1].model_copy(update={"content": "changed", "metadata": {}})])
+    ann.add("user", "new")
+    assert [message.text for message in ann.get_all()][-2:] == ["changed", "new"]
+    assert ann.count() == 8
+    assert backend.count({"user_id": "ben"}) == backend.count({"user_id": None}) == 1
+
+
+def test_a_sqlite_file(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.db"
+    shutil.copy(DATA / "conversations.db", file)
+    with SQLite(file) as backend:
+        check(backend)
+
+
+def test_items_of_the_wire() -> None:
+    items = json.loads((DATA / "items.json").read_text())
+    messages = [from_item(item) for item in items]
+    by_key = {(message.user_id, message.id): message for message in MESSAGES}
+    for message in messages:
+        expected = by_key[message.user_id, message.id]
+        for name in Message.model_fields.keys() - {"metadata"}:
+            assert getattr(message, name) == getattr(expected, name), name
+        shown = {"timestamp", "message_id"}
+        assert message.metadata == {key: value for key, value in expected.metadata.items() if key not in shown}
+    assert [to_item(message) for message in messages] == items
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"$bytes"}:
+            return base64.b64decode(value["$bytes"])
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def test_items_of_a_dynamodb_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto")
+    from dynamiq_memory.backends import DynamoDB  # noqa: PLC0415 - not where its client is missing
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with moto.mock_aws():
+        session = boto3.Session(region_name="eu-west-1")
+        with DynamoDB(session, "conversations") as backend:
+            for item in _plain(json.loads((DATA / "dynamodb.json").read_text())):
+                session.client("dynamodb").put_item(TableName="conversations", Item=item)
+            check(backend)
+
+
+def test_rows_of_postgresql_tables(postgresql_url: str, postgresql_table: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - not where its driver is missing
+
+    with PostgreSQL(postgresql_url, postgresql_table) as backend:
+        tables = json.loads((DATA / "postgresql.json").read_text())
+        with psycopg.connect(postgresql_url) as connection:
+            for name, table in tables.items():
+                ours = name.replace("conversations", postgresql_table)
+                columns = connection.execute(
+                    "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = %s "
+                    "ORDER BY ordinal_position",
+                    (ours,),
+                ).fetchall()
+                assert [list(column) for column in columns] == table["columns"]
+                connection.execute(f'DELETE FROM "{ours}"')
+                values = ", ".join(["%s"] * len(columns))
+                for row in table["rows"]:
+                    connection.execute(f'INSERT INTO "{ours}" VALUES ({values})', _plain(row))
+            sequence = f"pg_get_serial_sequence('\"{postgresql_table}\"', 'seq')"
+            connection.execute(f'SELECT setval({sequence}, (SELECT max(seq) FROM "{postgresql_table}"))')
+    with PostgreSQL(postgresql_url, postgresql_table, create_if_not_exist=False) as backend:
+        check(backend)
