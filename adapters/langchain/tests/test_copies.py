@@ -79,7 +79,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_pickle_finds_its_memory_in_another_process(run_script, tmp_path):
+def test_a_pickle_finds_its_memory_in_another_process(run_script, tmp_path: Path):
     def dump(file: str, memory: Memory) -> Path:
         history = DynamiqChatMessageHistory(memory, "s")
         history.add_messages([HumanMessage("q")])
