@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from dynamiq_memory._wire import EXTENSION
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy, Reason
-from dynamiq_memory.wire import EXTENSION
 
 FILTERS = (
     'A filter on metadata: {"k": "v"} equals, {"k": ["a", "b"]} one of, {"k": {"gte": 1, "lt": 5}} range (gt, gte, lt, '

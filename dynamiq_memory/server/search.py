@@ -11,13 +11,13 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import dynamiq_memory
+from dynamiq_memory._wire import to_shown_item
 from dynamiq_memory.exceptions import InvalidArgumentError
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
 from dynamiq_memory.server.items import stored_items
-from dynamiq_memory.wire import to_shown_item
 
 _EXPORT_PAGE = 500
 _DEFAULT_LIMIT = 20

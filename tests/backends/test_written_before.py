@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Memory, Message
+from dynamiq_memory._wire import from_item, to_item
 from dynamiq_memory.backends import MemoryBackend, SQLite
-from dynamiq_memory.wire import from_item, to_item
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "messages.json").read_text())

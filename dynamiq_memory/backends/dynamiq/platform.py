@@ -14,6 +14,7 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
+from dynamiq_memory._wire import from_item, to_item
 from dynamiq_memory.backends._defaults import stored_versions
 from dynamiq_memory.backends._order import check_replaced_order
 from dynamiq_memory.backends.base import Capabilities
@@ -36,7 +37,6 @@ from dynamiq_memory.messages import (
     scope_of,
     views,
 )
-from dynamiq_memory.wire import from_item, to_item
 
 _LARGEST_PAGE = 100_000
 _ROUND = 10

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from dynamiq_memory._wire import from_item, readable, to_anchor, to_item
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._batches import batched
 from dynamiq_memory.backends.base import Capabilities
@@ -15,7 +16,6 @@ from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, to_mapping
 from dynamiq_memory.messages import Message, Session, views
-from dynamiq_memory.wire import from_item, readable, to_anchor, to_item
 
 T = TypeVar("T")
 

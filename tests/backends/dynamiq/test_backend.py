@@ -25,13 +25,13 @@ from dynamiq_memory import (
     MessageTooLargeError,
     PartialWriteError,
 )
+from dynamiq_memory._wire import from_item, to_item
 from dynamiq_memory.backends import Dynamiq, InMemory, create_backend
 from dynamiq_memory.connections import Dynamiq as DynamiqConnection
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import prepare
 from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.testing import contents, say
-from dynamiq_memory.wire import from_item, to_item
 from tests.fakes.dynamiq.platform import KEY, Platform, platform
 from tests.fakes.http_server import Answer, HTTPServer, Request
 from tests.service.serving import Service, serving
