@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +73,15 @@ def store(new_store: NewStore) -> MemoryBackend:
     return new_store()
 
 
+@pytest.fixture(scope="class")
+def opened() -> Iterator[list[MemoryBackend]]:
+    """The backends that the tests of a class have opened for all; see `tests.conformance.reused`."""
+    backends: list[MemoryBackend] = []
+    yield backends
+    for backend in backends:
+        backend.close()
+
+
 @pytest.fixture
 def child_environment() -> dict[str, str]:
     """The environment in which a child process finds the package under test."""
@@ -113,12 +121,7 @@ def postgresql_url(postgresql_server: PostgreSQLServer) -> str:
 
 
 @pytest.fixture
-def postgresql_table(postgresql_url: str) -> Iterator[str]:
-    """A name for a table that no other test has; its tables are dropped at the end."""
-    import psycopg  # noqa: PLC0415 - not where only the lowest versions are tested
-
-    name = f"t_{uuid.uuid4().hex}"
-    yield name
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        for suffix in ("_vectors", "", "_terms", "_meta"):
-            connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"'.encode())
+def postgresql_table(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    """A name for a table that no other test has."""
+    with postgresql_server.new_table() as name:
+        yield name

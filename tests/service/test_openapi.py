@@ -40,7 +40,7 @@ def test_every_answer_is_as_described(operations: list[Any], tag: str) -> None:
     for operation in mine:
 
         @hypothesis.given(case=operation.as_strategy())
-        @hypothesis.settings(max_examples=15)
+        @hypothesis.settings(max_examples=10)
         def check(case: Any) -> None:
             case.call_and_validate(checks=CHECKS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,15 +15,21 @@ from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
 from tests.conformance.calls import Async, Sync
+from tests.conformance.reused import Reused
 from tests.fakes.embedders import NGrams
 from tests.fakes.postgresql.server import PostgreSQLServer
 
 
-class WithoutVectors:
+@pytest.fixture(scope="class")
+def table(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    with postgresql_server.new_table() as name:
+        yield name
+
+
+class WithoutVectors(Reused):
     @pytest.fixture
-    def backend(self, postgresql_url: str, postgresql_table: str) -> Iterator[MemoryBackend]:
-        with PostgreSQL(postgresql_url, table_name=postgresql_table) as backend:
-            yield backend
+    def open_backend(self, postgresql_url: str, table: str) -> Callable[[], MemoryBackend]:
+        return lambda: PostgreSQL(postgresql_url, table_name=table)
 
 
 class TestPostgreSQL(WithoutVectors, Sync, MemoryBackendConformance):
@@ -34,13 +40,12 @@ class TestPostgreSQLAsync(WithoutVectors, Async):
     pass
 
 
-class WithVectors:
+class WithVectors(Reused):
     @pytest.fixture
-    def backend(self, postgresql_server: PostgreSQLServer, postgresql_table: str) -> Iterator[MemoryBackend]:
+    def open_backend(self, postgresql_server: PostgreSQLServer, table: str) -> Callable[[], MemoryBackend]:
         if not postgresql_server.has_pgvector:
             pytest.skip("the server has no pgvector")
-        with PostgreSQL(postgresql_server.url, table_name=postgresql_table, embedder=NGrams()) as backend:
-            yield backend
+        return lambda: PostgreSQL(postgresql_server.url, table_name=table, embedder=NGrams())
 
 
 class TestPostgreSQLWithVectors(

@@ -190,6 +190,7 @@ def test_acknowledged_messages_survive_a_restart_under_load(open_store, postgres
                 store.add(say(text, session=f"s{writer}"))
             except BackendError as error:
                 failed.append(error)
+                stop.wait(0.01)
             else:
                 acknowledged.append(text)
 

@@ -27,20 +27,29 @@ SCOPE = {"user_id": "user-1", "session_id": "session-1"}
 
 # --- opening -----------------------------------------------------------------------------------------------------
 
-OPEN = """
-import sys
+TEN_PROCESSES = """
+import os, sys
 from dynamiq_memory import Message
 from dynamiq_memory.backends import PostgreSQL
-with PostgreSQL(sys.argv[1], table_name=sys.argv[2]) as store:
-    store.add(Message(role="user", content=sys.argv[3]))
+def work(number):
+    with PostgreSQL(sys.argv[1], table_name=sys.argv[2]) as store:
+        store.add(Message(role="user", content=f"{number}"))
+    return 0
+children = []
+for number in range(10):
+    children.append(os.fork())
+    if not children[-1]:
+        status = 1
+        try:
+            status = work(number)
+        finally:
+            os._exit(status)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 10
 """
 
 
 def test_ten_processes_create_the_tables_at_once(open_store, postgresql_url, postgresql_table, run_script):
-    with ThreadPoolExecutor(10) as pool:
-        started = [pool.submit(run_script, OPEN, postgresql_url, postgresql_table, f"{n}") for n in range(10)]
-        for each in started:
-            assert each.result().returncode == 0
+    run_script(TEN_PROCESSES, postgresql_url, postgresql_table)
     assert sorted(contents(open_store().get_all())) == [f"{n}" for n in range(10)]
 
 

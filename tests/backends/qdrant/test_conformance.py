@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -19,6 +19,7 @@ from dynamiq_memory.testing.filtering import FilteringConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from tests.conformance.calls import Async, Sync
+from tests.conformance.reused import Reused
 from tests.fakes.embedders import NGrams
 from tests.fakes.qdrant.grpc_server import QdrantGRPC
 from tests.fakes.qdrant.server import QdrantServer, qdrant
@@ -48,15 +49,13 @@ class TestQdrantInMemory(Sync, MemoryBackendConformance):
             yield backend
 
 
-class Served:
+class Served(Reused):
     """The real client and Qdrant's own engine, or the server of `QDRANT_URL`."""
 
     @pytest.fixture
-    def backend(self, served: tuple[str, str]) -> Iterator[MemoryBackend]:
+    def open_backend(self, served: tuple[str, str]) -> Callable[[], MemoryBackend]:
         url, name = served
-        with Qdrant(QdrantConnection(url=url), NGrams(), name) as backend:
-            backend.clear()
-            yield backend
+        return lambda: Qdrant(QdrantConnection(url=url), NGrams(), name)
 
 
 class TestQdrantOverTheWire(Served, Sync, MemoryBackendConformance):
@@ -75,12 +74,10 @@ def by_grpc() -> Iterator[QdrantGRPC]:
         yield server
 
 
-class ByGRPC:
+class ByGRPC(Reused):
     @pytest.fixture
-    def backend(self, by_grpc: QdrantGRPC) -> Iterator[MemoryBackend]:
-        with Qdrant(by_grpc.rest.url, NGrams(), prefer_grpc=True, grpc_port=by_grpc.port) as backend:
-            backend.clear()
-            yield backend
+    def open_backend(self, by_grpc: QdrantGRPC) -> Callable[[], MemoryBackend]:
+        return lambda: Qdrant(by_grpc.rest.url, NGrams(), prefer_grpc=True, grpc_port=by_grpc.port)
 
 
 class TestQdrantByGRPC(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,17 @@ class PostgreSQLServer:
         with psycopg.connect(self.url) as connection:
             found = connection.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'").fetchone()
         return found is not None and found[0] == 1
+
+    @contextmanager
+    def new_table(self) -> Iterator[str]:
+        """A name for a table that no other test has; its tables are dropped at the end."""
+        import psycopg  # noqa: PLC0415 - not where only the lowest versions are tested
+
+        name = f"t_{uuid.uuid4().hex}"
+        yield name
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for suffix in ("_vectors", "", "_terms", "_meta"):
+                connection.execute(f'DROP TABLE IF EXISTS "{name}{suffix}"'.encode())
 
     def restart(self) -> None:
         """Stop it, at which its connections break, and start it again."""
