@@ -233,17 +233,15 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Returns:
             For each anchor, its neighbours and itself in the order of (timestamp, arrival).
         """
-        return self.execute(
-            operations.Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after))
-        )
+        before, after = check_neighbours(before), check_neighbours(after)
+        return self.execute(operations.Around(parse(filters), anchors, before, after))
 
     async def aaround(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
     ) -> list[list[Message]]:
         """Read the neighbours of stored messages; see `around`."""
-        return await self.aexecute(
-            operations.Around(parse(filters), anchors, check_neighbours(before), check_neighbours(after))
-        )
+        before, after = check_neighbours(before), check_neighbours(after)
+        return await self.aexecute(operations.Around(parse(filters), anchors, before, after))
 
     def delete(
         self,
