@@ -99,11 +99,21 @@ def without_calls(message: Message) -> Message:
     return message.model_copy(update={"tool_calls": None, "content": content})
 
 
-def without_results(message: Message) -> Message:
-    """Copy a message without the results in its content."""
+def without_results(message: Message, kept: Collection[int] = ()) -> Message:
+    """Copy a message without the results in its content.
+
+    Args:
+        message: The message; not changed.
+        kept: Positions in `results_of(message)` of results that stay.
+    """
     if isinstance(message.content, str):
         return message
-    content = [part for part in message.content if _block_result(part) is None]
+    content, number = [], -1
+    for part in message.content:
+        is_result = _block_result(part) is not None
+        number += is_result
+        if not is_result or number in kept:
+            content.append(part)
     return message.model_copy(update={"content": content})
 
 

@@ -294,4 +294,4 @@ def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[lis
         stored = yield from Read(parse({**filters, MESSAGE_ID_KEY: [message.id for message in messages]}))
         place = {key_of(message): number for number, message in enumerate(stored)}
         messages.sort(key=lambda message: place.get(key_of(message), -1))
-    return [picks[key_of(message)] for message in arrange(messages)]
+    return [Pick(message, picks[key_of(message)].reason) for message in arrange(messages)]

@@ -106,7 +106,8 @@ class Turn:
     @property
     def question_alone(self) -> bool:
         """Whether nothing but the question of an answered turn is left: it would seem to be asked again."""
-        return self.answered and self.opened and len(self.rounds) == 1
+        others = (part[0].role for part in self.rounds[1:])
+        return self.answered and self.opened and all(role is MessageRole.SYSTEM for role in others)
 
     def cut(self, budget: Budget, keep: Key | None = None) -> list[Message]:
         """Take as much of the turn as fits: the question, then the latest rounds.
@@ -138,30 +139,46 @@ class Turn:
 
 @dataclass(slots=True)
 class _Round:
-    """A message, or an assistant's message with the results of its calls, as found so far."""
+    """A message, or an assistant's message with the results of its calls, as found so far.
+
+    Attributes:
+        message: The message.
+        place: Its place in the conversation.
+        question: Whether it begins a turn.
+        calls: Its calls.
+        results: The last result of each call, by the call's number: its place and message.
+        parallel: The rounds directly before it with calls that one message answers together with its own.
+    """
 
     message: Message
     place: int
     question: bool
     calls: Sequence[ToolReference]
     results: dict[int, tuple[int, Message]] = field(default_factory=dict)
+    parallel: list[_Round] = field(default_factory=list)
 
     @property
     def last(self) -> int:
-        return (
-            max(self.place, max((place for place, _ in self.results.values()), default=0))
-            if self.results
-            else self.place
-        )
+        return max(self.results_by_place, default=self.place) if self.calls else self.place
+
+    @property
+    def complete(self) -> bool:
+        """Whether all calls have results."""
+        return all(len(each.results) == len(each.calls) for each in (*self.parallel, self))
 
     def messages(self) -> list[Message]:
-        """The message and the results in the order of their arrival; without all of these, only its text."""
-        if len(self.results) < len(self.calls) or not self.calls:
-            message = without_calls(self.message) if self.calls else self.message
-            silent = message.role is MessageRole.ASSISTANT and not says_something(message)
-            return [] if silent else [message]
-        results = {id(result): (place, result) for place, result in self.results.values()}
-        return [self.message, *(result for _, result in sorted(results.values(), key=lambda each: each[0]))]
+        """The messages and the results in the order of their arrival; without all of these, only the texts."""
+        heads = [each.message for each in (*self.parallel, self)]
+        if self.calls and self.complete:
+            results = self.results_by_place
+            return [*heads, *(results[place] for place in sorted(results))]
+        spoken = [without_calls(head) if self.calls else head for head in heads]
+        return [head for head in spoken if head.role is not MessageRole.ASSISTANT or says_something(head)]
+
+    @property
+    def results_by_place(self) -> dict[int, Message]:
+        """All results: a message that answers several calls counts once."""
+        return {place: result for each in (*self.parallel, self) for place, result in each.results.values()}
 
 
 class _OpenCalls:
@@ -237,14 +254,18 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
         turn, opened = Turn(), False
         for round_ in _rounds(session):
             part = round_.messages()
-            if part:
+            if part and (round_.question or not opened):
+                # The turn before is over: what was done in it has answered its question.
+                turn.answered = turn.answered or any(
+                    each[0].role in (MessageRole.ASSISTANT, MessageRole.TOOL) for each in turn.rounds[1:]
+                )
                 # Before the first question, each part is a turn of its own: system ones may be kept without the others.
-                if round_.question or not opened:
-                    turn, opened = Turn(), round_.question
-                    turns.append((round_.place, turn))
-                turn.rounds.append(part)
+                turn, opened = Turn(), round_.question
+                turns.append((round_.place, turn))
+            if part:
+                turn.rounds += [part] if round_.complete else [[message] for message in part]
                 turn.last = max(turn.last, round_.last)
-            turn.answered = not round_.calls and round_.message.role is MessageRole.ASSISTANT
+            turn.answered = turn.answered or (not round_.calls and round_.message.role is MessageRole.ASSISTANT)
     if len(sessions) > 1:
         turns.sort(key=lambda each: each[0])
     return [turn for _, turn in turns]
@@ -255,6 +276,7 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
     rounds: list[_Round] = []
     open_calls = _OpenCalls()
     calling = False
+    beside: list[tuple[int, Message]] = []
     for place, message in session:
         if message.role is MessageRole.ASSISTANT:
             follows_calls = bool(calling and rounds[-1].calls)
@@ -264,11 +286,17 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
             continue
         calling = False
         results = results_of(message)
+        found = {number: call for number, result in enumerate(results) if (call := open_calls.of(result)) is not None}
+        if found:
+            found = _grouped(rounds, found)
+            answer = message if len(found) == len(results) else without_results(message, found)
+            for round_, number in found.values():
+                round_.results[number] = place, answer
+            if message.role is MessageRole.USER:
+                beside.append((place, message))
+            continue
         if results:
-            found = [call for result in results if (call := open_calls.of(result)) is not None]
-            for round_, number in found:
-                round_.results[number] = place, message
-            if found or message.role is not MessageRole.USER:
+            if message.role is not MessageRole.USER:
                 continue
             message = without_results(message)  # noqa: PLW2901 - what the user says beside orphans
             if not says_something(message):
@@ -277,7 +305,38 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
         rounds.append(_Round(message, place, question, ()))
         if question:
             open_calls.begin_turn()
-    return rounds
+    return _with_words(rounds, beside)
+
+
+def _grouped(rounds: list[_Round], found: dict[int, tuple[_Round, int]]) -> dict[int, tuple[_Round, int]]:
+    """Make one round of the calls that one message answers, if they come directly after each other.
+
+    Returns:
+        The calls that the message answers, by its results: all, or only those of the last round.
+    """
+    group = {id(round_) for round_, _ in found.values()}
+    if len(group) == 1:
+        return found
+    last = max((round_ for round_, _ in found.values()), key=lambda round_: round_.place)
+    end = next(number for number in range(len(rounds), 0, -1) if rounds[number - 1] is last)
+    start = end - len(group)
+    if start < 0 or {id(round_) for round_ in rounds[start:end]} != group:
+        return {number: call for number, call in found.items() if call[0] is last}
+    for round_ in rounds[start : end - 1]:
+        last.parallel += [*round_.parallel, round_]
+        round_.parallel = []
+    del rounds[start : end - 1]
+    return found
+
+
+def _with_words(rounds: list[_Round], beside: Sequence[tuple[int, Message]]) -> list[_Round]:
+    """Add what users say beside results that are not given, because other results are missing or newer."""
+    if not beside:
+        return rounds
+    given = {place for round_ in rounds if round_.complete for place in round_.results_by_place}
+    spoken = [(place, without_results(message)) for place, message in beside if place not in given]
+    words = [_Round(message, place, True, ()) for place, message in spoken if says_something(message)]
+    return sorted([*rounds, *words], key=lambda round_: round_.place)
 
 
 def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], bool]:

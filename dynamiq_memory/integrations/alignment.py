@@ -113,6 +113,8 @@ def align(transcript: Transcript) -> Plan[Alignment]:
             matching, end = {place: match for place, match in matching.items() if place < start}, start
         known = {**matching, **known}
         start = max(start, end)
+        before = range(max(0, start - 2 * _PAGE), start)
+        known |= _same(transcript, [place for place in before if place not in known], wide)
     return replace(_result(known, start, question, latest), repeated_ids=repeated)
 
 

@@ -261,3 +261,47 @@ def test_a_call_that_broke_off_does_not_take_the_result_of_the_next():
     again = [calling(None, text="first"), answer("that failed"), calling(None, text="second")]
     given_back = arrange([user("q"), *again, result("r2", name="approve")])
     assert [m.text for m in given_back] == ["q", "first", "that failed", "second", "r2"]
+
+
+def output(*ids, text=None):
+    parts = [{"type": "function_call_output", "call_id": id_, "output": "x"} for id_ in ids]
+    return Message(role="user", content=[*parts, *([{"type": "text", "text": text}] if text else [])])
+
+
+def block_call(id_):
+    return Message(
+        role="assistant", content=[{"type": "function_call", "call_id": id_, "name": "w", "arguments": "{}"}]
+    )
+
+
+@pytest.mark.parametrize("calls", [2, 3, 50])
+def test_one_message_that_answers_calls_of_several_messages_is_given_once(calls):
+    names = [f"c{number}" for number in range(calls)]
+    messages = [user("q"), *map(block_call, names), output(*names), answer("Sun")]
+    assert [m.id for m in arrange(messages)] == [m.id for m in messages]
+    (turn,) = split_turns(messages)
+    assert [len(part) for part in turn.rounds] == [1, calls + 1, 1]
+
+
+def test_what_a_user_says_beside_results_that_are_not_given_stays():
+    two = Message(role="assistant", content=[*block_call("c1").content, *block_call("c2").content])
+    given_back = arrange([user("q"), two, output("c1", text="stop, Madrid"), answer("OK Madrid")])
+    assert [m.text for m in given_back] == ["q", "stop, Madrid", "OK Madrid"]
+    pending = output("c1", text="my name is Bob")
+    given_back = arrange([user("q"), block_call("c1"), pending, answer("hello Bob"), output("c1")])
+    assert [m.text for m in given_back] == ["q", "", "", "my name is Bob", "hello Bob"]
+
+
+def test_an_orphaned_result_beside_another_is_left_out():
+    (_, _, given_back) = arrange([user("q"), block_call("c1"), output("c1", "zzz")])
+    assert results_of(given_back) == [ToolReference("c1", "")]
+
+
+def test_a_question_whose_work_is_done_is_not_given_alone():
+    memory = Memory(filters=SCOPE)
+    memory.add_many([user("Delete all my files"), calling("c1"), result("done", "c1")])
+    assert [m.text for m in memory.get_agent_conversation(limit=1)] == ["Delete all my files"]  # still in work
+    memory.add_many([user("thanks, write a poem"), answer("poem " * 50)])
+    assert memory.get_agent_conversation(limit=1) == []
+    memory.add_many([Message(role="system", content="note")])
+    assert memory.get_agent_conversation(max_tokens=20) == []

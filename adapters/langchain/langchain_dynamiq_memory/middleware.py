@@ -6,6 +6,7 @@ import json
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -215,10 +216,12 @@ def _with_recalled(
     merged: list[BaseMessage] = for_model(instructions)
     messages = list(request.messages)
     start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
-    for message in messages[start:]:
-        stored = known.get(id(message))
-        # What is new comes last; a result stays directly after its call.
-        until = math.inf if stored is None else stored.timestamp or 0.0
+    held = messages[start:]
+    times = [known[id(message)].timestamp or 0.0 if id(message) in known else math.inf for message in held]
+    # What is new comes last; an unknown message before known ones is as old as these.
+    untils = list(accumulate(reversed(times), min))[::-1]
+    for message, until in zip(held, untils, strict=True):
+        # A result stays directly after its call.
         while waiting and not isinstance(message, ToolMessage) and (waiting[0].timestamp or 0.0) < until:
             merged += for_model([waiting.popleft()])
         merged.append(message)
