@@ -185,9 +185,10 @@ class _OpenCalls:
     """The calls of a session that wait for results.
 
     A result belongs to the call of its id, where that is the only one of its id in its message; ids may repeat in a
-    session, since some providers number the calls of each turn anew, so the last such call counts. Calls without such
-    an id are anonymous: Ollama gives none, Vertex the tool's name, Cohere a new id to each result. A result belongs to
-    the last anonymous call of its tool in the turn, in the order of the calls, or to the first where it has no name.
+    session, since some models restart numbering in each turn, so the last such call counts. Calls without such an id are
+    anonymous: Ollama sends no ids, Vertex uses the tool's name, Cohere gives each result a new id. A result belongs to
+    the last open call of its tool in the turn, or of any tool where it has no name; parallel calls are answered in their
+    order.
     """
 
     def __init__(self) -> None:
@@ -228,10 +229,12 @@ class _OpenCalls:
         if by_id is not None and all(by_id[0].place > self._named[name][0].place for name in names):
             return by_id
         for name in names if names or result.name else [""]:
-            waiting = self._open[name]
+            waiting = self._open.pop(name, [])
             while waiting:
                 round_, number = waiting.pop()
                 if number not in round_.results:
+                    if waiting:
+                        self._open[name] = waiting
                     return round_, number
         return self._named[names[0]] if names else None
 
