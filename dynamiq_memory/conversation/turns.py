@@ -184,11 +184,11 @@ class _Round:
 class _OpenCalls:
     """The calls of a session that wait for results.
 
-    A result belongs to the call of its id, where that is the only one of its id in its message; ids may repeat in a
-    session, since some models restart numbering in each turn, so the last such call counts. Calls without such an id are
+    A result belongs to the call of its id, where that is the only one of its id in its message. Ids may repeat in a
+    session, since some models restart numbering in each turn: the last such call counts. Calls without such an id are
     anonymous: Ollama sends no ids, Vertex uses the tool's name, Cohere gives each result a new id. A result belongs to
-    the last open call of its tool in the turn, or of any tool where it has no name; parallel calls are answered in their
-    order.
+    the last open call of its tool in the turn, or of any tool where it has no name; parallel calls are answered in
+    their order.
     """
 
     def __init__(self) -> None:
