@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dynamiq_memory import Memory
-from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory import Memory, MemoryBackend
 from tests.fakes.dynamiq.model_server import ModelServer, serving
 
 if TYPE_CHECKING:
@@ -60,12 +58,10 @@ def model() -> Iterator[ModelServer]:
         yield server
 
 
-@pytest.fixture(params=["InMemory", "SQLite"])
-def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Memory]:
-    """A memory without a message: in the process, then in a file."""
-    backend = InMemory() if request.param == "InMemory" else SQLite(tmp_path / "memory.db", synchronous="NORMAL")
-    with Memory(backend=backend) as memory:
-        yield memory
+@pytest.fixture
+def core(store: MemoryBackend) -> Memory:
+    """A memory without a message."""
+    return Memory(backend=store)
 
 
 @pytest.fixture

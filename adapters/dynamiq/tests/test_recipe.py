@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import runpy
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
 def test_the_recipe_of_a_served_store(tmp_path, monkeypatch, capfd):
     pytest.importorskip("fastapi")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = subprocess.run
+
+    def run_agent_here(command, **options):
+        if command[-1] != "agent":
+            return run(command, **options)
+        with monkeypatch.context() as process:
+            process.setattr("os.environ", options["env"])
+            process.setattr("sys.argv", command[1:])
+            return runpy.run_path(command[1], run_name="__main__")
+
+    monkeypatch.setattr(subprocess, "run", run_agent_here)
     monkeypatch.setattr("sys.argv", ["served_store.py", "--agent-python", "nowhere"])
     runpy.run_path(str(ROOT / "cookbook" / "served_store.py"), run_name="__main__")
     printed = capfd.readouterr().out
