@@ -22,11 +22,9 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 
 # The dynamiq package pins older versions of what the rest uses: an environment of its own.
 AGENTS := .venv-dynamiq/bin
-AGENTS_TESTS := adapters/dynamiq/tests $(addprefix tests/backends/,postgresql/test_conformance.py::TestPostgreSQL \
-	sqlite/test_conformance.py::TestSQLiteFile qdrant/test_conformance.py::TestQdrantInMemory \
-	pinecone/test_conformance.py::TestPinecone weaviate/test_conformance.py)
-# Asynchronous calls differ from synchronous ones only where a client has a way of its own for them.
-AGENTS_CHOICE := -k "not (async and (TestSQLiteFile or TestQdrantInMemory or TestPinecone))"
+AGENTS_TESTS := adapters/dynamiq/tests $(foreach test,postgresql::TestPostgreSQL postgresql::TestPostgreSQLAsync \
+	sqlite::TestSQLiteFile qdrant::TestQdrantInMemory pinecone::TestPinecone weaviate::TestWeaviate \
+	weaviate::TestWeaviateAsync,tests/backends/$(subst ::,/test_conformance.py::,$(test)))
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
@@ -42,7 +40,7 @@ test: .venv/.dev agents .venv/.browser ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
-	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_CHOICE) $(AGENTS_TESTS)
+	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_TESTS)
 
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
 	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \

@@ -1,20 +1,23 @@
-"""Choices between the synchronous and the asynchronous methods, which the suite tests in turn.
+"""Parts of the suite, which as a whole tests the synchronous and the asynchronous methods in turn.
 
 The asynchronous methods are the same for all stores, and `InMemory` runs the whole suite with them. What differs
 between stores is how one operation, or one request, is awaited. So a store runs the whole suite with the synchronous
-methods, and a part with all operations with the asynchronous ones.
+methods, and every operation with the asynchronous ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend
-from dynamiq_memory.testing import Twin
+from dynamiq_memory.testing import MemoryBackendConformance, Twin
+from dynamiq_memory.testing.content import ContentConformance
 from dynamiq_memory.testing.reading import ReadingConformance
+from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
 
 
@@ -27,11 +30,25 @@ class Sync:
         return Twin(backend, None)
 
 
-class Async(ReadingConformance, StatefulConformance):
-    """Every operation, with the asynchronous methods."""
+class Operations(ReadingConformance, StatefulConformance):
+    """Every operation."""
 
     stateful_examples = 4
     stateful_steps = 20
+
+
+class WithOldClients(Operations, SearchingConformance):
+    """What depends on a store's client: the requests, and how large they may be."""
+
+    test_five_megabytes = ContentConformance.test_five_megabytes
+
+
+# The dynamiq package pins old clients. Without it, the whole suite runs with the newest ones.
+Whole = WithOldClients if find_spec("dynamiq") else MemoryBackendConformance
+
+
+class Async(Operations):
+    """Every operation, with the asynchronous methods."""
 
     @pytest.fixture
     def store(self, backend: MemoryBackend) -> Iterator[Twin]:

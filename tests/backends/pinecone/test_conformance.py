@@ -15,7 +15,7 @@ from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
 from tests.backends.pinecone.conftest import REAL_INDEX, NewStore
-from tests.conformance.calls import Async, Sync
+from tests.conformance.calls import Async, Sync, Whole
 from tests.fakes.pinecone.server import PineconeServer
 
 
@@ -26,7 +26,7 @@ class Serverless:
             yield backend
 
 
-class TestPinecone(Serverless, Sync, MemoryBackendConformance):
+class TestPinecone(Serverless, Sync, Whole):
     messages_per_writer = 6
     stateful_examples = 8
     stateful_steps = 15

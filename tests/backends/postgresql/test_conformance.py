@@ -8,13 +8,12 @@ import pytest
 
 from dynamiq_memory import MemoryBackend
 from dynamiq_memory.backends import PostgreSQL
-from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.deleting import DeletingConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
-from tests.conformance.calls import Async, Sync
+from tests.conformance.calls import Async, Sync, Whole
 from tests.conformance.reused import Reused
 from tests.fakes.embedders import NGrams
 from tests.fakes.postgresql.server import PostgreSQLServer
@@ -32,7 +31,7 @@ class WithoutVectors(Reused):
         return lambda: PostgreSQL(postgresql_url, table_name=table)
 
 
-class TestPostgreSQL(WithoutVectors, Sync, MemoryBackendConformance):
+class TestPostgreSQL(WithoutVectors, Sync, Whole):
     stateful_examples = 10
 
 

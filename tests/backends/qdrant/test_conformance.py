@@ -18,7 +18,7 @@ from dynamiq_memory.testing.deleting import DeletingConformance
 from dynamiq_memory.testing.filtering import FilteringConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
-from tests.conformance.calls import Async, Sync
+from tests.conformance.calls import Async, Sync, Whole
 from tests.conformance.reused import Reused
 from tests.fakes.embedders import NGrams
 from tests.fakes.qdrant.grpc_server import QdrantGRPC
@@ -36,7 +36,7 @@ def served() -> Iterator[tuple[str, str]]:
             client.delete_collection(name)
 
 
-class TestQdrantInMemory(Sync, MemoryBackendConformance):
+class TestQdrantInMemory(Sync, Whole):
     """Its asynchronous methods are the synchronous ones in threads."""
 
     messages_per_writer = 8

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dynamiq_memory.backends import MemoryBackend
-from dynamiq_memory.testing import MemoryBackendConformance
 from tests.backends.weaviate.conftest import NewStore
-from tests.conformance.calls import Async, Sync
+from tests.conformance.calls import Async, Sync, Whole
 
 
 class Server:
@@ -19,7 +18,7 @@ class Server:
             yield backend
 
 
-class TestWeaviate(Server, Sync, MemoryBackendConformance):
+class TestWeaviate(Server, Sync, Whole):
     messages_per_writer = 6
     stateful_examples = 8
     stateful_steps = 20
