@@ -45,7 +45,7 @@ class WithOldClients(Operations, SearchingConformance):
 
 
 # The dynamiq package pins old clients. Without it, the whole suite runs with the newest ones.
-if TYPE_CHECKING or not find_spec("dynamiq"):  # noqa: SIM108: a type is not a conditional expression
+if TYPE_CHECKING or not find_spec("dynamiq"):  # noqa: SIM108 - a type cannot be conditional
     Whole = MemoryBackendConformance
 else:
     Whole = WithOldClients

@@ -123,15 +123,12 @@ def running() -> Iterator[str]:
         yield given
         return
     try:
-        from moto.moto_server.werkzeug_app import (  # noqa: PLC0415
-            DomainDispatcherApplication,
-            create_backend_app,
-        )
+        from moto.moto_server.werkzeug_app import create_backend_app  # noqa: PLC0415
     except ImportError as error:
         if REQUIRED:
             raise
         pytest.skip(f"no DynamoDB server can be started: {error!r}")
-    app = staticmethod(DomainDispatcherApplication(create_backend_app))
+    app = staticmethod(create_backend_app("dynamodb"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Moto", (Handler,), {"app": app, "lock": threading.Lock()}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     with quick_moto():
