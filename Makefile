@@ -39,8 +39,9 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 test: .venv/.dev agents .venv/.browser ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
+# In one process: importing dynamiq takes several seconds of CPU time.
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package
-	$(AGENTS)/python -m pytest --numprocesses=auto -p no:cacheprovider $(AGENTS_TESTS)
+	$(AGENTS)/python -m pytest -p no:cacheprovider $(AGENTS_TESTS)
 
 floor: .venv-floor/.ready ## Run the tests with the lowest versions that are allowed
 	.venv-floor/bin/python -m pytest --numprocesses=auto -W "ignore:The 'validate_default' attribute" \

@@ -29,7 +29,7 @@ from dynamiq_memory.backends.operations import (
 from dynamiq_memory.testing import MemoryBackendConformance, Twin, say
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance
-from tests.conformance.calls import Async
+from tests.conformance.calls import Async, Sync
 
 T = TypeVar("T")
 
@@ -59,14 +59,20 @@ class Counting(MemoryBackend):
         return await self.backend.aexecute(operation)
 
 
-class TestCountingInMemory(MemoryBackendConformance):
-    stateful_examples = 5
-    messages_per_writer = 10
-
+class CountingInMemory:
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with InMemory() as store, Counting(store) as backend:
             yield backend
+
+
+class TestCountingInMemory(CountingInMemory, Sync, MemoryBackendConformance):
+    stateful_examples = 5
+    messages_per_writer = 10
+
+
+class TestCountingInMemoryAsync(CountingInMemory, Async):
+    pass
 
 
 @pytest.fixture(scope="module")
