@@ -1,7 +1,8 @@
 """A database, tables and items that the version before wrote are read unchanged.
 
 The files in data/ hold the same nine messages as commit 7ff0c05 stored them: a SQLite file, the items of a DynamoDB
-table, the rows of PostgreSQL tables, and items of the wire; messages.json has what it read back.
+table, the rows of PostgreSQL tables, the records of vector stores, and items of the wire; messages.json has what it
+read back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 from dynamiq_memory import Memory, Message
 from dynamiq_memory._wire import from_item, to_item
 from dynamiq_memory.backends import MemoryBackend, SQLite
+from tests.fakes.embedders import NGrams
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "messages.json").read_text())
@@ -25,7 +27,7 @@ MESSAGES = [Message.from_json(text) for text in EXPECTED["messages"]]
 
 def check(backend: MemoryBackend) -> None:
     assert backend.get_all() == MESSAGES
-    assert [message.id for message in backend.search("rain Ghent")] == EXPECTED["found"]
+    assert [message.id for message in backend.search("rain Ghent", limit=2)] == EXPECTED["found"]
     ann = Memory(backend, filters={"user_id": "ann", "session_id": "s-1"})
     assert [message.id for message in ann.get_all(filters={"n": 1, "b": True, "t": ["x", "y"]})] == ["m-02"]
     assert [message.id for message in ann.get_agent_conversation()] == [f"m-0{n}" for n in range(1, 8)]
@@ -103,3 +105,54 @@ def test_rows_of_postgresql_tables(postgresql_url: str, postgresql_table: str) -
             connection.execute(f'SELECT setval({sequence}, (SELECT max(seq) FROM "{postgresql_table}"))')
     with PostgreSQL(postgresql_url, postgresql_table, create_if_not_exist=False) as backend:
         check(backend)
+
+
+def _records(store: str) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads((DATA / f"{store}.json").read_text())
+    return records
+
+
+def test_points_of_a_qdrant_collection() -> None:
+    qdrant = pytest.importorskip("qdrant_client")
+    from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - not where its client is missing
+
+    client = qdrant.QdrantClient(":memory:")
+    with Qdrant(client, NGrams(64)) as backend:
+        client.upsert(backend.index_name, [qdrant.models.PointStruct(**record) for record in _records("qdrant")])
+        check(backend)
+
+
+def test_records_of_a_pinecone_index() -> None:
+    pinecone = pytest.importorskip("pinecone")
+    from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - not where its client is missing
+    from tests.fakes.pinecone.server import API_KEY, running  # noqa: PLC0415
+
+    with (
+        running() as server,
+        pinecone.Pinecone(api_key=API_KEY, host=server.url) as client,
+        Pinecone(client, NGrams(64)) as backend,
+        client.Index(name=backend.index_name) as index,
+    ):
+        index.upsert(vectors=_records("pinecone"), namespace=backend.namespace)
+        check(backend)
+
+
+def test_objects_of_a_weaviate_collection() -> None:
+    weaviate = pytest.importorskip("weaviate")
+    from dynamiq_memory.backends import Weaviate  # noqa: PLC0415 - not where its client is missing
+    from tests.fakes.weaviate.server import weaviate as running  # noqa: PLC0415
+
+    with running() as server:
+        if server.own is None:
+            pytest.skip("the collection of the server of WEAVIATE_URL may be in use")
+        ports = {"http_port": server.http_port, "grpc_port": server.grpc_port}
+        secure = {"http_secure": False, "grpc_secure": False}
+        with (
+            weaviate.connect_to_custom(http_host=server.host, grpc_host=server.host, **ports, **secure) as client,
+            Weaviate(client, NGrams(64)) as backend,
+        ):
+            with client.collections.use(backend.collection_name).batch.fixed_size() as batch:
+                for record in _records("weaviate"):
+                    batch.add_object(**record)
+            assert not batch.number_errors
+            check(backend)
