@@ -30,7 +30,7 @@ def test_options_are_read():
         ("letter=b", "letter='b' in the URL is invalid"),
     ],
 )
-def test_what_is_wrong_with_options_is_told(query, said):
+def test_errors_name_the_wrong_option(query, said):
     with pytest.raises(ConfigurationError) as caught:
         options_in(query, "x", READERS)
     assert said in str(caught.value)
@@ -48,7 +48,7 @@ def test_urls_of_servers(url):
         "http://h:0", "http://[::1", "http://ho st", "http://h\x00:1", "http://pass@word@host:x",
     ],
 )  # fmt: skip
-def test_what_is_no_url_of_a_server(url):
+def test_other_texts_are_refused_as_a_server(url):
     with pytest.raises(ConfigurationError, match=r"^endpoint is not a server's URL: use one such as") as caught:
         check_server(url, "endpoint")
     assert "word" not in str(caught.value)

@@ -1,7 +1,7 @@
 """Parts of the suite, which as a whole tests the synchronous and the asynchronous methods in turn.
 
-The asynchronous methods are the same for all stores, and `InMemory` runs the whole suite with them. What differs
-between stores is how one operation, or one request, is awaited. So a store runs the whole suite with the synchronous
+The asynchronous methods are the same for all stores, and `InMemory` runs the whole suite with them. Stores differ
+in how they await one operation or one request. So a store runs the whole suite with the synchronous
 methods, and every operation with the asynchronous ones.
 """
 

@@ -11,7 +11,7 @@ from dynamiq_memory.server.partition import Partition
 from dynamiq_memory.testing import MemoryBackendConformance, say
 from tests.conformance.calls import Async, Sync
 
-# Others in the store whose ids look much like those of the memory that is tested.
+# Other memories in the store, with ids much like that of the tested memory.
 NEIGHBOURS = ("m", "m-1.", "m-10", "M-1")
 
 

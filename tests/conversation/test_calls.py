@@ -75,7 +75,7 @@ def test_blocks_that_repeat_the_calls_of_the_field_count_once():
     assert calls_of(Message(role="assistant", content=blocks, tool_calls=[call])) == [ToolReference("1", "look")]
 
 
-def test_a_call_of_cohere_has_no_id_and_no_function():
+def test_a_call_of_cohere_has_neither_id_nor_function():
     message = Message(role="assistant", tool_calls=[{"name": "look", "parameters": {"port": "Ostend"}}])
     assert calls_of(message) == [ToolReference("", "look")]
 
@@ -87,7 +87,7 @@ def _ids(style, turn, number, name):
     """The id of a call, and the id and name of its result."""
     return {
         "unique": (f"call-{turn}-{number}", f"call-{turn}-{number}", None),
-        "anew in each turn": (f"call-{number}", f"call-{number}", None),
+        "numbered in each turn": (f"call-{number}", f"call-{number}", None),
         "none (Ollama)": (None, name, None),
         "none, named result": (None, None, name),
         "the tool's name (Vertex)": (name, name, name),
@@ -97,7 +97,7 @@ def _ids(style, turn, number, name):
 
 STYLES = [
     "unique",
-    "anew in each turn",
+    "numbered in each turn",
     "none (Ollama)",
     "none, named result",
     "the tool's name (Vertex)",
@@ -297,7 +297,7 @@ def test_an_orphaned_result_beside_another_is_left_out():
     assert results_of(given_back) == [ToolReference("c1", "")]
 
 
-def test_a_question_whose_work_is_done_is_not_given_alone():
+def test_an_answered_question_is_not_given_alone():
     memory = Memory(filters=SCOPE)
     memory.add_many([user("Delete all my files"), calling("c1"), result("done", "c1")])
     assert [m.text for m in memory.get_agent_conversation(limit=1)] == ["Delete all my files"]  # still in work

@@ -39,7 +39,7 @@ def faults(conversation):
             if message.tool_call_id in open_calls:
                 open_calls.remove(message.tool_call_id)
             else:
-                found.append(f"result {message.tool_call_id} not behind its call")
+                found.append(f"result {message.tool_call_id} not after its call")
             continue
         if open_calls:
             found.append(f"calls {open_calls} unanswered when {message.role} speaks")
@@ -366,7 +366,7 @@ def test_a_repeated_call_id_answers_each_call(store):
 
 @pytest.mark.parametrize("limit", [3, 4, 5, 1000])
 def test_a_call_of_a_run_that_broke_off_does_not_take_a_later_runs_result(store, limit):
-    """Some providers number calls anew in every turn. A crash must not shift all later results by one call."""
+    """Some providers number calls from 1 in every turn. A crash must not shift all later results by one call."""
     memory = talk(store, "u:broken", "a:first call!c", "u:again", "a:second call!c", "t:result!c")
     picked = texts(memory.get_agent_conversation(limit=limit))
     assert picked[-3:] == ["again", "second call", "result"]
@@ -462,7 +462,7 @@ def test_a_turn_of_many_messages_is_read_to_its_beginning(store, strategy):
 
 
 def test_messages_of_one_time_keep_their_order(store):
-    """Only the store knows the order of equal times, and ids do not tell it."""
+    """Only the store knows the order of equal times; ids do not show it."""
     store.add_many([Message(role="user", content=str(n), timestamp=1.0, id=f"i-{n * 7919 % 300}") for n in range(300)])
     for strategy in STRATEGIES:
         picked = Memory(backend=store).get_agent_conversation("299", 300, strategy=strategy)

@@ -43,7 +43,7 @@ LEFT_OUT = {
 
 @dataclass
 class Shell:
-    """Runs scripts of the cookbook and watches what they leave behind."""
+    """Runs scripts of the cookbook and checks that they leave no files."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)

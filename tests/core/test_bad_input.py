@@ -1,4 +1,4 @@
-"""Input that breaks careless stores: a clear error of ours, or it works; and the store is as it was."""
+"""Input that breaks careless stores: it works, or a clear error leaves the store as it was."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNCLEAN = ["a\0b", "\0", "lone \ud800", "\udfff lone", "both \0\ud800", "é\0漢
 
 
 def works_or_is_refused(memory, **options):
-    """Add; when it is refused, by an error of ours, nothing has changed. Returns what was stored."""
+    """Add a message and return it as stored, or None if it is refused with an error and nothing has changed."""
     before = memory.get_all()
     try:
         stored = memory.add(**options)

@@ -25,7 +25,7 @@ def test_memory_urls():
 
 
 @pytest.mark.parametrize("url", ["conversations.db", "", "sqlite:conversations.db", "/x.db"])
-def test_what_is_no_url(url):
+def test_other_texts_are_refused_as_a_url(url):
     with pytest.raises(ConfigurationError, match=r"not a URL.*sqlite:///"):
         create_backend(url)
 

@@ -94,7 +94,7 @@ def test_nothing_else_is_accepted_and_the_key_is_named(others, key, condition):
 
 
 @pytest.mark.parametrize("filters", ["user_id", [("user_id", "u")], 5, {"a"}, True])
-def test_filters_that_are_no_dict(store, filters):
+def test_filters_that_are_not_a_dict(store, filters):
     for call in (parse, lambda f: store.get_all(filters=f), lambda f: store.search("x", f), store.count, store.clear):
         with pytest.raises(FilterError, match=r"must be a dict"):
             call(filters)
@@ -119,7 +119,7 @@ def test_no_filter_matches_everything(store, filters):
     assert store.count(filters) == 1
 
 
-# --- the meaning, told a second time ---------------------------------------------------------------------------
+# --- the meaning, written a second time ---------------------------------------------------------------------------
 
 
 def kind(value):

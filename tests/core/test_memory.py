@@ -1,4 +1,4 @@
-"""`Memory`: defaults, merging of filters, and an error of ours for each bad argument."""
+"""`Memory`: defaults, merging of filters, and an error for each bad argument."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_an_unknown_strategy(store, strategy):
 
 
 @pytest.mark.parametrize("query", [5, b"hello", ["hello"]])
-def test_a_query_that_is_no_text(store, query):
+def test_a_query_that_is_not_text(store, query):
     memory = Memory(backend=store)
     memory.add("user", "hello")
     for ask in (
@@ -227,7 +227,7 @@ def test_a_message_spoiled_after_it_was_made_is_refused_and_not_stored(store, fi
 
 
 @pytest.mark.parametrize("messages", [Message(role="user"), "text", {"role": "user"}], ids=["one", "text", "dict"])
-def test_messages_that_are_no_list(store, messages):
+def test_messages_that_are_not_a_list(store, messages):
     with pytest.raises(InvalidArgumentError, match="list of Message"):
         Memory(backend=store).add_many(messages)
 
@@ -514,7 +514,7 @@ def test_every_public_method_has_an_async_twin_with_the_same_arguments():
             assert inspect.signature(method).parameters.keys() == inspect.signature(other).parameters.keys()
 
 
-def test_errors_of_ours_are_caught_by_one_name(store):
+def test_one_name_catches_all_errors(store):
     memory = Memory(backend=store)
     for wrong in (
         lambda: memory.get_all(limit=0),

@@ -73,7 +73,7 @@ def test_what_pages_import_is_there() -> None:
     for module, name in sorted(shown):
         try:
             assert hasattr(import_module(module), name), f"{module}.{name}"
-        except ImportError:  # a store whose client is not installed here
+        except ImportError:  # the store's client is not installed here
             assert module.startswith(("dynamiq_memory.backends", "dynamiq_memory.embedders", "dynamiq_memory.testing"))
 
 

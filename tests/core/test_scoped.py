@@ -40,7 +40,7 @@ def test_scoping_makes_an_object_of_the_same_class(store: MemoryBackend) -> None
 
 @pytest.mark.parametrize("wrong", ["", 7, "a\0b", b"s"])
 @pytest.mark.parametrize("name", ["session_id", "user_id"])
-def test_an_id_that_is_no_text_is_refused(name: str, wrong: object) -> None:
+def test_an_id_that_is_not_text_is_refused(name: str, wrong: object) -> None:
     with pytest.raises(MessageError, match=name):
         Memory().scoped(**{"session_id": "s", name: wrong})  # type: ignore[arg-type]
 

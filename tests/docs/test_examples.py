@@ -24,7 +24,7 @@ _INLINE = re.compile(r"print\(.*\)  # (.*)$")
 
 
 def expected_lines(block: str) -> list[str]:
-    """What the comments behind prints, and the comment lines below a loop of prints, announce."""
+    """The lines announced by comments after prints, and by comment lines below a loop of prints."""
     expected = []
     printing = False
     for line in block.splitlines():

@@ -50,7 +50,7 @@ def test_each_message_gets_its_vector_and_blank_ones_none(over: Callable[..., Bo
     assert embedder.documents == [["apple", "pear"]]
 
 
-def test_a_vector_without_direction_is_none(over: Callable[..., Both]) -> None:
+def test_a_vector_without_direction_becomes_none(over: Callable[..., Both]) -> None:
     glue = over(Scripted())
     assert glue.embed([say("apple"), say("東京")])[1] is None
     assert glue.embed_query("?!") is None
@@ -100,7 +100,7 @@ def test_arrays_are_vectors_too(over: Callable[..., Both]) -> None:
     ],
     ids=["too few", "too many", "None", "one None", "words", "empty", "NaN", "infinity"],
 )
-def test_what_is_no_vector_for_each_text_is_refused(
+def test_anything_but_a_vector_for_each_text_is_refused(
     over: Callable[..., Both], change: Callable[[Vectors], Any], says: str
 ) -> None:
     with pytest.raises(EmbedderError, match=says):
@@ -127,7 +127,7 @@ def test_vectors_of_several_dimensions_are_refused(over: Callable[..., Both]) ->
         glue.embed([say("apple"), say("pear")])
 
 
-def test_a_failing_embedder_is_an_error_of_ours(over: Callable[..., Both]) -> None:
+def test_errors_of_embedders_are_translated(over: Callable[..., Both]) -> None:
     def fail(_: Vectors) -> Vectors:
         raise RuntimeError("out of memory")
 

@@ -144,7 +144,7 @@ def test_what_fails_for_a_while_is_repeated(server: OpenAIServer, fault: Answer 
     assert len(server.requests) == 2
 
 
-def test_errors_are_ours_and_name_the_fix(server: OpenAIServer) -> None:
+def test_errors_are_translated_and_name_the_fix(server: OpenAIServer) -> None:
     wrong = OpenAIDocumentEmbedder(connection=OpenAIConnection(api_key="sk-wrong-key", url=server.url))
     with pytest.raises(BackendAuthenticationError, match="OPENAI_API_KEY") as caught:
         wrong.embed_query("apple")

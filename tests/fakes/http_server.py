@@ -45,8 +45,8 @@ class HTTPServer:
     """Serves a function from requests to answers, on a free port, until the end of a `with` block.
 
     Attributes:
-        requests: What was asked for, in order; a test may clear it.
-        faults: Called for each request first; what it returns other than None is the answer.
+        requests: The requests so far, in order; a test may clear the list.
+        faults: Called first for each request; a result other than None is the answer.
     """
 
     def __init__(self) -> None:

@@ -21,8 +21,8 @@ class OpenAIServer(HTTPServer):
     """Embeds by hashed n-grams.
 
     Attributes:
-        max_tokens: What it takes of one text; a token is a word here.
-        max_request_tokens: What it takes of all texts of a request.
+        max_tokens: Maximum number of tokens of a text; here, a token is a word.
+        max_request_tokens: Maximum number of tokens of all texts of a request.
     """
 
     def __init__(self, *, dimension: int = 64, max_tokens: int = 8192, max_request_tokens: int = 300_000) -> None:

@@ -12,7 +12,7 @@ ROLES = {"u": MessageRole.USER, "a": MessageRole.ASSISTANT, "t": MessageRole.TOO
 
 
 def said(*texts: str) -> list[Message]:
-    """Messages from texts such as "u1": the role's letter, and what tells it apart, which is also its id."""
+    """Messages from texts such as "u1": the role's letter and a number; the text is also the id."""
     return [
         Message(role=ROLES[text.strip()[0]], content=text, id=text, tool_call_id="c" if text[0] == "t" else None)
         for text in texts
@@ -164,6 +164,6 @@ def test_a_conversation_of_another_course_is_new(memory: Memory) -> None:
 
 @pytest.mark.parametrize("words", [("a-other",), ("a-other", "a-more"), ("a0",), ("u0", "a0")])
 def test_what_follows_a_known_answer_is_new_whatever_it_says(memory: Memory, words: tuple[str, ...]) -> None:
-    """A supervisor, another node or a second agent may have said it, in the same words as what is stored."""
+    """A supervisor, another node or a second agent may have said it, in the words of a stored message."""
     memory.add_many(said("u0", "a0"))
     assert new_from(memory, said("u0", "a0"), again(*words, "u1")) == 2

@@ -64,7 +64,7 @@ def test_counts_that_one_byte_does_not_hold(count):
     assert expected[0] > expected[1]
 
 
-def test_a_hash_found_across_two_entries_is_no_match():
+def test_a_hash_across_two_entries_is_not_a_match():
     wanted = packed_terms.encode(["wanted"])[:5]
     # Six bytes an entry: the hash begins in the middle of the first, or is found there before its true place.
     split = b"\x00" * 3 + wanted + b"\x00" * 4

@@ -137,7 +137,7 @@ def test_stop_words_given_as_one_string_are_refused():
         Tokenizer(stop_words="the")
 
 
-def test_signatures_tell_tokenizers_apart():
+def test_signatures_distinguish_tokenizers():
     makers = [
         Tokenizer,
         lambda: Tokenizer(None),

@@ -8,7 +8,7 @@ from dynamiq_memory import FilterError, Memory, MessageRole
 
 
 @pytest.mark.parametrize("pattern", ["%", "u-%", "u__", "U-1", "*", "u-1 "])
-def test_b_a_filter_value_is_no_pattern(store, pattern):
+def test_b_a_filter_value_is_not_a_pattern(store, pattern):
     memory = Memory(backend=store)
     memory.add(MessageRole.USER, "mine", {"user_id": "u-1", "label": "u-1"})
     assert memory.search(filters={"user_id": pattern}) == []
@@ -77,7 +77,7 @@ def test_c_one_typed_language_on_every_backend(store, condition, expected):
 
 
 @pytest.mark.parametrize("condition", [{"$gt": 1}, {"like": "%"}, {"gte": "a"}, {}, [["a"]], [None], float("nan")])
-def test_c_what_is_not_of_the_language_is_an_error_everywhere(store, condition):
+def test_c_other_filters_are_an_error_everywhere(store, condition):
     memory = Memory(backend=store)
     memory.add(MessageRole.USER, "x", {"value": 1})
     with pytest.raises(FilterError, match="value"):

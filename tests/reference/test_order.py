@@ -127,7 +127,7 @@ def test_i_equal_times_keep_the_order_of_arrival(store):
     memory.add(MessageRole.USER, "4", {"timestamp": 4.0})
     assert contents(memory.get_all()) == "43120"
     assert contents(memory.get_all(limit=2)) == "20"
-    # A limit below what is stored is no other order.
+    # A limit smaller than the session does not change the order.
     assert contents(memory.get_agent_conversation()) == "43120"
 
 

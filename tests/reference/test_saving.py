@@ -109,7 +109,7 @@ def test_a2_a_tokenizer_that_fails_on_the_way_changes_nothing(new_store):
         ({"session_id": "s-1"}, ["u-1/s-2"]),
     ],
 )
-def test_a3_delete_deletes_the_scope_and_tells_the_count(store, scope, left):
+def test_a3_delete_deletes_the_scope_and_returns_the_count(store, scope, left):
     memory = Memory(backend=store)
     for user, session in (("u-1", "s-1"), ("u-1", "s-2"), ("u-2", "s-1")):
         memory.add(MessageRole.USER, f"{user}/{session}", {"user_id": user, "session_id": session})

@@ -15,7 +15,7 @@ from tests.fakes import REQUIRED
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[object]:
-    """A browser without a window, with a profile in a folder; skips where there is none."""
+    """A browser without a window, with a profile in a folder; skips the test without a browser."""
     browser, driver = os.environ.get("CHROMIUM") or shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         if REQUIRED:

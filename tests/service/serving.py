@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Service:
-    """A running service and the store behind it."""
+    """A running service and its store."""
 
     url: str
     store: MemoryBackend
@@ -49,7 +49,7 @@ class Service:
 
 
 class PromptServer(uvicorn.Server):
-    """Ends as soon as it is told to; uvicorn's own looks ten times a second."""
+    """Ends as soon as it should; uvicorn's server checks ten times a second."""
 
     async def main_loop(self) -> None:
         ticks = 0

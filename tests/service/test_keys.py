@@ -120,7 +120,7 @@ def test_the_command_serves_and_its_log_names_nobody(tmp_path: Path) -> None:
             == "user-name"
         )
         deadline = time.monotonic() + 120
-        while (tmp_path / "log").read_text().count("/items") < 2:  # written behind the answer
+        while (tmp_path / "log").read_text().count("/items") < 2:  # written after the answer
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:

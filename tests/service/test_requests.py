@@ -85,7 +85,7 @@ def test_other_parameters_are_filters_on_metadata(api: httpx.Client) -> None:
     assert texts(api.get(ITEMS, params={"filters": json.dumps({"k": {"gt": 7}})})) == ["7.5"]
 
 
-def test_search_ranks_and_tells_why(api: httpx.Client) -> None:
+def test_search_ranks_and_gives_reasons(api: httpx.Client) -> None:
     said = ["my dog is called Rex", "I bake bread", "it rains", "what is my dog called?"]
     api.post(ITEMS, json=[item(text) for text in said])
     found = api.post("/v1/memories/m/search", json={"query": "dog", "user_id": "u"})
@@ -279,7 +279,7 @@ def test_a_whole_store_can_be_one_memory() -> None:
 
 
 class Failing(InMemory):
-    """Fails as it is told."""
+    """Fails with the error that a test sets."""
 
     failure: Exception = BackendError("the password of the store is hunter2")
 

@@ -167,7 +167,7 @@ def test_retry_after_is_waited_for(server: Platform, memory: Dynamiq, monkeypatc
     assert waits == [7.0, 2.0]
 
 
-def test_a_write_whose_answer_was_lost_is_not_doubled(server: Platform, memory: Dynamiq) -> None:
+def test_a_write_with_a_lost_answer_is_not_stored_twice(server: Platform, memory: Dynamiq) -> None:
     server.hang_up_after = 2
     memory.add(say("hello"))
     assert len(server.items) == 3

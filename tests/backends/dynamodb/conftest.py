@@ -40,7 +40,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def watched(credentials: None) -> Watched:
-    """A session whose requests are checked against the service's limits, and counted."""
+    """A session that checks requests against the service's limits, and counts them."""
     if not _watched:  # reading the service's description takes longer than most tests
         _watched.append(Watched())
     _watched[0].reset()

@@ -36,7 +36,7 @@ def session(*texts: str, user: str = "user-1", name: str = "s") -> list[Message]
 
 
 def switched(store: Any, watched: Watched, where: dict[str, Any], messages: list[Message]) -> None:
-    """A replacement whose process dies between the switch and the moving."""
+    """A replacement by a process that dies between the switch and the moving."""
 
     def crash() -> None:
         raise Crash

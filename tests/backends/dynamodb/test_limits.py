@@ -103,7 +103,7 @@ def test_secrets_of_the_endpoint_do_not_show(credentials: None, url: str) -> Non
     ],
     ids=["surrogate", "number", "session"],
 )
-def test_an_anchor_that_cannot_be_stored_is_an_error_of_ours(store: Any, anchor: Message) -> None:
+def test_an_anchor_that_cannot_be_stored_is_refused(store: Any, anchor: Message) -> None:
     for call in (
         lambda: store.get_all(before=anchor),
         lambda: store.get_all(after=anchor),

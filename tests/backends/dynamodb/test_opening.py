@@ -155,7 +155,7 @@ def test_a_table_of_another_kind(new_store: NewStore, watched: Watched, endpoint
         new_store()
 
 
-def test_time_to_live_must_be_ours(new_store: NewStore) -> None:
+def test_time_to_live_must_be_on_our_attribute(new_store: NewStore) -> None:
     store = new_store()
     with pytest.raises(ConfigurationError, match="time to live"):
         new_store(ttl=60, create_if_not_exist=False)
@@ -259,7 +259,7 @@ def test_secrets_do_not_show(
 def test_what_signs_the_requests(
     credentials: None, endpoint: str, table_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also objects of dynamiq's, whose keys are plain strings, and which make sessions."""
+    """Also dynamiq's objects, which have plain strings as keys and make sessions."""
 
     def signed_by(connection: Any) -> tuple[str, str | None, str]:
         with DynamoDB(connection, table_name, endpoint_url=endpoint) as store:
@@ -366,7 +366,7 @@ def test_ranking_is_bounded(new_store: NewStore) -> None:
 
 
 def test_a_session_is_found_by_its_name_again(store: DynamoDB, new_store: NewStore) -> None:
-    """A writer that wrote down its session once relies on that, whoever deletes meanwhile."""
+    """A writer that has registered its session once relies on it, even if others delete messages."""
     other = new_store()
     store.add(say("one", user="u", session="s"))
     assert other.delete(session_id="s") == 1

@@ -80,7 +80,7 @@ def test_a_crash_at_any_request_leaves_the_old_or_the_new(
         assert seen in (old, new)
         outcomes.append(seen == new)
         assert other.count({"user_id": "user-1", "session_id": name}) == 3
-        if crash_at % 2:  # a late addition goes behind what is there
+        if crash_at % 2:  # a late message comes after the stored ones
             other.add(say("late", session=name))
             seen.append("late")
         with monkeypatch.context() as later:
@@ -119,7 +119,7 @@ def test_others_see_the_old_until_the_switch_and_then_the_new(new_store: NewStor
 
 
 @pytest.mark.parametrize("call", ["get_all", "count", "sessions", "search", "delete", "take", "clear", "user", "all"])
-def test_whoever_meets_a_switched_replacement_finishes_it(new_store: NewStore, watched: Watched, call: str) -> None:
+def test_the_next_call_finishes_a_switched_replacement(new_store: NewStore, watched: Watched, call: str) -> None:
     store, other = new_store(), new_store()
     store.add_many([*session("s", *(f"old {n}" for n in range(5))), say("else", session="t")])
 
@@ -160,7 +160,7 @@ def test_a_filter_does_not_hide_what_is_to_be_finished(new_store: NewStore, watc
     assert contents(other.get_all(filters={"user_id": "user-1", "session_id": "s", "k": 3})) == ["new 3"]
 
 
-def test_a_message_that_was_changed_meanwhile_stays_so(new_store: NewStore, watched: Watched) -> None:
+def test_a_message_that_was_changed_in_the_meantime_stays_changed(new_store: NewStore, watched: Watched) -> None:
     store, other = new_store(), new_store()
     stored = store.add_many(session("s", *(f"old {n}" for n in range(5))))
     again = stored[0].model_copy(update={"content": "again"})
@@ -176,7 +176,7 @@ def test_a_message_that_was_changed_meanwhile_stays_so(new_store: NewStore, watc
     assert left_behind(store) == []
 
 
-def test_a_replacement_that_takes_too_long_begins_anew(
+def test_a_replacement_that_takes_too_long_begins_again(
     new_store: NewStore, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody took it for given up: its parts are gone, and it must not switch to them."""

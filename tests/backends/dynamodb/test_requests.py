@@ -293,7 +293,7 @@ def test_expired_messages_are_not_shown(new_store: NewStore, monkeypatch: pytest
     assert store.update([old]) == []
     store.add(say("new", timestamp=5.0))
     store.add(old)
-    assert contents(store.get_all()) == ["new", "old"]  # it arrived anew
+    assert contents(store.get_all()) == ["new", "old"]  # it arrived again
     again = new_store(ttl=60)  # finds it enabled
     assert again.count() == 2
 

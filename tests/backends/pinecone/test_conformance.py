@@ -51,7 +51,7 @@ if REAL_INDEX:
 
 
 class TestLag(Sync, ReadingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
-    """The index shows writes a little later, sometimes within a test, and then they are no longer remembered."""
+    """The index shows writes a little later, sometimes within a test, when the store has already forgotten them."""
 
     # It needs deletions to be remembered for longer than here.
     test_of_many_who_take_one_gets_each_message = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What goes wrong with a server, and what is said of it."""
+"""Failures of a server, and their errors."""
 
 from __future__ import annotations
 

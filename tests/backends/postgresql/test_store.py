@@ -291,7 +291,7 @@ def test_deadlocks_are_tried_again(store):
     assert len(set(contents(store.get_all()))) == 1
 
 
-def test_deleting_while_others_add_leaves_no_terms_behind(store, sql, postgresql_table):
+def test_deleting_while_others_add_leaves_no_terms(store, sql, postgresql_table):
     done = threading.Event()
 
     def add():

@@ -44,7 +44,7 @@ def vectors(sql: SQL, table: str) -> int:
     return int(row[0])
 
 
-def test_what_has_no_word_in_common_is_found(open_store: Open) -> None:
+def test_a_message_without_a_common_word_is_found(open_store: Open) -> None:
     store = open_store(embedder=NGrams())
     assert store.capabilities.hybrid
     store.add_many([say("gardening in spring"), say("the invoice of May"), say("")])
@@ -240,7 +240,7 @@ def test_asynchronous_calls_embed_asynchronously(open_store: Open) -> None:
     assert len(asyncio.run(script(open_store(embedder=OnlyAsync())))) == 3
 
 
-def test_a_user_without_the_right_to_create_an_extension_is_told(
+def test_a_user_without_the_right_to_create_an_extension_gets_an_error(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dynamiq_memory.backends.postgresql.vectors._is_there", lambda _: False)

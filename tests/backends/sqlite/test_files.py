@@ -227,7 +227,7 @@ def test_a_file_that_is_opened_read_only(path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_a_read_only_folder(path, run_script):
-    """Where the tests run as root, whom permissions do not stop, a child gives its rights away first."""
+    """If the tests run as root, permissions stop nothing, so a child gives up its rights first."""
     run_script(
         """
 import os, shutil, sys, tempfile
@@ -284,7 +284,7 @@ def test_a_table_of_another_kind(path):
         assert store.count() == 1
 
 
-def test_a_name_whose_terms_would_be_another_stores_messages(path):
+def test_a_name_with_the_terms_table_of_another_store(path):
     """index_name "a" keeps its terms in "a_terms", which is here a table of messages."""
     with SQLite(path, "a_terms") as first:
         first.add(message("precious"))

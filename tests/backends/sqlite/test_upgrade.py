@@ -213,7 +213,7 @@ def test_a_time_that_cannot_be_read_is_kept_beside(path, old_file, text):
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", '"nan"'])
-def test_a_time_that_is_no_number_does_not_stop_the_upgrade(path, old_file, text):
+def test_a_time_that_is_not_a_number_does_not_stop_the_upgrade(path, old_file, text):
     """dynamiq stores `metadata={"timestamp": float("nan")}` without a word."""
     old = old_file(path)
     conversation(old)

@@ -176,7 +176,7 @@ def check_transaction(operations: list[dict[str, Any]]) -> None:
 
 
 class Watched:
-    """A session whose requests are checked and counted.
+    """A session that checks and counts requests.
 
     Attributes:
         requests: The requests since the last `reset`, by their operation.
@@ -216,7 +216,7 @@ class Watched:
 
 
 def during(watched: Watched, wanted: str, act: Callable[[], Any]) -> None:
-    """Act once, before the first request whose text contains another."""
+    """Act once, before the first request with this text."""
     done: list[bool] = []
 
     def before(operation: str, arguments: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def multiply(table_name: str, item: dict[str, Any], texts: Iterable[str]) -> Non
     Args:
         table_name: A table in this process.
         item: An item that is there.
-        texts: For each copy, what comes behind its keys.
+        texts: For each copy, the text to append to its keys.
     """
     from moto.dynamodb.models import dynamodb_backends  # noqa: PLC0415
     from moto.dynamodb.models.dynamo_type import DynamoType  # noqa: PLC0415

