@@ -1,4 +1,4 @@
-"""What all tests share: one hypothesis profile, and the two stores that need nothing but this package."""
+"""Fixtures of all tests: a hypothesis profile, and the two stores that need only this package."""
 
 from __future__ import annotations
 

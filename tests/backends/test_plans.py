@@ -1,4 +1,4 @@
-"""The engine that carries out plans."""
+"""The engine that runs plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold when things go on at once, are interrupted, or are changed by other hands."""
+"""Concurrency, interruptions, and changes by others."""
 
 from __future__ import annotations
 

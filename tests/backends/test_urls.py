@@ -1,4 +1,4 @@
-"""Reading URLs of backends and of servers."""
+"""Parsing URLs of backends and of servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backend that the docs show passes the suite that the docs show."""
+"""The example backend of the docs passes the conformance suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by a third party's backend that has only the three methods it must have."""
+"""The conformance suite for a custom backend with only the three required methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by one memory of a store that holds others."""
+"""The conformance suite for one memory of a store with several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls and results are paired, however a provider names them, and wherever a message has them."""
+"""Calls and results are paired, however a provider names them, and wherever in a message they are."""
 
 from __future__ import annotations
 

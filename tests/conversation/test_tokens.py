@@ -1,4 +1,4 @@
-"""What is sent counts as tokens, whatever it is."""
+"""Everything that is sent counts as tokens."""
 
 from __future__ import annotations
 

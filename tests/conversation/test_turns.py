@@ -1,4 +1,4 @@
-"""Turns, and what an agent is given: valid for every LLM API under any strategy, limit and budget."""
+"""Turns, and the conversation for an agent: valid for every LLM API under any strategy, limit and budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filter language: what is of it, what it means, and the same meaning on both backends."""
+"""The filter language: its forms, its meaning, and the same meaning on both backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that keeps what metadata may hold, and refusals that name the key."""
+"""JSON that keeps all metadata, and refusals that name the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A memory of one session, and what default filters give to messages."""
+"""A memory of one session, and the metadata that default filters add to messages."""
 
 from __future__ import annotations
 

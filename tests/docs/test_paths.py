@@ -1,4 +1,4 @@
-"""Files that the architecture page and the contributors' page name are there."""
+"""The files named by the architecture page and the contributors' page exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedders of other packages are taken as they are."""
+"""Embedders of other packages can be used directly."""
 
 from __future__ import annotations
 

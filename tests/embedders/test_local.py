@@ -1,4 +1,4 @@
-"""Embedders that compute in this process. Their libraries are large: here stand their names with the methods used."""
+"""Embedders that compute in this process. Stand-ins with the used methods replace their large libraries."""
 
 from __future__ import annotations
 

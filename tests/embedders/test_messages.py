@@ -1,4 +1,4 @@
-"""What the vector stores share: messages and queries become checked vectors, or nothing."""
+"""Shared parts of the vector stores: messages and queries become checked vectors, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback interface, which test servers are made of."""
+"""A small HTTP server on the loopback interface, the base of the test servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model and a retriever that answer from a script, and what the tests say with them."""
+"""A model and a retriever that answer from a script, and messages for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service with keys, and what calls it."""
+"""A service with keys, and its clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is missing is named, with the line that installs it."""
+"""Errors name a missing library and the line that installs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No key reaches another memory, nor, if it is for one user, another user."""
+"""A key reaches no other memory and, if it is for one user, no other user."""
 
 from __future__ import annotations
 

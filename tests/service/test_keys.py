@@ -1,4 +1,4 @@
-"""Keys, and the command that makes them and serves."""
+"""Keys, and the command that creates them and serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients at once, and a service that is killed under them.
+"""Many clients at once, and a service that is killed while they write.
 
 `DYNAMIQ_MEMORY_LOAD_CLIENTS` and `DYNAMIQ_MEMORY_LOAD_SECONDS` make the load heavier: 200 and 30 before a release.
 """

@@ -1,4 +1,4 @@
-"""The service against its own OpenAPI description: what schemathesis makes of it."""
+"""The service against its own OpenAPI description, by schemathesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service answers: the platform's wire format, pages, and everything that is wrong with a request."""
+"""The service's answers: the platform's wire format, pages, and errors of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service asks of a store beyond a backend's own users: beginnings, ends and messages that are gone."""
+"""The service's own demands on a store: first pages, last pages, and messages that are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service's fixtures, for the tests of its client."""
+"""Fixtures of the service, for the tests of its client."""
 
 from tests.service.conftest import _no_proxy, keys, open_service, service
 

@@ -1,4 +1,4 @@
-"""The Dynamiq backend beyond the contract: what it sends, when it sends again, what its errors say."""
+"""The Dynamiq backend beyond the contract: its requests, retries and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by the Dynamiq backend: all of it on our service, and what the platform's API allows."""
+"""The conformance suite for the Dynamiq backend: all of it on our service, and what the platform's API allows."""
 
 from __future__ import annotations
 

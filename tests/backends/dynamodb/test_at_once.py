@@ -1,4 +1,4 @@
-"""Several callers at once: of replacements one stands, of deletions each is counted once, and updates come after."""
+"""Concurrent callers: one of several replacements wins, each deletion counts once, updates come after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by DynamoDB: by moto's server, with the service's own limits checked."""
+"""The conformance suite for DynamoDB: moto's server, with the service's limits checked."""
 
 from __future__ import annotations
 

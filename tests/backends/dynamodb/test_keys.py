@@ -1,4 +1,4 @@
-"""The encodings on which order and scope rest."""
+"""The encodings that order and scope depend on."""
 
 from __future__ import annotations
 

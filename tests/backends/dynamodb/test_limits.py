@@ -1,4 +1,4 @@
-"""What the service would refuse is refused before anything is written, or made to fit; `limits` checks each request."""
+"""Data beyond the service's limits is refused before anything is written, or made to fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replacing more than a transaction takes: old or new, whatever happens on the way."""
+"""Replacements larger than a transaction: readers see the old messages or the new, whatever happens on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each call costs, and that what the service leaves undone is done."""
+"""The requests and capacity of each call, and retries of what the service leaves unprocessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by InMemory."""
+"""The conformance suite for InMemory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, on a real PostgreSQL server."""
+"""The conformance suite for PostgreSQL, on a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statements of the docs turn a store's tables into partitioned ones, and the store goes on with them."""
+"""The statements of the docs turn a store's tables into partitioned ones, and the store continues with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server does for each call, in a store of 200,000 messages."""
+"""How the server executes each call, in a store of 200,000 messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers of the SQLite tests: the file, the tables of the dynamiq package, a record of what is executed."""
+"""Helpers of the SQLite tests: the file, the tables of the dynamiq package, a record of executed statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, kept by SQLite, in a file and in memory."""
+"""The conformance suite for SQLite, in a file and in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file itself: settings, locks, places where it cannot be, damage, URLs."""
+"""The file: settings, locks, impossible paths, damage, URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terms that ranking reads: made by one tokenizer, made again on demand."""
+"""The terms for ranking: made by one tokenizer, and made again on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQLite does for a read: an index in reading order, the own scope's rows, bound values."""
+"""How SQLite executes a read: an index in reading order, only rows in scope, bound values."""
 
 from __future__ import annotations
 

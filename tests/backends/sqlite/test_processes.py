@@ -1,4 +1,4 @@
-"""Several processes on one file: creation, upgrade, appending, dying, forking.
+"""Several processes on one file: creating, upgrading, appending, dying, forking.
 
 Each script starts one process that imports the package and forks: as real as separate starts, and quicker.
 """

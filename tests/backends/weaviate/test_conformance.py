@@ -1,4 +1,4 @@
-"""The contract, kept by Weaviate over the wire."""
+"""The conformance suite for Weaviate, over the wire."""
 
 from __future__ import annotations
 

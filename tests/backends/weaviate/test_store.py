@@ -1,4 +1,4 @@
-"""Behaviour of this store alone: requests, pages, faults, interrupted replacements."""
+"""Behaviour of this store: requests, pages, faults, interrupted replacements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for the tests of a process: moto over HTTP, or whatever AWS_ENDPOINT_URL_DYNAMODB names."""
+"""A server for the tests of a process: moto over HTTP, or the server of AWS_ENDPOINT_URL_DYNAMODB."""
 
 from __future__ import annotations
 
