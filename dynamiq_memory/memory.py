@@ -13,6 +13,7 @@ from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.backends.plans import Plan, arun, run
+from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick
 from dynamiq_memory.conversation.tokens import TokenCounter, count_tokens_approximately
@@ -31,6 +32,7 @@ from dynamiq_memory.messages import (
     check_identifier,
     clock,
     refusal,
+    views,
 )
 
 DEFAULT_LIMIT = 1000
@@ -407,6 +409,51 @@ class Memory(Closing):
     async def areplace_messages(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Replace all matching messages atomically; see `replace_messages`."""
         return await self.backend.areplace(self._to_replace(filters), self._in_scope(messages, filters))
+
+    def supersede(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Mark a message and all that follow it in its session as superseded.
+
+        For a question that the user edits and sends again, an answer that is to be given again, or a turn that is
+        undone: call it with the first message that no longer counts, then go on with the conversation. Superseded
+        messages stay stored. `search`, `get_all` and exports return them, with the time in `superseded_at`; agents are
+        not given them as part of the conversation.
+
+        Args:
+            message_id: The first message to mark.
+            filters: Additional filters; needed if the default filters and the id do not determine one message.
+
+        Returns:
+            The messages marked now, oldest first; those that were marked before are not among them.
+
+        Raises:
+            InvalidArgumentError: No message, or more than one, has this id.
+        """
+        return views(run(revisions.supersede(self._merged(filters), message_id), self.backend.execute))
+
+    async def asupersede(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Mark a message and all that follow it in its session as superseded; see `supersede`."""
+        return views(await arun(revisions.supersede(self._merged(filters), message_id), self.backend.aexecute))
+
+    def restore(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Undo `supersede`: a message and all that were superseded with it count again.
+
+        To return from one branch of a conversation to another, supersede the one and restore the other.
+
+        Args:
+            message_id: Any of the messages.
+            filters: Additional filters; needed if the default filters and the id do not determine one message.
+
+        Returns:
+            The messages restored, oldest first; empty if the message was not superseded.
+
+        Raises:
+            InvalidArgumentError: No message, or more than one, has this id.
+        """
+        return views(run(revisions.restore(self._merged(filters), message_id), self.backend.execute))
+
+    async def arestore(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
+        """Undo `supersede`; see `restore`."""
+        return views(await arun(revisions.restore(self._merged(filters), message_id), self.backend.aexecute))
 
     def delete(self, session_id: str | None = None, user_id: str | None = None) -> int:
         """Delete a session, a user's messages, or one session of a user.

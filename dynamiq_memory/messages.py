@@ -25,6 +25,8 @@ TIMESTAMP_KEY = "timestamp"
 MESSAGE_ID_KEY = "message_id"
 USER_KEY = "user_id"
 SESSION_KEY = "session_id"
+# When a message was superseded, POSIX seconds.
+SUPERSEDED_KEY = "superseded_at"
 
 # The end of the year 9999, the last year that datetime supports.
 LATEST = 253_402_300_799.0
@@ -101,8 +103,8 @@ class Message(BaseModel):
             in the session replaces that message, so a retry does not duplicate it.
         timestamp: POSIX seconds. Defaults to the time at which the object is created, strictly increasing within a
             process.
-        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope. After
-            reading, it also contains `timestamp` and `message_id`.
+        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope, and
+            `superseded_at` marks a superseded message. After reading, it also contains `timestamp` and `message_id`.
         tool_calls: Tool calls of an assistant message, in OpenAI's format.
         tool_call_id: Id of the call that a tool message answers.
         name: Name of the tool or the author.
@@ -133,6 +135,12 @@ class Message(BaseModel):
     def session_id(self) -> str | None:
         """The session that the message belongs to."""
         return self.metadata.get(SESSION_KEY)
+
+    @property
+    def superseded_at(self) -> float | None:
+        """When the message was superseded (see `Memory.supersede`), POSIX seconds; None if it is current."""
+        value = self.metadata.get(SUPERSEDED_KEY)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def to_openai(self) -> dict[str, Any]:
         """Return the message in the format of OpenAI's chat API and compatible servers."""

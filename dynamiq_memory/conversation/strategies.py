@@ -10,10 +10,11 @@ from typing import Any
 from dynamiq_memory.backends.operations import Around, Read, Search
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
+from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.tokens import as_sent
 from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
 from dynamiq_memory.filters import parse
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Key, Message, key_of
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, USER_KEY, Key, Message, key_of
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
@@ -163,10 +164,11 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     most = budget.messages
     size = most if budget.tokens is None else min(most, _PAGE)
     collected: list[Message] = []
+    page: list[Message] = []
     while True:
-        page = yield from Read(parse(filters), size, before=collected[0] if collected else None)
-        collected = page + collected
-        if len(page) == size and not _has_user(page) and not _has_user(collected):
+        page = yield from Read(parse(filters), size, before=page[0] if page else None)
+        collected = current(page) + collected
+        if len(page) == size and not _has_user(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
             continue
         turns = split_turns(collected)
@@ -213,7 +215,10 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     budget = choice.budget
     whole = budget.copy()
     # Some matches are picked already, and some will not fit.
-    matches = yield from Search(parse(filters), query, budget.messages + len(choice.picks) + _SPARE_MATCHES)
+    wanted = budget.messages + len(choice.picks) + _SPARE_MATCHES
+    matches = yield from Search(parse(filters), query, wanted)
+    if len(current(matches)) < len(matches):
+        matches = yield from Search(parse({**filters, SUPERSEDED_KEY: None}), query, wanted)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     reach = _Reach(_REACH)
     turns: dict[Key, Turn] = {}
@@ -255,17 +260,17 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
     before, after = list(window[:here]), list(window[here + 1 :])
     page: Sequence[Message] = after
     size = _NEIGHBOURS
-    while len(page) == size and not _has_user(after) and (size := reach.next(min(size * 4, 10 * _PAGE))):
+    while len(page) == size and not _has_user(current(after)) and (size := reach.next(min(size * 4, 10 * _PAGE))):
         page = yield from Read(parse(session), size, after=after[-1])
         after = [*after, *page]
     size = _NEIGHBOURS
     whole = len(before) < size
     while True:
-        for turn in split_turns([*before, match, *after]):
+        for turn in split_turns(current([*before, match, *after])):
             if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
                 return turn
         # The question of the turn, or the call that the match answers, is further back.
-        missing = bool(results_of(match)) or not _has_user([*before, match])
+        missing = bool(results_of(match)) or not _has_user(current([*before, match]))
         size = reach.next(min(size * 4, 10 * _PAGE)) if missing and not whole else 0
         if not size:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dynamiq_memory.conversation.calls import (
@@ -381,6 +381,41 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
     elif len(taken) > 1:
         taken.sort(key=lambda turn: place[id(turn)])
     return [message for turn in taken for message in turn.messages], full
+
+
+def whole_turns(messages: Iterable[Message], answered: Collection[str], questions: Mapping[str, str]) -> list[Message]:
+    """Leave out what no LLM API accepts in a conversation that was put together from several sources.
+
+    What comes before the first question is left out, unless there is no question; so are the rest of a turn whose
+    question is not there, calls without results, results without calls, and a question whose answer is not there.
+
+    Args:
+        messages: Messages of one session, in order.
+        answered: Ids of questions that were answered.
+        questions: Ids of the questions that messages belong to, by their own ids, as far as is known.
+
+    Returns:
+        The others in order, but results directly after their calls.
+    """
+    turns = split_turns(_with_their_questions(messages, questions))
+    if any(turn.opened for turn in turns):
+        turns = [turn for turn in turns if turn.opened or turn.instructions]
+    given = [
+        turn
+        for turn in turns[:-1]
+        if not turn.question_alone and not (len(turn.rounds) == 1 and turn.opened and turn.messages[0].id in answered)
+    ]
+    return [message for turn in [*given, *turns[-1:]] for message in turn.messages]
+
+
+def _with_their_questions(messages: Iterable[Message], questions: Mapping[str, str]) -> Iterator[Message]:
+    question = None
+    for message in messages:
+        if is_question(message):
+            question = message.id
+        elif question is not None and questions.get(message.id, question) != question:
+            continue
+        yield message
 
 
 def arrange(messages: Iterable[Message]) -> list[Message]:

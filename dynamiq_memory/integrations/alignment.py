@@ -1,6 +1,7 @@
-"""Which messages of a conversation that a framework hands over are stored already.
+"""Which messages of a conversation that a framework hands over are stored already, and which it has left.
 
-For adapters of frameworks that hand over the whole conversation at each turn: only new messages are to be stored.
+For adapters of frameworks that hand over the whole conversation at each turn: only new messages are to be stored, and
+what an edit, another answer, a fork or an undo has replaced is marked as superseded.
 """
 
 from __future__ import annotations
@@ -8,18 +9,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, takewhile
 
 from dynamiq_memory._ids import new_id
+from dynamiq_memory.conversation.calls import is_question
+from dynamiq_memory.conversation.revisions import marked
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.integrations.plans import GetAll, Plan
-from dynamiq_memory.messages import MESSAGE_ID_KEY, Message, MessageRole
+from dynamiq_memory.integrations.plans import AddMany, GetAll, GetEverything, Plan, UpdateMany, get_latest
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SUPERSEDED_KEY, Message, MessageRole, clock
+from dynamiq_memory.ranking.tokenizer import Tokenizer
 
-__all__ = ["Alignment", "Transcript", "align"]
+__all__ = ["Alignment", "Transcript", "align", "store_revisions"]
 
 _PAGE = 32
 _MOST_AT_ONCE = 1024
 # Number of questions and answers that are compared by their text: the comparison costs its square.
 _MOST_COMPARED = 64
+# An edited question has more than this share of the words of the shorter version.
+_EDITED = 0.5
+_words = Tokenizer()
 
 _Text = tuple[MessageRole, str]
 
@@ -50,6 +58,17 @@ class Transcript(ABC):
         """Whether a stored message with another id is this message."""
         return False
 
+    def has_id_of(self, position: int, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
+        """Whether the framework gave the message the id of a stored one, whatever they say."""
+        return False
+
+    def wrote(self, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
+        """Whether a message was stored from an earlier version of this transcript.
+
+        Only if the framework itself keeps the transcript, so that what it no longer has was undone.
+        """
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
@@ -63,6 +82,14 @@ class Alignment:
         repeated_ids: Ids of messages of the transcript that are the ids of older stored messages: a question that is
             asked again.
         known: The stored messages that the transcript has too, by their positions in it, as far as they were looked at.
+        has_gaps: Whether the session has messages that the transcript lacks, after its first one.
+        question_ids: Ids of the questions that stored messages belong to, by their own ids, as far as is known.
+        answered_ids: Ids of the questions among them that something in the session follows, as far as is known.
+        replaced: Stored messages that the transcript has left, oldest first: what followed an edited question, an
+            answer that is given again, the rest of a conversation that is forked or undone.
+        restored: Superseded messages that are in the transcript again, oldest first.
+        revised: Stored messages of which the transcript has another version, by the positions of these. They are among
+            `replaced`; `known` has the new versions, and `new_messages` does not.
     """
 
     new_from: int
@@ -70,6 +97,12 @@ class Alignment:
     shared_ids: frozenset[str] = frozenset()
     repeated_ids: frozenset[str] = frozenset()
     known: Mapping[int, Message] = field(default_factory=dict)
+    has_gaps: bool = False
+    question_ids: Mapping[str, str] = field(default_factory=dict)
+    answered_ids: frozenset[str] = frozenset()
+    replaced: Sequence[Message] = ()
+    restored: Sequence[Message] = ()
+    revised: Mapping[int, Message] = field(default_factory=dict)
 
     def new_messages(self, transcript: Transcript) -> list[Message]:
         """Return the messages of the transcript that are not stored; a question that is asked again gets a new id."""
@@ -89,23 +122,25 @@ def align(transcript: Transcript) -> Plan[Alignment]:
     whatever it says. In doubt, a message is new: it is better to store it twice than to lose it. The cost depends on
     how much is new, not on how long the conversation is.
 
+    Where the transcript has left what is stored, the rest of that is replaced (see `_left`).
+
     Args:
         transcript: The conversation.
     """
     if not len(transcript):
         return Alignment(0)
-    latest = yield from GetAll(_PAGE)
-    if not latest:
-        return Alignment(0)
+    latest = yield from get_latest(_PAGE)
     known = yield from _known(transcript, latest)
+    if not latest and not known:
+        return Alignment(0)
     question = max(filter(transcript.is_question, range(len(transcript))), default=0)
     repeated: frozenset[str] = frozenset()
-    if _asked_again(transcript, known, latest):
+    if _asked_again(transcript, known, latest) and not _answered_again(transcript, known, latest):
         del known[question]
         repeated = frozenset({transcript.id(question)})
     start = max(known) + 1 if known else 0
     if (start < len(transcript) - 1 and (not known or question > start)) or (known and min(known) > 0):
-        wide = yield from GetAll(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
+        wide = yield from get_latest(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
         # After a question that is known by its id comes the work that is done for it now.
         matching, end = _by_text(transcript, wide, question if question in known else len(transcript))
         if known and not transcript.is_question(max(known)):
@@ -115,22 +150,181 @@ def align(transcript: Transcript) -> Plan[Alignment]:
         start = max(start, end)
         before = range(max(0, start - 2 * _PAGE), start)
         known |= _same(transcript, [place for place in before if place not in known], wide)
-    return replace(_result(known, start, question, latest), repeated_ids=repeated)
+    revised = _revised(transcript, known, start, latest)
+    known |= {place: transcript.message(place) for place in revised}
+    left = yield from _left(transcript, known, start, latest)
+    replaced = [*left, *(message for message in revised.values() if message not in left)]
+    restored = yield from _restored(known.values())
+    gone = {message.id for message in replaced}
+    result = _result(transcript, known, start, question, [message for message in latest if message.id not in gone])
+    return replace(result, repeated_ids=repeated, replaced=replaced, restored=restored, revised=revised)
 
 
-def _result(known: dict[int, Message], start: int, question: int, latest: Sequence[Message]) -> Alignment:
+def store_revisions(transcript: Transcript, alignment: Alignment) -> Plan[None]:
+    """Store what the alignment says of messages that are stored: new versions, and what is superseded or is not.
+
+    Args:
+        transcript: The conversation.
+        alignment: Its alignment.
+    """
+    changed = [*marked(alignment.replaced, clock()), *marked(alignment.restored, None)]
+    if changed:
+        yield from UpdateMany(changed)
+    versions = []
+    for place, old in alignment.revised.items():
+        # At the same time, the later arrival comes later.
+        version = transcript.message(place).model_copy(update={"timestamp": old.timestamp})
+        versions.append(version)
+    if versions:
+        yield from AddMany(versions)
+
+
+def _left(
+    transcript: Transcript, known: Mapping[int, Message], start: int, latest: Sequence[Message]
+) -> Plan[list[Message]]:
+    """Find the stored messages that the transcript has left.
+
+    These are among the messages after the last one that it shares with the store:
+
+    - those that were stored from an earlier version of it, where the framework keeps the transcript itself;
+    - else all from the first question on, where the transcript goes on with an edited version of that: with its id, or
+      with most of its words;
+    - else the answer to the transcript's last question, where that question is not all that the transcript shares.
+
+    Otherwise, the messages are another client's, and both count.
+    """
+    if not known:
+        return []
+    newest = max(known.values(), key=lambda message: message.timestamp or 0.0)
+    size = len(latest)
+    while size and transcript.wrote(latest[-1]) and (latest[0].timestamp or 0.0) > (newest.timestamp or 0.0):
+        size *= 4
+        latest = yield from get_latest(size)
+        if len(latest) < size:
+            break
+    ids = {message.id for message in known.values()}
+    after = _following(newest, latest)
+    rest = [message for message in after if message.id not in ids]
+    own = [message for message in rest if transcript.wrote(message)]
+    if own:
+        return own
+    if start == len(transcript):
+        return _answer(rest) if _answered_again(transcript, known, latest) else []
+    first = next((number for number, message in enumerate(rest) if is_question(message)), None)
+    if first is not None and _is_edited(transcript, start, rest[first]):
+        return rest[first:]
+    if rest and transcript.has_id_of(start, rest[0]):
+        return rest
+    return []
+
+
+def _following(message: Message, latest: Sequence[Message]) -> Sequence[Message]:
+    """The messages after a stored one."""
+    number = next((number for number, each in enumerate(latest) if each.id == message.id), None)
+    if number is not None:
+        return latest[number + 1 :]
+    return [each for each in latest if (each.timestamp or 0.0) > (message.timestamp or 0.0)]
+
+
+def _answer(following: Sequence[Message]) -> list[Message]:
+    """What follows a question up to the next one."""
+    end = next((number for number, message in enumerate(following) if is_question(message)), len(following))
+    return list(following[:end])
+
+
+def _answered_again(transcript: Transcript, known: Mapping[int, Message], latest: Sequence[Message]) -> bool:
+    """Whether the transcript ends with a stored question because it is to be answered again."""
+    last = len(transcript) - 1
+    if last not in known or not transcript.is_question(last):
+        return False
+    answer = _answer(_following(known[last], latest))
+    return bool(answer) and (min(known) < last or any(map(transcript.wrote, answer)))
+
+
+def _is_edited(transcript: Transcript, position: int, stored: Message) -> bool:
+    if not transcript.is_question(position):
+        return False
+    if transcript.has_id_of(position, stored):
+        return True
+    message = transcript.message(position)
+    words, others = set(_words(message.text)), set(_words(stored.text))
+    shared = len(words & others) / max(1, min(len(words), len(others)))
+    return shared > _EDITED or _text(message) == _text(stored)
+
+
+def _revised(
+    transcript: Transcript, known: Mapping[int, Message], start: int, latest: Sequence[Message]
+) -> dict[int, Message]:
+    """Find messages of which the transcript has another version under the same id, before others that it shares."""
+    ids = {message.id for message in known.values()}
+    found: dict[int, Message] = {}
+    for place in range(max(0, start - 2 * _PAGE), start):
+        if place not in known:
+            same = [message for message in latest if transcript.has_id_of(place, message)]
+            # An id that several messages have tells nothing.
+            if len(same) == 1 and same[0].id not in ids:
+                found[place] = same[0]
+    return found
+
+
+def _restored(known: Iterable[Message]) -> Plan[list[Message]]:
+    """Find the superseded messages that count again: those in the transcript, and what was superseded with them."""
+    until: dict[float, float] = {}
+    for message in known:
+        at = message.superseded_at
+        if at is not None:
+            until[at] = max(until.get(at, 0.0), message.timestamp or 0.0)
+    found: list[Message] = []
+    for at, last in until.items():
+        together = yield from GetEverything({SUPERSEDED_KEY: at})
+        found += [message for message in together if (message.timestamp or 0.0) <= last]
+    return found
+
+
+def _result(
+    transcript: Transcript, known: dict[int, Message], start: int, question: int, latest: Sequence[Message]
+) -> Alignment:
     if not known:
         return Alignment(start)
-    first = known[min(known)]
-    asked = known.get(question)
-    numbers = {message.id: number for number, message in enumerate(latest)}
     ids = frozenset(message.id for message in known.values())
-    number = numbers.get(asked.id, 0) if asked is not None else len(latest)
-    earlier = min(known) < question or asked is None
-    if number and earlier and latest[number - 1].id not in ids:
-        # The session has more than the transcript: examples before a question, or another client's turns.
-        return Alignment(start, asked, ids, known=known)
-    return Alignment(start, first, ids, known=known)
+    asked = known.get(question)
+    number = next((number for number, message in enumerate(latest) if asked and message.id == asked.id), len(latest))
+    # The transcript's question and what follows it is the turn that goes on now, whatever others have stored since.
+    turns = _turns(latest[:number])
+    shared = list(takewhile(lambda turn: _has(transcript, known, turn), reversed(turns)))
+    has_gaps = len(shared) < len(turns)
+    if not has_gaps:
+        before: Message | None = known[min(known)]
+    else:
+        # The session has more than the transcript: its middle was left out, or another client has added turns.
+        before = shared[-1][0] if shared else asked
+    questions = {message.id: turn[0].id for turn in _turns(latest) if is_question(turn[0]) for message in turn}
+    followed = {one.id for one, other in pairwise(latest) if not is_question(other)}
+    waiting = {message.id for message in latest} - followed
+    answered = frozenset(message.id for message in known.values() if is_question(message)) - waiting
+    return Alignment(start, before, ids, known=known, has_gaps=has_gaps, question_ids=questions, answered_ids=answered)
+
+
+def _turns(messages: Iterable[Message]) -> list[list[Message]]:
+    """Split stored messages before each question."""
+    turns: list[list[Message]] = []
+    for message in messages:
+        if is_question(message) or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def _has(transcript: Transcript, known: Mapping[int, Message], turn: Sequence[Message]) -> bool:
+    """Whether the transcript has a stored turn: all of it, or its question with the answer, also in its own words."""
+    places = {message.id: place for place, message in known.items()}
+    if all(message.id in places for message in turn):
+        return True
+    place = places.get(turn[0].id)
+    if place is None or not is_question(turn[0]):
+        return False
+    answered = place + 1 < len(transcript) and not transcript.is_question(place + 1)
+    return turn[-1].id in places or (answered and place + 1 not in known)
 
 
 def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, Message]]:
@@ -160,7 +354,11 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     if not questions or (questions[-1] in known and _has_moved_on(known[questions[-1]], known, latest)):
         # The question that the last messages belong to has been left out: their ids are made of another question.
         known |= _same(transcript, [place for place in end if place not in known], latest)
-    return known
+    # Where the messages between were left out, the ids of later ones are made of another question. Those of the turn that
+    # goes on now are not compared, since some models give one id to equal answers.
+    newest = max(known, default=-1)
+    later = _following(known[newest], latest) if known else latest
+    return known | _same(transcript, range(max(end.start, newest + 1), max(questions, default=0)), later)
 
 
 def _same(transcript: Transcript, places: Iterable[int], latest: Sequence[Message]) -> dict[int, Message]:
@@ -183,7 +381,7 @@ def _has_moved_on(question: Message, known: dict[int, Message], latest: Sequence
 def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequence[Message]) -> bool:
     """Whether the transcript ends with a question that is stored and answered."""
     last = len(transcript) - 1
-    if last not in known or not transcript.is_question(last):
+    if last not in known or not transcript.is_question(last) or known[last].superseded_at is not None:
         return False
     number = next((number for number, message in enumerate(latest) if message.id == known[last].id), None)
     if number is None:

@@ -2,11 +2,12 @@
 
 from dynamiq_memory._ids import new_id
 from dynamiq_memory.formatting import format_messages
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, prepare
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, TIMESTAMP_KEY, USER_KEY, prepare
 
 __all__ = [
     "MESSAGE_ID_KEY",
     "SESSION_KEY",
+    "SUPERSEDED_KEY",
     "TIMESTAMP_KEY",
     "USER_KEY",
     "format_messages",

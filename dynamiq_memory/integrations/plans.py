@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from dynamiq_memory.backends import plans
 from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
@@ -31,7 +32,10 @@ __all__ = [
     "Plan",
     "ReplaceMessages",
     "Take",
+    "UpdateMany",
     "arun",
+    "get_conversation",
+    "get_latest",
     "run",
 ]
 
@@ -48,7 +52,9 @@ class GetAll(Step[list[Message]]):
 
 @dataclass(frozen=True, slots=True)
 class GetEverything(Step[list[Message]]):
-    """All messages that match the memory's default filters, however many they are."""
+    """All messages that match the memory's default filters and the given ones, however many they are."""
+
+    filters: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,13 @@ class AddMany(Step[list[Message]]):
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateMany(Step[list[Message]]):
+    """Store new versions of messages that still exist; see `MemoryBackend.update`."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
 class ReplaceMessages(Step[list[Message]]):
     """`Memory.replace_messages`."""
 
@@ -84,6 +97,26 @@ class Take(Step[list[Message]]):
     filters: Mapping[str, Any]
 
 
+def get_latest(count: int) -> Plan[list[Message]]:
+    """Read the latest messages of the conversation, without superseded ones.
+
+    Args:
+        count: Maximum number of messages, 1 or more.
+    """
+    size = count
+    while True:
+        page = yield from GetAll(size)
+        found = current(page)
+        if len(page) < size or len(found) >= count:
+            return found[-count:]
+        size *= 4
+
+
+def get_conversation() -> Plan[list[Message]]:
+    """Read all messages of the conversation, without superseded ones."""
+    return current((yield from GetEverything()))
+
+
 def run(memory: Memory, plan: Plan[T]) -> T:
     """Carry out a plan.
 
@@ -96,12 +129,14 @@ def run(memory: Memory, plan: Plan[T]) -> T:
         match step:
             case GetAll(limit, filters):
                 return memory.get_all(limit, filters)
-            case GetEverything():
-                return memory.backend.get_all(None, memory.filters)
+            case GetEverything(filters):
+                return memory.backend.get_all(None, {**memory.filters, **(filters or {})})
             case GetAgentConversation(query, limit, filters, strategy, max_tokens):
                 return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens)
             case AddMany(messages):
                 return memory.add_many(messages)
+            case UpdateMany(messages):
+                return memory.backend.update(messages)
             case ReplaceMessages(filters, messages):
                 return memory.replace_messages(filters, messages)
             case Take(filters):
@@ -123,12 +158,14 @@ async def arun(memory: Memory, plan: Plan[T]) -> T:
         match step:
             case GetAll(limit, filters):
                 return await memory.aget_all(limit, filters)
-            case GetEverything():
-                return await memory.backend.aget_all(None, memory.filters)
+            case GetEverything(filters):
+                return await memory.backend.aget_all(None, {**memory.filters, **(filters or {})})
             case GetAgentConversation(query, limit, filters, strategy, max_tokens):
                 return await memory.aget_agent_conversation(query, limit, filters, strategy, max_tokens)
             case AddMany(messages):
                 return await memory.aadd_many(messages)
+            case UpdateMany(messages):
+                return await memory.backend.aupdate(messages)
             case ReplaceMessages(filters, messages):
                 return await memory.areplace_messages(filters, messages)
             case Take(filters):

@@ -32,6 +32,7 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, MessageRole
+from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, unpack
 
 FRAMEWORK = "langchain"
@@ -170,6 +171,27 @@ def from_message(message: Message) -> BaseMessage:
     if message.role is MessageRole.TOOL:
         return ToolMessage(**common, tool_call_id=message.tool_call_id or "")
     return AIMessage(**common, **_parsed_calls(message.tool_calls or ()))
+
+
+def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | None) -> Message:
+    """Describe a message by what decides where it may be in a conversation; faster than `to_message`.
+
+    Args:
+        message: The message.
+        scope: The user_id and session_id of its conversation.
+        stored: The message as stored, if it is.
+    """
+    content = message.content if isinstance(message.content, str) else list(map(_part, message.content))
+    return Message.model_construct(
+        role=_role(message),
+        content=content,
+        id=new_id() if stored is None else stored.id,
+        timestamp=None if stored is None else stored.timestamp,
+        metadata=dict(scope),
+        tool_calls=_calls(message, repr) or None,
+        tool_call_id=_answered(message),
+        name=_speaker(message),
+    )
 
 
 def for_model(messages: Iterable[Message]) -> list[BaseMessage]:

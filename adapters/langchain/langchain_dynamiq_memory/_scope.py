@@ -69,6 +69,18 @@ def scoped_to_run(memory: Memory, context: Any, configurable: Mapping[str, Any])
     return memory.scoped(session_id, _named("user_id", context, configurable))
 
 
+def thread_of(configurable: Mapping[str, Any]) -> str | None:
+    """Return the checkpointer's thread that keeps the agent's state.
+
+    None if no checkpointer does, so that the client decides what the state is; or if the agent is part of another
+    graph, which decides that.
+    """
+    is_nested = "|" in str(configurable.get("checkpoint_ns") or "")
+    if configurable.get("__pregel_checkpointer") is None or is_nested:
+        return None
+    return str(configurable.get("thread_id"))
+
+
 def _named(name: str, context: Any, configurable: Mapping[str, Any]) -> Any:
     value = context.get(name) if isinstance(context, Mapping) else getattr(context, name, None)
     return configurable.get(name) if value is None else value

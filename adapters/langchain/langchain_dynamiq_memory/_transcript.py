@@ -14,6 +14,8 @@ from langchain_dynamiq_memory._messages import fixed_filters, langchain_id, stab
 
 # How LangChain's SummarizationMiddleware marks its note.
 _SUMMARY = "summarization"
+# The key in a message's `native` of the thread whose state had it.
+_THREAD = "thread"
 
 
 def is_summary(message: BaseMessage) -> bool:
@@ -31,10 +33,14 @@ class StateTranscript(Transcript):
         state: The messages of the state.
         memory: The memory that they are stored in; the values in its default filters are part of the ids.
         default: As for `to_message`.
+        thread: The checkpointer's thread that keeps the state; None if no checkpointer does.
     """
 
-    def __init__(self, state: Sequence[BaseMessage], memory: Memory, default: Default | None) -> None:
+    def __init__(
+        self, state: Sequence[BaseMessage], memory: Memory, default: Default | None, thread: str | None = None
+    ) -> None:
         """Take the messages; none is converted yet."""
+        self._thread = thread
         self._state = [m for m in state if not isinstance(m, SystemMessage) and not is_summary(m)]
         self._filters = fixed_filters(memory)
         self._default = default
@@ -58,6 +64,8 @@ class StateTranscript(Transcript):
         if position not in self._messages:
             message = to_message(self._state[position], self._default)
             message.id = self._id_of(position, message)
+            if self._thread is not None and message.native is not None:
+                message.native[_THREAD] = self._thread
             self._messages[position] = message
         return self._messages[position]
 
@@ -67,8 +75,16 @@ class StateTranscript(Transcript):
 
     def is_same(self, position: int, stored: Message) -> bool:
         """Whether a stored message is this one, although its question may have left the state since."""
+        return self.has_id_of(position, stored) and digest_of(stored) == digest_of(self.message(position))
+
+    def has_id_of(self, position: int, stored: Message) -> bool:
+        """Whether LangChain gave the message the id of a stored one."""
         id_ = self._state[position].id
-        return bool(id_) and langchain_id(stored) == id_ and digest_of(stored) == digest_of(self.message(position))
+        return bool(id_) and langchain_id(stored) == id_ and stored.role is self.message(position).role
+
+    def wrote(self, stored: Message) -> bool:
+        """Whether a message was stored from the state of the same thread."""
+        return self._thread is not None and (stored.native or {}).get(_THREAD) == self._thread
 
     def by_object(self, known: Mapping[int, Message]) -> dict[int, Message]:
         """Stored messages by the `id()` of the state's own objects rather than by position."""

@@ -12,10 +12,10 @@ from langchain_core.runnables.config import run_in_executor
 
 from dynamiq_memory import DynamiqMemoryError, Memory, Message
 from dynamiq_memory.integrations.arguments import check_limit, check_memory
-from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
+from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, USER_KEY
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import set_batch_times
-from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, GetEverything, Plan, arun, run
+from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, Plan, arun, get_conversation, run
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from langchain_dynamiq_memory._messages import (
     check_default,
@@ -28,6 +28,8 @@ from langchain_dynamiq_memory._messages import (
 from langchain_dynamiq_memory.chain import guard_reads
 
 logger = logging.getLogger(__name__)
+
+_CURRENT = {SUPERSEDED_KEY: None}
 
 
 class DynamiqChatMessageHistory(BaseChatMessageHistory):
@@ -166,7 +168,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         return None
 
     def search(self, query: str, limit: int = 10) -> list[BaseMessage]:
-        """Find the session's messages that are relevant to a query.
+        """Find the session's messages that are relevant to a query, without superseded ones.
 
         Args:
             query: The query.
@@ -179,11 +181,11 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             InvalidArgumentError: The limit is not 1 or more.
             BackendError: The store failed.
         """
-        return [from_message(message) for message in self.memory.search(query, limit=limit)]
+        return [from_message(message) for message in self.memory.search(query, _CURRENT, limit)]
 
     async def asearch(self, query: str, limit: int = 10) -> list[BaseMessage]:
         """Find the session's messages that are relevant to a query; see `search`."""
-        return [from_message(message) for message in await self.memory.asearch(query, limit=limit)]
+        return [from_message(message) for message in await self.memory.asearch(query, _CURRENT, limit)]
 
     def __repr__(self) -> str:
         """Name the session and the store."""
@@ -208,7 +210,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     def _read(self) -> Plan[list[BaseMessage]]:
         if self.limit is None:
-            return list(map(from_message, (yield from GetEverything())))
+            return list(map(from_message, (yield from get_conversation())))
         return for_model((yield from GetAgentConversation(limit=self.limit)))
 
     def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 from langgraph.runtime import Runtime
 
 from dynamiq_memory import Memory, MemoryRetrievalStrategy, MemorySaveMode, Message, MessageRole, select_to_save
-from dynamiq_memory.integrations.alignment import Alignment, align
+from dynamiq_memory.integrations.alignment import Alignment, align, store_revisions
 from dynamiq_memory.integrations.arguments import check_limit, check_memory, check_strategy
-from dynamiq_memory.integrations.messages import TIMESTAMP_KEY
+from dynamiq_memory.integrations.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times
 from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, Plan, arun, run
 from dynamiq_memory.integrations.references import reference_to, resolve
-from dynamiq_memory.integrations.turns import arrange
-from langchain_dynamiq_memory._messages import check_default, for_model, to_message
-from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run
+from langchain_dynamiq_memory._messages import check_default, to_message
+from langchain_dynamiq_memory._prompt import Held, with_recalled
+from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
 
@@ -92,7 +90,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, and call the model with recalled ones."""
         memory = self._of_run(request.runtime)
         recalled = run(memory, self._before_model(memory, request.state["messages"]))
-        return handler(_with_recalled(request, *recalled))
+        return handler(with_recalled(request, *recalled))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -100,7 +98,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, and call the model with recalled ones."""
         memory = self._of_run(request.runtime)
         recalled = await arun(memory, self._before_model(memory, request.state["messages"]))
-        return await handler(_with_recalled(request, *recalled))
+        return await handler(with_recalled(request, *recalled))
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Store the rest of the turn."""
@@ -141,11 +139,10 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 self._threads_of_users.popitem(last=False)
         return named is None or (not named and str(thread_id) in self._threads_of_users)
 
-    def _before_model(
-        self, memory: Memory, state: Sequence[BaseMessage]
-    ) -> Plan[tuple[list[Message], dict[int, Message]]]:
-        transcript = StateTranscript(state, memory, self._default)
+    def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[tuple[list[Message], Held]]:
+        transcript = self._transcript(memory, state)
         alignment = yield from align(transcript)
+        yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Which answer is the final one is only known when the next question comes, or the run ends.
@@ -154,7 +151,18 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         stored = yield from _add(select_to_save(new, memory.save_mode))
         before = alignment.recall_before or next(iter(stored), None)
         recalled = yield from self._recall(memory, state, before, alignment)
-        return recalled, transcript.by_object(alignment.known)
+        scope = {key: memory.filters[key] for key in (USER_KEY, SESSION_KEY)}
+        held = Held(
+            scope=scope,
+            stored=transcript.by_object(alignment.known),
+            has_gaps=alignment.has_gaps,
+            answered=alignment.answered_ids,
+            questions=alignment.question_ids,
+        )
+        return recalled, held
+
+    def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
+        return StateTranscript(state, memory, self._default, thread_of(get_config().get("configurable", {})))
 
     def _recall(
         self, memory: Memory, state: Sequence[BaseMessage], before: Message | None, alignment: Alignment
@@ -175,11 +183,12 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             strategy=strategy,
             max_tokens=self.max_tokens,
         )
-        return arrange(message for message in recalled if message.id not in alignment.shared_ids)
+        return [message for message in recalled if message.id not in alignment.shared_ids]
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
-        transcript = StateTranscript(state["messages"], memory, self._default)
+        transcript = self._transcript(memory, state["messages"])
         alignment = yield from align(transcript)
+        yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
         if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(transcript.last, ToolMessage):
             answer = to_message(_answer_of(state["messages"], transcript.last, state), self._default)
@@ -197,36 +206,6 @@ def _add(messages: list[Message]) -> Plan[list[Message]]:
         return []
     set_batch_times(messages, after=(yield from GetAll(1)))
     return (yield from AddMany(messages))
-
-
-def _with_recalled(
-    request: ModelRequest[Any], recalled: Sequence[Message], known: Mapping[int, Message]
-) -> ModelRequest[Any]:
-    """Merge recalled messages into the conversation, in the order of the store.
-
-    Args:
-        request: The request, with the conversation as the agent has it.
-        recalled: Recalled messages that it lacks, in their order.
-        known: The stored messages that it has, by the `id()` of its objects.
-    """
-    if not recalled:
-        return request
-    instructions = [message for message in recalled if message.role is MessageRole.SYSTEM]
-    waiting = deque(message for message in recalled if message.role is not MessageRole.SYSTEM)
-    merged: list[BaseMessage] = for_model(instructions)
-    messages = list(request.messages)
-    start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
-    held = messages[start:]
-    times = [known[id(message)].timestamp or 0.0 if id(message) in known else math.inf for message in held]
-    # What is new comes last; an unknown message before known ones is as old as these.
-    untils = list(accumulate(reversed(times), min))[::-1]
-    for message, until in zip(held, untils, strict=True):
-        # A result stays directly after its call.
-        while waiting and not isinstance(message, ToolMessage) and (waiting[0].timestamp or 0.0) < until:
-            merged += for_model([waiting.popleft()])
-        merged.append(message)
-    merged += for_model(waiting)
-    return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *merged]))
 
 
 def _answer_of(messages: Sequence[BaseMessage], result: ToolMessage, state: Mapping[str, Any]) -> AIMessage:

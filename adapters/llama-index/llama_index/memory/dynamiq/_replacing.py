@@ -10,14 +10,14 @@ from typing import Any
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.native import digest_of
-from dynamiq_memory.integrations.plans import GetEverything, Plan, ReplaceMessages
+from dynamiq_memory.integrations.plans import Plan, ReplaceMessages, get_conversation
 from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages
 
 
 def set_messages(session: Memory, messages: Any) -> Plan[None]:
     """Make a session contain exactly these messages; a plan over the session's memory."""
     given = to_messages(messages)
-    stored = yield from GetEverything()
+    stored = yield from get_conversation()
     yield from ReplaceMessages(scope_of(session), keep_stored(stored, given))
 
 

@@ -22,7 +22,16 @@ from dynamiq_memory import (
 from dynamiq_memory.integrations.arguments import check_limit, check_strategy
 from dynamiq_memory.integrations.messages import TIMESTAMP_KEY
 from dynamiq_memory.integrations.ordering import earlier_than, move_after
-from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, GetEverything, Plan, arun, run
+from dynamiq_memory.integrations.plans import (
+    AddMany,
+    GetAgentConversation,
+    GetAll,
+    Plan,
+    arun,
+    get_conversation,
+    get_latest,
+    run,
+)
 from dynamiq_memory.integrations.references import reference_to
 from dynamiq_memory.integrations.turns import Budget, arrange, latest_turns, split_turns
 from llama_index.memory.dynamiq._by_reference import MemoryByReference, find_memory
@@ -181,12 +190,12 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         return from_messages(await arun(self._session, self._pick(input, initial_token_count)))
 
     def get_all(self) -> list[ChatMessage]:
-        """Read all messages of the session."""
-        return from_messages(run(self._session, iter(GetEverything())))
+        """Read all messages of the session, without superseded ones."""
+        return from_messages(run(self._session, get_conversation()))
 
     async def aget_all(self) -> list[ChatMessage]:
         """Read all messages of the session."""
-        return from_messages(await arun(self._session, iter(GetEverything())))
+        return from_messages(await arun(self._session, get_conversation()))
 
     # --- storing ---------------------------------------------------------------------------------------------
 
@@ -275,7 +284,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         """
         size = _PAGE
         while True:
-            latest = yield from GetAll(size)
+            latest = yield from get_latest(size)
             if not latest or _is_answer(latest[-1]):
                 return [], False
             places = [place for place, message in enumerate(latest) if message.role is MessageRole.USER]

@@ -11,6 +11,8 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after, set_batch_times
+from dynamiq_memory.integrations.plans import arun, get_conversation
+from dynamiq_memory.integrations.turns import current
 from llama_index.memory.dynamiq._messages import from_message, from_messages, to_batch, to_messages
 from llama_index.memory.dynamiq._replacing import keep_stored, scope_of
 from llama_index.storage.chat_store.dynamiq._keys import session_of
@@ -101,7 +103,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
     ) -> None:
         """Make a session contain exactly these messages; those that are stored keep their times and ids."""
         session, given = session_of(self._memory, key), to_messages(messages)
-        stored = await session.backend.aget_all(None, session.filters)
+        stored = await arun(session, get_conversation())
         await session.areplace_messages(scope_of(session), _all_with_status(status, keep_stored(stored, given)))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
@@ -111,7 +113,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
             The message; None if the position is empty.
         """
         session = session_of(self._memory, key)
-        stored = await session.backend.aget_all(None, session.filters)
+        stored = await arun(session, get_conversation())
         if not -len(stored) <= idx < len(stored):
             return None
         taken = await session.backend.atake(_only(session, [stored[idx]]))
@@ -152,7 +154,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
     async def _of_status(self, session: Memory, status: MessageStatus | None) -> list[Message]:
         if _status(status) is MessageStatus.ACTIVE:
             return await self._active(session)
-        stored = await session.backend.aget_all(None, session.filters)
+        stored = await arun(session, get_conversation())
         if status is None:
             return stored
         active = {message.id for message in _active_of(stored)}
@@ -166,7 +168,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
             page = await session.backend.aget_all(size, session.filters, before=read[0] if read else None)
             read = page + read
             if len(page) < size or _settled(read):
-                return _active_of(read)
+                return _active_of(current(read))
             size *= 2
 
     # Calls that add and archive at the same time both look afterwards, so one of them sees the effect of the other.

@@ -11,7 +11,7 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after
-from dynamiq_memory.integrations.plans import AddMany, GetAll, GetEverything, Plan, Take, arun, run
+from dynamiq_memory.integrations.plans import AddMany, GetAll, Plan, Take, arun, get_conversation, get_latest, run
 from llama_index.memory.dynamiq._messages import from_messages, to_batch
 from llama_index.memory.dynamiq._replacing import set_messages
 from llama_index.storage.chat_store.dynamiq._keys import session_of
@@ -128,7 +128,7 @@ class DynamiqChatStore(StoreOfSessions, BaseChatStore):
 
 
 def _get(_: Memory) -> Plan[list[ChatMessage]]:
-    return from_messages((yield from GetEverything()))
+    return from_messages((yield from get_conversation()))
 
 
 def _add(_: Memory, message: ChatMessage) -> Plan[None]:
@@ -144,14 +144,14 @@ def _delete(session: Memory) -> Plan[list[ChatMessage]]:
 def _delete_at(session: Memory, idx: int) -> Plan[ChatMessage | None]:
     if not isinstance(idx, int):
         raise InvalidArgumentError(f"idx must be a whole number, not {idx!r}")
-    messages = yield from GetEverything()
+    messages = yield from get_conversation()
     if not -len(messages) <= idx < len(messages):
         return None
     return (yield from _take(session, messages[idx]))
 
 
 def _delete_last(session: Memory) -> Plan[ChatMessage | None]:
-    while last := (yield from GetAll(1)):
+    while last := (yield from get_latest(1)):
         deleted = yield from _take(session, last[0])
         if deleted is not None:  # else another call has deleted it, and there may be one before
             return deleted

@@ -1,0 +1,106 @@
+"""The conversation that a model is given: recalled messages and those in the agent's state, in one order."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, cast
+
+from langchain.agents.middleware import ModelRequest
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from dynamiq_memory import Message, MessageRole
+from dynamiq_memory.integrations.turns import whole_turns
+from langchain_dynamiq_memory._messages import for_model, outline
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is known of the messages in an agent's state.
+
+    Attributes:
+        scope: The user_id and session_id.
+        stored: The stored messages that it has, by the `id()` of its objects.
+        has_gaps: Whether the session has messages between them.
+        answered: As for `whole_turns`.
+        questions: As for `whole_turns`.
+    """
+
+    scope: Mapping[str, Any]
+    stored: Mapping[int, Message]
+    has_gaps: bool
+    answered: Collection[str]
+    questions: Mapping[str, str]
+
+
+def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], held: Held) -> ModelRequest[Any]:
+    """Merge recalled messages into the conversation, in the order of the store and in whole turns.
+
+    Args:
+        request: The request, with the conversation as the agent has it.
+        recalled: Recalled messages that it lacks, in their order.
+        held: What is known of the conversation.
+    """
+    messages = list(request.messages)
+    start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
+    own = messages[start:]
+    if not recalled and not held.has_gaps and _is_whole(own):
+        return request
+    instructions = [message for message in recalled if message.role is MessageRole.SYSTEM]
+    others = [message for message in recalled if message.role is not MessageRole.SYSTEM]
+    outlines = [outline(message, held.scope, held.stored.get(id(message))) for message in own]
+    originals = {message.id: (message, one) for message, one in zip(outlines, own, strict=True)}
+    whole = whole_turns(_merged(others, outlines), held.answered, held.questions)
+    given = [_original(message, originals) for message in whole]
+    merged = [*for_model(instructions), *(each for some in given for each in some)]
+    return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *merged]))
+
+
+def _is_whole(messages: Sequence[BaseMessage]) -> bool:
+    """Whether a conversation begins with a question, and each call has its result after it, by its id."""
+    if messages and not isinstance(messages[0], HumanMessage):
+        return False
+    waiting: set[str | None] = set()
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in waiting:
+                return False
+            waiting.remove(message.tool_call_id)
+        elif waiting or not isinstance(message.content, str):
+            return False
+        elif isinstance(message, AIMessage):
+            waiting = {call["id"] for call in message.tool_calls}
+            if len(waiting) < len(message.tool_calls) or message.invalid_tool_calls:
+                return False
+    return not waiting
+
+
+def _merged(recalled: Sequence[Message], held: Sequence[Message]) -> list[Message]:
+    waiting = deque(recalled)
+    times = [math.inf if message.timestamp is None else message.timestamp for message in held]
+    # What is new comes last; an unknown message before known ones is as old as these.
+    untils = list(accumulate(reversed(times), min))[::-1]
+    merged: list[Message] = []
+    for message, until in zip(held, untils, strict=True):
+        while waiting and (waiting[0].timestamp or 0.0) < until:
+            merged.append(waiting.popleft())
+        merged.append(message)
+    return [*merged, *waiting]
+
+
+def _original(message: Message, held: Mapping[str, tuple[Message, BaseMessage]]) -> list[BaseMessage]:
+    """Return the state's own message, or the recalled one as the model is given it."""
+    if message.id not in held:
+        return for_model([message])
+    outline_, original = held[message.id]
+    if message is outline_:
+        return [original]
+    # Some of its calls or results were left out.
+    changed: dict[str, Any] = {"content": message.content}
+    if isinstance(original, AIMessage):
+        kwargs = {key: value for key, value in original.additional_kwargs.items() if key != "tool_calls"}
+        changed |= {"tool_calls": [], "invalid_tool_calls": [], "additional_kwargs": kwargs}
+    return [original.model_copy(update=changed)]
