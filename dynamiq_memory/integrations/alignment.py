@@ -354,8 +354,8 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     if not questions or (questions[-1] in known and _has_moved_on(known[questions[-1]], known, latest)):
         # The question that the last messages belong to has been left out: their ids are made of another question.
         known |= _same(transcript, [place for place in end if place not in known], latest)
-    # Where the messages between were left out, the ids of later ones are made of another question. Those of the turn that
-    # goes on now are not compared, since some models give one id to equal answers.
+    # Where the messages between were left out, the ids of later ones are made of another question. Those of the turn
+    # that goes on now are not compared, since some models give one id to equal answers.
     newest = max(known, default=-1)
     later = _following(known[newest], latest) if known else latest
     return known | _same(transcript, range(max(end.start, newest + 1), max(questions, default=0)), later)

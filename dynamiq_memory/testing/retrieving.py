@@ -18,6 +18,9 @@ def _turn(number: int, text: str = "") -> list[Message]:
     return [say(f"question {number} {text}".strip()), *_tool_round(number), say(f"answer {number}", "assistant")]
 
 
+_EDITED = ["question 1 edited", "answer"]
+
+
 class RetrievingConformance(ConformanceBase):
     """Tests of retrieval strategies, whole turns, budgets and save modes."""
 
@@ -29,6 +32,21 @@ class RetrievingConformance(ConformanceBase):
         assert contents(picked) == ["question 4", "", "result", "answer 4", "question 5", "", "result", "answer 5"]
         assert len(memory.get_agent_conversation(limit=100)) == 24
         assert contents(memory.get_agent_conversation(limit=4))[0] == "question 5"
+
+    def test_superseded_turns_are_kept_and_not_given(self, store: Twin) -> None:
+        memory = store.over(filters=SCOPE)
+        for number in range(3):
+            memory.add_many(_turn(number))
+        replaced = memory.get_all()[4:]
+        memory.supersede(replaced[0].id)
+        memory.add_many([say("question 1 edited"), say("answer", "assistant")])
+        assert contents(memory.get_all()) == ["question 0", "", "result", "answer 0", *contents(replaced), *_EDITED]
+        assert contents(memory.search("question 2"))[0] == "question 2"
+        for strategy in ("all", "relevant", "both"):
+            picked = memory.get_agent_conversation("question 1", strategy=strategy)
+            assert contents(picked) == ["question 0", "", "result", "answer 0", *_EDITED]
+        memory.restore(replaced[-1].id)
+        assert contents(memory.get_agent_conversation())[4:] == [*contents(replaced), *_EDITED]
 
     def test_a_turn_longer_than_the_limit_is_cut(self, store: Twin) -> None:
         memory = store.over(filters=SCOPE)

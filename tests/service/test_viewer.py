@@ -17,7 +17,7 @@ pytest.importorskip("selenium")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from dynamiq_memory import Message, MessageRole
+from dynamiq_memory import Memory, Message, MessageRole
 from dynamiq_memory.backends import InMemory
 from dynamiq_memory.server.keys import KeyStore
 from dynamiq_memory.server.partition import Partition
@@ -65,6 +65,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, 
         Partition(store, "support").add_many(TALK)
         long = [say("user", f"number {n}", "long", user="many", timestamp=1000.0 + n) for n in range(120)]
         Partition(store, "support").add_many(long)
+        edited = Memory(Partition(store, "support"), filters={"user_id": "zoe", "session_id": "edited"})
+        edited.supersede(edited.add("user", "Is the blue lamp there?").id)
+        edited.add("user", "Is the red lamp there?")
         with serving(store, keys) as service:
             yield service, text
 
@@ -141,6 +144,16 @@ def test_markup_in_messages_and_names_is_text(page: Any) -> None:
     open_session(page, "evil <b>session</b>")
     assert texts(page, "#messages") == [f"Markup: {EVIL}"]
     assert page.find_elements(By.CSS_SELECTOR, "#messages script, #messages img, #sessions b") == []
+
+
+def test_superseded_messages_are_marked(page: Any) -> None:
+    fill(page, user="zoe")
+    page.find_element(By.ID, "user").send_keys(Keys.ENTER)
+    wait(lambda: "1 session" in page.find_element(By.ID, "status").text)
+    open_session(page, "edited")
+    assert texts(page, "#messages") == ["Is the blue lamp there?", "Is the red lamp there?"]
+    assert texts(page, "#messages .superseded") == ["Is the blue lamp there?"]
+    assert page.find_element(By.CSS_SELECTOR, "#messages .superseded .badge").text == "superseded"
 
 
 def test_search_shows_scores(page: Any) -> None:

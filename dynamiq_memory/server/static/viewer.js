@@ -84,6 +84,11 @@ function card(item, { score = false, scope = false } = {}) {
   if (typeof item.score === "number" && (score || item.reason)) {
     meta.append(element("span", { className: "score", textContent: `score ${item.score.toFixed(2)}` }));
   }
+  if (typeof item.metadata?.superseded_at === "number") {
+    node.classList.add("superseded");
+    const title = "An edit, another answer or an undo replaced it: agents are not given it as conversation.";
+    meta.append(element("span", { className: "badge", textContent: "superseded", title }));
+  }
   if (scope) meta.append(element("span", { textContent: scopeOf(item) }));
   node.append(meta, element("p", { className: "text", textContent: textOf(data.content) }));
   for (const call of data.tool_calls ?? []) {
