@@ -78,7 +78,8 @@ class Alignment:
         new_from: Position of the first message that is not stored; all before it are stored, or older than one that is.
         recall_before: The stored message from which on the transcript has everything that the session has, up to its
             last question; the messages before it may be recalled. None if the whole transcript is new.
-        shared_ids: Ids of stored messages that the transcript has too; some may be before `recall_before`.
+        shared_ids: Ids of stored messages that the transcript has too, or that belong to a turn of which it has its own
+            version; some may be before `recall_before`.
         repeated_ids: Ids of messages of the transcript that are the ids of older stored messages: a question that is
             asked again.
         known: The stored messages that the transcript has too, by their positions in it, as far as they were looked at.
@@ -292,6 +293,8 @@ def _result(
     # The transcript's question and what follows it is the turn that goes on now, whatever others have stored since.
     turns = _turns(latest[:number])
     shared = list(takewhile(lambda turn: _has(transcript, known, turn), reversed(turns)))
+    # A client's own version of a turn may lack what was done in it, or have it without ids.
+    had = ids.union(message.id for turn in turns if _has(transcript, known, turn) for message in turn)
     has_gaps = len(shared) < len(turns)
     if not has_gaps:
         before: Message | None = known[min(known)]
@@ -302,7 +305,7 @@ def _result(
     followed = {one.id for one, other in pairwise(latest) if not is_question(other)}
     waiting = {message.id for message in latest} - followed
     answered = frozenset(message.id for message in known.values() if is_question(message)) - waiting
-    return Alignment(start, before, ids, known=known, has_gaps=has_gaps, question_ids=questions, answered_ids=answered)
+    return Alignment(start, before, had, known=known, has_gaps=has_gaps, question_ids=questions, answered_ids=answered)
 
 
 def _turns(messages: Iterable[Message]) -> list[list[Message]]:

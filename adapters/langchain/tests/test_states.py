@@ -342,3 +342,13 @@ def test_a_result_whose_call_was_removed_from_the_state_is_left_out(memory: Memo
     agent.update_state(THREAD, {"messages": [RemoveMessage(id=call.id)]}, as_node="model")
     talker.invoke(agent, "q1", THREAD)
     assert in_short(model.prompts[-1]) == ["human: q0", "ai: a0", "human: q1"]
+
+
+def test_a_client_without_ids_that_omits_a_turn_gets_no_round_twice(talker: Talker, memory: Memory) -> None:
+    call = calls(("ferry", {}))
+    model, agent = talker.agent([call, "a0", "a1", "a2"], [DynamiqMemoryMiddleware(memory)], [ferry])
+    first = [HumanMessage("q0"), call, ToolMessage("9:40", tool_call_id="call-ferry-0"), AIMessage("a0")]
+    talker.invoke(agent, "q0", CONFIG)
+    talker.invoke(agent, "q1", CONFIG)
+    talker.invoke(agent, {"messages": [*first, HumanMessage("q2")]}, CONFIG)
+    assert texts(model.prompts[-1]) == ["q0", "", "9:40", "a0", "q1", "a1", "q2"]
