@@ -28,7 +28,10 @@ AGENTS_TESTS := adapters/dynamiq/tests $(foreach test,postgresql::TestPostgreSQL
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
-.PHONY: help demo test agents floor lint format bench build lock clean
+PROPERTIES := tests/conversation/test_properties.py $(addsuffix /tests/test_properties.py,adapters/langchain \
+	adapters/llama-index)
+
+.PHONY: help demo test soak agents floor lint format bench build lock clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +41,11 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 
 test: .venv/.dev agents .venv/.browser ## Run all tests
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+
+soak: .venv/.dev .venv-dynamiq/.ready ## Try 10,000 examples of what an agent is given; EXAMPLES=… for another number
+	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PROPERTIES)
+	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(AGENTS)/python -m pytest -p no:cacheprovider \
+		adapters/dynamiq/tests/test_properties.py
 
 # In one process: importing dynamiq takes several seconds of CPU time.
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package

@@ -39,6 +39,8 @@ _RESULTS = {
 # Gemini's parts have no type, but one of these keys.
 _GEMINI_CALLS = ("functionCall", "function_call")
 _GEMINI_RESULTS = ("functionResponse", "function_response")
+# Providers refuse a message that ends with one.
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 
 
 class ToolReference(NamedTuple):
@@ -88,7 +90,7 @@ def says_something(message: Message) -> bool:
 
 
 def without_calls(message: Message) -> Message:
-    """Copy a message without its calls.
+    """Copy a message without its calls, and without the thoughts at its end that led to them.
 
     What its framework keeps beside the canonical fields is then ignored, since it has these calls too (see
     `dynamiq_memory.integrations.native`).
@@ -96,6 +98,8 @@ def without_calls(message: Message) -> Message:
     content = message.content
     if not isinstance(content, str):
         content = [part for part in content if _block_call(part) is None]
+        while content and content[-1].get("type") in _THOUGHTS:
+            content.pop()
     return message.model_copy(update={"tool_calls": None, "content": content})
 
 
@@ -146,7 +150,7 @@ def _gemini(part: Mapping[str, Any], keys: Collection[str]) -> ToolReference | N
 
 def _is_blank(part: Mapping[str, Any]) -> bool:
     """Whether a part is blank text, or a model's thoughts, which are not said."""
-    if part.get("type") in ("thinking", "redacted_thinking", "reasoning"):
+    if part.get("type") in _THOUGHTS:
         return True
     text = part.get("text")
     return isinstance(text, str) and not text.strip()

@@ -110,7 +110,7 @@ class Turn:
         return self.answered and self.opened and all(role is MessageRole.SYSTEM for role in others)
 
     def cut(self, budget: Budget, keep: Key | None = None) -> list[Message]:
-        """Take as much of the turn as fits: the question, then the latest rounds.
+        """Take as much of the turn as fits: the question and its answer, then the latest rounds.
 
         Args:
             budget: What may be taken; reduced by what is.
@@ -120,11 +120,13 @@ class Turn:
             The messages in order; empty if not even the indispensable ones fit, or nothing but the question of an
             answered turn would.
         """
-        kept, rest = (self.rounds[:1], self.rounds[1:]) if self.opened else ([], self.rounds[:])
-        for number, candidate in enumerate(rest):
-            if keep is not None and any(key_of(message) == keep for message in candidate):
-                kept.append(rest.pop(number))
-                break
+        needed = {number for number, part in enumerate(self.rounds) if any(key_of(message) == keep for message in part)}
+        if self.opened:
+            needed.add(0)
+        if self.answered and self.rounds:
+            needed.add(len(self.rounds) - 1)
+        kept = [part for number, part in enumerate(self.rounds) if number in needed]
+        rest = [part for number, part in enumerate(self.rounds) if number not in needed]
         left = budget.copy()
         if not left.take(list(itertools.chain.from_iterable(kept))):
             return []
@@ -146,7 +148,7 @@ class _Round:
         place: Its place in the conversation.
         question: Whether it begins a turn.
         calls: Its calls.
-        results: The last result of each call, by the call's number: its place and message.
+        results: The last result of each call, by the call's number: its place and message, and its position in that.
         parallel: The rounds directly before it with calls that one message answers together with its own.
     """
 
@@ -154,12 +156,12 @@ class _Round:
     place: int
     question: bool
     calls: Sequence[ToolReference]
-    results: dict[int, tuple[int, Message]] = field(default_factory=dict)
+    results: dict[int, tuple[int, Message, int]] = field(default_factory=dict)
     parallel: list[_Round] = field(default_factory=list)
 
     @property
     def last(self) -> int:
-        return max(self.results_by_place, default=self.place) if self.calls else self.place
+        return max(self.places, default=self.place) if self.calls else self.place
 
     @property
     def complete(self) -> bool:
@@ -176,9 +178,24 @@ class _Round:
         return [head for head in spoken if head.role is not MessageRole.ASSISTANT or says_something(head)]
 
     @property
+    def places(self) -> set[int]:
+        """The places of all results."""
+        return {place for each in (*self.parallel, self) for place, _, _ in each.results.values()}
+
+    @property
     def results_by_place(self) -> dict[int, Message]:
-        """All results: a message that answers several calls counts once."""
-        return {place: result for each in (*self.parallel, self) for place, result in each.results.values()}
+        """All results: a message that answers several calls counts once, with those of its results that count."""
+        counted: defaultdict[int, set[int]] = defaultdict(set)
+        messages: dict[int, Message] = {}
+        for each in (*self.parallel, self):
+            for place, message, position in each.results.values():
+                counted[place].add(position)
+                messages[place] = message
+        return {place: _with_results(message, counted[place]) for place, message in messages.items()}
+
+
+def _with_results(message: Message, positions: Collection[int]) -> Message:
+    return message if len(positions) == len(results_of(message)) else without_results(message, positions)
 
 
 class _OpenCalls:
@@ -244,7 +261,8 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
 
     A result is placed directly after the call that it answers, wherever it arrived; of several results of one call, the
     last counts. A result without its call is left out, and so is a call without a result, but not what is said beside
-    it: no LLM API accepts them. An assistant's message that says and calls nothing is left out too.
+    it: no LLM API accepts them. A user's message that says nothing is left out too, and so is an assistant's that says
+    and calls nothing.
 
     Args:
         messages: Messages in chronological order, of one session or several.
@@ -292,23 +310,30 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
         found = {number: call for number, result in enumerate(results) if (call := open_calls.of(result)) is not None}
         if found:
             found = _grouped(rounds, found)
-            answer = message if len(found) == len(results) else without_results(message, found)
-            for round_, number in found.values():
-                round_.results[number] = place, answer
+            for position, (round_, number) in found.items():
+                round_.results[number] = place, message, position
             if message.role is MessageRole.USER:
                 beside.append((place, message))
             continue
-        if results:
-            if message.role is not MessageRole.USER:
-                continue
-            message = without_results(message)  # noqa: PLW2901 - what the user says beside orphans
-            if not says_something(message):
-                continue
-        question = message.role is MessageRole.USER
-        rounds.append(_Round(message, place, question, ()))
-        if question:
+        spoken = _spoken(message)
+        if spoken is None:
+            continue
+        rounds.append(_Round(spoken, place, spoken.role is MessageRole.USER, ()))
+        if rounds[-1].question:
             open_calls.begin_turn()
     return _with_words(rounds, beside)
+
+
+def _spoken(message: Message) -> Message | None:
+    """What is said, rather than answered to calls that are not known; None if a user says nothing."""
+    results = results_of(message)
+    if message.role is not MessageRole.USER:
+        return None if results else message
+    spoken = without_results(message) if results else message
+    if says_something(spoken):
+        return spoken
+    # Some blocks only its framework knows.
+    return message if not results and says_something(as_sent(message)) else None
 
 
 def _grouped(rounds: list[_Round], found: dict[int, tuple[_Round, int]]) -> dict[int, tuple[_Round, int]]:
@@ -336,7 +361,7 @@ def _with_words(rounds: list[_Round], beside: Sequence[tuple[int, Message]]) -> 
     """Add what users say beside results that are not given, because other results are missing or newer."""
     if not beside:
         return rounds
-    given = {place for round_ in rounds if round_.complete for place in round_.results_by_place}
+    given = set().union(*(round_.places for round_ in rounds if round_.complete))
     spoken = [(place, without_results(message)) for place, message in beside if place not in given]
     words = [_Round(message, place, True, ()) for place, message in spoken if says_something(message)]
     return sorted([*rounds, *words], key=lambda round_: round_.place)
@@ -422,6 +447,7 @@ def arrange(messages: Iterable[Message]) -> list[Message]:
     """Put results directly after the calls that they answer, in an otherwise chronological conversation."""
     ordered = list(messages)
     if not any(calls_of(message) or results_of(message) for message in ordered):
-        return [message for message in ordered if message.role is not MessageRole.ASSISTANT or says_something(message)]
+        spoken = [message for message in ordered if _spoken(message) is not None]
+        return [message for message in spoken if message.role is not MessageRole.ASSISTANT or says_something(message)]
     parts = {key_of(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
     return [message for first in ordered for message in parts.pop(key_of(first), ())]

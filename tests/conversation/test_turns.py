@@ -2,222 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import math
 import sqlite3
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamiq_memory import Memory, Message, Reason, count_tokens_approximately
+from dynamiq_memory import Memory, Message, count_tokens_approximately
 from dynamiq_memory.backends import InMemory, SQLite
+from dynamiq_memory.conversation.calls import calls_of
 from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
 from dynamiq_memory.messages import key_of
+from dynamiq_memory.testing.providers import (
+    begins_with_a_question,
+    calls_have_results,
+    messages_say_something,
+    results_have_calls,
+)
+from tests.fakes.sessions import IN_FIELDS, SCOPES, WORDS, any_sessions, examples
 
 STRATEGIES = ["all", "relevant", "both"]
-WORDS = ["apple", "pear", "plum", "fig"]
-
-
-# --- an independent judge --------------------------------------------------------------------------------------
-
-
-def call_ids(message):
-    return [call["id"] for call in message.tool_calls or []] if message.role == "assistant" else []
-
-
-def faults(conversation):
-    """What an LLM API would refuse."""
-    found = []
-    spoken = [m for m in conversation if m.role != "system"]
-    if spoken and spoken[0].role != "user":
-        found.append(f"begins with {spoken[0].role}")
-    open_calls: list[str] = []
-    for message in conversation:
-        if message.role == "tool":
-            if message.tool_call_id in open_calls:
-                open_calls.remove(message.tool_call_id)
-            else:
-                found.append(f"result {message.tool_call_id} not after its call")
-            continue
-        if open_calls:
-            found.append(f"calls {open_calls} unanswered when {message.role} speaks")
-        open_calls = call_ids(message)
-        if message.role == "assistant" and not open_calls and not message.text.strip():
-            found.append("an assistant's message that says nothing")
-    if open_calls:
-        found.append(f"calls {open_calls} unanswered at the end")
-    keys = [key_of(m) for m in conversation]
-    if len(set(keys)) < len(keys):
-        found.append("a message twice")
-    return found
-
-
-def check(picked, stored, limit, max_tokens=None, count=count_tokens_approximately):
-    assert faults(picked) == [], [(m.role.value, m.content, call_ids(m), m.tool_call_id) for m in picked]
-    assert len(picked) <= limit
-    assert max_tokens is None or sum(map(count, picked)) <= max_tokens
-    place = {key_of(m): number for number, m in enumerate(stored)}
-    assert all(key_of(m) in place for m in picked)
-    order = [place[key_of(m)] for m in picked if m.role != "tool"]
-    assert order == sorted(order), "not chronological"
-    # A result stands at its own place, or further up, where another run's messages part it from its call.
-    for before, behind in itertools.pairwise(picked):
-        if behind.role == "tool":
-            assert place[key_of(behind)] > place[key_of(before)] or before.role == "tool"
-    questions = [turn for turn in by_turns(stored) if len(turn) == 1]
-    least = [turn for turn in questions if max_tokens is None or count(turn[0]) <= max_tokens]
-    assert picked or not least, "empty, though a question that nobody answered fits"
-    for turn in by_turns(picked):
-        whole = next(other for other in by_turns(stored) if key_of(other[0]) == key_of(turn[0]))
-        answered = whole[-1].role == "assistant" and not whole[-1].tool_calls
-        assert len(turn) > 1 or not answered, "an answered question without its answer"
-    for message in picked:
-        original = stored[place[key_of(message)]]
-        same = message.model_copy(update={"score": None, "tool_calls": original.tool_calls})
-        assert same == original
-        assert all(call in (original.tool_calls or []) for call in message.tool_calls or [])
-
-
-def by_turns(messages):
-    """The turns of each session: a question, and what follows it."""
-    turns = {}
-    for message in messages:
-        scope = key_of(message)[:2]
-        if message.role == "user":
-            turns.setdefault(scope, []).append([message])
-        elif scope in turns:
-            turns[scope][-1].append(message)
-    return [turn for each in turns.values() for turn in each]
-
-
-def test_the_judge_sees_faults():
-    user, done = Message(role="user"), Message(role="assistant", content="done")
-    calls = Message(role="assistant", tool_calls=[{"id": "a"}, {"id": "b"}])
-    a, b = Message(role="tool", tool_call_id="a"), Message(role="tool", tool_call_id="b")
-    assert faults([user, calls, b, a, done]) == []
-    assert faults([Message(role="system"), user]) == []
-    assert faults([done]) != []
-    assert faults([user, calls, a, done]) != []
-    assert faults([user, calls, a]) != []
-    assert faults([user, a]) != []
-    assert faults([user, calls, user, a, b]) != []
-    assert faults([user, user]) != []
-    assert faults([user, calls, a, b, Message(role="tool", tool_call_id="a")]) != []
-
-
-# --- random conversations ----------------------------------------------------------------------------------------
-
-CONTENT = st.lists(st.sampled_from(WORDS), max_size=3).map(" ".join)
-IDS = st.sampled_from(["c-1", "c-2", "c-3"])  # few: ids repeat
-STEPS = st.one_of(
-    st.tuples(st.just("user"), CONTENT),
-    st.tuples(st.just("assistant"), CONTENT),
-    st.tuples(st.just("system"), CONTENT),
-    # A complete round of parallel calls, its results in any order.
-    st.tuples(
-        st.just("round"),
-        CONTENT,
-        st.lists(IDS, min_size=1, max_size=3, unique=True).flatmap(
-            lambda ids: st.tuples(st.just(ids), st.permutations(ids))
-        ),
-    ),
-    # Calls and results on their own: unanswered, orphaned, answered much later.
-    st.tuples(st.just("calls"), CONTENT, st.lists(IDS, min_size=1, max_size=2, unique=True)),
-    st.tuples(st.just("result"), CONTENT, IDS),
-)
-SESSIONS = st.sampled_from([("u", "s"), ("u", "t"), ("v", "s")])
-TIMES = st.sampled_from([0, 0, 1, 1, 1])  # now and then the time stands still
-
-
-@st.composite
-def conversations(draw, sessions=SESSIONS, most=24):
-    messages = []
-    time = 1000
-
-    def say(session, role, content, **more):
-        nonlocal time
-        time += draw(TIMES)
-        metadata = {"user_id": session[0], "session_id": session[1]}
-        messages.append(
-            Message(role=role, content=content, id=f"m-{len(messages)}", timestamp=time, metadata=metadata, **more)
-        )
-
-    for _ in range(draw(st.integers(0, most))):
-        session = draw(sessions)
-        kind, content, *more = draw(STEPS)
-        if kind in ("user", "assistant", "system"):
-            say(session, kind, content)
-        elif kind == "result":
-            say(session, "tool", content, tool_call_id=more[0])
-        else:
-            ids, answers = more[0] if kind == "round" else (more[0], [])
-            say(session, "assistant", content, tool_calls=[{"id": i, "type": "function"} for i in ids])
-            for answer in answers:
-                say(session, "tool", content, tool_call_id=answer)
-    return messages
-
-
-ONE_SESSION = conversations(sessions=st.just(("u", "s")))
-BOTH_BACKENDS = pytest.mark.parametrize("make", [InMemory, lambda: SQLite(":memory:")], ids=["InMemory", "SQLite"])
-
-
-# Each example makes stores: to shrink a failing one would take minutes.
-UNSHRUNK = (Phase.explicit, Phase.generate)
+STORED = any_sessions(IN_FIELDS, st.sampled_from(SCOPES)).map(lambda written: written.messages)
+ONE_SESSION = any_sessions(IN_FIELDS).map(lambda written: written.messages)
 
 
 def budgets():
     return st.tuples(st.integers(1, 14), st.one_of(st.none(), st.integers(1, 120)))
 
 
-@BOTH_BACKENDS
-@settings(max_examples=70, phases=UNSHRUNK)
-@given(
-    stored=st.one_of(ONE_SESSION, conversations()),
-    asked=st.lists(
-        st.tuples(
-            st.sampled_from(STRATEGIES),
-            st.one_of(st.none(), CONTENT, st.just("the")),
-            budgets(),
-            st.sampled_from([{}, {"user_id": "u"}, {"session_id": "s"}, {"user_id": "u", "session_id": "s"}]),
-            st.sampled_from([0.0, 0.3, 0.5, 1.0]),
-        ),
-        min_size=4,
-        max_size=8,
-    ),
-)
-def test_what_an_agent_is_given_is_valid(make, stored, asked):
-    with make() as backend:
-        backend.add_many(stored)
-        everything = backend.get_all()
-        for strategy, query, (limit, max_tokens), filters, share in asked:
-            memory = Memory(backend=backend, recent_share=share)
-            scope = [m for m in everything if all(m.metadata.get(k) == v for k, v in filters.items())]
-            picked = memory.get_agent_conversation(query, limit, filters, strategy, max_tokens)
-            check(picked, scope, limit, max_tokens)
-            explained = memory.explain_agent_conversation(query, limit, filters, strategy, max_tokens)
-            assert [pick.message for pick in explained] == picked
-            for pick in explained:
-                if pick.reason is Reason.MATCH:
-                    assert pick.message.score > 0
+def faults(messages):
+    """What is wrong with messages, wherever a conversation is cut."""
+    rules = (begins_with_a_question, calls_have_results, results_have_calls, messages_say_something)
+    return [f"{rule.__name__}: {fault}" for rule in rules for fault in rule(messages)]
 
 
-@BOTH_BACKENDS
-@settings(max_examples=15, phases=UNSHRUNK)
-@given(stored=ONE_SESSION, strategy=st.sampled_from(STRATEGIES), query=CONTENT, budget=budgets())
-def test_the_async_twin_gives_the_same(make, stored, strategy, query, budget):
-    async def ask(memory):
-        return await memory.aget_agent_conversation(query, budget[0], None, strategy, budget[1])
-
-    with make() as backend:
-        backend.add_many(stored)
-        memory = Memory(backend=backend)
-        assert asyncio.run(ask(memory)) == memory.get_agent_conversation(query, budget[0], None, strategy, budget[1])
-
-
-@settings(max_examples=40, phases=UNSHRUNK)
-@given(stored=conversations(), strategy=st.sampled_from(STRATEGIES), query=CONTENT, budget=budgets())
+@examples(30)
+@given(stored=STORED, strategy=st.sampled_from(STRATEGIES), query=st.sampled_from(WORDS), budget=budgets())
 def test_both_backends_give_the_same(stored, strategy, query, budget):
     with InMemory() as one, SQLite(":memory:") as two:
         one.add_many(stored)
@@ -233,14 +54,15 @@ def test_both_backends_give_the_same(stored, strategy, query, budget):
         assert picked[0] == picked[1]
 
 
-@given(conversations())
+@examples(60)
+@given(STORED)
 def test_split_turns(stored):
     turns = split_turns(stored)
     kept = [m for turn in turns for m in turn.messages]
     assert len({key_of(m) for m in kept}) == len(kept)
     for message in stored:
-        # Nothing is left out but results without a call, calls without a result, and answers that say nothing.
-        if message.role in ("user", "system") or (message.role == "assistant" and message.text.strip()):
+        # Nothing is left out but results without a call, calls without a result, and messages that say nothing.
+        if message.role == "system" or (message.role != "tool" and message.text):
             assert key_of(message) in map(key_of, kept)
     for turn in turns:
         assert len({(m.user_id, m.session_id) for m in turn.messages}) == 1
@@ -249,13 +71,13 @@ def test_split_turns(stored):
         if turn.opened:
             assert faults(turn.messages) == []
         for part in turn.rounds:
-            assert len(part) == 1 + len(call_ids(part[0]))
-            assert sorted(m.tool_call_id for m in part[1:]) == sorted(call_ids(part[0]))
+            assert len(part) == 1 + len(calls_of(part[0]))
     begins = [list(map(key_of, stored)).index(key_of(turn.rounds[0][0])) for turn in turns]
     assert begins == sorted(begins)
 
 
-@given(conversations(), budgets())
+@examples(60)
+@given(STORED, budgets())
 def test_cut(stored, budget):
     limit, tokens = budget
     for turn in split_turns(stored):
@@ -278,6 +100,7 @@ def test_cut(stored, budget):
             assert not part or not Turn([[m] for m in part], answered=turn.answered).question_alone
 
 
+@examples(60)
 @given(ONE_SESSION, budgets())
 def test_latest_turns(stored, budget):
     limit, tokens = budget
@@ -294,7 +117,8 @@ def test_latest_turns(stored, budget):
         assert full
 
 
-@given(conversations())
+@examples(60)
+@given(STORED)
 def test_arrange(stored):
     arranged = arrange(stored)
     assert {key_of(m) for m in arranged} == {key_of(m) for turn in split_turns(stored) for m in turn.messages}
