@@ -6,6 +6,7 @@ relevant, or both, always within a user and a session. The messages are stored i
 """
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.conversation.openai import to_openai
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Pick, Reason
 from dynamiq_memory.conversation.tokens import count_tokens_approximately, token_counter
@@ -56,6 +57,7 @@ __all__ = [
     "count_tokens_approximately",
     "register_memory",
     "select_to_save",
+    "to_openai",
     "token_counter",
 ]
 

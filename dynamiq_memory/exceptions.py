@@ -25,7 +25,7 @@ class FilterError(InvalidArgumentError):
 
 
 class MessageError(InvalidArgumentError):
-    """A message cannot be stored as it is; the error names the field or key."""
+    """A message cannot be stored or converted as it is; the error names the field, key or content part."""
 
 
 class MessageTooLargeError(MessageError):

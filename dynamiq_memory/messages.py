@@ -15,8 +15,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dynamiq_memory._blocks import TEXT_KINDS
 from dynamiq_memory._ids import new_id
 from dynamiq_memory._json import copy_plain, dumps, is_clean, loads, normalise
+from dynamiq_memory._openai import chat_message
 from dynamiq_memory.exceptions import MessageError
 
 # When a message is read, its metadata contains these two keys as views of `timestamp` and `id`. They are not stored in
@@ -33,7 +35,6 @@ LATEST = 253_402_300_799.0
 # Batches placed after the same future time, or after one that differs by less than this, must not get equal times.
 _SAME_SKEW = 1e-3
 _NORMALISED = ("content", "tool_calls", "tool_call_id", "name", "native")
-_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class MessageRole(StrEnum):
@@ -142,12 +143,30 @@ class Message(BaseModel):
         value = self.metadata.get(SUPERSEDED_KEY)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    def to_openai(self) -> dict[str, Any]:
-        """Return the message in the format of OpenAI's chat API and compatible servers."""
-        fields = {"tool_calls": self.tool_calls or None, "tool_call_id": self.tool_call_id, "name": self.name}
-        content = copy_plain(self.content)
-        present = {name: copy_plain(value) for name, value in fields.items() if value is not None}
-        return {"role": self.role.value, "content": content, **present}
+    def to_openai(self, *, strict: bool = False) -> dict[str, Any]:
+        """Return the message in the format of OpenAI's chat API and compatible servers.
+
+        Content parts of other providers and frameworks are converted: texts, images, sound and files to OpenAI's parts,
+        calls of tools to `tool_calls`, a user's message that is a result to one of the tool. Parts that have no
+        equivalent for the role are left out. `dynamiq_memory.to_openai` converts a whole conversation: only there,
+        a message with several results becomes several, and ids are made where a provider gives none; here, the tool's
+        name is the id.
+
+        Args:
+            strict: Whether to refuse parts that have no equivalent, rather than leave them out.
+
+        Raises:
+            MessageError: With `strict`, the content has such a part; the error names it.
+        """
+        return chat_message(
+            self.role.value,
+            self.content,
+            self.tool_calls,
+            self.tool_call_id,
+            self.name,
+            where=f"message {self.id}",
+            strict=strict,
+        )
 
     def to_json(self) -> str:
         """Return the message as JSON text in valid UTF-8, including the types that JSON does not have."""
@@ -166,7 +185,7 @@ class Message(BaseModel):
         return "\n".join(
             part["text"]
             for part in self.content
-            if part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
+            if part.get("type") in TEXT_KINDS and isinstance(part.get("text"), str)
         )
 
 

@@ -292,6 +292,19 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     return [turn for _, turn in turns]
 
 
+def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
+    """Find the call that each result answers; of several results of one call, only the last is paired.
+
+    Args:
+        messages: Messages of one session in chronological order, each with one result at most.
+
+    Returns:
+        By the place of a result: the place of the message that made the call, and the call's number in it.
+    """
+    rounds = (each for round_ in _rounds(list(enumerate(messages))) for each in (*round_.parallel, round_))
+    return {place: (each.place, number) for each in rounds for number, (place, _) in each.results.items()}
+
+
 def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
     """Pair the calls of a session with their results."""
     rounds: list[_Round] = []

@@ -141,6 +141,17 @@ def test_langchain_chain(shell: Shell) -> None:
     assert [line for line in printed.splitlines() if "stored" in line] == [f"  stored: {n} messages" for n in (2, 4, 6)]
 
 
+def test_langchain_search(shell: Shell) -> None:
+    pytest.importorskip("langchain")
+    printed = shell.run("langchain_search.py")
+    assert re.findall("^call: .*", printed, re.MULTILINE) == [
+        "call: search_memory with query",
+        "call: search_memory with message_id, offset",
+    ]
+    assert printed.count('speaker="user" session="spring"') == 2
+    assert printed.endswith("ai: You paid 412.50 euros.\n")
+
+
 def test_across_frameworks(shell: Shell) -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("llama_index.core")

@@ -16,7 +16,7 @@ NAMES = {
     "dynamiq_memory": """BackendAuthenticationError BackendConnectionError BackendError Capabilities ConfigurationError
         DynamiqMemoryError FilterError FormatType InvalidArgumentError Memory MemoryBackend MemoryRetrievalStrategy
         MemorySaveMode Message MessageError MessageRole MessageTooLargeError MissingDependencyError PartialWriteError Pick
-        Reason Session count_tokens_approximately register_memory select_to_save""",
+        Reason Session count_tokens_approximately register_memory select_to_save to_openai""",
     "dynamiq_memory.backends": """Capabilities Dynamiq DynamoDB InMemory MemoryBackend Pinecone PostgreSQL Qdrant SQLite
         Session Weaviate create_backend""",
     "dynamiq_memory.backends.base": "Capabilities MemoryBackend Session",

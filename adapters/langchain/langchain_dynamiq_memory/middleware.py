@@ -24,7 +24,7 @@ from dynamiq_memory.integrations.references import reference_to, resolve
 from langchain_dynamiq_memory._messages import check_default, to_message
 from langchain_dynamiq_memory._prompt import Held, with_recalled
 from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
-from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, search_tool
+from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
 
 # Threads that are remembered to have run with a user.
@@ -50,7 +50,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             `message_limit`.
         max_tokens: Maximum number of recalled tokens, by the memory's `token_counter`. Defaults to the memory's
             `max_tokens`.
-        search: Give the agent a tool `search_memory` for its "session", or for all sessions of the "user".
+        search: Give the agent a tool `search_memory` for its "session", or for all sessions of the "user". The model
+            must be one that can call tools.
         require_user: Whether a run that names no user is refused. By default, it is if its thread has run with a user
             here, since LangGraph's `snapshot.config` has the thread but not the user, or if it has a key such as
             "userid".
@@ -88,6 +89,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Store new messages, and call the model with recalled ones."""
+        check_model(request)
         memory = self._of_run(request.runtime)
         recalled = run(memory, self._before_model(memory, request.state["messages"]))
         return handler(with_recalled(request, *recalled))
@@ -96,6 +98,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Store new messages, and call the model with recalled ones."""
+        check_model(request)
         memory = self._of_run(request.runtime)
         recalled = await arun(memory, self._before_model(memory, request.state["messages"]))
         return await handler(with_recalled(request, *recalled))

@@ -442,7 +442,7 @@ def test_fields_that_langchain_did_not_write_fail_nothing(talker: Talker, memory
     script = [calls(("search_memory", {"query": "cat"})), "ok", "ok"]
     model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory, search="session", limit=1)])
     talker.invoke(agent, "q", ANN)
-    assert "user: cat" in model.prompts[1][-1].text
+    assert ">cat</message>" in model.prompts[1][-1].text
     talker.invoke(agent, {"messages": [("user", "x"), ("assistant", "y"), ("user", "z")]}, ANN)
 
 
@@ -827,7 +827,7 @@ def test_the_agent_searches_its_memory(talker: Talker, memory: Memory, scope: An
     assert ("passport of ann in s-0" in result.text) == (scope == "user")
     assert "ben" not in result.text
     assert "What of my passport?" not in result.text
-    assert "UTC] user: " in result.text
+    assert 'speaker="user"' in result.text
 
 
 def test_a_search_does_not_find_earlier_searches(talker: Talker, memory: Memory) -> None:
@@ -837,7 +837,7 @@ def test_a_search_does_not_find_earlier_searches(talker: Talker, memory: Memory)
         model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory, limit=1, search="session")])
         talker.invoke(agent, "Name?", ANN)
         assert model.prompts[1][-1].text.count("My cat is Tom.") == 1
-        assert "tool:" not in model.prompts[1][-1].text
+        assert 'speaker="tool' not in model.prompts[1][-1].text
 
 
 def test_searching_a_user_s_memory_needs_a_user(talker: Talker, memory: Memory) -> None:
@@ -956,14 +956,3 @@ def test_another_device_s_turn_is_recalled_in_its_place(memory: Memory) -> None:
     agent.invoke({"messages": [*past, HumanMessage("q2 phone")]}, ANN)
     said = ["human: q0", "ai: a0", "human: q1 laptop", "ai: a1", "human: q2 phone"]
     assert in_short(model.prompts[-1]) == said
-
-
-def test_the_search_tool_s_result_is_bounded(memory: Memory) -> None:
-    ids = {"user_id": "ann", "session_id": "old"}
-    for n in range(20):
-        memory.add("user", f"ferry log {n}: " + "ferry " * 20_000, ids)
-    script = [calls(("search_memory", {"query": "ferry"})), "ok"]
-    _, agent = Talker(asynchronous=False).agent(script, [DynamiqMemoryMiddleware(memory, search="user")])
-    found = agent.invoke({"messages": [("user", "which ferry?")]}, ANN)["messages"][2].text
-    assert len(found) < 18_000
-    assert "more characters in message" in found

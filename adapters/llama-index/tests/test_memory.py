@@ -385,11 +385,24 @@ def test_the_tokenizer_does_not_become_the_memorys(memory):
     assert memory.token_counter is counter
 
 
-@pytest.mark.parametrize("initial", [10, 11])
-def test_a_prompt_that_leaves_nothing_is_refused(do, memory, initial):
+@pytest.mark.parametrize("initial", [11, 1000])
+def test_a_prompt_that_exceeds_the_limit_is_refused(do, memory, initial):
     chat = DynamiqMemory(memory, "s", token_limit=10)
-    with pytest.raises(InvalidArgumentError, match="initial_token_count"):
+    with pytest.raises(InvalidArgumentError, match=f"initial_token_count={initial} exceeds token_limit=10"):
         do(chat, "get", initial_token_count=initial)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_prompt_that_leaves_nothing_still_asks_the_question(do, memory, strategy):
+    """As LlamaIndex's `ChatMemoryBuffer`, which then gives the last message."""
+    chat = DynamiqMemory(memory, "s", strategy=strategy, token_limit=10, tokenizer_fn=str.split)
+    assert do(chat, "get", initial_token_count=10) == []
+    do(chat, "put_messages", [*turn(1), user("and now?")])
+    assert do(chat, "get", initial_token_count=10) == [user("and now?")]
+    do(chat, "put_messages", [calls(("c", "f", {})), result("c", "found")])
+    assert do(chat, "get", initial_token_count=10) == [user("and now?")], "a result alone is no conversation"
+    do(chat, "put", assistant("this"))
+    assert do(chat, "get", initial_token_count=10) == [], "an answer alone is none either"
 
 
 # --- scope and save mode -----------------------------------------------------------------------------------------
@@ -426,11 +439,34 @@ def test_the_session_may_come_from_the_memory(store):
 
 def test_full_keeps_all_but_instructions(do, store):
     chat = DynamiqMemory(Memory(backend=store, save_mode="full"), "s")
-    do(chat, "put", ChatMessage(role="system", content="Be brief."))
+    with pytest.warns(UserWarning, match="system message was not stored"):
+        do(chat, "put", ChatMessage(role="system", content="Be brief."))
     for message in tool_turn(1):
         do(chat, "put", message)
     do(chat, "put_messages", [ChatMessage(role="system", content="Be brief."), *tool_turn(2)])
     assert do(chat, "get_all") == [*tool_turn(1), *tool_turn(2)]
+
+
+@pytest.mark.parametrize("mode", ["full", "input_output"])
+@pytest.mark.parametrize("method", ["put", "put_messages"])
+def test_instructions_that_are_not_stored_warn_once_for_each_memory(do, store, mode, method):
+    instructions = ChatMessage(role="system", content="Be brief.")
+    given = instructions if method == "put" else [user("a"), instructions]
+    for _ in range(2):
+        chat = DynamiqMemory(Memory(backend=store, save_mode=mode), "s")
+        with pytest.warns(UserWarning, match=f"the save mode '{mode}' keeps none") as warned:
+            do(chat, method, given)
+        do(chat, method, given)  # another warning would be an error
+        assert len(warned) == 1
+        assert do.asynchronous or warned[0].filename == __file__
+
+
+def test_nothing_warns_where_instructions_are_stored(do, chat):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        do(chat, "set", [ChatMessage(role="system", content="Be brief."), user("a")])
+        do(chat, "put", assistant("b"))
+    assert in_short(do(chat, "get_all")) == ["system: Be brief.", "user: a", "assistant: b"]
 
 
 def test_input_output_keeps_questions_and_answers_only(do, store):

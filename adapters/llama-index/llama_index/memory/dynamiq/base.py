@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any, Self
@@ -76,6 +77,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     _session: Memory = PrivateAttr()
     _tokenizer_fn: Callable[[str], Sequence[Any]] | None = PrivateAttr(default=None)
+    _warned: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -177,14 +179,15 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
         Args:
             input: The question: a text, a message or a QueryBundle. Defaults to the last question.
-            initial_token_count: The number of tokens in the rest of the prompt, taken from `token_limit`.
+            initial_token_count: The number of tokens in the rest of the prompt, taken from `token_limit`. If they are
+                equal, only a question that has no answer yet is returned.
 
         Returns:
             The messages, oldest first. A question that has no answer yet is always the last one, followed only by
             unfinished work on it.
 
         Raises:
-            InvalidArgumentError: initial_token_count leaves nothing of token_limit.
+            InvalidArgumentError: initial_token_count exceeds token_limit.
             BackendError: The store failed.
         """
         return from_messages(await arun(self._session, self._pick(input, initial_token_count)))
@@ -200,20 +203,20 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
     # --- storing ---------------------------------------------------------------------------------------------
 
     def put(self, message: ChatMessage) -> None:
-        """Store a message, if the memory's save mode keeps it."""
-        run(self._session, self._add([message]))
+        """Store a message, if the memory's save mode keeps it; the first system message that it does not warns."""
+        run(self._session, _add(self._kept([message])))
 
     async def aput(self, message: ChatMessage) -> None:
-        """Store a message, if the memory's save mode keeps it."""
-        await arun(self._session, self._add([message]))
+        """Store a message, if the memory's save mode keeps it; see `put`."""
+        await arun(self._session, _add(self._kept([message])))
 
     def put_messages(self, messages: list[ChatMessage]) -> None:
-        """Store the messages that the memory's save mode keeps, as one batch."""
-        run(self._session, self._add(messages))
+        """Store the messages that the memory's save mode keeps, as one batch; see `put`."""
+        run(self._session, _add(self._kept(messages)))
 
     async def aput_messages(self, messages: list[ChatMessage]) -> None:
-        """Store the messages that the memory's save mode keeps, as one batch."""
-        await arun(self._session, self._add(messages))
+        """Store the messages that the memory's save mode keeps, as one batch; see `put`."""
+        await arun(self._session, _add(self._kept(messages)))
 
     def set(self, messages: list[ChatMessage]) -> None:
         """Make the session contain exactly these messages; those that are stored keep their times and ids."""
@@ -250,12 +253,15 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     def _pick(self, given: Any, initial_token_count: int) -> Plan[list[Message]]:
         tokens = None if self.token_limit is None else self.token_limit - initial_token_count
-        if tokens is not None and tokens < 1:
+        if tokens is not None and tokens < 0:
             raise InvalidArgumentError(
-                f"initial_token_count={initial_token_count} leaves nothing of token_limit={self.token_limit}"
+                f"initial_token_count={initial_token_count} exceeds token_limit={self.token_limit}: raise token_limit, "
+                "or shorten the rest of the prompt"
             )
         limit = self.limit or self._session.message_limit
         asked, tied = yield from self._unanswered()
+        if tokens == 0:
+            return asked[:1]
         query = _query(given) or (asked[0].text if asked else None)
         count = self._session.token_counter
         left = None if tokens is None else tokens - sum(map(count, asked))
@@ -296,11 +302,28 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
                 return [], False
             size *= 4
 
-    def _add(self, messages: Sequence[ChatMessage]) -> Plan[None]:
-        chosen = select_to_save(to_batch(messages), self._session.save_mode)
-        if chosen:
-            move_after(chosen, (yield from GetAll(1)))
-            yield from AddMany(chosen)
+    def _kept(self, messages: Sequence[ChatMessage]) -> list[Message]:
+        """Convert the messages that the save mode keeps; warn of the first system message that it does not."""
+        batch = to_batch(messages)
+        kept = select_to_save(batch, self._session.save_mode)
+        if not self._warned and _has_instructions(batch) and not _has_instructions(kept):
+            self._warned = True
+            warnings.warn(
+                f"a system message was not stored: the save mode {str(self._session.save_mode)!r} keeps none. Give "
+                "instructions to the agent or engine (system_prompt=…), or store them with set(…)",
+                stacklevel=3,
+            )
+        return kept
+
+
+def _add(messages: list[Message]) -> Plan[None]:
+    if messages:
+        move_after(messages, (yield from GetAll(1)))
+        yield from AddMany(messages)
+
+
+def _has_instructions(messages: Sequence[Message]) -> bool:
+    return any(message.role is MessageRole.SYSTEM for message in messages)
 
 
 def _is_answer(message: Message) -> bool:
