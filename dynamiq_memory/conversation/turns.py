@@ -302,7 +302,7 @@ def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
         By the place of a result: the place of the message that made the call, and the call's number in it.
     """
     rounds = (each for round_ in _rounds(list(enumerate(messages))) for each in (*round_.parallel, round_))
-    return {place: (each.place, number) for each in rounds for number, (place, _) in each.results.items()}
+    return {place: (each.place, number) for each in rounds for number, (place, _, _) in each.results.items()}
 
 
 def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
@@ -447,10 +447,12 @@ def whole_turns(messages: Iterable[Message], answered: Collection[str], question
 
 
 def _with_their_questions(messages: Iterable[Message], questions: Mapping[str, str]) -> Iterator[Message]:
+    known = set(questions.values())
     question = None
     for message in messages:
         if is_question(message):
-            question = message.id
+            # Anything may follow what is not a stored question, such as a summary.
+            question = message.id if message.id in known else None
         elif question is not None and questions.get(message.id, question) != question:
             continue
         yield message

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, cast
 
 from langchain.agents.middleware import ModelRequest
@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from dynamiq_memory import Message, MessageRole
 from dynamiq_memory.integrations.turns import whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
+from langchain_dynamiq_memory._transcript import is_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,12 @@ def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], held:
     others = [message for message in recalled if message.role is not MessageRole.SYSTEM]
     outlines = [outline(message, held.scope, held.stored.get(id(message))) for message in own]
     originals = {message.id: (message, one) for message, one in zip(outlines, own, strict=True)}
-    whole = whole_turns(_merged(others, outlines), held.answered, held.questions)
+    summaries = sum(1 for _ in takewhile(is_summary, own))
+    merged = [*outlines[:summaries], *_merged(others, outlines[summaries:])]
+    whole = whole_turns(merged, held.answered, held.questions)
     given = [_original(message, originals) for message in whole]
-    merged = [*for_model(instructions), *(each for some in given for each in some)]
-    return request.override(messages=cast("list[AnyMessage]", [*messages[:start], *merged]))
+    conversation = [*messages[:start], *for_model(instructions), *(each for some in given for each in some)]
+    return request.override(messages=cast("list[AnyMessage]", conversation))
 
 
 def _is_whole(messages: Sequence[BaseMessage]) -> bool:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -230,7 +229,6 @@ def last_prompt(strategy: str, limit: int, turns: Sequence[Turn], keep: Callable
     return conversation, conversation.model.prompts[-1]
 
 
-@pytest.mark.xfail(strict=True, reason="an answer whose question has left the state is stored and given twice")
 def test_an_answer_without_its_question_between_the_first_and_the_last_is_known() -> None:
     conversation, prompt = last_prompt("all", 1_000, [PLAIN, PLAIN], lambda state: [*state[:2], *state[3:]])
     assert texts(prompt) == [
@@ -243,14 +241,12 @@ def test_an_answer_without_its_question_between_the_first_and_the_last_is_known(
     assert len(conversation.stored()) == 6
 
 
-@pytest.mark.xfail(strict=True, reason="the rest of a turn that does not fit the limit is given without its question")
 def test_a_state_that_begins_with_an_answer_is_not_given_so() -> None:
     elsewhere = Turn(0, 1, elsewhere=True)
     _, prompt = last_prompt("all", 3, [Turn(2, 2, elsewhere=False), elsewhere], lambda state: state[-1:])
     assert refusals([to_message(message) for message in prompt], Provider.ANTHROPIC) == []
 
 
-@pytest.mark.xfail(strict=True, reason="what is recalled is put before a summary, also when its turn goes on after it")
 def test_a_summary_does_not_come_between_a_result_and_its_answer() -> None:
     _, prompt = last_prompt("relevant", 5, [CALLING], lambda state: [SUMMARY, *state[-1:]])
     assert refusals([to_message(message) for message in prompt], Provider.MISTRAL) == []
