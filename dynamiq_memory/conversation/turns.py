@@ -302,7 +302,7 @@ def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
         By the place of a result: the place of the message that made the call, and the call's number in it.
     """
     rounds = (each for round_ in _rounds(list(enumerate(messages))) for each in (*round_.parallel, round_))
-    return {place: (each.place, number) for each in rounds for number, (place, _) in each.results.items()}
+    return {place: (each.place, number) for each in rounds for number, (place, _, _) in each.results.items()}
 
 
 def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
