@@ -1,5 +1,5 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
-from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
+from dynamiq_memory.conversation.turns import Budget, Turn, arrange, begins_turn, latest_turns, split_turns
 
-__all__ = ["Budget", "Turn", "arrange", "latest_turns", "split_turns"]
+__all__ = ["Budget", "Turn", "arrange", "begins_turn", "latest_turns", "split_turns"]
