@@ -349,6 +349,11 @@ def _spoken(message: Message) -> Message | None:
     return message if not results and says_something(as_sent(message)) else None
 
 
+def begins_turn(message: Message) -> bool:
+    """Whether a message is a user's question that is given."""
+    return is_question(message) and _spoken(message) is not None
+
+
 def _grouped(rounds: list[_Round], found: dict[int, tuple[_Round, int]]) -> dict[int, tuple[_Round, int]]:
     """Make one round of the calls that one message answers, if they come directly after each other.
 

@@ -1,6 +1,14 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
 from dynamiq_memory.conversation.revisions import current
-from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns, whole_turns
+from dynamiq_memory.conversation.turns import (
+    Budget,
+    Turn,
+    arrange,
+    begins_turn,
+    latest_turns,
+    split_turns,
+    whole_turns,
+)
 
-__all__ = ["Budget", "Turn", "arrange", "current", "latest_turns", "split_turns", "whole_turns"]
+__all__ = ["Budget", "Turn", "arrange", "begins_turn", "current", "latest_turns", "split_turns", "whole_turns"]

@@ -34,7 +34,7 @@ from dynamiq_memory.integrations.plans import (
     run,
 )
 from dynamiq_memory.integrations.references import reference_to
-from dynamiq_memory.integrations.turns import Budget, arrange, latest_turns, split_turns
+from dynamiq_memory.integrations.turns import Budget, arrange, begins_turn, latest_turns, split_turns
 from llama_index.memory.dynamiq._by_reference import MemoryByReference, find_memory
 from llama_index.memory.dynamiq._messages import from_messages, to_batch, to_message
 from llama_index.memory.dynamiq._replacing import set_messages
@@ -293,7 +293,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             latest = yield from get_latest(size)
             if not latest or _is_answer(latest[-1]):
                 return [], False
-            places = [place for place, message in enumerate(latest) if message.role is MessageRole.USER]
+            places = [place for place, message in enumerate(latest) if begins_turn(message)]
             if places:
                 start = places[-1]
                 tied = start > 0 and latest[start - 1].timestamp == latest[start].timestamp
