@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends.plans import Step
 from dynamiq_memory.embedders import as_embedder
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
@@ -40,7 +41,7 @@ class EmbedQuery(Step[Vector | None]):
     query: str
 
 
-class MessageEmbedder:
+class MessageEmbedder(WatchesForks):
     """Embeds the texts of messages, and queries, for one store.
 
     All vectors are checked: they have the store's dimension and finite numbers. Blank texts have no vector, and neither
@@ -78,7 +79,7 @@ class MessageEmbedder:
             raise _translated(error) from error
         return len(_numbers(vector))
 
-    def renew_lock(self) -> None:
+    def _after_fork(self) -> None:
         """Replace the lock in a forked child, since a thread that the child does not have may have locked it."""
         self._lock = threading.Lock()
 

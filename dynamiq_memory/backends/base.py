@@ -8,7 +8,6 @@ operations alike (a wrapper or a remote) implements `_perform` and `_aperform` i
 from __future__ import annotations
 
 import asyncio
-from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -59,7 +58,7 @@ class Capabilities:
         return self.keyword and self.vector
 
 
-class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
+class MemoryBackend(Closing, WatchesForks):
     """A store of messages.
 
     A backend can be used by many threads and asyncio tasks, and in a child process after a fork.
@@ -514,16 +513,6 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     def _close(self) -> None:
         """Close connections that the backend opened."""
-
-    def _before_fork(self) -> None:
-        """Lock the state that must not change while the process forks."""
-
-    def _after_fork_in_parent(self) -> None:
-        """Release the locks of `_before_fork`."""
-
-    def _after_fork(self) -> None:
-        """In a forked child, replace everything that it must not share with the parent: locks and connections."""
-        self._threads.renew()
 
     @classmethod
     def _check_complete(cls) -> None:

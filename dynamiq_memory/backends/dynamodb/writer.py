@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -64,7 +63,6 @@ class Writer:
         self._ttl = ttl
         self._arrivals = Arrivals()
         self._registered: dict[tuple[str | None, str], float] = {}
-        self._lock = threading.Lock()
 
     # --- adding ----------------------------------------------------------------------------------------------
 
@@ -127,10 +125,9 @@ class Writer:
             if self._registered.get((session, user), 0.0) > now - _REGISTERED_FOR:
                 continue
             self._put_registration(user, session)
-            with self._lock:
-                if len(self._registered) >= _MOST_REGISTERED:
-                    self._registered.clear()
-                self._registered[session, user] = now
+            if len(self._registered) >= _MOST_REGISTERED:
+                self._registered.clear()
+            self._registered[session, user] = now
 
     def _put_registration(self, user: str, session: str | None) -> None:
         """Register a session at least until the last message that is written now expires."""

@@ -169,8 +169,7 @@ class Pinecone(PlannedBackend):
             index = self._run(self._open(dimension, new))
         self.dimension = index.dimension
         self._is_serverless = index.is_serverless
-        self._recent = RecentWrites()
-        self._reader = Reader(self._recent, [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
+        self._reader = Reader(RecentWrites(), [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
         self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
         self._ranker = Ranker(self._reader, self.metric, self.bm25, self.most_ranked)
 
@@ -216,15 +215,6 @@ class Pinecone(PlannedBackend):
         """Name the index and the namespace."""
         return f"Pinecone(index_name={self.index_name!r}, namespace={self.namespace!r})"
 
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._clients.aclose()
-        await super().aclose()
-
-    @property
-    def _is_asynchronous(self) -> bool:
-        return self._clients.is_asynchronous
-
     def _plan_of(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._plan(operation)  # a search by stop words needs no plan of its own
 
@@ -256,7 +246,9 @@ class Pinecone(PlannedBackend):
         return request.send(self._clients.index(), self.namespace)
 
     async def _aask(self, request: IndexRequest[T]) -> T:
-        response: Any = request.send(await self._clients.async_index(), self.namespace)
+        if self._per_loop is None:
+            return await super()._aask(request)  # type: ignore[no-any-return]
+        response: Any = request.send(await self._per_loop.get(), self.namespace)
         result: T = await response
         return result
 
@@ -274,7 +266,7 @@ class Pinecone(PlannedBackend):
         else:
             dimension_of_new = partial(self._dimension_of_embedder, dimension)
             index = yield from open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
-            self._clients.use(index.host)
+            self._per_loop = self._clients.use(index.host)
         if dimension is not None and dimension != index.dimension:
             raise ConfigurationError(
                 f"{self._location} has vectors of {index.dimension} numbers, not of dimension={dimension}: use another "
@@ -292,18 +284,6 @@ class Pinecone(PlannedBackend):
     def _close(self) -> None:
         super()._close()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        self._recent.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._recent.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._recent.after_fork()
-        self._clients.after_fork()
-        self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
 
 
 def _member(kind: type[Member], value: Any, name: str) -> Member:

@@ -11,7 +11,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
-from dynamiq_memory.backends._forks import keep_inherited
 from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
@@ -107,6 +106,7 @@ class PostgreSQL(SQLBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
+        self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
         self._reader, self._writer = SQLReader(tables), PostgreSQLWriter(tables)
         self._words = WordSearch(tables, self._reader, self.bm25)
@@ -184,7 +184,7 @@ class PostgreSQL(SQLBackend):
         return self._client.run(request)
 
     async def _aask(self, request: Transaction[Any]) -> Any:
-        if request.large or not self._client.owns_engine:
+        if request.large:
             return await super()._aask(request)
         return await self._client.arun(request)
 
@@ -203,17 +203,9 @@ class PostgreSQL(SQLBackend):
             )
         return translated(error, self._client.server)
 
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._client.aclose()
-        await super().aclose()
-
     def _close(self) -> None:
+        super()._close()
         self._client.close()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        keep_inherited(*self._client.abandon())
 
 
 def _checked_name(option: str, name: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 
+from dynamiq_memory.backends._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
@@ -41,7 +42,7 @@ _OPENED = "dynamiq_memory_opened"
 DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
 
 
-class PostgreSQLClient:
+class PostgreSQLClient(WatchesForks):
     """Connections to a database: a pool for synchronous methods, and one for each event loop.
 
     Args:
@@ -54,6 +55,7 @@ class PostgreSQLClient:
         engine: The engine of the synchronous methods.
         owns_engine: Whether it was made here.
         server: The address of the database, without a password.
+        per_loop: The engines of the asynchronous methods.
     """
 
     def __init__(self, connection: Any, pool_size: int, pool_timeout: float, statement_timeout: float | None) -> None:
@@ -78,8 +80,8 @@ class PostgreSQLClient:
         self._stale = _StaleConnections()
         self._stale.watch(self.engine)
         make = partial(_LoopEngine, url, options, self._stale)
-        self._engines = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
-        weakref.finalize(self, self._engines.close)
+        self.per_loop = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
+        weakref.finalize(self, self.per_loop.close)
 
     def run(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction."""
@@ -89,7 +91,7 @@ class PostgreSQLClient:
     async def arun(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction on an asynchronous connection."""
         try:
-            of_loop = await self._engines.get()
+            of_loop = await self.per_loop.get()
             async with of_loop.engine.connect() as connection:
                 return await connection.run_sync(self._run, transaction)
         except AssertionError as error:
@@ -101,22 +103,15 @@ class PostgreSQLClient:
                 raise
             raise cause from None
 
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._engines.aclose()
-
     def close(self) -> None:
-        """Close all connections, except those of an engine owned by the caller."""
-        self._engines.close()
+        """Close all connections of the synchronous methods, except those of an engine owned by the caller."""
         self._stale.leave(self.engine)
         if self.owns_engine:
             self.engine.dispose()
 
-    def abandon(self) -> list[Any]:
-        """Forget all connections in a forked child, without a word to the server; return what must be kept alive."""
-        inherited = [*self._engines.abandon(), self.engine.pool]
+    def _after_fork(self) -> None:
+        keep_inherited(self.engine.pool)
         self.engine.dispose(close=False)
-        return inherited
 
     def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
         """Begin a transaction, commit it at the end, and roll it back on an error."""

@@ -137,6 +137,7 @@ class Qdrant(PlannedBackend):
         self._location = f"Qdrant collection {index_name!r} ({self._address.shown or 'the given client'})"
         self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._location)
         self._clients = Clients(self._address, self._location)
+        self._per_loop = self._clients.per_loop
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
         with self._opening():
             wanted = schema.Schema(self._location, self._embedder, metric, on_disk, signature_of(self.tokenizer))
@@ -212,15 +213,6 @@ class Qdrant(PlannedBackend):
         """Name the collection."""
         return f"Qdrant(index_name={self.index_name!r}, at={self._address.shown!r})"
 
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._clients.per_loop.aclose()
-        await super().aclose()
-
-    @property
-    def _is_asynchronous(self) -> bool:
-        return self._clients.is_asynchronous
-
     def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:
             case operations.Write(messages):
@@ -249,6 +241,8 @@ class Qdrant(PlannedBackend):
             return request.send(client, self.index_name)
 
     async def _aask(self, request: Request[Any]) -> Any:
+        if self._clients.per_loop is None:
+            return await super()._aask(request)
         client: Any = await self._clients.per_loop.get()
         return await request.send(client, self.index_name)
 
@@ -261,17 +255,6 @@ class Qdrant(PlannedBackend):
     def _close(self) -> None:
         super()._close()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        self._clients.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._clients.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._clients.after_fork()
-        self._writer = writer.Writer(self.tokenizer)
 
 
 def _messages(plan: Plan[list[Stored]]) -> Plan[list[Message]]:

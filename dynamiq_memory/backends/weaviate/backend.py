@@ -30,7 +30,7 @@ except ImportError as error:
 from weaviate.classes.query import Filter as ServerFilter
 
 from dynamiq_memory.backends.weaviate import requests
-from dynamiq_memory.backends.weaviate.client import Clients, server_of
+from dynamiq_memory.backends.weaviate.client import Clients, Server, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
 from dynamiq_memory.backends.weaviate.reader import Reader
 from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
@@ -110,8 +110,8 @@ class Weaviate(PlannedBackend):
         alpha = check_share("alpha", alpha)
         check_whole_number("max_results", max_results, 10)
         check_whole_number("max_message_bytes", max_message_bytes)
-        client = _checked_client(connection)
-        self._server = server_of(connection) if client is None else None
+        source = _checked_client(connection) or server_of(connection)
+        self._server = source if isinstance(source, Server) else None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
         address = "" if self._server is None else f" at {self._server.address}"
@@ -119,7 +119,7 @@ class Weaviate(PlannedBackend):
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=self._location)
         self.alpha = 0.0 if embedder is None else alpha
         self._helpers = Threads("dynamiq-memory-Weaviate")
-        self._clients = Clients(self._server, client, self._location)
+        self._clients = Clients(source, self._location)
         weakref.finalize(self, self._clients.close)
         with self._opening():
             max_bytes = self._open(create=create_if_not_exist)
@@ -286,20 +286,6 @@ class Weaviate(PlannedBackend):
         super()._close()
         self._helpers.shut_down()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        super()._before_fork()
-        self._clients.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        super()._after_fork_in_parent()
-        self._clients.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._helpers.renew()
-        self._clients.after_fork()
-        self._writer.after_fork()
 
 
 _READERS: Readers = {

@@ -12,6 +12,7 @@ from weaviate.classes.query import Filter as ServerFilter
 
 from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
 from dynamiq_memory.backends._embedding import Embed, Vector
+from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
@@ -44,7 +45,7 @@ class Draft(NamedTuple):
     size: int
 
 
-class Writer:
+class Writer(WatchesForks):
     """Makes the plans that write.
 
     Args:
@@ -59,11 +60,10 @@ class Writer:
         self._location = reader.location
         self._tokenizer = tokenizer
         self._max_bytes = max_bytes
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Start again in a forked child: the parent's locks may be locked by threads that the child does not have."""
         self._arrivals = Arrivals(_NANOSECONDS)
+        self._after_fork()
+
+    def _after_fork(self) -> None:
         self._claims = threading.Lock()
         self._claimed: set[str] = set()
 
