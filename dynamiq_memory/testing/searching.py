@@ -83,10 +83,6 @@ class SearchingConformance(ConformanceBase):
         store.add(say("hello there"))
         assert contents(store.search(query)) in ([], ["hello there"])
 
-    def test_a_query_must_be_text(self, store: Twin) -> None:
-        with pytest.raises(ValueError, match="query"):
-            store.search(7)
-
     def test_scope_applies_before_ranking_and_limit(self, store: Twin) -> None:
         store.add(say("the blue car", user="small"))
         store.add_many([say("the blue blue blue car car", user="big") for _ in range(300)])
