@@ -7,7 +7,6 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.operations import Operation, Search
@@ -42,7 +41,7 @@ class PlannedBackend(MemoryBackend):
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         """Return the plan of an operation. The default plans use Read, Write and Delete."""
-        return default_plan(self, operation)
+        return operation.default_plan(self)
 
     @abstractmethod
     def _ask(self, request: Any) -> Any:
@@ -77,7 +76,7 @@ class PlannedBackend(MemoryBackend):
 
     def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
         if isinstance(operation, Search) and self._only_stop_words(operation.query):
-            return default_plan(self, operation)
+            return operation.default_plan(self)
         return self._plan(operation)
 
     def _run(self, plan: Plan[T]) -> T:

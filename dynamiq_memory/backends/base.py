@@ -16,7 +16,6 @@ from typing import Any, ClassVar, TypeVar
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._threads import ShutDownError, Threads
 from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
@@ -78,6 +77,8 @@ class MemoryBackend(Closing, WatchesForks):
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The driver's exceptions, which `_translate` converts to ours."""
+    described: ClassVar[tuple[str, ...]] = ()
+    """The attributes in `to_dict`, which contain no secrets. The first two of them are in `repr`, too."""
     most_ranked: int | None = None
     """Maximum number of messages ranked in this process, the most recent that match; None for all."""
 
@@ -115,11 +116,12 @@ class MemoryBackend(Closing, WatchesForks):
             "type": f"{kind.__module__}.{kind.__qualname__}",
             "name": self.name,
             "capabilities": asdict(self.capabilities),
+            **{name: getattr(self, name) for name in self.described},
         }
 
     def __repr__(self) -> str:
-        """Return the backend's name, without secrets."""
-        return f"{self.name}()"
+        """Name the backend and its store, without secrets."""
+        return f"{self.name}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.described[:2])})"
 
     # --- public methods: each checks its arguments and creates an operation ------------------------------------
 
@@ -392,24 +394,19 @@ class MemoryBackend(Closing, WatchesForks):
         Raises:
             BackendError: The store failed, or the backend is closed.
         """
-        attempt = 0
-        while True:
-            self._check_open()
-            attempt += 1
-            try:
-                return self._perform(operation)
-            except self.driver_errors as error:
-                if not self._may_repeat(operation, error, attempt):
-                    raise self._translate(error) from error
+        return run(self._execution(operation), self._perform)
 
     async def aexecute(self, operation: operations.Operation[T]) -> T:
         """Perform an operation; see `execute`."""
+        return await arun(self._execution(operation), self._aperform)
+
+    def _execution(self, operation: operations.Operation[T]) -> Plan[T]:
         attempt = 0
         while True:
             self._check_open()
             attempt += 1
             try:
-                return await self._aperform(operation)
+                return (yield from operation)
             except self.driver_errors as error:
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
@@ -543,7 +540,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     def _by_default(self, operation: operations.Operation[T]) -> T:
         """Perform an operation in terms of `_write`, `_read` and `_delete`."""
-        result: T = run(default_plan(self, operation), self._step)
+        result: T = run(operation.default_plan(self), self._step)
         return result
 
     def _step(self, step: Step[Any]) -> Any:

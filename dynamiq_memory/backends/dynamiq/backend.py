@@ -67,6 +67,7 @@ class Dynamiq(PlannedBackend):
     """
 
     request_errors = errors.CLIENT_ERRORS
+    described = ("url", "memory_id")
 
     def __init__(
         self,
@@ -145,11 +146,7 @@ class Dynamiq(PlannedBackend):
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its key and messages."""
-        return super().to_dict() | {"url": self.url, "memory_id": self.memory_id, **self._default_ids}
-
-    def __repr__(self) -> str:
-        """Name the server and the memory."""
-        return f"Dynamiq({self.url!r}, memory_id={self.memory_id!r})"
+        return super().to_dict() | self._default_ids
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         operation = operation.translate({Filter: self._with_default_ids})

@@ -15,11 +15,10 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from dynamiq_memory._wire import from_item, to_item
-from dynamiq_memory.backends._defaults import stored_versions
 from dynamiq_memory.backends._order import check_replaced_order
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
-from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write
+from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write, stored_versions
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, PartialWriteError
 from dynamiq_memory.filters import Filter

@@ -80,6 +80,7 @@ class DynamoDB(MemoryBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = SDK_ERRORS
+    described = ("table_name", "region", "endpoint_url", "ttl", "consistent_reads")
 
     def __init__(
         self,
@@ -182,20 +183,6 @@ class DynamoDB(MemoryBackend):
         becomes visible may see a part of it.
         """
         return Capabilities(ttl=self.ttl is not None, max_message_bytes=self.max_message_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "table_name": self.table_name,
-            "region": self.region,
-            "endpoint_url": self.endpoint_url,
-            "ttl": self.ttl,
-            "consistent_reads": self.consistent_reads,
-        }
-
-    def __repr__(self) -> str:
-        """Name the table and the region."""
-        return f"DynamoDB(table_name={self.table_name!r}, region={self.region!r})"
 
     def copy_from_dynamiq(self, table_name: str) -> int:
         """Copy the messages of a table that the dynamiq package wrote; that table is only read.

@@ -103,6 +103,7 @@ class Pinecone(PlannedBackend):
     """
 
     request_errors = errors.CLIENT_ERRORS
+    described = ("index_name", "namespace", "dimension")
 
     def __init__(
         self,
@@ -204,16 +205,9 @@ class Pinecone(PlannedBackend):
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its secrets and messages."""
         return super().to_dict() | {
-            "index_name": self.index_name,
             "index_type": "serverless" if self._is_serverless else "pod",
-            "namespace": self.namespace,
             "metric": str(self.metric),
-            "dimension": self.dimension,
         }
-
-    def __repr__(self) -> str:
-        """Name the index and the namespace."""
-        return f"Pinecone(index_name={self.index_name!r}, namespace={self.namespace!r})"
 
     def _plan_of(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._plan(operation)  # a search by stop words needs no plan of its own

@@ -77,6 +77,7 @@ class PostgreSQL(SQLBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
+    described = ("server", "table_name", "schema")
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class PostgreSQL(SQLBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
+        self.server = self._client.server
         self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
         self._reader, self._writer = SQLReader(tables), PostgreSQLWriter(tables)
@@ -152,18 +154,6 @@ class PostgreSQL(SQLBackend):
             options["schema"] = self.schema
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its password and messages."""
-        return super().to_dict() | {
-            "server": self._client.server,
-            "table_name": self.table_name,
-            "schema": self.schema,
-        }
-
-    def __repr__(self) -> str:
-        """Name the database and the table."""
-        return f"PostgreSQL({self._client.server!r}, table_name={self.table_name!r})"
-
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         if self._embedder is None:
             return (yield from super()._rows(messages))
@@ -198,10 +188,10 @@ class PostgreSQL(SQLBackend):
     def _translate(self, error: Exception) -> DynamiqMemoryError:
         if isinstance(error, PoolTimeoutError):
             return BackendError(
-                f"all {self.pool_size} connections to {self._client.server} have been in use for "
+                f"all {self.pool_size} connections to {self.server} have been in use for "
                 f"{self.pool_timeout:g} s: raise pool_size, or do less at once"
             )
-        return translated(error, self._client.server)
+        return translated(error, self.server)
 
     def _close(self) -> None:
         super()._close()

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import weakref
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dynamiq_memory.backends._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
@@ -36,8 +35,6 @@ except ImportError as error:
     ) from error
 
 T = TypeVar("T")
-
-_OPENED = "dynamiq_memory_opened"
 
 DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
 
@@ -77,9 +74,7 @@ class PostgreSQLClient(WatchesForks):
         if self.owns_engine:
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
-        self._stale = _StaleConnections()
-        self._stale.watch(self.engine)
-        make = partial(_LoopEngine, url, options, self._stale)
+        make = partial(_LoopEngine, url, options)
         self.per_loop = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
         weakref.finalize(self, self.per_loop.close)
 
@@ -105,7 +100,6 @@ class PostgreSQLClient(WatchesForks):
 
     def close(self) -> None:
         """Close all connections of the synchronous methods, except those of an engine owned by the caller."""
-        self._stale.leave(self.engine)
         if self.owns_engine:
             self.engine.dispose()
 
@@ -136,7 +130,7 @@ class PostgreSQLClient(WatchesForks):
         if isinstance(error, DRIVER_ERRORS):
             if not is_disconnect(error):
                 return
-            self._stale.broke()
+            connection.engine.dispose()  # the others of the pool were probably opened before the server went down
         elif isinstance(error, DynamiqMemoryError):
             return
         elif not connection.invalidated and connection.connection.driver_connection is not None:
@@ -207,43 +201,12 @@ def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str,
     return arguments
 
 
-class _StaleConnections:
-    """Replaces connections that were opened before one broke, before they are used again, in all engines it watches."""
-
-    def __init__(self) -> None:
-        """Begin with nothing broken."""
-        self._broken = -math.inf
-
-    def broke(self) -> None:
-        """Note that a connection has broken: those opened until now are stale."""
-        self._broken = time.monotonic()
-
-    def watch(self, engine: sa.Engine) -> None:
-        """Check each connection that an engine opens and hands out."""
-        sa.event.listen(engine, "connect", self._note)
-        sa.event.listen(engine, "checkout", self._check)
-
-    def leave(self, engine: sa.Engine) -> None:
-        """Stop checking."""
-        for name, listener in (("connect", self._note), ("checkout", self._check)):
-            if sa.event.contains(engine, name, listener):
-                sa.event.remove(engine, name, listener)
-
-    def _note(self, _: Any, record: Any) -> None:
-        record.info[_OPENED] = time.monotonic()
-
-    def _check(self, _: Any, record: Any, __: Any) -> None:
-        if record.info.get(_OPENED, math.inf) <= self._broken:
-            raise DisconnectionError("opened before another connection broke")  # the pool opens a new one
-
-
 class _LoopEngine:
     """The engine of an event loop, and its open connections."""
 
-    def __init__(self, url: sa.URL, options: Mapping[str, Any], stale: _StaleConnections) -> None:
+    def __init__(self, url: sa.URL, options: Mapping[str, Any]) -> None:
         self.engine = create_async_engine(url, **options)
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        stale.watch(self.engine.sync_engine)
         sa.event.listen(self.engine.sync_engine, "connect", self._keep)
 
     async def close(self) -> None:

@@ -86,6 +86,8 @@ class Qdrant(PlannedBackend):
         BackendError: The collection does not exist, and `create_if_not_exist` is False.
     """
 
+    described = ("index_name", "url", "path", "metric", "dimension")
+
     def __init__(
         self,
         connection: Any = None,
@@ -139,9 +141,11 @@ class Qdrant(PlannedBackend):
         self._clients = Clients(self._address, self._location)
         self._per_loop = self._clients.per_loop
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
+        self.path, self.url = self._address.path, self._address.url and without_secrets(self._address.url)
         with self._opening():
             wanted = schema.Schema(self._location, self._embedder, metric, on_disk, signature_of(self.tokenizer))
             self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=self._clients.is_local))
+        self.dimension = None if self._embedder is None else self._embedder.dimension
 
     @classmethod
     def from_url(cls, url: str) -> Qdrant:
@@ -198,20 +202,6 @@ class Qdrant(PlannedBackend):
     def capabilities(self) -> Capabilities:
         """What this instance can do. A batch is stored request by request, and readers may see half a replacement."""
         return Capabilities(vector=self._embedder is not None, max_message_bytes=self.max_message_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "index_name": self.index_name,
-            "url": self._address.url and without_secrets(self._address.url),
-            "path": self._address.path,
-            "metric": self.metric,
-            "dimension": self._embedder.dimension if self._embedder is not None else None,
-        }
-
-    def __repr__(self) -> str:
-        """Name the collection."""
-        return f"Qdrant(index_name={self.index_name!r}, at={self._address.shown!r})"
 
     def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:

@@ -61,6 +61,7 @@ class SQLite(SQLBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, sqlite3.Error)
+    described = ("db_path", "index_name", "timeout", "synchronous")
 
     def __init__(
         self,
@@ -132,19 +133,6 @@ class SQLite(SQLBackend):
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its messages."""
-        return super().to_dict() | {
-            "db_path": self.db_path,
-            "index_name": self.index_name,
-            "timeout": self.timeout,
-            "synchronous": self.synchronous,
-        }
-
-    def __repr__(self) -> str:
-        """Name the file and the table."""
-        return f"SQLite(db_path={self.db_path!r}, index_name={self.index_name!r})"
 
     def _ask(self, request: Transaction[Any]) -> Any:
         # Each transaction sees one state.

@@ -87,6 +87,7 @@ class Weaviate(PlannedBackend):
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     request_errors = DRIVER_ERRORS
+    described = ("collection_name", "tenant_name", "alpha", "consistency_level", "url")
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Weaviate(PlannedBackend):
         self.collection_name = checked_collection(collection_name)
         self.tenant_name = checked_tenant(tenant_name)
         self._level = checked_level(consistency_level)
+        self.consistency_level = self._level.value
         alpha = check_share("alpha", alpha)
         check_whole_number("max_results", max_results, 10)
         check_whole_number("max_message_bytes", max_message_bytes)
@@ -114,7 +116,8 @@ class Weaviate(PlannedBackend):
         self._server = source if isinstance(source, Server) else None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
-        address = "" if self._server is None else f" at {self._server.address}"
+        self.url = None if self._server is None else self._server.address
+        address = "" if self.url is None else f" at {self.url}"
         self._location = f"Weaviate collection {self.collection_name!r}{tenant}{address}"
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=self._location)
         self.alpha = 0.0 if embedder is None else alpha
@@ -174,7 +177,7 @@ class Weaviate(PlannedBackend):
             "grpc_host": grpc.host,
             "grpc_port": str(grpc.port),
             "create_if_not_exist": "false",
-            "consistency_level": self._level.value,
+            "consistency_level": self.consistency_level,
         }
         if self._embedder_of_url is not None:
             options |= {"embedder": self._embedder_of_url.model, "alpha": str(self.alpha)}
@@ -186,20 +189,6 @@ class Weaviate(PlannedBackend):
     def capabilities(self) -> Capabilities:
         """What this instance can do."""
         return Capabilities(keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "collection_name": self.collection_name,
-            "tenant_name": self.tenant_name,
-            "alpha": self.alpha,
-            "consistency_level": self._level.value,
-            "url": None if self._server is None else self._server.address,
-        }
-
-    def __repr__(self) -> str:
-        """Name the collection."""
-        return f"Weaviate(collection_name={self.collection_name!r}, tenant_name={self.tenant_name!r})"
 
     # --- operations ------------------------------------------------------------------------------------------
 
