@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.plans import Step
 from dynamiq_memory.embedders import as_embedder
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError

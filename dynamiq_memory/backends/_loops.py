@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from dynamiq_memory.backends._forks import WatchesForks, keep_inherited
+from dynamiq_memory._forks import WatchesForks, keep_inherited
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import (

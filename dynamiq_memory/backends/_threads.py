@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._forks import WatchesForks
 
 T = TypeVar("T")
 V = TypeVar("V")

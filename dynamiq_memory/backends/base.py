@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeVar
 
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._threads import ShutDownError, Threads
 from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError

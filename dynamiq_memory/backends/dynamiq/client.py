@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from dynamiq_memory.backends._clients import LazyClient
+from dynamiq_memory._clients import LazyClient
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.backends.dynamiq import errors

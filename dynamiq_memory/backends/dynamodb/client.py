@@ -11,7 +11,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from dynamiq_memory.backends._clients import LazyClient
+from dynamiq_memory._clients import LazyClient
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.connections import AWS, plain
 from dynamiq_memory.exceptions import ConfigurationError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pinecone
 
-from dynamiq_memory.backends._clients import LazyClient, leave_open
+from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends.pinecone.errors import REPEATS_ITSELF
 from dynamiq_memory.connections import Pinecone as PineconeConnection

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.pinecone import keys
 from dynamiq_memory.backends.pinecone.keys import EncodedScope
 from dynamiq_memory.backends.pinecone.records import Stored

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from dynamiq_memory.backends._forks import WatchesForks, keep_inherited
+from dynamiq_memory._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect

@@ -17,8 +17,8 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from dynamiq_memory.backends._clients import LazyClient, leave_open
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._clients import LazyClient, leave_open
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.connections import Qdrant as QdrantConnection

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine
 
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.sqlite.filters import register_function, take_interrupt
 
 Synchronous = Literal["FULL", "NORMAL"]

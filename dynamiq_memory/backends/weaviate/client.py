@@ -17,8 +17,8 @@ from weaviate.config import GrpcConfig
 from weaviate.connect import ConnectionParams
 from weaviate.exceptions import WeaviateGRPCUnavailableError
 
-from dynamiq_memory.backends._clients import LazyClient
-from dynamiq_memory.backends._forks import WatchesForks
+from dynamiq_memory._clients import LazyClient
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.backends.weaviate.errors import grpc_status
 from dynamiq_memory.connections import Weaviate as WeaviateConnection

@@ -10,18 +10,16 @@ from typing import NamedTuple
 
 from weaviate.classes.query import Filter as ServerFilter
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
 from dynamiq_memory.backends._embedding import Embed, Vector
-from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.errors import refusal
 from dynamiq_memory.backends.weaviate.filters import REPLACING, has_fact, translate
-from dynamiq_memory.backends.weaviate.objects import IDS_AT_ONCE, NOTE_TIME
-from dynamiq_memory.backends.weaviate.reader import Reader
-from dynamiq_memory.backends.weaviate.records import Object, Row, messages_of, object_of, uuid_of
-from dynamiq_memory.backends.weaviate.replacements import Note, heal
+from dynamiq_memory.backends.weaviate.reader import IDS_AT_ONCE, Reader
+from dynamiq_memory.backends.weaviate.records import NOTE_TIME, Note, Object, Row, messages_of, object_of, uuid_of
 from dynamiq_memory.backends.weaviate.requests import AtOnce
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, POSITION
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
@@ -94,7 +92,7 @@ class Writer(WatchesForks):
         if any(len(page) >= len(group) + _MOST_NOTES for group, page in zip(groups, pages, strict=True)):
             # Notes may have displaced some of the objects.
             rows = yield from self._reader.by_ids(ids, POSITION)
-        changed, in_progress = yield from heal(self._reader, notes)
+        changed, in_progress = yield from self._reader.heal(notes)
         if changed:
             return (yield from self._stored_arrivals(messages))
         stored = {row.uuid: row.position[1] for row in rows if row.uuid not in notes}

@@ -7,14 +7,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from dynamiq_memory.backends._forks import WatchesForks, keep_inherited
+from dynamiq_memory._forks import WatchesForks, keep_inherited
 from dynamiq_memory.exceptions import BackendError
 
 T = TypeVar("T")
 
 
 class LazyClient(WatchesForks, Generic[T]):
-    """A client for all threads, which is closed with its backend, or when the backend is collected.
+    """A client for all threads, or a model. If it is not closed before, it is when this object is collected.
 
     Args:
         make: Makes the client.
@@ -57,9 +57,10 @@ class LazyClient(WatchesForks, Generic[T]):
             return self._client
 
     def close(self) -> None:
-        """Close the client, if there is one."""
+        """Close the client, if there is one; it is made again when it is needed."""
         if self._closing is not None:
             self._closing()
+            self._client = None
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
