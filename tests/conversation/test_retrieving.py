@@ -154,3 +154,26 @@ def test_default_filters_hold_everywhere(store: MemoryBackend) -> None:
     assert memory.clear() == 1
     assert memory.is_empty()
     assert store.count() == 2
+
+
+def test_all_gives_the_most_recent_whole_turns(store: MemoryBackend) -> None:
+    memory = Memory(backend=store, filters=SCOPE)
+    for number in range(6):
+        memory.add_many(_turn(number))
+    picked = memory.get_agent_conversation(limit=10)
+    assert contents(picked) == ["question 4", "", "result", "answer 4", "question 5", "", "result", "answer 5"]
+    assert len(memory.get_agent_conversation(limit=100)) == 24
+    assert contents(memory.get_agent_conversation(limit=4))[0] == "question 5"
+
+
+def test_relevant_gives_the_best_with_their_turns_in_order_of_time(store: MemoryBackend) -> None:
+    memory = Memory(backend=store, filters=SCOPE)
+    for number in range(30):
+        memory.add_many(_turn(number, {7: "zebra", 3: "zebra zebra", 20: "zebra crossing street"}.get(number, "")))
+    picked = memory.get_agent_conversation("zebra", limit=8, strategy="relevant")
+    assert [content for content in contents(picked) if "question" in content] == [
+        "question 3 zebra zebra",
+        "question 7 zebra",
+    ]
+    assert len(picked) == 8
+    assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory._checks import check_choice, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -40,7 +39,6 @@ from dynamiq_memory.backends.pinecone.search import Ranker  # noqa: E402
 from dynamiq_memory.backends.pinecone.writer import Writer  # noqa: E402
 
 T = TypeVar("T")
-Member = TypeVar("Member", bound=StrEnum)
 
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 2_000
@@ -153,8 +151,8 @@ class Pinecone(PlannedBackend):
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
-        self.index_type = _member(PineconeIndexType, index_type, "index_type")
-        self.metric = _member(PineconeSimilarityMetric, metric, "metric")
+        self.index_type = check_choice(PineconeIndexType, index_type, "index_type", ConfigurationError)
+        self.metric = check_choice(PineconeSimilarityMetric, metric, "metric", ConfigurationError)
         self.namespace = namespace
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
@@ -278,14 +276,6 @@ class Pinecone(PlannedBackend):
     def _close(self) -> None:
         super()._close()
         self._clients.close()
-
-
-def _member(kind: type[Member], value: Any, name: str) -> Member:
-    # The members of the dynamiq package's enumerations are strings, too.
-    try:
-        return kind(getattr(value, "value", value))
-    except ValueError:
-        raise ConfigurationError(f"{name}={value!r} is unknown: use one of {', '.join(kind)}") from None
 
 
 def _messages(plan: Plan[list[Stored]]) -> Plan[list[Message]]:

@@ -8,7 +8,7 @@ import weakref
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
-from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory._checks import check_choice, check_share, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -27,6 +27,7 @@ except ImportError as error:
         "the Weaviate backend needs weaviate-client: pip install 'dynamiq-memory[weaviate]'"
     ) from error
 
+from weaviate.classes.config import ConsistencyLevel
 from weaviate.classes.query import Filter as ServerFilter
 
 from dynamiq_memory.backends.weaviate import requests
@@ -37,7 +38,6 @@ from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
 from dynamiq_memory.backends.weaviate.schema import (
     DIMENSION,
     checked_collection,
-    checked_level,
     checked_tenant,
     open_collection,
 )
@@ -107,7 +107,7 @@ class Weaviate(PlannedBackend):
         """Connect, and create the collection."""
         self.collection_name = checked_collection(collection_name)
         self.tenant_name = checked_tenant(tenant_name)
-        self._level = checked_level(consistency_level)
+        self._level = check_choice(ConsistencyLevel, consistency_level, "consistency_level", ConfigurationError)
         self.consistency_level = self._level.value
         alpha = check_share("alpha", alpha)
         check_whole_number("max_results", max_results, 10)

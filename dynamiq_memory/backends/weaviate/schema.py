@@ -8,7 +8,6 @@ from typing import Any
 import weaviate
 from weaviate.classes.config import (
     Configure,
-    ConsistencyLevel,
     DataType,
     Property,
     StopwordsPreset,
@@ -34,7 +33,6 @@ POSITION = (TIMESTAMP, ARRIVAL)
 # https://docs.weaviate.io/weaviate/config-refs/collections: names follow GraphQL's rules.
 _COLLECTION = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LEVELS = tuple(level.value for level in ConsistencyLevel)
 
 
 def checked_collection(name: object) -> str:
@@ -63,18 +61,6 @@ def checked_tenant(name: object) -> str | None:
             f"tenant_name={name!r} cannot be used: give 1 to 64 letters, digits and the characters _ -"
         )
     return name
-
-
-def checked_level(level: object) -> ConsistencyLevel:
-    """Check a consistency level.
-
-    Raises:
-        ConfigurationError: It is not one of the server's levels.
-    """
-    name = getattr(level, "value", level)
-    if name not in _LEVELS:
-        raise ConfigurationError(f'consistency_level must be "ONE", "QUORUM" or "ALL", not {level!r}')
-    return ConsistencyLevel(name)
 
 
 def _properties() -> list[Property]:
