@@ -30,17 +30,11 @@ except ImportError as error:
 from weaviate.classes.config import ConsistencyLevel
 from weaviate.classes.query import Filter as ServerFilter
 
-from dynamiq_memory.backends.weaviate import requests
+from dynamiq_memory.backends.weaviate import requests, schema
 from dynamiq_memory.backends.weaviate.client import Clients, Server, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
 from dynamiq_memory.backends.weaviate.reader import Reader
 from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
-from dynamiq_memory.backends.weaviate.schema import (
-    DIMENSION,
-    checked_collection,
-    checked_tenant,
-    open_collection,
-)
 from dynamiq_memory.backends.weaviate.search import Searcher
 from dynamiq_memory.backends.weaviate.writer import Writer
 
@@ -105,8 +99,8 @@ class Weaviate(PlannedBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and create the collection."""
-        self.collection_name = checked_collection(collection_name)
-        self.tenant_name = checked_tenant(tenant_name)
+        self.collection_name = schema.checked_collection(collection_name)
+        self.tenant_name = schema.checked_tenant(tenant_name)
         self._level = check_choice(ConsistencyLevel, consistency_level, "consistency_level", ConfigurationError)
         self.consistency_level = self._level.value
         alpha = check_share("alpha", alpha)
@@ -219,9 +213,10 @@ class Weaviate(PlannedBackend):
     def _with_dimension(self, plan: Plan[T]) -> Plan[T]:
         """Carry out a plan that embeds, after reading the dimension of the stored vectors if it is not known yet."""
         if self._embedder is not None and self._embedder.dimension is None:
-            rows = yield from requests.fetch(ServerFilter.by_property(DIMENSION).greater_than(0), [DIMENSION], 1)
+            embedded = ServerFilter.by_property(schema.DIMENSION).greater_than(0)
+            rows = yield from requests.fetch(embedded, [schema.DIMENSION], 1)
             if rows:
-                self._embedder.expect(int(rows[0].properties[DIMENSION]))
+                self._embedder.expect(int(rows[0].properties[schema.DIMENSION]))
         return (yield from plan)
 
     @property
@@ -268,7 +263,7 @@ class Weaviate(PlannedBackend):
             raise ConfigurationError(
                 f"{self._location}: the server is Weaviate {meta.get('version')}; use 1.29 or newer"
             )
-        open_collection(client, self.collection_name, self.tenant_name, self._location, self.bm25, create=create)
+        schema.open_collection(client, self.collection_name, self.tenant_name, self._location, self.bm25, create=create)
         return int(meta.get("grpcMaxMessageSize") or _GRPC_BYTES) - _GRPC_MARGIN
 
     def _close(self) -> None:

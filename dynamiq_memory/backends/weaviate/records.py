@@ -20,17 +20,8 @@ from weaviate.classes.data import DataObject
 from weaviate.outputs.query import Object as Found
 
 from dynamiq_memory._json import is_clean
+from dynamiq_memory.backends.weaviate import schema
 from dynamiq_memory.backends.weaviate.filters import REPLACING, facts_of
-from dynamiq_memory.backends.weaviate.schema import (
-    ARRIVAL,
-    BODY,
-    DIMENSION,
-    FACTS,
-    LENGTH,
-    TERMS,
-    TIMESTAMP,
-    VECTOR,
-)
 from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Message, Scope, views
 from dynamiq_memory.ranking import Tokenize
 from dynamiq_memory.ranking.bm25 import MAX_COUNT
@@ -85,14 +76,14 @@ class Row:
     @cached_property
     def message(self) -> Message:
         """The message; its body must have been read."""
-        return Message.from_json(self.properties[BODY])
+        return Message.from_json(self.properties[schema.BODY])
 
 
 def row_of(found: Found[Any, Any]) -> Row:
     """Read an object of the client."""
     properties = dict(found.properties)
-    position = (float(properties.get(TIMESTAMP) or 0.0), int(properties.get(ARRIVAL) or 0), str(found.uuid))
-    return Row(position, properties)
+    time, arrival = properties.get(schema.TIMESTAMP) or 0.0, properties.get(schema.ARRIVAL) or 0
+    return Row((float(time), int(arrival), str(found.uuid)), properties)
 
 
 def messages_of(rows: Iterable[Row]) -> list[Message]:
@@ -115,18 +106,18 @@ def object_of(
     user, session = message.user_id or "", message.session_id or ""
     dimension = 0 if vector is None else len(vector)
     properties = {
-        BODY: body,
-        FACTS: facts,
-        TERMS: terms,
-        LENGTH: len(words),
-        TIMESTAMP: (message.timestamp or 0.0) + 0.0,
-        ARRIVAL: arrival,
+        schema.BODY: body,
+        schema.FACTS: facts,
+        schema.TERMS: terms,
+        schema.LENGTH: len(words),
+        schema.TIMESTAMP: (message.timestamp or 0.0) + 0.0,
+        schema.ARRIVAL: arrival,
         USER_KEY: user,
         SESSION_KEY: session,
-        DIMENSION: dimension,
+        schema.DIMENSION: dimension,
     }
     texts = sum(len(text.encode()) for text in (body, terms, user, session)) + sum(len(fact) + 8 for fact in facts)
-    vectors = None if vector is None else {VECTOR: list(vector)}
+    vectors = None if vector is None else {schema.VECTOR: list(vector)}
     return DataObject(properties=properties, uuid=uuid_of(message), vector=vectors), texts + 4 * dimension + 512
 
 
@@ -152,5 +143,5 @@ class Note:
 
     def to_object(self) -> Object:
         """Make the object that stores the note."""
-        properties = {BODY: json.dumps(asdict(self)), FACTS: [REPLACING], TIMESTAMP: NOTE_TIME}
+        properties = {schema.BODY: json.dumps(asdict(self)), schema.FACTS: [REPLACING], schema.TIMESTAMP: NOTE_TIME}
         return DataObject(properties=properties, uuid=uuid4())
