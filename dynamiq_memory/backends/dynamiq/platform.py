@@ -12,15 +12,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import product
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dynamiq_memory._wire import from_item, to_item
+from dynamiq_memory.backends._batches import stored_in_batches
 from dynamiq_memory.backends._order import check_replaced_order
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
 from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write, stored_versions
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, PartialWriteError
+from dynamiq_memory.exceptions import BackendError, InvalidArgumentError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import (
     SESSION_KEY,
@@ -175,15 +177,12 @@ def _write(messages: Sequence[Message]) -> Plan[None]:
                     f"message {message.id} has no {key}, which the platform requires: put it into the message's "
                     "metadata, or give the backend a default"
                 )
-    stored: list[str] = []
-    for message in messages:
-        try:
-            yield from Request("POST", "/items", no_result, body=to_item(message, in_metadata=True))
-        except DynamiqMemoryError as error:
-            if not stored:
-                raise
-            raise PartialWriteError(f"{len(stored)} of {len(messages)} are stored: {error}", stored) from error
-        stored.append(message.id)
+    yield from stored_in_batches([[message] for message in messages], _store, attrgetter("id"))
+
+
+def _store(messages: Sequence[Message]) -> Request[None]:
+    """Store one message."""
+    return Request("POST", "/items", no_result, body=to_item(messages[0], in_metadata=True))
 
 
 def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
