@@ -49,11 +49,11 @@ class MessageEmbedder(WatchesForks):
 
     Args:
         embedder: Any object that `dynamiq_memory.embedders.as_embedder` accepts.
-        dimension: Dimension of the store's vectors, or None until it is known (see `expect`).
+        dimension: Dimension of the store's vectors, or None until it is known.
         location: The store's name in error messages.
 
     Attributes:
-        dimension: Dimension of the store's vectors, or that of the first vector.
+        dimension: Dimension of the store's vectors, which the store sets when it knows it, or that of the first vector.
 
     Raises:
         ConfigurationError: The object is not an embedder.
@@ -66,10 +66,6 @@ class MessageEmbedder(WatchesForks):
         self._location = location
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
-
-    def expect(self, dimension: int) -> None:
-        """Set the dimension of the store's vectors."""
-        self.dimension = dimension
 
     def dimension_of(self, text: str) -> int:
         """Return the dimension of the embedder's vectors, by embedding a text."""

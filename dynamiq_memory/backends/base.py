@@ -18,7 +18,7 @@ from dynamiq_memory._closing import Closing
 from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._threads import ShutDownError, Threads
-from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
+from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session, prepare, size_of, views
@@ -499,9 +499,11 @@ class MemoryBackend(Closing, WatchesForks):
             raise InvalidArgumentError("messages must be a list of Message")
         prepared = prepare(list(messages), scope, time)
         max_bytes = self.capabilities.max_message_bytes
-        for message in prepared if max_bytes is not None else ():
+        if max_bytes is None:
+            return prepared
+        for message in prepared:
             size = size_of(message)
-            if max_bytes is not None and size > max_bytes:
+            if size > max_bytes:
                 raise MessageTooLargeError(
                     f"message {message.id} has {size:,} bytes, but {self.name} stores up to {max_bytes:,} per message: "
                     "split it, or store the content elsewhere and keep a reference"
@@ -543,8 +545,8 @@ class MemoryBackend(Closing, WatchesForks):
         result: T = run(operation.default_plan(self), self._step)
         return result
 
-    def _step(self, step: Step[Any]) -> Any:
-        return self._perform(step) if isinstance(step, operations.Operation) else _computed(step)
+    def _step(self, step: Any) -> Any:
+        return step.work() if isinstance(step, Compute) else self._perform(step)
 
     def _search_operation(
         self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None
@@ -578,9 +580,3 @@ class MemoryBackend(Closing, WatchesForks):
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name} is closed: create a new one, or close it later")
-
-
-def _computed(step: Step[Any]) -> Any:
-    if isinstance(step, Compute):
-        return step.work()
-    raise TypeError(f"{step!r} is not a step of default plans")

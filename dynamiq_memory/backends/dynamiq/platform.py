@@ -81,13 +81,7 @@ class Platform:
         order: list[Message] = []
         for user_id, session_id in _named_sessions(read.filter):
             order += yield from self._session(user_id, session_id)
-        order.sort(key=_time)
-        start = 0 if read.after is None else _span(order, read.after)[1]
-        stop = len(order) if read.before is None else _span(order, read.before)[0]
-        found = [message for message in order[start:stop] if read.filter.matches(message)]
-        if read.limit is not None:
-            found = found[: read.limit] if read.after is not None else found[-read.limit :]
-        return views(found)
+        return views(_chosen(sorted(order, key=_time), read))
 
     def _around(self, around: Around) -> Plan[list[list[Message]]]:
         """Read each session once."""
@@ -99,10 +93,9 @@ class Platform:
                 sessions[scope] = yield from self._session(*_complete(scope))
             order = sessions[scope]
             start, stop = _span(order, anchor)
-            earlier = [message for message in order[:start] if around.filter.matches(message)]
-            later = [message for message in order[stop:] if around.filter.matches(message)]
-            earlier = earlier[-around.before :] if around.before else []
-            windows.append(views([*earlier, *(order[start:stop] or [anchor]), *later[: around.after]]))
+            earlier = _chosen(order, Read(around.filter, around.before, before=anchor))
+            later = _chosen(order, Read(around.filter, around.after, after=anchor))
+            windows.append(views([*earlier, *(order[start:stop] or [anchor]), *later]))
         return windows
 
     def _delete(self, filter: Filter) -> Plan[int]:
@@ -271,6 +264,16 @@ def _complete(scope: Scope) -> tuple[str, str]:
     if user_id is None or session_id is None:
         raise InvalidArgumentError("the platform has only messages with a user_id and a session_id")
     return user_id, session_id
+
+
+def _chosen(order: Sequence[Message], read: Read) -> list[Message]:
+    """Return the messages to read from ordered ones; its limit may be 0."""
+    start = 0 if read.after is None else _span(order, read.after)[1]
+    stop = len(order) if read.before is None else _span(order, read.before)[0]
+    found = [message for message in order[start:stop] if read.filter.matches(message)]
+    if read.limit is None:
+        return found
+    return found[: read.limit] if read.after is not None else found[max(0, len(found) - read.limit) :]
 
 
 def _span(order: Sequence[Message], anchor: Message) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def from_now(seconds: int = 0) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class Record:
+class Draft:
     """A new version of a message, to be stored as an item and, if it is large, parts.
 
     Attributes:
@@ -154,8 +154,8 @@ def anchor_key(anchor: Message) -> ItemKey:
     return keys.message_key(*key_of(anchor))
 
 
-def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Record]:
-    """Make records of prepared messages, such that up to 100 fit into one transaction.
+def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Draft]:
+    """Make drafts of prepared messages, such that up to 100 fit into one transaction.
 
     Where that needs less in the items, first the metadata for filters is reduced, which only makes them faster; then
     bodies become parts, the largest first.
@@ -165,22 +165,22 @@ def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: in
     """
     for message in messages:
         _check_identifiers(message)
-    records = [
-        Record(message, keys.message_key(*key_of(message)), arrival, message.to_json(), expires)
+    drafts = [
+        Draft(message, keys.message_key(*key_of(message)), arrival, message.to_json(), expires)
         for message, arrival in zip(messages, arrivals, strict=True)
     ]
-    bodies = [len(record.body.encode()) for record in records]
-    total = sum(record.size for record in records) if len(records) <= _MOST_TOGETHER else 0
+    bodies = [len(draft.body.encode()) for draft in drafts]
+    total = sum(draft.size for draft in drafts) if len(drafts) <= _MOST_TOGETHER else 0
     if total - sum(bodies) > MOST_AT_ONCE:
-        for record in records:
-            record.most_filterable = _LEAST_FILTERABLE
-        total = sum(record.size for record in records)
-    for size, record in sorted(zip(bodies, records, strict=True), key=itemgetter(0), reverse=True):
+        for draft in drafts:
+            draft.most_filterable = _LEAST_FILTERABLE
+        total = sum(draft.size for draft in drafts)
+    for size, draft in sorted(zip(bodies, drafts, strict=True), key=itemgetter(0), reverse=True):
         if size <= MOST_INLINE and total <= MOST_AT_ONCE:
             break
-        record.chunks = _split(record.body)
+        draft.chunks = _split(draft.body)
         total -= size
-    return records
+    return drafts
 
 
 def _check_identifiers(message: Message) -> None:

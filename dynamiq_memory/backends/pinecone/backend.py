@@ -22,19 +22,13 @@ from dynamiq_memory.ranking import BM25, Tokenize
 check_installation()
 
 # These import the client, which must be installed.
-from dynamiq_memory.backends.pinecone import errors  # noqa: E402
+from dynamiq_memory.backends.pinecone import errors, schema  # noqa: E402
 from dynamiq_memory.backends.pinecone.client import Clients  # noqa: E402
 from dynamiq_memory.backends.pinecone.reader import Reader, messages_of  # noqa: E402
 from dynamiq_memory.backends.pinecone.recent_writes import RecentWrites  # noqa: E402
 from dynamiq_memory.backends.pinecone.records import Stored  # noqa: E402
 from dynamiq_memory.backends.pinecone.requests import ClientRequest, IndexRequest  # noqa: E402
-from dynamiq_memory.backends.pinecone.schema import (  # noqa: E402
-    Index,
-    NewIndex,
-    PineconeIndexType,
-    PineconeSimilarityMetric,
-    open_index,
-)
+from dynamiq_memory.backends.pinecone.schema import PineconeIndexType, PineconeSimilarityMetric  # noqa: E402
 from dynamiq_memory.backends.pinecone.search import Ranker  # noqa: E402
 from dynamiq_memory.backends.pinecone.writer import Writer  # noqa: E402
 
@@ -160,7 +154,7 @@ class Pinecone(PlannedBackend):
         self._embedder: MessageEmbedder = MessageEmbedder(embedder, location=self._location)
         self._clients = Clients(connection, self._location)
         new = (
-            NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
+            schema.NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
             if create_if_not_exist
             else None
         )
@@ -234,8 +228,8 @@ class Pinecone(PlannedBackend):
 
     def _ask(self, request: IndexRequest[T] | ClientRequest[T]) -> T:
         if isinstance(request, ClientRequest):
-            return request.send(self._clients.client())
-        return request.send(self._clients.index(), self.namespace)
+            return request.send(self._clients.client.get())
+        return request.send(self._clients.index.get(), self.namespace)
 
     async def _aask(self, request: IndexRequest[T]) -> T:
         if self._per_loop is None:
@@ -250,21 +244,21 @@ class Pinecone(PlannedBackend):
             raise errors.translated(error, self._location, self._clients.secret) from error
         return wait
 
-    def _open(self, dimension: int | None, new: NewIndex | None) -> Plan[Index]:
+    def _open(self, dimension: int | None, new: schema.NewIndex | None) -> Plan[schema.Index]:
         if self._clients.has_index:
             stats: Any = yield from IndexRequest(lambda index, _: index.describe_index_stats())
             is_serverless = self.index_type == PineconeIndexType.SERVERLESS
-            index = Index("", int(stats.dimension), is_serverless)
+            index = schema.Index("", int(stats.dimension), is_serverless)
         else:
             dimension_of_new = partial(self._dimension_of_embedder, dimension)
-            index = yield from open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
+            index = yield from schema.open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
             self._per_loop = self._clients.use(index.host)
         if dimension is not None and dimension != index.dimension:
             raise ConfigurationError(
                 f"{self._location} has vectors of {index.dimension} numbers, not of dimension={dimension}: use another "
                 "index_name, and copy the messages (get_all, then add_many) to embed them again"
             )
-        self._embedder.expect(index.dimension)
+        self._embedder.dimension = index.dimension
         return index
 
     def _dimension_of_embedder(self, dimension: int | None) -> int:

@@ -32,6 +32,8 @@ class Clients:
         location: The index, for errors.
 
     Attributes:
+        client: The client, which manages indexes.
+        index: The index for threads.
         has_index: Whether the connection is an index.
         secret: The API key, if the caller passed settings.
 
@@ -47,39 +49,31 @@ class Clients:
         self.secret: str | None = None
         if self.has_index or _has(connection, _CLIENT_METHODS):
             # In a forked child, too, the caller's client makes an index with connections of its own.
-            self._client: LazyClient[Any] = LazyClient(lambda: connection, leave_open)
+            self.client: LazyClient[Any] = LazyClient(lambda: connection, leave_open)
         else:
             self.secret = _api_key_of(connection)
             host = getattr(connection, "host", None)
             arguments = {"host": host} if host else {}
-            self._client = LazyClient(partial(pinecone.Pinecone, api_key=self.secret, **arguments), _close)
+            self.client = LazyClient(partial(pinecone.Pinecone, api_key=self.secret, **arguments), _close)
         if self.has_index:
-            self._index: LazyClient[Any] = LazyClient.given(connection, location)
+            self.index: LazyClient[Any] = LazyClient.given(connection, location)
         else:
-            self._index = LazyClient(self._make_index, lambda index: index.__exit__(None, None, None))
+            self.index = LazyClient(self._make_index, lambda index: index.__exit__(None, None, None))
 
     def use(self, host: str) -> ClientPerLoop[Any] | None:
         """Use the index at a host from now on; return its asynchronous clients, if the installed client has any."""
         self._host = host
-        if not _has_async_index(self.client()):
+        if not _has_async_index(self.client.get()):
             return None
-        return ClientPerLoop(lambda: self.client().IndexAsyncio(host=host), lambda index: index.close())
-
-    def client(self) -> Any:
-        """Return the client, which manages indexes."""
-        return self._client.get()
-
-    def index(self) -> Any:
-        """Return the index for threads."""
-        return self._index.get()
+        return ClientPerLoop(lambda: self.client.get().IndexAsyncio(host=host), lambda index: index.close())
 
     def close(self) -> None:
         """Close everything that the caller did not pass."""
-        self._index.close()
-        self._client.close()
+        self.index.close()
+        self.client.close()
 
     def _make_index(self) -> Any:
-        return self.client().Index(host=self._host)
+        return self.client.get().Index(host=self._host)
 
 
 def _close(client: Any) -> None:

@@ -226,7 +226,7 @@ class Qdrant(PlannedBackend):
         return super()._plan(operation)
 
     def _ask(self, request: Request[T]) -> T:
-        client = self._clients.get()
+        client = self._clients.client.get()
         with self._clients.lock():
             return request.send(client, self.index_name)
 

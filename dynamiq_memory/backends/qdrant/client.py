@@ -130,6 +130,7 @@ class Clients(WatchesForks):
         location: The collection, for errors.
 
     Attributes:
+        client: The client for threads.
         is_local: Whether Qdrant runs in local mode.
         per_loop: The asynchronous clients; None in local mode, and for a client owned by the caller.
     """
@@ -142,20 +143,16 @@ class Clients(WatchesForks):
         if given is None and not self.is_local:
             self.per_loop = ClientPerLoop(address.connect_async, lambda client: client.close())
         self._lock: Any = _lock_of(given) if given is not None and self.is_local else threading.RLock()
-        self._client = _lazy_client(address, location)
+        self.client = _lazy_client(address, location)
 
     def lock(self) -> AbstractContextManager[Any]:
         """Return the lock to hold during a call."""
         return self._lock if self.is_local else nullcontext()
 
-    def get(self) -> QdrantClient:
-        """Return the client for threads."""
-        return self._client.get()
-
     def close(self) -> None:
         """Close the client for threads."""
         with self.lock():
-            self._client.close()
+            self.client.close()
 
     def _before_fork(self) -> None:
         if self.is_local:

@@ -216,7 +216,7 @@ class Weaviate(PlannedBackend):
             embedded = ServerFilter.by_property(schema.DIMENSION).greater_than(0)
             rows = yield from requests.fetch(embedded, [schema.DIMENSION], 1)
             if rows:
-                self._embedder.expect(int(rows[0].properties[schema.DIMENSION]))
+                self._embedder.dimension = int(rows[0].properties[schema.DIMENSION])
         return (yield from plan)
 
     @property

@@ -70,27 +70,15 @@ def _properties() -> list[Property]:
         "index_filterable": False,
         "index_searchable": False,
     }
+    facts = unindexed | {"data_type": DataType.TEXT_ARRAY, "index_filterable": True}
+    terms = unindexed | {"tokenization": Tokenization.WHITESPACE, "index_searchable": True}
     number: dict[str, Any] = {"index_filterable": True, "index_range_filters": True}
     return [
         Property(name=BODY, description="The message, as JSON", **unindexed),
         Property(name=USER_KEY, description="To read; filters use facts", **unindexed),
         Property(name=SESSION_KEY, description="To read; filters use facts", **unindexed),
-        Property(
-            name=FACTS,
-            description="What filters find: each an exact JSON text",
-            data_type=DataType.TEXT_ARRAY,
-            tokenization=Tokenization.FIELD,
-            index_filterable=True,
-            index_searchable=False,
-        ),
-        Property(
-            name=TERMS,
-            description="What keyword search finds: stems, without stop words",
-            data_type=DataType.TEXT,
-            tokenization=Tokenization.WHITESPACE,
-            index_filterable=False,
-            index_searchable=True,
-        ),
+        Property(name=FACTS, description="What filters find: each an exact JSON text", **facts),
+        Property(name=TERMS, description="What keyword search finds: stems, without stop words", **terms),
         Property(name=LENGTH, description="How many terms", data_type=DataType.INT, index_filterable=True),
         Property(name=TIMESTAMP, description="POSIX seconds", data_type=DataType.NUMBER, **number),
         Property(name=ARRIVAL, description="The order among equal times", data_type=DataType.INT, **number),

@@ -432,7 +432,7 @@ def test_an_index_of_another_kind(server: PineconeServer, new_store: NewStore) -
 
 
 def test_connections_of_others(server: PineconeServer, client: Any, new_store: NewStore) -> None:
-    index = new_store()._clients.index()
+    index = new_store()._clients.index.get()
     for given in (client, index, SimpleNamespace(api_key=API_KEY, host=server.url)):
         with Pinecone(given, NGrams(DIMENSION), namespace="others") as store:
             store.add(say(type(given).__name__))

@@ -176,7 +176,7 @@ def test_another_dimension_that_the_server_finds(new_store: NewStore) -> None:
     assert other.is_empty()
     one.add(say("512 numbers"))
     assert other._embedder is not None
-    other._embedder.expect(64)  # as if both had begun at once
+    other._embedder.dimension = 64  # as if both had begun at once
     with pytest.raises(ConfigurationError, match=r"64.*512|512.*64"):
         other.add(say("64 numbers"))
     assert one.count() == 1
