@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import Enum
 from typing import Any, TypeVar
 
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, check_identifier
 
-E = TypeVar("E", bound=StrEnum)
+E = TypeVar("E", bound=Enum)
 
 # More than any store holds, and within the 64 bits of a driver's integer.
 _LARGEST_LIMIT = 2**62
@@ -67,7 +67,7 @@ def check_share(name: str, value: object) -> float:
 
 
 def check_choice(kind: type[E], value: str, name: str, error: type[InvalidArgumentError]) -> E:
-    """Return the member of an enumeration that a value names.
+    """Return the member of an enumeration of strings that a value names.
 
     Raises:
         InvalidArgumentError: There is none; the error is of the given type.
@@ -75,7 +75,7 @@ def check_choice(kind: type[E], value: str, name: str, error: type[InvalidArgume
     try:
         return kind(value)
     except ValueError:
-        raise error(f"{name} {value!r} is unknown: use one of {', '.join(kind)}") from None
+        raise error(f"{name} {value!r} is unknown: use one of {', '.join(each.value for each in kind)}") from None
 
 
 def check_limit(limit: int | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend, Session
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError
@@ -37,28 +37,24 @@ __all__ = [
 ENTRY_POINT_GROUP = "dynamiq_memory.backends"
 
 
-class _Store(NamedTuple):
-    module: str
-    schemes: tuple[str, ...]
-
-
-# Imported on first use, since a store's client is slow to import and may not be installed.
+# For each class, its module and its URL schemes. A module is imported on first use, since a store's client is slow to
+# import and may not be installed.
 _STORES = {
-    "Dynamiq": _Store("dynamiq", ("dynamiq+http", "dynamiq+https")),
-    "DynamoDB": _Store("dynamodb", ("dynamodb",)),
-    "InMemory": _Store("in_memory", ("memory",)),
-    "Pinecone": _Store("pinecone", ("pinecone",)),
-    "PostgreSQL": _Store("postgresql", ("postgres", "postgresql", "postgresql+psycopg")),
-    "Qdrant": _Store("qdrant", ("qdrant",)),
-    "SQLite": _Store("sqlite", ("sqlite",)),
-    "Weaviate": _Store("weaviate", ("weaviate",)),
+    "Dynamiq": ("dynamiq", "dynamiq+http", "dynamiq+https"),
+    "DynamoDB": ("dynamodb", "dynamodb"),
+    "InMemory": ("in_memory", "memory"),
+    "Pinecone": ("pinecone", "pinecone"),
+    "PostgreSQL": ("postgresql", "postgres", "postgresql", "postgresql+psycopg"),
+    "Qdrant": ("qdrant", "qdrant"),
+    "SQLite": ("sqlite", "sqlite"),
+    "Weaviate": ("weaviate", "weaviate"),
 }
-_CLASS_OF_SCHEME = {scheme: name for name, store in _STORES.items() for scheme in store.schemes}
+_CLASS_OF_SCHEME = {scheme: name for name, (_, *schemes) in _STORES.items() for scheme in schemes}
 
 
 def __getattr__(name: str) -> Any:
     if name in _STORES:
-        return getattr(import_module(f"{__name__}.{_STORES[name].module}"), name)
+        return getattr(import_module(f"{__name__}.{_STORES[name][0]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.plans import Step
 from dynamiq_memory.embedders import as_embedder
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
@@ -40,7 +41,7 @@ class EmbedQuery(Step[Vector | None]):
     query: str
 
 
-class MessageEmbedder:
+class MessageEmbedder(WatchesForks):
     """Embeds the texts of messages, and queries, for one store.
 
     All vectors are checked: they have the store's dimension and finite numbers. Blank texts have no vector, and neither
@@ -48,11 +49,11 @@ class MessageEmbedder:
 
     Args:
         embedder: Any object that `dynamiq_memory.embedders.as_embedder` accepts.
-        dimension: Dimension of the store's vectors, or None until it is known (see `expect`).
+        dimension: Dimension of the store's vectors, or None until it is known.
         location: The store's name in error messages.
 
     Attributes:
-        dimension: Dimension of the store's vectors, or that of the first vector.
+        dimension: Dimension of the store's vectors, which the store sets when it knows it, or that of the first vector.
 
     Raises:
         ConfigurationError: The object is not an embedder.
@@ -66,10 +67,6 @@ class MessageEmbedder:
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def expect(self, dimension: int) -> None:
-        """Set the dimension of the store's vectors."""
-        self.dimension = dimension
-
     def dimension_of(self, text: str) -> int:
         """Return the dimension of the embedder's vectors, by embedding a text."""
         try:
@@ -78,7 +75,7 @@ class MessageEmbedder:
             raise _translated(error) from error
         return len(_numbers(vector))
 
-    def renew_lock(self) -> None:
+    def _after_fork(self) -> None:
         """Replace the lock in a forked child, since a thread that the child does not have may have locked it."""
         self._lock = threading.Lock()
 

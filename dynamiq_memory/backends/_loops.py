@@ -7,10 +7,12 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from dynamiq_memory._forks import WatchesForks, keep_inherited
+
 T = TypeVar("T")
 
 
-class ClientPerLoop(Generic[T]):
+class ClientPerLoop(WatchesForks, Generic[T]):
     """Creates a client when an event loop first needs one, and closes it when the loop ends or the backend is closed.
 
     Args:
@@ -63,11 +65,11 @@ class ClientPerLoop(Generic[T]):
             else:  # it closes its client when it ends
                 self._abort(client)
 
-    def abandon(self) -> list[Any]:
-        """Forget all clients in a forked child without notifying their servers; return the objects to keep alive."""
+    def _after_fork(self) -> None:
+        # The child must not tell the servers.
         self._lock = threading.Lock()
-        clients, self._clients = self._clients, {}
-        return list(clients.items())
+        keep_inherited(*self._clients.items())
+        self._clients = {}
 
     async def _until_closed(self, client: T) -> AsyncGenerator[None]:
         try:

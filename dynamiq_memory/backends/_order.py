@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import (
@@ -46,7 +47,7 @@ def time_of(key: str) -> float:
     return value
 
 
-class Arrivals:
+class Arrivals(WatchesForks):
     """Numbers messages in the order in which they arrive.
 
     Numbers strictly increase within a process. Between processes, their clocks decide, to the nanosecond.
@@ -58,9 +59,8 @@ class Arrivals:
     def __init__(self, unit: int = 1) -> None:
         """Start at the current time."""
         self._unit = unit
-        self._lock = threading.Lock()
         self._last = 0
-        self._process = f"{secrets.randbits(4 * _PROCESS_DIGITS):0{_PROCESS_DIGITS}x}"
+        self._after_fork()
 
     def numbers(self, count: int) -> range:
         """Return `count` new numbers: units of time since 1970."""
@@ -72,6 +72,10 @@ class Arrivals:
     def keys(self, count: int) -> list[str]:
         """Return `count` new sort keys of 22 hexadecimal digits. If the clocks agree, the process decides."""
         return [f"{number:0{_NANOSECOND_DIGITS}x}{self._process}" for number in self.numbers(count)]
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._process = f"{secrets.randbits(4 * _PROCESS_DIGITS):0{_PROCESS_DIGITS}x}"
 
 
 def sessions_of(times: Iterable[tuple[Scope, float]]) -> list[Session]:

@@ -7,13 +7,13 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Compute, Plan, Step, Wait, arun, run
 
 if TYPE_CHECKING:
+    from dynamiq_memory.backends._loops import ClientPerLoop
     from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
 T = TypeVar("T")
@@ -31,15 +31,17 @@ class PlannedBackend(MemoryBackend):
     _embedder: MessageEmbedder | None = None
     _embedder_of_url: OpenAIDocumentEmbedder | None = None
     """The embedder named in the backend's URL, which the backend closes."""
+    _per_loop: ClientPerLoop[Any] | None = None
+    """The asynchronous clients. Without them, asynchronous callers use threads."""
 
     @property
     def _is_asynchronous(self) -> bool:
-        """Whether there is an asynchronous client. Without one, asynchronous callers use threads."""
-        return True
+        """Whether there is an asynchronous client."""
+        return self._per_loop is not None
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         """Return the plan of an operation. The default plans use Read, Write and Delete."""
-        return default_plan(self, operation)
+        return operation.default_plan(self)
 
     @abstractmethod
     def _ask(self, request: Any) -> Any:
@@ -74,7 +76,7 @@ class PlannedBackend(MemoryBackend):
 
     def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
         if isinstance(operation, Search) and self._only_stop_words(operation.query):
-            return default_plan(self, operation)
+            return operation.default_plan(self)
         return self._plan(operation)
 
     def _run(self, plan: Plan[T]) -> T:
@@ -125,11 +127,14 @@ class PlannedBackend(MemoryBackend):
                 wait = self._wait_before_retry(error, attempt)
             await asyncio.sleep(wait)
 
+    async def aclose(self) -> None:
+        """Release all resources that the backend opened; see `close`."""
+        if self._per_loop is not None:
+            await self._per_loop.aclose()
+        await super().aclose()
+
     def _close(self) -> None:
+        if self._per_loop is not None:
+            self._per_loop.close()
         if self._embedder_of_url is not None:
             self._embedder_of_url.close()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        if self._embedder is not None:
-            self._embedder.renew_lock()

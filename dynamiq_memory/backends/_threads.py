@@ -11,6 +11,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from dynamiq_memory._forks import WatchesForks
+
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -22,7 +24,7 @@ class ShutDownError(Exception):
 _THREADS = 8
 
 
-class Threads:
+class Threads(WatchesForks):
     """A thread pool that starts on first use.
 
     Args:
@@ -69,8 +71,8 @@ class Threads:
         if self._executor is not None:
             self._executor.shutdown(wait=True)
 
-    def renew(self) -> None:
-        """Reset the pool in a forked child, which has no threads."""
+    def _after_fork(self) -> None:
+        # A child has no threads.
         self._executor = None
         self._lock = threading.Lock()
 

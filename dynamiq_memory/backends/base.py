@@ -8,7 +8,6 @@ operations alike (a wrapper or a remote) implements `_perform` and `_aperform` i
 from __future__ import annotations
 
 import asyncio
-from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,11 +15,10 @@ from typing import Any, ClassVar, TypeVar
 
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._defaults import default_plan
-from dynamiq_memory.backends._forks import WatchesForks
 from dynamiq_memory.backends._threads import ShutDownError, Threads
-from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
+from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session, prepare, size_of, views
@@ -59,7 +57,7 @@ class Capabilities:
         return self.keyword and self.vector
 
 
-class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
+class MemoryBackend(Closing, WatchesForks):
     """A store of messages.
 
     A backend can be used by many threads and asyncio tasks, and in a child process after a fork.
@@ -79,6 +77,8 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The driver's exceptions, which `_translate` converts to ours."""
+    described: ClassVar[tuple[str, ...]] = ()
+    """The attributes in `to_dict`, which contain no secrets. The first two of them are in `repr`, too."""
     most_ranked: int | None = None
     """Maximum number of messages ranked in this process, the most recent that match; None for all."""
 
@@ -116,11 +116,12 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
             "type": f"{kind.__module__}.{kind.__qualname__}",
             "name": self.name,
             "capabilities": asdict(self.capabilities),
+            **{name: getattr(self, name) for name in self.described},
         }
 
     def __repr__(self) -> str:
-        """Return the backend's name, without secrets."""
-        return f"{self.name}()"
+        """Name the backend and its store, without secrets."""
+        return f"{self.name}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.described[:2])})"
 
     # --- public methods: each checks its arguments and creates an operation ------------------------------------
 
@@ -393,24 +394,19 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
         Raises:
             BackendError: The store failed, or the backend is closed.
         """
-        attempt = 0
-        while True:
-            self._check_open()
-            attempt += 1
-            try:
-                return self._perform(operation)
-            except self.driver_errors as error:
-                if not self._may_repeat(operation, error, attempt):
-                    raise self._translate(error) from error
+        return run(self._execution(operation), self._perform)
 
     async def aexecute(self, operation: operations.Operation[T]) -> T:
         """Perform an operation; see `execute`."""
+        return await arun(self._execution(operation), self._aperform)
+
+    def _execution(self, operation: operations.Operation[T]) -> Plan[T]:
         attempt = 0
         while True:
             self._check_open()
             attempt += 1
             try:
-                return await self._aperform(operation)
+                return (yield from operation)
             except self.driver_errors as error:
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
@@ -503,9 +499,11 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
             raise InvalidArgumentError("messages must be a list of Message")
         prepared = prepare(list(messages), scope, time)
         max_bytes = self.capabilities.max_message_bytes
-        for message in prepared if max_bytes is not None else ():
+        if max_bytes is None:
+            return prepared
+        for message in prepared:
             size = size_of(message)
-            if max_bytes is not None and size > max_bytes:
+            if size > max_bytes:
                 raise MessageTooLargeError(
                     f"message {message.id} has {size:,} bytes, but {self.name} stores up to {max_bytes:,} per message: "
                     "split it, or store the content elsewhere and keep a reference"
@@ -514,16 +512,6 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     def _close(self) -> None:
         """Close connections that the backend opened."""
-
-    def _before_fork(self) -> None:
-        """Lock the state that must not change while the process forks."""
-
-    def _after_fork_in_parent(self) -> None:
-        """Release the locks of `_before_fork`."""
-
-    def _after_fork(self) -> None:
-        """In a forked child, replace everything that it must not share with the parent: locks and connections."""
-        self._threads.renew()
 
     @classmethod
     def _check_complete(cls) -> None:
@@ -554,11 +542,11 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
 
     def _by_default(self, operation: operations.Operation[T]) -> T:
         """Perform an operation in terms of `_write`, `_read` and `_delete`."""
-        result: T = run(default_plan(self, operation), self._step)
+        result: T = run(operation.default_plan(self), self._step)
         return result
 
-    def _step(self, step: Step[Any]) -> Any:
-        return self._perform(step) if isinstance(step, operations.Operation) else _computed(step)
+    def _step(self, step: Any) -> Any:
+        return step.work() if isinstance(step, Compute) else self._perform(step)
 
     def _search_operation(
         self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None
@@ -592,9 +580,3 @@ class MemoryBackend(Closing, ABC, metaclass=WatchesForks):
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name} is closed: create a new one, or close it later")
-
-
-def _computed(step: Step[Any]) -> Any:
-    if isinstance(step, Compute):
-        return step.work()
-    raise TypeError(f"{step!r} is not a step of default plans")

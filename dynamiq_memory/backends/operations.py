@@ -2,7 +2,8 @@
 
 A public method of a backend checks its arguments, creates an operation and passes it to `execute` or `aexecute`. In a
 store that implements `_write`, `_read` and `_delete`, each operation is performed by the method of its name. A wrapper,
-a remote or a store made of plans handles all operations in one method, `_perform`.
+a remote or a store made of plans handles all operations in one method, `_perform`. An operation that a store does not
+implement itself is performed by its default plan.
 
 Each operation is also a step of a plan: `yield from Read(filter, limit=1)` (see `dynamiq_memory.backends.plans`).
 """
@@ -12,11 +13,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from dynamiq_memory.backends.plans import Step
+from dynamiq_memory.backends._order import (
+    check_replaced_order,
+    session_filter,
+    sessions_of,
+    version_filters,
+    with_stored_version,
+)
+from dynamiq_memory.backends.plans import Compute, Plan, Step
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import Message, Session
+from dynamiq_memory.messages import Message, Session, key_of, scope_of
+from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
+from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.tokenizer import terms_of
 
 if TYPE_CHECKING:
     from dynamiq_memory.backends.base import MemoryBackend
@@ -34,6 +46,10 @@ class Operation(Step[T_co], ABC):
     @abstractmethod
     def perform(self, backend: MemoryBackend) -> T_co:
         """Perform the operation by the backend's method for it."""
+
+    def default_plan(self, backend: MemoryBackend) -> Plan[T_co]:
+        """Return a plan for stores that do not implement the operation, in terms of Read, Write and Delete."""
+        raise TypeError(f"{backend.name} cannot perform {type(self).__name__}")
 
     def translate(self, by_type: Mapping[type, Callable[[Any], Any]]) -> Self:
         """Return the same operation on other messages, filters or both.
@@ -115,6 +131,12 @@ class Search(FilteredOperation[list[Message]]):
             return backend._search_texts(self)
         return backend._search(self.query, self.filter, self.limit)
 
+    def default_plan(self, backend: MemoryBackend) -> Plan[list[Message]]:
+        """Rank with BM25 in this process, over all messages that match the filter, or the most recent of them."""
+        found = yield from Read(self.filter, backend.most_ranked)
+        tokenizer = backend._tokenizer_for(self.query)
+        return (yield from Compute(partial(_rank, found, self.query, tokenizer, backend.bm25, self.limit)))
+
 
 @dataclass(frozen=True, slots=True)
 class Around(FilteredOperation[list[list[Message]]]):
@@ -127,6 +149,16 @@ class Around(FilteredOperation[list[list[Message]]]):
     def perform(self, backend: MemoryBackend) -> list[list[Message]]:
         """Perform the operation by `_around`."""
         return backend._around(self.anchors, self.before, self.after, self.filter)
+
+    def default_plan(self, _: MemoryBackend) -> Plan[list[list[Message]]]:
+        """Read the messages before and after each anchor."""
+        windows = []
+        for anchor in self.anchors:
+            session = session_filter(anchor, self.filter)
+            earlier = (yield from Read(session, self.before, before=anchor)) if self.before else []
+            later = (yield from Read(session, self.after, after=anchor)) if self.after else []
+            windows.append([*earlier, anchor, *later])
+        return windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +182,17 @@ class Replace(FilteredOperation[None]):
         """Perform the operation by `_replace`."""
         backend._replace(self.filter, self.messages)
 
+    def default_plan(self, _: MemoryBackend) -> Plan[None]:
+        """Write, then delete. Without a transaction, a crash can leave duplicates, but never lose messages."""
+        old = {key_of(message): message for message in (yield from Read(self.filter))}
+        check_replaced_order((yield from stored_versions(self.messages)), self.messages)
+        if self.messages:
+            yield from Write(self.messages)
+        for message in self.messages:
+            old.pop(key_of(message), None)
+        for message in old.values():
+            yield from Delete(next(version_filters([message])))
+
 
 @dataclass(frozen=True, slots=True)
 class Update(FilteredOperation[list[Message]]):
@@ -163,6 +206,13 @@ class Update(FilteredOperation[list[Message]]):
         """Perform the operation by `_update`."""
         return backend._update(self.filter, self.messages)
 
+    def default_plan(self, _: MemoryBackend) -> Plan[list[Message]]:
+        """Read, then write. Without a transaction, a message that is deleted in between may come back."""
+        present = with_stored_version(self.messages, (yield from stored_versions(self.messages, self.filter)))
+        if present:
+            yield from Write(present)
+        return present
+
 
 @dataclass(frozen=True, slots=True)
 class Take(FilteredOperation[list[Message]]):
@@ -174,6 +224,14 @@ class Take(FilteredOperation[list[Message]]):
         """Perform the operation by `_take`."""
         return backend._take(self.filter)
 
+    def default_plan(self, _: MemoryBackend) -> Plan[list[Message]]:
+        """Delete one message after the other. The caller that deletes a message gets it."""
+        taken = []
+        for message in (yield from Read(self.filter)):
+            if (yield from Delete(next(version_filters([message], self.filter)))):
+                taken.append(message)  # noqa: PERF401 - a comprehension cannot yield
+        return taken
+
 
 @dataclass(frozen=True, slots=True)
 class Count(FilteredOperation[int]):
@@ -182,6 +240,10 @@ class Count(FilteredOperation[int]):
     def perform(self, backend: MemoryBackend) -> int:
         """Perform the operation by `_count`."""
         return backend._count(self.filter)
+
+    def default_plan(self, _: MemoryBackend) -> Plan[int]:
+        """Read the messages."""
+        return len((yield from Read(self.filter)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +254,11 @@ class Sessions(FilteredOperation[list[Session]]):
         """Perform the operation by `_sessions`."""
         return backend._sessions(self.filter)
 
+    def default_plan(self, _: MemoryBackend) -> Plan[list[Session]]:
+        """Read the messages."""
+        found = yield from Read(self.filter)
+        return sessions_of((scope_of(message), message.timestamp or 0.0) for message in found)
+
 
 @dataclass(frozen=True, slots=True)
 class IsEmpty(FilteredOperation[bool]):
@@ -200,3 +267,35 @@ class IsEmpty(FilteredOperation[bool]):
     def perform(self, backend: MemoryBackend) -> bool:
         """Perform the operation by `_is_empty`."""
         return backend._is_empty(self.filter)
+
+    def default_plan(self, _: MemoryBackend) -> Plan[bool]:
+        """Read one message."""
+        return not (yield from Read(self.filter, 1))
+
+
+def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> Plan[list[Message]]:  # noqa: B008 - frozen
+    """Read the stored versions of messages that match a filter."""
+    found: list[Message] = []
+    for each in version_filters(messages, filter):
+        found += yield from Read(each)
+    return found
+
+
+def _rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, limit: int | None) -> list[Message]:
+    """Rank messages by words in this process; messages that do not match are omitted.
+
+    Args:
+        messages: The messages, oldest first. The results get their `score`.
+        query: The query.
+        tokenizer: Splits texts into terms.
+        bm25: The parameters of the ranking.
+        limit: Maximum number of results, or None for all.
+    """
+    index = InvertedIndex()
+    for number, message in enumerate(messages):
+        index.add(number, terms_of(tokenizer, message.text))
+    scores = index.scores(bm25, terms_of(tokenizer, query))
+    ranked = best(scores, lambda number: number, limit)
+    for number in ranked:
+        messages[number].score = scores[number]
+    return [messages[number] for number in ranked]

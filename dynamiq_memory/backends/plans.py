@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -70,19 +71,18 @@ def run(plan: Plan[T], perform: Callable[[Any], Any]) -> T:
         perform: Performs one step and returns its result.
     """
     with closing(plan):  # a traceback may keep the plan alive, and what it holds
-        proceed, value = plan.send, None
+        proceed = partial(plan.send, None)
         try:
             while True:
+                step = proceed()
                 try:
-                    step = proceed(value)
-                except StopIteration as done:
-                    return done.value  # type: ignore[no-any-return]
-                try:
-                    proceed, value = plan.send, perform(step)
+                    proceed = partial(plan.send, perform(step))
                 except BaseException as error:  # noqa: BLE001 - raised again inside the plan
-                    proceed, value = plan.throw, error
+                    proceed = partial(plan.throw, error)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
         finally:
-            del value  # an error, its traceback and this frame would be a cycle
+            del proceed  # an error, its traceback and this frame would be a cycle
 
 
 async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
@@ -93,16 +93,15 @@ async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
         perform: Performs one step and returns an awaitable for its result.
     """
     with closing(plan):
-        proceed, value = plan.send, None
+        proceed = partial(plan.send, None)
         try:
             while True:
+                step = proceed()
                 try:
-                    step = proceed(value)
-                except StopIteration as done:
-                    return done.value  # type: ignore[no-any-return]
-                try:
-                    proceed, value = plan.send, await perform(step)
+                    proceed = partial(plan.send, await perform(step))
                 except BaseException as error:  # noqa: BLE001 - raised again inside the plan
-                    proceed, value = plan.throw, error
+                    proceed = partial(plan.throw, error)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
         finally:
-            del value  # an error, its traceback and this frame would be a cycle
+            del proceed  # an error, its traceback and this frame would be a cycle

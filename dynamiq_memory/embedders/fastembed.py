@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.embedders.base import ThreadedEmbedder
 from dynamiq_memory.exceptions import MissingDependencyError
 
@@ -41,9 +41,10 @@ class FastEmbedEmbedder(ThreadedEmbedder):
         """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
         self._name = model if isinstance(model, str) else str(model.model_name)
-        self._settings = {"cache_dir": None if cache_dir is None else str(cache_dir), "threads": threads}
-        self._loaded: Any = None if isinstance(model, str) else model
-        self._lock = threading.Lock()
+        settings: Any = {"cache_dir": None if cache_dir is None else str(cache_dir), "threads": threads}
+        self._model = LazyClient(
+            lambda: TextEmbedding(model, **settings) if isinstance(model, str) else model, leave_open
+        )
 
     def __repr__(self) -> str:
         """Return the class and the model's name."""
@@ -51,17 +52,11 @@ class FastEmbedEmbedder(ThreadedEmbedder):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts to store."""
-        return _lists(self._model().passage_embed(texts, batch_size=self.batch_size))
+        return _lists(self._model.get().passage_embed(texts, batch_size=self.batch_size))
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a search query, with the model's prefix for queries."""
-        return _lists(self._model().query_embed(text))[0]
-
-    def _model(self) -> Any:
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = TextEmbedding(self._name, **self._settings)
-            return self._loaded
+        return _lists(self._model.get().query_embed(text))[0]
 
 
 def _lists(vectors: Iterable[Any]) -> list[list[float]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.connections import OpenAI as OpenAIConnection
 from dynamiq_memory.connections import plain, without_secrets
 from dynamiq_memory.embedders.base import ThreadedEmbedder
@@ -93,12 +92,9 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         self.max_retries = max_retries
         self.timeout = timeout
         self._tokens = tokens
-        self._lock = threading.Lock()
         self._key: str | None
-        self._callers_client: openai.OpenAI | None = None
-        self._clients: dict[int, openai.OpenAI] = {}  # by process, since a forked child must not share connections
         if isinstance(connection, openai.OpenAI):
-            self._callers_client = connection
+            self._client = LazyClient(lambda: connection, leave_open)
             self.url, self._key = str(connection.base_url), connection.api_key
             return
         if isinstance(connection, openai.AsyncOpenAI):
@@ -111,6 +107,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
                 "connection must be a dynamiq_memory.connections.OpenAI or an openai.OpenAI, not a "
                 f"{type(settings).__name__}"
             )
+        self._client = LazyClient(self._make_client, openai.OpenAI.close)
         self.url = settings.url
         self._key = plain(settings.api_key)
         if not self._key and "api.openai.com" in self.url:
@@ -122,10 +119,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
 
     def close(self) -> None:
         """Close the client, unless the caller passed it in."""
-        with self._lock:
-            client = self._clients.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
+        self._client.close()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, in as many requests as necessary.
@@ -144,16 +138,11 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         """Embed a search query. These models treat queries like documents."""
         return self.embed_documents([text])[0]
 
-    def _client(self) -> openai.OpenAI:
-        if self._callers_client is not None:
-            return self._callers_client
-        with self._lock:
-            if os.getpid() not in self._clients:
-                key = self._key or "none"  # the client requires a key even if the server does not
-                self._clients[os.getpid()] = openai.OpenAI(
-                    api_key=key, base_url=self.url, max_retries=self.max_retries, timeout=self.timeout
-                )
-            return self._clients[os.getpid()]
+    def _make_client(self) -> openai.OpenAI:
+        # The client requires a key even if the server does not.
+        return openai.OpenAI(
+            api_key=self._key or "none", base_url=self.url, max_retries=self.max_retries, timeout=self.timeout
+        )
 
     def _truncate(self, text: str) -> str:
         if len(text.encode()) <= self.max_input_tokens:  # every token has at least one byte
@@ -181,7 +170,7 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
         options: dict[str, Any] = {} if self.dimensions is None else {"dimensions": self.dimensions}
         try:
             # Not every server supports base64.
-            response = self._client().embeddings.create(
+            response = self._client.get().embeddings.create(
                 input=texts, model=self.model, encoding_format="float", **options
             )
         except openai.BadRequestError as error:

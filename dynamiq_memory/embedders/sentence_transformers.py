@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.embedders.base import ThreadedEmbedder
 from dynamiq_memory.exceptions import MissingDependencyError
 
@@ -39,8 +40,9 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
         """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
         self._name = model if isinstance(model, str) else type(model).__name__
-        self._device = device
-        self._loaded: Any = None if isinstance(model, str) else model
+        self._model: LazyClient[Any] = LazyClient(
+            lambda: SentenceTransformer(model, device=device) if isinstance(model, str) else model, leave_open
+        )
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -57,10 +59,9 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
 
     def _encode(self, texts: list[str], method: str) -> list[list[float]]:
         with self._lock:  # one computation uses all cores; two at once would only need more memory
-            if self._loaded is None:
-                self._loaded = SentenceTransformer(self._name, device=self._device)
+            model = self._model.get()
             # Versions before 5 have one method for documents and queries.
-            encode = getattr(self._loaded, method, self._loaded.encode)
+            encode = getattr(model, method, model.encode)
             vectors = encode(
                 texts,
                 batch_size=self.batch_size,

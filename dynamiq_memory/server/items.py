@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from dynamiq_memory._wire import from_anchor, from_item, to_anchor, to_shown_item
-from dynamiq_memory.backends._defaults import stored_versions
+from dynamiq_memory.backends.operations import stored_versions
 from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dynamiq_memory._wire import EXTENSION
+from dynamiq_memory.backends.base import Capabilities, Session
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy, Reason
 
 FILTERS = (
@@ -204,30 +205,10 @@ class DeleteResponse(BaseModel):
     deleted: int
 
 
-class SessionSummary(BaseModel):
-    """A session and the number of its messages."""
-
-    user_id: str | None
-    session_id: str | None
-    messages: int
-    first: float = Field(description="POSIX seconds.")
-    last: float = Field(description="POSIX seconds.")
-
-
 class SessionsResponse(BaseModel):
     """Sessions, most recently used first."""
 
-    data: list[SessionSummary]
-
-
-class StoreCapabilities(BaseModel):
-    """The capabilities of the store."""
-
-    keyword: bool
-    vector: bool
-    ttl: bool
-    transactions: bool
-    max_message_bytes: int | None
+    data: list[Session]
 
 
 class RequestLimits(BaseModel):
@@ -245,7 +226,7 @@ class MemoryDescription(BaseModel):
     version: str
     memory_id: str
     user_id: str | None = Field(description="The only user that the key may access; null for all users.")
-    capabilities: StoreCapabilities
+    capabilities: Capabilities
     limits: RequestLimits
 
 

@@ -10,6 +10,7 @@ Every test runs twice, with the synchronous methods and with their asynchronous 
 """
 
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 from dynamiq_memory.exceptions import MissingDependencyError
 
@@ -19,20 +20,8 @@ for _library in ("hypothesis", "pytest"):
 
 import pytest  # noqa: E402
 
-# Must be registered before these modules are imported, so that their failing asserts show values.
-_PARTS = (
-    "changing",
-    "concurrency",
-    "content",
-    "deleting",
-    "filtering",
-    "lifecycle",
-    "reading",
-    "retrieving",
-    "searching",
-    "stateful",
-)
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in (*_PARTS, "base")))
+# Must be registered before the modules are imported, so that their failing asserts show values.
+pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in iter_modules(__path__)))
 
 from dynamiq_memory.testing.base import ConformanceBase, Twin, contents, say  # noqa: E402
 from dynamiq_memory.testing.changing import ChangingConformance  # noqa: E402

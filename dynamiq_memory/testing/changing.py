@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from threading import Barrier
@@ -77,26 +78,24 @@ class ChangingConformance(ConformanceBase):
 
     def test_of_many_who_take_one_gets_each_message(self, backend: MemoryBackend) -> None:
         backend.add_many([say(f"{n}") for n in range(20)])
-        start = Barrier(_CALLERS)
-
-        def take(_: int) -> list[str]:
-            start.wait()
-            return contents(backend.take(SCOPE))
-
-        with ThreadPoolExecutor(_CALLERS) as pool:
-            taken = list(pool.map(take, range(_CALLERS)))
-        assert sorted(chain.from_iterable(taken), key=int) == [f"{n}" for n in range(20)]
+        self._expect_each_once(lambda _: backend.take(SCOPE))
 
     def test_of_many_who_claim_one_gets_each_message(self, backend: MemoryBackend) -> None:
         if not backend.capabilities.transactions:
             pytest.skip("the store has no transactions")
         stored = backend.add_many([say(f"{n}") for n in range(20)])
+        self._expect_each_once(
+            lambda number: backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None})
+        )
+
+    def _expect_each_once(self, call: Callable[[int], list[Message]]) -> None:
+        """Call a function by several threads at once, which must return each of 20 messages to one of them."""
         start = Barrier(_CALLERS)
 
-        def claim(number: int) -> list[str]:
+        def call_at_once(number: int) -> list[str]:
             start.wait()
-            return contents(backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None}))
+            return contents(call(number))
 
         with ThreadPoolExecutor(_CALLERS) as pool:
-            claimed = list(pool.map(claim, range(_CALLERS)))
-        assert sorted(chain.from_iterable(claimed), key=int) == [f"{n}" for n in range(20)]
+            results = list(pool.map(call_at_once, range(_CALLERS)))
+        assert sorted(chain.from_iterable(results), key=int) == [f"{n}" for n in range(20)]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-import signal
-import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -121,26 +119,18 @@ class ConcurrencyConformance(ConformanceBase):
         assert found[-1] == "after"
 
 
-def _run_in_fork(work: Callable[[], None]) -> int:
+def _run_in_fork(work: Callable[[], None]) -> int | None:
     """Run a function in a forked child and return its exit status; a child that hangs is killed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
+
+    def work_in_child() -> None:
         # Shows where the child hangs, if it does.
         faulthandler.dump_traceback_later(_CHILD_SECONDS / 2, file=2)
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + _CHILD_SECONDS
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    pytest.fail("the forked child hangs")
+        work()
+
+    child = get_context("fork").Process(target=work_in_child)
+    child.start()
+    child.join(_CHILD_SECONDS)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the forked child hangs")
+    return child.exitcode

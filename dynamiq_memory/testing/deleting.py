@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dynamiq_memory.exceptions import BackendError, InvalidArgumentError, MessageError
+from dynamiq_memory.exceptions import BackendError, MessageError
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
 
@@ -38,16 +38,6 @@ class DeletingConformance(ConformanceBase):
         assert sorted({content[:5] for content in contents(filled.get_all())}) == left
         assert filled.count() == 2 * len(left)
         assert filled.delete(**scope) == 0
-
-    def test_delete_needs_a_scope(self, filled: Twin) -> None:
-        scope: dict[str, Any]
-        for scope in ({}, {"session_id": None, "user_id": None}):
-            with pytest.raises(ValueError, match="session_id"):
-                filled.delete(**scope)
-        for scope in ({"user_id": ""}, {"session_id": 7}):
-            with pytest.raises(ValueError, match="_id"):
-                filled.delete(**scope)
-        assert filled.count() == 8
 
     def test_delete_can_be_narrowed(self, filled: Twin) -> None:
         assert filled.delete(user_id="u1", filters={"n": 1}) == 2
@@ -121,18 +111,6 @@ class DeletingConformance(ConformanceBase):
         assert filled.count() == 4
         assert filled.replace({"session_id": "s1", "n": 1}, []) == []
         assert sorted(contents(filled.get_all())) == ["u2 s1 0", "u2 s2 0", "u2 s2 1"]
-
-    @pytest.mark.parametrize("filters", [{}, None, {"n": 1}, {"user_id": None}, {"user_id": ["u1", "u2"]}])
-    def test_replace_needs_a_scope(self, filled: Twin, filters: object) -> None:
-        with pytest.raises(InvalidArgumentError, match="user_id"):
-            filled.replace(filters, [say("x")])
-        assert filled.count() == 8
-
-    def test_replace_refuses_messages_of_others(self, filled: Twin) -> None:
-        for intruder in (say("x", user="u2", session="s1"), say("x", user="u1", session="s9")):
-            with pytest.raises(InvalidArgumentError, match="outside"):
-                filled.replace({"user_id": "u1", "session_id": "s1"}, [intruder])
-        assert filled.count() == 8
 
     def test_a_refused_replace_leaves_the_old(self, store: Twin) -> None:
         store.add_many([say("old 0"), say("old 1")])

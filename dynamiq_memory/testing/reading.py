@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
 
 
@@ -93,11 +92,6 @@ class ReadingConformance(ConformanceBase):
         assert added.timestamp is not None
         assert added.metadata == {**SCOPE, "note": "n", "timestamp": added.timestamp, "message_id": added.id}
 
-    def test_ids_differ(self, store: Twin) -> None:
-        ids = [message.id for message in store.add_many([Message(role="user", content="same") for _ in range(200)])]
-        assert len(set(ids)) == 200
-        assert ids == [message.id for message in store.get_all()]
-
     def test_the_same_id_again_replaces(self, store: Twin) -> None:
         store.add_many([say("one", id="x"), say("two", id="y")])
         again = say("three", id="x", timestamp=store.get_all()[0].timestamp, note="new")
@@ -135,10 +129,6 @@ class ReadingConformance(ConformanceBase):
         store.add(say("changed", id="same"))
         assert store.count() == len(scopes)
         assert store.count({"user_id": "user-2"}) == 1
-
-    def test_an_empty_batch_is_no_work(self, store: Twin) -> None:
-        assert store.add_many([]) == []
-        assert store.is_empty()
 
     def test_a_refused_batch_leaves_nothing(self, store: Twin) -> None:
         with pytest.raises(ValueError, match="user_id"):

@@ -39,7 +39,9 @@ class SearchingConformance(ConformanceBase):
         assert [message.id for message in store.search("words", limit=3)] == ["5", "4", "3"]
 
     def test_only_what_matches_at_all(self, store: Twin) -> None:
-        store.add_many([say("apples and pears"), say("plums"), say("")])
+        store.add(say("apples and pears"))
+        assert contents(store.search("pears")) == ["apples and pears"]  # a word of all messages still counts
+        store.add_many([say("plums"), say("")])
         assert contents(store.search("pears")) == ["apples and pears"]
         assert store.search("cherries") == []
 
@@ -49,10 +51,6 @@ class SearchingConformance(ConformanceBase):
         )
         assert contents(store.search("Where does Alex work?"))[0].startswith("My name")
         assert len(store.search("Alex")) == 2
-
-    def test_a_single_message_can_be_searched(self, store: Twin) -> None:
-        store.add(say("remember the milk"))
-        assert contents(store.search("milk")) == ["remember the milk"]
 
     @pytest.mark.parametrize(
         ("text", "query"),
@@ -82,10 +80,6 @@ class SearchingConformance(ConformanceBase):
     def test_any_text_is_a_query(self, store: Twin, query: str) -> None:
         store.add(say("hello there"))
         assert contents(store.search(query)) in ([], ["hello there"])
-
-    def test_a_query_must_be_text(self, store: Twin) -> None:
-        with pytest.raises(ValueError, match="query"):
-            store.search(7)
 
     def test_scope_applies_before_ranking_and_limit(self, store: Twin) -> None:
         store.add(say("the blue car", user="small"))

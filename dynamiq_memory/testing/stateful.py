@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from dynamiq_memory.backends.base import MemoryBackend
-from dynamiq_memory.messages import Message
+from dynamiq_memory.messages import Key, Message, key_of
 from dynamiq_memory.testing.base import ConformanceBase
 
 USERS = st.sampled_from(["u1", "u2", "%", None])
@@ -80,7 +81,8 @@ class BackendMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Create an empty list."""
         super().__init__()
-        self.model: list[Message] = []
+        # By their keys; a new version keeps its place.
+        self.model: dict[Key, Message] = {}
         self.replaced = 0
 
     @initialize()
@@ -90,16 +92,16 @@ class BackendMachine(RuleBasedStateMachine):
     @rule(batch=st.lists(messages(), min_size=1, max_size=4))
     def add(self, batch: list[Message]) -> None:
         self.backend.add_many(batch)
-        self._put({self._key(message): message for message in batch}.values())
+        self._put(batch)
 
     @rule(user=USERS, session=SESSIONS)
     def delete(self, user: str | None, session: str | None) -> None:
         if user is None and session is None:
             return
         scope = {key: value for key, value in (("user_id", user), ("session_id", session)) if value is not None}
-        left = [message for message in self.model if not _matches(message, scope)]
-        assert self.backend.delete(session_id=session, user_id=user) == len(self.model) - len(left)
-        self.model = left
+        before = len(self.model)
+        self._remove(scope)
+        assert self.backend.delete(session_id=session, user_id=user) == before - len(self.model)
 
     @rule(
         batch=st.lists(messages(), max_size=3), user=st.sampled_from(["u1", "%"]), session=st.sampled_from(["s1", "s2"])
@@ -112,14 +114,14 @@ class BackendMachine(RuleBasedStateMachine):
             m.model_copy(update={"metadata": {**m.metadata, **scope}, "id": f"{m.id} {self.replaced}"}) for m in batch
         ]
         self.backend.replace(scope, moved)
-        self.model = [message for message in self.model if not _matches(message, scope)]
-        self._put({self._key(message): message for message in moved}.values())
+        self._remove(scope)
+        self._put(moved)
 
     @rule(filter=filters(), batch=st.lists(messages(), min_size=1, max_size=3))
     def update(self, filter: dict[str, Any], batch: list[Message]) -> None:
-        stored = {self._key(message) for message in self._expected(filter)}
-        versions = {self._key(message): message for message in batch}
-        updated = [self._key(message) for message in self.backend.update(batch, filter)]
+        stored = set(map(key_of, self._expected(filter)))
+        versions = {key_of(message): message for message in batch}
+        updated = list(map(key_of, self.backend.update(batch, filter)))
         assert updated == [key for key in versions if key in stored]
         self._put(versions[key] for key in updated)
 
@@ -127,29 +129,29 @@ class BackendMachine(RuleBasedStateMachine):
     def take(self, filter: dict[str, Any]) -> None:
         expected = self._expected(filter)
         taken = self.backend.take(filter)
-        assert [self._key(message) for message in taken] == [self._key(message) for message in expected]
-        self.model = [message for message in self.model if not _matches(message, filter)]
+        assert [key_of(message) for message in taken] == [key_of(message) for message in expected]
+        self._remove(filter)
 
     @rule(filter=filters(), limit=LIMITS)
     def read(self, filter: dict[str, Any], limit: int | None) -> None:
         expected = self._expected(filter)
         found = self.backend.get_all(limit=limit, filters=filter)
-        assert [self._key(m) for m in found] == [self._key(m) for m in expected[-(limit or 0) :]]
+        assert [key_of(m) for m in found] == [key_of(m) for m in expected[-(limit or 0) :]]
         assert [m.content for m in found] == [m.content for m in expected[-(limit or 0) :]]
         assert self.backend.count(filter) == len(expected)
 
     @rule(filter=filters(), word=st.sampled_from(WORDS), limit=LIMITS)
     def search(self, filter: dict[str, Any], word: str, limit: int | None) -> None:
-        expected = {self._key(m) for m in self._expected(filter) if word in m.text.split()}
+        expected = {key_of(m) for m in self._expected(filter) if word in m.text.split()}
         found = self.backend.search(word, filter, limit)
-        keys = [self._key(m) for m in found]
+        keys = [key_of(m) for m in found]
         assert len(set(keys)) == len(keys) == min(len(expected), limit or len(expected))
         assert set(keys) <= expected
 
     @rule()
     def list_sessions(self) -> None:
         counts: dict[tuple[str | None, str | None], int] = {}
-        for message in self.model:
+        for message in self.model.values():
             scope = (message.user_id, message.session_id)
             counts[scope] = counts.get(scope, 0) + 1
         assert {(s.user_id, s.session_id): s.messages for s in self.backend.sessions()} == counts
@@ -162,24 +164,17 @@ class BackendMachine(RuleBasedStateMachine):
         position = data.draw(st.integers(0, len(order) - 1))
         before = self.backend.get_all(limit=size, before=order[position])
         after = self.backend.get_all(limit=size, after=order[position])
-        assert [self._key(m) for m in before] == [self._key(m) for m in order[max(0, position - size) : position]]
-        assert [self._key(m) for m in after] == [self._key(m) for m in order[position + 1 : position + 1 + size]]
+        assert [key_of(m) for m in before] == [key_of(m) for m in order[max(0, position - size) : position]]
+        assert [key_of(m) for m in after] == [key_of(m) for m in order[position + 1 : position + 1 + size]]
 
-    @staticmethod
-    def _key(message: Message) -> tuple[str | None, str | None, str]:
-        return (message.user_id, message.session_id, message.id)
+    def _put(self, batch: Iterable[Message]) -> None:
+        self.model.update((key_of(message), message) for message in batch)
 
-    def _put(self, batch: Any) -> None:
-        for message in batch:
-            for index, existing in enumerate(self.model):
-                if self._key(existing) == self._key(message):
-                    self.model[index] = message
-                    break
-            else:
-                self.model.append(message)
+    def _remove(self, filter: dict[str, Any]) -> None:
+        self.model = {key: message for key, message in self.model.items() if not _matches(message, filter)}
 
     def _expected(self, filter: dict[str, Any]) -> list[Message]:
-        return sorted((m for m in self.model if _matches(m, filter)), key=lambda m: m.timestamp or 0.0)
+        return sorted((m for m in self.model.values() if _matches(m, filter)), key=lambda m: m.timestamp or 0.0)
 
 
 class StatefulConformance(ConformanceBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import inspect
 import json
 import re
@@ -450,6 +451,37 @@ def test_the_same_id_again_replaces_and_keeps_its_place(store):
     assert contents(store.get_all(filters=SCOPE)) == ["y", "b"]
     assert contents(store.search("y", SCOPE)) == ["y"]
     assert store.search("A x", SCOPE) == []
+
+
+def test_a_dict_used_twice_gives_two_times(store):
+    metadata = {"user_id": "u"}
+    memory = Memory(backend=store)
+    first = memory.add("user", "one", metadata)
+    second = memory.add("user", "two", metadata)
+    assert metadata == {"user_id": "u"}
+    assert first.timestamp < second.timestamp
+
+
+def test_metadata_of_a_stored_message_can_be_used_for_another(store):
+    memory = Memory(backend=store)
+    first = memory.add("user", "one", {"user_id": "u"})
+    second = memory.add("user", "two", first.metadata)
+    assert second.id != first.id
+    assert second.timestamp > first.timestamp
+    assert contents(memory.get_all()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "value", [1000.5, 1000, "1000.5", "1970-01-01T00:16:40.500000+00:00", dt.datetime.fromtimestamp(1000.5, dt.UTC)]
+)
+def test_a_timestamp_in_the_metadata_is_the_messages_time(store, value):
+    memory = Memory(backend=store)
+    memory.add("user", "now")
+    memory.add("user", "then", {"timestamp": value})
+    found = memory.get_all()
+    assert contents(found) == ["then", "now"]
+    assert found[0].timestamp == found[0].metadata["timestamp"] == pytest.approx(1000.25, abs=0.25)
+    assert isinstance(found[0].timestamp, float)
 
 
 def test_a_batch_without_times_keeps_its_order_before_earlier_times(store):

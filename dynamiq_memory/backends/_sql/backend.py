@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._defaults import default_plan
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
@@ -109,4 +108,4 @@ class SQLBackend(PlannedBackend):
                 return writer.replace(connection, filter, rows)
             case operations.Update(filter, messages):
                 return writer.update(connection, filter, messages, rows)
-        return run(default_plan(self, operation), partial(self._within, connection))
+        return run(operation.default_plan(self), partial(self._within, connection))

@@ -67,6 +67,7 @@ class Dynamiq(PlannedBackend):
     """
 
     request_errors = errors.CLIENT_ERRORS
+    described = ("url", "memory_id")
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Dynamiq(PlannedBackend):
         ids = {USER_KEY: user_id, SESSION_KEY: session_id}
         self._default_ids = {key: check_identifier(value, key) for key, value in ids.items() if value is not None}
         self._client = Client(DynamiqConnection() if connection is None else connection, memory_id, timeout, retries)
+        self._per_loop = self._client.per_loop
         self.url = self._client.url
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._server: Platform | Service = Platform(limit)
@@ -144,16 +146,7 @@ class Dynamiq(PlannedBackend):
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its key and messages."""
-        return super().to_dict() | {"url": self.url, "memory_id": self.memory_id, **self._default_ids}
-
-    def __repr__(self) -> str:
-        """Name the server and the memory."""
-        return f"Dynamiq({self.url!r}, memory_id={self.memory_id!r})"
-
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._client.aclose()
-        await super().aclose()
+        return super().to_dict() | self._default_ids
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         operation = operation.translate({Filter: self._with_default_ids})
@@ -194,8 +187,5 @@ class Dynamiq(PlannedBackend):
             ) from error
 
     def _close(self) -> None:
+        super()._close()
         self._client.close()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._client.abandon()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -12,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory._clients import LazyClient
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.backends.dynamiq import errors
@@ -44,6 +43,7 @@ class Client:
         url: The server's base URL.
         secret: The API key, or None.
         headers: The connection's headers, with the key.
+        per_loop: The clients of the asynchronous methods.
 
     Raises:
         ConfigurationError: The connection is not one, or a part of it cannot be used.
@@ -70,9 +70,8 @@ class Client:
         self._retry_unsent = again(
             status_forcelist=(429,), retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout)
         )
-        self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
-        self._clients: ClientPerLoop[httpx.AsyncClient] = ClientPerLoop(
+        self._client = LazyClient(lambda: httpx.Client(**self._options(httpx.HTTPTransport)), httpx.Client.close)
+        self.per_loop: ClientPerLoop[httpx.AsyncClient] = ClientPerLoop(
             lambda: httpx.AsyncClient(**self._options(httpx.AsyncHTTPTransport)), httpx.AsyncClient.aclose
         )
 
@@ -83,32 +82,17 @@ class Client:
             BackendError: The server responds with an error or with JSON of another form.
             httpx.HTTPError: It cannot be reached.
         """
-        with self._lock:
-            client = self._client = self._client or httpx.Client(**self._options(httpx.HTTPTransport))
+        client = self._client.get()
         return self._result(request, client.send(self._http_request(client, request, self._retry)))
 
     async def asend(self, request: Request[T]) -> T:
         """Send a request and return its result; see `send`."""
-        client = await self._clients.get()
+        client = await self.per_loop.get()
         return self._result(request, await client.send(self._http_request(client, request, self._aretry)))
 
     def close(self) -> None:
-        """Close all connections; those of another thread's event loop as soon as that loop can."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-        self._clients.close()
-
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._clients.aclose()
-
-    def abandon(self) -> None:
-        """Forget all connections in a forked child: they are the parent's."""
-        keep_inherited(self._client, *self._clients.abandon())
-        self._lock = threading.Lock()
-        self._client = None
+        """Close the connections of the synchronous methods."""
+        self._client.close()
 
     def _options(self, kind: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport]) -> dict[str, Any]:
         parts = urlsplit(self.url)

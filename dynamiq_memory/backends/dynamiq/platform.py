@@ -12,16 +12,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import product
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dynamiq_memory._wire import from_item, to_item
-from dynamiq_memory.backends._defaults import stored_versions
+from dynamiq_memory.backends._batches import stored_in_batches
 from dynamiq_memory.backends._order import check_replaced_order
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
-from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write
+from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write, stored_versions
 from dynamiq_memory.backends.plans import Plan
-from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, PartialWriteError
+from dynamiq_memory.exceptions import BackendError, InvalidArgumentError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import (
     SESSION_KEY,
@@ -80,13 +81,7 @@ class Platform:
         order: list[Message] = []
         for user_id, session_id in _named_sessions(read.filter):
             order += yield from self._session(user_id, session_id)
-        order.sort(key=_time)
-        start = 0 if read.after is None else _span(order, read.after)[1]
-        stop = len(order) if read.before is None else _span(order, read.before)[0]
-        found = [message for message in order[start:stop] if read.filter.matches(message)]
-        if read.limit is not None:
-            found = found[: read.limit] if read.after is not None else found[-read.limit :]
-        return views(found)
+        return views(_chosen(sorted(order, key=_time), read))
 
     def _around(self, around: Around) -> Plan[list[list[Message]]]:
         """Read each session once."""
@@ -98,10 +93,9 @@ class Platform:
                 sessions[scope] = yield from self._session(*_complete(scope))
             order = sessions[scope]
             start, stop = _span(order, anchor)
-            earlier = [message for message in order[:start] if around.filter.matches(message)]
-            later = [message for message in order[stop:] if around.filter.matches(message)]
-            earlier = earlier[-around.before :] if around.before else []
-            windows.append(views([*earlier, *(order[start:stop] or [anchor]), *later[: around.after]]))
+            earlier = _chosen(order, Read(around.filter, around.before, before=anchor))
+            later = _chosen(order, Read(around.filter, around.after, after=anchor))
+            windows.append(views([*earlier, *(order[start:stop] or [anchor]), *later]))
         return windows
 
     def _delete(self, filter: Filter) -> Plan[int]:
@@ -176,15 +170,12 @@ def _write(messages: Sequence[Message]) -> Plan[None]:
                     f"message {message.id} has no {key}, which the platform requires: put it into the message's "
                     "metadata, or give the backend a default"
                 )
-    stored: list[str] = []
-    for message in messages:
-        try:
-            yield from Request("POST", "/items", no_result, body=to_item(message, in_metadata=True))
-        except DynamiqMemoryError as error:
-            if not stored:
-                raise
-            raise PartialWriteError(f"{len(stored)} of {len(messages)} are stored: {error}", stored) from error
-        stored.append(message.id)
+    yield from stored_in_batches([[message] for message in messages], _store, attrgetter("id"))
+
+
+def _store(messages: Sequence[Message]) -> Request[None]:
+    """Store one message."""
+    return Request("POST", "/items", no_result, body=to_item(messages[0], in_metadata=True))
 
 
 def _replace(filter: Filter, messages: Sequence[Message]) -> Plan[None]:
@@ -273,6 +264,16 @@ def _complete(scope: Scope) -> tuple[str, str]:
     if user_id is None or session_id is None:
         raise InvalidArgumentError("the platform has only messages with a user_id and a session_id")
     return user_id, session_id
+
+
+def _chosen(order: Sequence[Message], read: Read) -> list[Message]:
+    """Return the messages to read from ordered ones; its limit may be 0."""
+    start = 0 if read.after is None else _span(order, read.after)[1]
+    stop = len(order) if read.before is None else _span(order, read.before)[0]
+    found = [message for message in order[start:stop] if read.filter.matches(message)]
+    if read.limit is None:
+        return found
+    return found[: read.limit] if read.after is not None else found[max(0, len(found) - read.limit) :]
 
 
 def _span(order: Sequence[Message], anchor: Message) -> tuple[int, int]:

@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("the DynamoDB backend needs boto3: pip install 'dynamiq-memory[dynamodb]'") from error
 
-from dynamiq_memory.backends.dynamodb.client import LazyClient
+from dynamiq_memory.backends.dynamodb.client import client_of
 from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated, without_secrets
 from dynamiq_memory.backends.dynamodb.legacy_table import CopyLegacyTable
 from dynamiq_memory.backends.dynamodb.reader import Reader
@@ -80,6 +80,7 @@ class DynamoDB(MemoryBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = SDK_ERRORS
+    described = ("table_name", "region", "endpoint_url", "ttl", "consistent_reads")
 
     def __init__(
         self,
@@ -132,13 +133,16 @@ class DynamoDB(MemoryBackend):
         }
         provisioned = {"ProvisionedThroughput": units} if billing_mode == "PROVISIONED" else {}
         billing = {"BillingMode": billing_mode, **provisioned}
-        self._client = LazyClient(connection, region, endpoint_url, config)
+        self._client, self._owns_client = client_of(connection, region, endpoint_url, config)
         with self._opening():
             client = self._client.get()
             self.region, self.endpoint_url = client.meta.region_name, without_secrets(client.meta.endpoint_url)
             self._location += f" in {self.region} ({self.endpoint_url})"
             open_table(client, table_name, self._location, billing, create=create_if_not_exist, expiring=bool(self.ttl))
-        self._use_table()
+        table = Table(table_name, self._location, self._client.get, consistent=self.consistent_reads)
+        replacements = LargeReplacements(table)
+        self._reader = Reader(table, replacements)
+        self._writer = Writer(table, self._reader, replacements, self.ttl)
 
     @classmethod
     def from_url(cls, url: str) -> DynamoDB:
@@ -162,7 +166,7 @@ class DynamoDB(MemoryBackend):
 
     def to_url(self) -> str | None:
         """The URL of the table; None if the client is owned by the caller, or the ranking is not the default."""
-        if not self._client.is_owned or not self._has_default_ranking:
+        if not self._owns_client or not self._has_default_ranking:
             return None
         options = {"region": self.region, "endpoint_url": self.endpoint_url, "create_if_not_exist": "false"}
         if self.ttl is not None:
@@ -179,20 +183,6 @@ class DynamoDB(MemoryBackend):
         becomes visible may see a part of it.
         """
         return Capabilities(ttl=self.ttl is not None, max_message_bytes=self.max_message_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "table_name": self.table_name,
-            "region": self.region,
-            "endpoint_url": self.endpoint_url,
-            "ttl": self.ttl,
-            "consistent_reads": self.consistent_reads,
-        }
-
-    def __repr__(self) -> str:
-        """Name the table and the region."""
-        return f"DynamoDB(table_name={self.table_name!r}, region={self.region!r})"
 
     def copy_from_dynamiq(self, table_name: str) -> int:
         """Copy the messages of a table that the dynamiq package wrote; that table is only read.
@@ -248,22 +238,11 @@ class DynamoDB(MemoryBackend):
 
     # --- the table -------------------------------------------------------------------------------------------
 
-    def _use_table(self) -> None:
-        table = Table(self.table_name, self._location, self._client.get, consistent=self.consistent_reads)
-        replacements = LargeReplacements(table)
-        self._reader = Reader(table, replacements)
-        self._writer = Writer(table, self._reader, replacements, self.ttl)
-
     def _translate(self, error: Exception) -> DynamiqMemoryError:
         return translated(error, self._location)
 
     def _close(self) -> None:
         self._client.close()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._client.abandon()
-        self._use_table()
 
 
 _READERS: Readers = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,16 +11,18 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory._clients import LazyClient
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.connections import AWS, plain
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError
 
 _ATTRIBUTES = ("access_key_id", "secret_access_key", "region", "profile")
 
 
-class LazyClient:
-    """A client that is made when first used, and again in a forked child; or one owned by the caller.
+def client_of(
+    connection: Any, region: str | None, endpoint_url: str | None, config: Config
+) -> tuple[LazyClient[Any], bool]:
+    """Return a client, and whether it is made here; otherwise it is owned by the caller.
 
     Args:
         connection: As `DynamoDB` takes it.
@@ -33,61 +33,24 @@ class LazyClient:
     Raises:
         ConfigurationError: The connection is of the wrong type.
     """
+    source = _checked(connection)
+    if isinstance(source, BaseClient):
+        return LazyClient.given(source, "DynamoDB"), False
+    settings = {"region_name": region, "endpoint_url": endpoint_url, "config": config}
+    return LazyClient(partial(_client, source, settings), lambda client: client.close()), True
 
-    def __init__(self, connection: Any, region: str | None, endpoint_url: str | None, config: Config) -> None:
-        """Connect to nothing yet."""
-        source = _checked(connection)
-        self.is_owned = not isinstance(source, BaseClient)
-        self._make_session: Callable[[], boto3.Session] = source
-        self._settings = {"region_name": region, "endpoint_url": endpoint_url, "config": config}
-        self._client: Any = None if self.is_owned else source
-        self._closing: weakref.finalize[..., LazyClient] | None = None
-        self._lock = threading.Lock()
 
-    def get(self) -> Any:
-        """Return the client.
-
-        Raises:
-            ConfigurationError: A key of a pair is missing, or endpoint_url is not a URL.
-            BackendError: The client is owned by the caller, and was made before the process forked.
-            botocore.exceptions.BotoCoreError: The region or the profile is missing.
-        """
-        with self._lock:
-            if self._client is None:
-                if not self.is_owned:
-                    raise BackendError(
-                        "the DynamoDB client was made before this process was forked, and shares its connections with "
-                        "the parent. Make a new one in this process, or pass AWS(…) instead of a client"
-                    )
-                self._client = self._make()
-                self._closing = weakref.finalize(self, self._client.close)
-            return self._client
-
-    def close(self) -> None:
-        """Close the client, unless it is owned by the caller."""
-        if self._closing is not None:
-            self._closing()
-
-    def abandon(self) -> None:
-        """In a forked child, forget the parent's client without closing its connections."""
-        self._lock = threading.Lock()
-        if self._closing is not None:
-            self._closing.detach()
-            self._closing = None
-        keep_inherited(self._client)
-        self._client = None
-
-    def _make(self) -> Any:
-        session = self._make_session()
-        try:
-            client = session.client("dynamodb", **self._settings)
-        except ValueError as error:
-            if isinstance(error, BotoCoreError):
-                raise
-            # Its text, and so the traceback, may show a password.
-            raise ConfigurationError("endpoint_url is not a URL; for example, use https://host:8000") from None
-        check_server(client.meta.endpoint_url, "endpoint_url")
-        return client
+def _client(make_session: Callable[[], boto3.Session], settings: Mapping[str, Any]) -> Any:
+    session = make_session()
+    try:
+        client = session.client("dynamodb", **settings)
+    except ValueError as error:
+        if isinstance(error, BotoCoreError):
+            raise
+        # Its text, and so the traceback, may show a password.
+        raise ConfigurationError("endpoint_url is not a URL; for example, use https://host:8000") from None
+    check_server(client.meta.endpoint_url, "endpoint_url")
+    return client
 
 
 def _checked(connection: Any) -> Any:

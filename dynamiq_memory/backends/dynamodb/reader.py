@@ -14,39 +14,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from boto3.dynamodb.conditions import Attr
 
 from dynamiq_memory.backends._order import session_filter, sessions_of, time_of
+from dynamiq_memory.backends.dynamodb import keys, records
 from dynamiq_memory.backends.dynamodb.filters import filter_condition
-from dynamiq_memory.backends.dynamodb.keys import (
-    AFTER_MESSAGES,
-    AT_USER,
-    BY_SESSION,
-    BY_USER,
-    FIRST,
-    LAST,
-    PK,
-    SK,
-    Interval,
-    ItemKey,
-    Span,
-    key_in,
-    keys_of_ids,
-    lowest_position,
-    partition,
-    session_guard,
-    shifted,
-)
-from dynamiq_memory.backends.dynamodb.records import (
-    BODY,
-    CHUNKS,
-    EXPIRES,
-    Item,
-    anchor_key,
-    from_now,
-    has_expired,
-    position_of,
-    scope_in,
-    stored_version,
-    version_of,
-)
+from dynamiq_memory.backends.dynamodb.keys import Interval, ItemKey, Span, key_in
+from dynamiq_memory.backends.dynamodb.records import Item
 from dynamiq_memory.backends.dynamodb.replacements import FLAG, MARKER, LargeReplacements, StaleReadError
 from dynamiq_memory.backends.dynamodb.table import Table, wait
 from dynamiq_memory.exceptions import BackendError
@@ -66,7 +37,7 @@ _STALE_READS_AT_ONCE = 10
 
 _EVERYTHING = Interval()
 # None of these names is reserved in expressions.
-_KEYS_AND_SCOPE = f"{PK}, {SK}, {AT_USER}, {USER_KEY}, {SESSION_KEY}, {MARKER}"
+_KEYS_AND_SCOPE = f"{keys.PK}, {keys.SK}, {keys.AT_USER}, {USER_KEY}, {SESSION_KEY}, {MARKER}"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +52,7 @@ class Found(NamedTuple):
     @property
     def position(self) -> str:
         """Its position."""
-        return position_of(self.item)
+        return records.position_of(self.item)
 
 
 _POSITION = attrgetter("position")
@@ -121,11 +92,11 @@ class Reader:
     @retry_stale_reads
     def read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         """Read messages as `get_all` promises."""
-        low, high = FIRST, LAST
+        low, high = keys.FIRST, keys.LAST
         if before is not None:
-            high = shifted(_position_of(before, self._table.get(anchor_key(before))), -1)
+            high = keys.shifted(_position_of(before, self._table.get(records.anchor_key(before))), -1)
         if after is not None:
-            low = shifted(_position_of(after, self._table.get(anchor_key(after))), 1)
+            low = keys.shifted(_position_of(after, self._table.get(records.anchor_key(after))), 1)
         found = self._first(filter, Interval(low, high, after is None), limit)
         if after is None:
             found.reverse()
@@ -134,9 +105,9 @@ class Reader:
     @retry_stale_reads
     def around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
         """Read neighbours as `around` promises."""
-        keys = [anchor_key(anchor) for anchor in anchors]
-        stored = self._table.get_many(keys)
-        positions = [_position_of(anchor, stored.get(key)) for key, anchor in zip(keys, anchors, strict=True)]
+        wanted = [records.anchor_key(anchor) for anchor in anchors]
+        stored = self._table.get_many(wanted)
+        positions = [_position_of(anchor, stored.get(key)) for key, anchor in zip(wanted, anchors, strict=True)]
         numbers_of: dict[Scope, list[int]] = {}
         for number, anchor in enumerate(anchors):
             numbers_of.setdefault(scope_of(anchor), []).append(number)
@@ -158,9 +129,9 @@ class Reader:
 
     def _line(self, filter: Filter, low: str, high: str, before: int, after: int) -> list[Found]:
         """Read what matches from one position to another, and some messages before and after, in order."""
-        earlier = self._first(filter, Interval(high=shifted(low, -1)), before)
+        earlier = self._first(filter, Interval(high=keys.shifted(low, -1)), before)
         between = self.matching(filter, Interval(low, high, newest_first=False)) if low < high else ()
-        later = self._first(filter, Interval(shifted(high, 1), newest_first=False), after)
+        later = self._first(filter, Interval(keys.shifted(high, 1), newest_first=False), after)
         return [*reversed(earlier), *between, *later]
 
     def _first(self, filter: Filter, interval: Interval, limit: int | None) -> list[Found]:
@@ -178,18 +149,18 @@ class Reader:
         return list(self.matching(filter, replacing=replacing, changing=True))
 
     @retry_stale_reads
-    def items_to_change(self, keys: Sequence[ItemKey], scopes: Sequence[Scope]) -> dict[ItemKey, Item]:
+    def items_to_change(self, wanted: Sequence[ItemKey], scopes: Sequence[Scope]) -> dict[ItemKey, Item]:
         """Read the items at some keys, to change them.
 
         Args:
-            keys: The keys.
+            wanted: The keys.
             scopes: Their conversations.
         """
-        guards = [session_guard(*scope) for scope in scopes]
-        items = self._table.get_many([*keys, *guards])
+        guards = [keys.session_guard(*scope) for scope in scopes]
+        items = self._table.get_many([*wanted, *guards])
         for (user, session), key in zip(scopes, guards, strict=True):
             guard = items.pop(key, None)
-            if guard is not None and FLAG in guard and not self._resolve(Span(user, session, BY_SESSION), None):
+            if guard is not None and FLAG in guard and not self._resolve(Span(user, session, keys.BY_SESSION), None):
                 self._replacements.clear_flag(guard)
         return items
 
@@ -199,7 +170,7 @@ class Reader:
         Raises:
             StaleReadError: The table has changed.
         """
-        between = span.between(AFTER_MESSAGES, LAST)
+        between = span.between(keys.AFTER_MESSAGES, keys.LAST)
         markers = list(self._table.query(span.partition, between, IndexName=span.index, ConsistentRead=True))
         for marker in markers:
             self._replacements.resolve(marker, replacing)
@@ -236,33 +207,33 @@ class Reader:
         if spans is None:
             yield from self._in_order(self._items(None, condition), filter, interval, limit)
             return
-        keys = keys_of_ids(filter, spans) if replacing is None else None
-        if changing and (keys is not None or interval.high < LAST):
+        by_id = keys.keys_of_ids(filter, spans) if replacing is None else None
+        if changing and (by_id is not None or interval.high < keys.LAST):
             for span in spans:
                 self._resolve(span, replacing)
-        if keys is not None:
-            found = self._table.get_many(keys, consistent=self._table.consistent)
+        if by_id is not None:
+            found = self._table.get_many(by_id, consistent=self._table.consistent)
             yield from self._in_order(found.values(), filter, interval, limit)
             return
         page = max(limit, _LEAST_FILTERED_PAGE) if filter.beyond_scope and limit is not None else limit
         # A replacement must see what was written before its markers and guards.
         more = {} if replacing is None else {"ConsistentRead": True}
         sorted_items = [self._items(span, condition, interval, page, replacing, **more) for span in spans]
-        for item in heapq.merge(*sorted_items, key=position_of, reverse=interval.newest_first):
+        for item in heapq.merge(*sorted_items, key=records.position_of, reverse=interval.newest_first):
             match = self.match(item, filter)
             if match is not None:
                 yield match
 
     def match(self, item: Item | None, filter: Filter) -> Found | None:
         """Return the message of an item, if it matches and has not expired."""
-        if item is None or has_expired(item):
+        if item is None or records.has_expired(item):
             return None
         found = self._loaded(item)
         return found if found is not None and filter.matches(found.message) else None
 
     def _in_order(self, items: Iterable[Item], filter: Filter, interval: Interval, limit: int | None) -> list[Found]:
         """Sort the matching ones of items that come in no order."""
-        within = (item for item in items if interval.low <= position_of(item) <= interval.high)
+        within = (item for item in items if interval.low <= records.position_of(item) <= interval.high)
         matching = (found for item in within if (found := self.match(item, filter)) is not None)
         if limit is None:
             return sorted(matching, key=_POSITION, reverse=interval.newest_first)
@@ -271,21 +242,21 @@ class Reader:
 
     def _loaded(self, item: Item) -> Found | None:
         """Return the message of an item, with all parts of a large one; None if it no longer exists."""
-        while CHUNKS in item:
-            keys = stored_version(item).chunk_keys
-            texts = [chunk[BODY]["S"] for chunk in self._table.query(keys[0][0], ConsistentRead=True)]
-            if len(texts) == len(keys):
+        while records.CHUNKS in item:
+            chunks = records.stored_version(item).chunk_keys
+            texts = [chunk[records.BODY]["S"] for chunk in self._table.query(chunks[0][0], ConsistentRead=True)]
+            if len(texts) == len(chunks):
                 return Found(item, Message.from_json("".join(texts)))
             # Parts are deleted after their item: it has been replaced or deleted since.
             current = self._table.get(key_in(item))
             if current is None:
                 return None
-            if version_of(current) == version_of(item):
+            if records.version_of(current) == records.version_of(item):
                 raise BackendError(
                     f"{self._table.location}: parts of the message with the key {key_in(item)} are missing"
                 )
             item = current
-        return Found(item, Message.from_json(item[BODY]["S"]))
+        return Found(item, Message.from_json(item[records.BODY]["S"]))
 
     # --- where to look ---------------------------------------------------------------------------------------
 
@@ -300,21 +271,21 @@ class Reader:
         if users is None or (sessions is None and None in users):
             return None  # messages without a user are in a partition for each session
         if sessions is None:
-            return [Span(user, None, BY_USER) for user in users]
+            return [Span(user, None, keys.BY_USER) for user in users]
         spans = []
         for user in users:
             if user is not None and len(sessions) > _MOST_SESSIONS:
-                spans.append(Span(user, None, BY_USER))
+                spans.append(Span(user, None, keys.BY_USER))
             else:
-                spans += [Span(user, session, BY_SESSION) for session in sessions]
+                spans += [Span(user, session, keys.BY_SESSION) for session in sessions]
         return spans
 
     def _of_all_users(self, session: str | None) -> list[Span]:
         """Return the spans of all sessions of one name: that without a user, and those of registered users."""
         # Consistently, since it is little: a user's first message in the session, or replacement, must not be missed.
-        registrations = self._table.query(partition(None, session), (SK, "@", "A"), ConsistentRead=True)
+        registrations = self._table.query(keys.partition(None, session), (keys.SK, "@", "A"), ConsistentRead=True)
         users = [registration[USER_KEY]["S"] for registration in registrations]
-        return [Span(user, session, BY_SESSION) for user in (None, *users)]
+        return [Span(user, session, keys.BY_SESSION) for user in (None, *users)]
 
     # --- without the messages themselves ---------------------------------------------------------------------
 
@@ -331,7 +302,7 @@ class Reader:
     @retry_stale_reads
     def sessions(self, filter: Filter) -> list[Session]:
         """List sessions as `sessions` promises."""
-        return sessions_of((scope_in(item), time_of(position_of(item))) for item in self.keys(filter))
+        return sessions_of((records.scope_in(item), time_of(records.position_of(item))) for item in self.keys(filter))
 
     def keys(self, filter: Filter, page: int | None = None) -> Iterator[Item]:
         """Read the keys, scopes and positions of matching messages.
@@ -347,11 +318,11 @@ class Reader:
             yield from (found.item for found in self.matching(filter, limit=page))
             return
         users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
-        unexpired = Attr(EXPIRES).not_exists() | Attr(EXPIRES).gt(from_now())
+        unexpired = Attr(records.EXPIRES).not_exists() | Attr(records.EXPIRES).gt(records.from_now())
         spans = self._spans(filter)
         for span in spans if spans is not None else (None,):
             for item in self._items(span, unexpired, page=page, ProjectionExpression=_KEYS_AND_SCOPE):
-                user, session = scope_in(item)
+                user, session = records.scope_in(item)
                 if (users is None or user in users) and (sessions is None or session in sessions):
                     yield item
 
@@ -375,7 +346,7 @@ class Reader:
     ) -> Iterator[Item]:
         """Read the items of a span, or of the whole table for None, and resolve the markers among them."""
         if span is None:
-            items = self._table.scan(condition, page=page, IndexName=BY_USER, **more)
+            items = self._table.scan(condition, page=page, IndexName=keys.BY_USER, **more)
         else:
             between = span.between(interval.low, interval.high)
             more |= {"newest_first": interval.newest_first, "page": page, "IndexName": span.index}
@@ -388,4 +359,4 @@ class Reader:
 
 
 def _position_of(anchor: Message, stored: Item | None) -> str:
-    return lowest_position(anchor.timestamp or 0.0) if stored is None else position_of(stored)
+    return keys.lowest_position(anchor.timestamp or 0.0) if stored is None else records.position_of(stored)

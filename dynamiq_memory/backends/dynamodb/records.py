@@ -15,17 +15,9 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dynamiq_memory.backends._order import TIME_DIGITS, time_digits
+from dynamiq_memory.backends.dynamodb import keys
 from dynamiq_memory.backends.dynamodb.filters import MOST_FILTERABLE, filterable
-from dynamiq_memory.backends.dynamodb.keys import (
-    AT_SESSION,
-    AT_USER,
-    ItemKey,
-    chunk_key,
-    key_attributes,
-    key_in,
-    key_part,
-    message_key,
-)
+from dynamiq_memory.backends.dynamodb.keys import ItemKey, key_attributes, key_in, key_part
 from dynamiq_memory.exceptions import MessageTooLargeError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, check_identifier, key_of
 
@@ -72,7 +64,7 @@ class StoredVersion(NamedTuple):
     @property
     def chunk_keys(self) -> list[ItemKey]:
         """The keys of its parts."""
-        return [chunk_key(self.version, number) for number in range(self.chunks)]
+        return [keys.chunk_key(self.version, number) for number in range(self.chunks)]
 
 
 def random_name() -> str:
@@ -86,7 +78,7 @@ def from_now(seconds: int = 0) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class Record:
+class Draft:
     """A new version of a message, to be stored as an item and, if it is large, parts.
 
     Attributes:
@@ -121,8 +113,8 @@ class Record:
         position = time_digits(message.timestamp or 0.0) + arrival
         item: Item = {
             **key_attributes(self.key),
-            AT_USER: {"S": position},
-            AT_SESSION: {"S": f"{key_part(message.session_id)}/{position}"},
+            keys.AT_USER: {"S": position},
+            keys.AT_SESSION: {"S": f"{key_part(message.session_id)}/{position}"},
             VERSION: {"S": self.version},
         }
         metadata = dict(message.metadata)
@@ -140,7 +132,7 @@ class Record:
         if self.expires is not None:
             attributes[EXPIRES] = {"N": str(self.expires + _CHUNKS_OUTLIVE)}
         return [
-            {**key_attributes(chunk_key(self.version, number)), BODY: {"S": text}, **attributes}
+            {**key_attributes(keys.chunk_key(self.version, number)), BODY: {"S": text}, **attributes}
             for number, text in enumerate(self.chunks)
         ]
 
@@ -159,11 +151,11 @@ def anchor_key(anchor: Message) -> ItemKey:
     for name, value in ((USER_KEY, anchor.user_id), (SESSION_KEY, anchor.session_id), ("id", anchor.id)):
         if value is not None:
             check_identifier(value, name)
-    return message_key(*key_of(anchor))
+    return keys.message_key(*key_of(anchor))
 
 
-def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Record]:
-    """Make records of prepared messages, such that up to 100 fit into one transaction.
+def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int | None) -> list[Draft]:
+    """Make drafts of prepared messages, such that up to 100 fit into one transaction.
 
     Where that needs less in the items, first the metadata for filters is reduced, which only makes them faster; then
     bodies become parts, the largest first.
@@ -173,22 +165,22 @@ def records_of(messages: Sequence[Message], arrivals: Sequence[str], expires: in
     """
     for message in messages:
         _check_identifiers(message)
-    records = [
-        Record(message, message_key(*key_of(message)), arrival, message.to_json(), expires)
+    drafts = [
+        Draft(message, keys.message_key(*key_of(message)), arrival, message.to_json(), expires)
         for message, arrival in zip(messages, arrivals, strict=True)
     ]
-    bodies = [len(record.body.encode()) for record in records]
-    total = sum(record.size for record in records) if len(records) <= _MOST_TOGETHER else 0
+    bodies = [len(draft.body.encode()) for draft in drafts]
+    total = sum(draft.size for draft in drafts) if len(drafts) <= _MOST_TOGETHER else 0
     if total - sum(bodies) > MOST_AT_ONCE:
-        for record in records:
-            record.most_filterable = _LEAST_FILTERABLE
-        total = sum(record.size for record in records)
-    for size, record in sorted(zip(bodies, records, strict=True), key=itemgetter(0), reverse=True):
+        for draft in drafts:
+            draft.most_filterable = _LEAST_FILTERABLE
+        total = sum(draft.size for draft in drafts)
+    for size, draft in sorted(zip(bodies, drafts, strict=True), key=itemgetter(0), reverse=True):
         if size <= MOST_INLINE and total <= MOST_AT_ONCE:
             break
-        record.chunks = _split(record.body)
+        draft.chunks = _split(draft.body)
         total -= size
-    return records
+    return drafts
 
 
 def _check_identifiers(message: Message) -> None:
@@ -215,7 +207,7 @@ def scope_in(item: Item) -> Scope:
 
 def position_of(item: Item) -> str:
     """Return a message's position: its time and its arrival."""
-    return str(item[AT_USER]["S"])
+    return str(item[keys.AT_USER]["S"])
 
 
 def version_of(item: Item | None) -> str | None:

@@ -31,31 +31,9 @@ from typing import Any
 from boto3.dynamodb.conditions import Attr
 
 from dynamiq_memory.backends._batches import batched, limited
-from dynamiq_memory.backends.dynamodb.keys import (
-    AFTER_MESSAGES,
-    AT_SESSION,
-    AT_USER,
-    SK,
-    ItemKey,
-    filter_guard,
-    key_attributes,
-    key_in,
-    key_part,
-    partition,
-    session_guard,
-)
-from dynamiq_memory.backends.dynamodb.records import (
-    BODY,
-    EXPIRES,
-    MOST_AT_ONCE,
-    SINCE,
-    Item,
-    StoredVersion,
-    from_now,
-    random_name,
-    size_of,
-    stored_version,
-)
+from dynamiq_memory.backends.dynamodb import keys, records
+from dynamiq_memory.backends.dynamodb.keys import ItemKey, key_attributes, key_in, key_part
+from dynamiq_memory.backends.dynamodb.records import Item, StoredVersion
 from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, Table
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Scope
@@ -100,8 +78,8 @@ class LargeReplacements:
             filter: The messages to replace.
             scopes: The conversations of the new messages.
         """
-        of_filter = filter_guard(filter)
-        of_scopes = [session_guard(*scope) for scope in scopes]
+        of_filter = keys.filter_guard(filter)
+        of_scopes = [keys.session_guard(*scope) for scope in scopes]
         return list(dict.fromkeys(of_scopes if of_filter is None else [*of_scopes, of_filter]))
 
     def guard_changes(self, guards: Sequence[ItemKey]) -> list[dict[str, Any]]:
@@ -129,7 +107,7 @@ class LargeReplacements:
         Returns:
             The name of the replacement.
         """
-        name = random_name()
+        name = records.random_name()
         markers = [_marker(user, session, name) for user, session in scopes]
         self._table.put(_state_item(name, _STAGING))
         self._table.write_many(_list_items(name, "at", [key_attributes(key_in(marker)) for marker in markers]))
@@ -149,7 +127,7 @@ class LargeReplacements:
             Whether it was done. Otherwise another replacement came first, and nothing has changed.
         """
         self._table.write_many(_staged_items(name, new))
-        self._table.write_many(_list_items(name, "old", [stored_version(item) for item in old]))
+        self._table.write_many(_list_items(name, "old", [records.stored_version(item) for item in old]))
         if not self._advance(name, _STAGING, _SWITCHED):
             self.abandon(name)
             return False
@@ -181,7 +159,7 @@ class LargeReplacements:
         stored = self._table.get(_state_key(name))
         state = None if stored is None else stored[_STATE]["S"]
         if state == _STAGING and stored is not None:
-            if replacing is None and int(stored[SINCE]["N"]) > time.time() - _ABANDONED_AFTER:
+            if replacing is None and int(stored[records.SINCE]["N"]) > time.time() - _ABANDONED_AFTER:
                 return
             if not self.abandon(name):
                 raise StaleReadError  # it has switched in the meantime
@@ -205,28 +183,28 @@ class LargeReplacements:
 
     def _remove_staged(self, name: str) -> None:
         for item in self._read(name, "new"):
-            self._table.write_many(delete=[*stored_version(item[_ITEM]["M"]).chunk_keys, key_in(item)])
+            self._table.write_many(delete=[*records.stored_version(item[_ITEM]["M"]).chunk_keys, key_in(item)])
         self._table.write_many(delete=[key_in(item) for item in self._read(name, "old")])
         self._remove_markers(name)
 
     def _remove_markers(self, name: str) -> None:
         for item in self._read(name, "at"):
-            self._table.write_many(delete=[key_in(key) for key in json.loads(item[BODY]["S"])])
+            self._table.write_many(delete=[key_in(key) for key in json.loads(item[records.BODY]["S"])])
             self._table.write_many(delete=[key_in(item)])
 
     def _read(self, name: str, kind: str) -> Iterator[Item]:
         # "0" is the character after "/".
-        return self._table.query(_partition(name), (SK, f"{kind}/", f"{kind}0"), ConsistentRead=True)
+        return self._table.query(_partition(name), (keys.SK, f"{kind}/", f"{kind}0"), ConsistentRead=True)
 
     # --- moving ----------------------------------------------------------------------------------------------
 
     def _finish(self, name: str) -> None:
         """Move the new messages into place and delete the old ones; others may be doing the same."""
-        sizes = ((item, size_of(item[_ITEM]["M"])) for item in self._read(name, "new"))
-        for group in limited(sizes, MOST_IN_TRANSACTION // 2, MOST_AT_ONCE):
+        sizes = ((item, records.size_of(item[_ITEM]["M"])) for item in self._read(name, "new"))
+        for group in limited(sizes, MOST_IN_TRANSACTION // 2, records.MOST_AT_ONCE):
             self._move(group)
         for item in self._read(name, "old"):
-            versions = [StoredVersion(*values) for values in json.loads(item[BODY]["S"])]
+            versions = [StoredVersion(*values) for values in json.loads(item[records.BODY]["S"])]
             for few in batched(versions, MOST_IN_TRANSACTION):
                 self._delete(few)
             # All of these versions are gone, even if another process removed them.
@@ -253,7 +231,7 @@ class LargeReplacements:
                 if conflict < count:
                     del deletes[numbers[conflict]]
         unused = [replaced for item in puts.values() if (replaced := _replaced(item)) is not None]
-        unused += [stored_version(staged[number][_ITEM]["M"]) for number in deletes if number not in puts]
+        unused += [records.stored_version(staged[number][_ITEM]["M"]) for number in deletes if number not in puts]
         self._table.write_many(delete=[chunk for version in unused for chunk in version.chunk_keys])
 
     def _put_staged(self, item: Item) -> dict[str, Any]:
@@ -280,30 +258,30 @@ def _state_key(name: str) -> ItemKey:
 
 
 def _state_item(name: str, state: str) -> Item:
-    item = {**key_attributes(_state_key(name)), _STATE: {"S": state}, SINCE: from_now()}
+    item = {**key_attributes(_state_key(name)), _STATE: {"S": state}, records.SINCE: records.from_now()}
     if state == _ABANDONED:
         # It stays for a while, so that a slow writer learns that it must not switch.
-        item[EXPIRES] = from_now(_KEPT)
+        item[records.EXPIRES] = records.from_now(_KEPT)
     return item
 
 
 def _marker(user_id: str | None, session_id: str | None, name: str) -> Item:
-    session, position = key_part(session_id), f"{AFTER_MESSAGES}{name}"
+    session, position = key_part(session_id), f"{keys.AFTER_MESSAGES}{name}"
     return {
-        **key_attributes((partition(user_id, session_id), f"!{session}/{name}")),
-        AT_USER: {"S": position},
-        AT_SESSION: {"S": f"{session}/{position}"},
+        **key_attributes((keys.partition(user_id, session_id), f"!{session}/{name}")),
+        keys.AT_USER: {"S": position},
+        keys.AT_SESSION: {"S": f"{session}/{position}"},
         MARKER: {"S": name},
-        SINCE: from_now(),
+        records.SINCE: records.from_now(),
     }
 
 
 def _guard_item(guard: ItemKey) -> Item:
-    return {**key_attributes(guard), GUARD: {"S": random_name()}, SINCE: from_now()}
+    return {**key_attributes(guard), GUARD: {"S": records.random_name()}, records.SINCE: records.from_now()}
 
 
 def _staged_items(name: str, new: Sequence[tuple[Item, Item | None]]) -> list[Item]:
-    replaced = [{} if old is None else {_REPLACED: {"S": json.dumps(stored_version(old))}} for _, old in new]
+    replaced = [{} if old is None else {_REPLACED: {"S": json.dumps(records.stored_version(old))}} for _, old in new]
     return _numbered(name, "new", ({_ITEM: {"M": item}, **each} for (item, _), each in zip(new, replaced, strict=True)))
 
 
@@ -313,11 +291,11 @@ def _replaced(staged: Item) -> StoredVersion | None:
 
 def _list_items(name: str, kind: str, values: Sequence[Any]) -> list[Item]:
     groups = batched(values, _VALUES_IN_AN_ITEM)
-    return _numbered(name, kind, ({BODY: {"S": json.dumps(group)}} for group in groups))
+    return _numbered(name, kind, ({records.BODY: {"S": json.dumps(group)}} for group in groups))
 
 
 def _numbered(name: str, kind: str, contents: Iterable[Item]) -> list[Item]:
     return [
-        {**key_attributes((_partition(name), f"{kind}/{number:08d}")), **each, SINCE: from_now()}
+        {**key_attributes((_partition(name), f"{kind}/{number:08d}")), **each, records.SINCE: records.from_now()}
         for number, each in enumerate(contents)
     ]

@@ -103,22 +103,18 @@ class Table:
             name, low, high = between
             keys &= Key(name).between({"S": low}, {"S": high})
         conditions = _conditions(KeyConditionExpression=keys, FilterExpression=condition)
-        return self._pages(self._client().query, page, ScanIndexForward=not newest_first, **conditions, **more)
+        return self._pages("query", page, ScanIndexForward=not newest_first, **conditions, **more)
 
     def scan(self, condition: Any, *, page: int | None = None, **more: Any) -> Iterator[Item]:
         """Read the items of the whole table, or of an index, page by page; see `query`."""
-        return self._pages(self._client().scan, page, **_conditions(FilterExpression=condition), **more)
+        return self._pages("scan", page, **_conditions(FilterExpression=condition), **more)
 
-    def _pages(self, request: Callable[..., Any], page: int | None, **arguments: Any) -> Iterator[Item]:
+    def _pages(self, request: str, page: int | None, **arguments: Any) -> Iterator[Item]:
         arguments = {"TableName": self.name, "ConsistentRead": self.consistent} | arguments
         if page is not None and page <= _LARGEST_PAGE:
-            arguments["Limit"] = page
-        while True:
-            answer = request(**arguments)
+            arguments["PaginationConfig"] = {"PageSize": page}
+        for answer in self._client().get_paginator(request).paginate(**arguments):
             yield from answer["Items"]
-            if not answer.get("LastEvaluatedKey"):
-                return
-            arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     # --- writing without conditions --------------------------------------------------------------------------
 

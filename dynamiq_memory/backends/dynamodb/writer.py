@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -11,23 +10,11 @@ from boto3.dynamodb.conditions import Attr
 
 from dynamiq_memory.backends._batches import batched, limited
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends.dynamodb import records
 from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated
 from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, key_attributes, key_in, registration_key
 from dynamiq_memory.backends.dynamodb.reader import Found, Reader
-from dynamiq_memory.backends.dynamodb.records import (
-    EXPIRES,
-    MOST_AT_ONCE,
-    SINCE,
-    VERSION,
-    Item,
-    Record,
-    from_now,
-    random_name,
-    records_of,
-    scope_in,
-    stored_version,
-    version_of,
-)
+from dynamiq_memory.backends.dynamodb.records import EXPIRES, SINCE, Draft, Item, from_now, version_of
 from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements
 from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, Table, wait
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
@@ -43,7 +30,7 @@ _MOST_REGISTERED = 10_000
 _ATTEMPTS = 40
 _DELETED_AT_ONCE = 250
 
-R = TypeVar("R", Record, None)
+R = TypeVar("R", Draft, None)
 
 
 class Writer:
@@ -64,57 +51,56 @@ class Writer:
         self._ttl = ttl
         self._arrivals = Arrivals()
         self._registered: dict[tuple[str | None, str], float] = {}
-        self._lock = threading.Lock()
 
     # --- adding ----------------------------------------------------------------------------------------------
 
     def write(self, messages: Sequence[Message]) -> None:
         """Store messages: up to 100 all or none."""
-        records = self._records(messages)
-        if len(records) > MOST_IN_TRANSACTION:
-            self._write_many(records)
+        drafts = self._drafts(messages)
+        if len(drafts) > MOST_IN_TRANSACTION:
+            self._write_many(drafts)
             return
-        self._write_chunks(records)
-        stored: list[Item | None] = [None] * len(records)
+        self._write_chunks(drafts)
+        stored: list[Item | None] = [None] * len(drafts)
         for _ in self._attempts():
-            conflicts = self._table.apply([self._put(*each) for each in zip(records, stored, strict=True)])
+            conflicts = self._table.apply([self._put(*each) for each in zip(drafts, stored, strict=True)])
             if not conflicts:
                 self._delete_chunks([item for item in stored if item is not None])
                 return
             for number, current in conflicts.items():
                 # A server that does not return the stored item is asked for it.
-                stored[number] = current if current is not None else self._table.get(records[number].key)
+                stored[number] = current if current is not None else self._table.get(drafts[number].key)
 
-    def _write_many(self, records: Sequence[Record]) -> None:
+    def _write_many(self, drafts: Sequence[Draft]) -> None:
         """Store more than a transaction takes, in batches."""
         done: set[ItemKey] = set()
         try:
-            self._write_chunks(records)
-            replaced = self._table.get_many([record.key for record in records])
-            self._table.write_many([each.item(replaced.get(each.key)) for each in records], done=done)
+            self._write_chunks(drafts)
+            replaced = self._table.get_many([draft.key for draft in drafts])
+            self._table.write_many([each.item(replaced.get(each.key)) for each in drafts], done=done)
         except (*SDK_ERRORS, BackendError) as error:
             if not done:
                 raise
-            ids = [record.message.id for record in records if record.key in done]
+            ids = [draft.message.id for draft in drafts if draft.key in done]
             raise PartialWriteError(
-                f"{translated(error, self._table.location)}. {len(ids)} of {len(records)} messages are stored, and up "
+                f"{translated(error, self._table.location)}. {len(ids)} of {len(drafts)} messages are stored, and up "
                 "to 25 more may be: add the same messages again, which doubles nothing",
                 ids,
             ) from error
         self._delete_chunks(list(replaced.values()))
 
-    def _records(self, messages: Sequence[Message]) -> list[Record]:
+    def _drafts(self, messages: Sequence[Message]) -> list[Draft]:
         expires = None if self._ttl is None else int(time.time()) + self._ttl
-        records = records_of(messages, self._arrivals.keys(len(messages)), expires)
+        drafts = records.drafts_of(messages, self._arrivals.keys(len(messages)), expires)
         self._register(messages)
-        return records
+        return drafts
 
-    def _write_chunks(self, records: Sequence[Record]) -> None:
-        self._table.write_many([chunk for record in records for chunk in record.chunk_items()])
+    def _write_chunks(self, drafts: Sequence[Draft]) -> None:
+        self._table.write_many([chunk for draft in drafts for chunk in draft.chunk_items()])
 
     def _delete_chunks(self, replaced: Sequence[Item]) -> None:
         """Delete the parts of messages that no longer exist."""
-        self._table.write_many(delete=[key for item in replaced for key in stored_version(item).chunk_keys])
+        self._table.write_many(delete=[key for item in replaced for key in records.stored_version(item).chunk_keys])
 
     def _register(self, messages: Sequence[Message]) -> None:
         """Register which users have which sessions, so that a session can be found by its name alone.
@@ -127,10 +113,9 @@ class Writer:
             if self._registered.get((session, user), 0.0) > now - _REGISTERED_FOR:
                 continue
             self._put_registration(user, session)
-            with self._lock:
-                if len(self._registered) >= _MOST_REGISTERED:
-                    self._registered.clear()
-                self._registered[session, user] = now
+            if len(self._registered) >= _MOST_REGISTERED:
+                self._registered.clear()
+            self._registered[session, user] = now
 
     def _put_registration(self, user: str, session: str | None) -> None:
         """Register a session at least until the last message that is written now expires."""
@@ -145,17 +130,17 @@ class Writer:
         while not (self._table.put({**item, EXPIRES: expires}, is_shorter) or self._table.touch(key, SINCE, since)):
             wait(0)
 
-    def _put(self, record: Record, stored: Item | None, *, keeps_position: bool = True) -> dict[str, Any]:
+    def _put(self, draft: Draft, stored: Item | None, *, keeps_position: bool = True) -> dict[str, Any]:
         """Return the operation that puts a new version of a message, if the stored one is still the same."""
-        return self._table.put_if(record.item(stored if keeps_position else None), version_of(stored))
+        return self._table.put_if(draft.item(stored if keeps_position else None), version_of(stored))
 
     # --- changing --------------------------------------------------------------------------------------------
 
     def update(self, filter: Filter, messages: Sequence[Message]) -> list[Message]:
         """Store new versions of stored and matching messages: up to 100 all or none."""
-        sizes = ((record, record.size) for record in self._records(messages))
+        sizes = ((draft, draft.size) for draft in self._drafts(messages))
         updated: list[Message] = []
-        for group in limited(sizes, MOST_IN_TRANSACTION, MOST_AT_ONCE):
+        for group in limited(sizes, MOST_IN_TRANSACTION, records.MOST_AT_ONCE):
             try:
                 updated += self._update_group(filter, group)
             except (*SDK_ERRORS, BackendError) as error:
@@ -166,13 +151,13 @@ class Writer:
                 raise PartialWriteError(f"{cause}. {len(ids)} messages are stored: update again", ids) from error
         return updated
 
-    def _update_group(self, filter: Filter, group: Sequence[Record]) -> list[Message]:
-        scopes = dict.fromkeys(scope_of(record.message) for record in group)
-        stored = self._reader.items_to_change([record.key for record in group], list(scopes))
-        found = ((record, self._reader.match(stored.get(record.key), filter)) for record in group)
-        wanted = [(record, each) for record, each in found if each is not None]
-        self._write_chunks([record for record, _ in wanted])
-        return [record.message for record, _ in self._change(filter, wanted)]
+    def _update_group(self, filter: Filter, group: Sequence[Draft]) -> list[Message]:
+        scopes = dict.fromkeys(scope_of(draft.message) for draft in group)
+        stored = self._reader.items_to_change([draft.key for draft in group], list(scopes))
+        found = ((draft, self._reader.match(stored.get(draft.key), filter)) for draft in group)
+        wanted = [(draft, each) for draft, each in found if each is not None]
+        self._write_chunks([draft for draft, _ in wanted])
+        return [draft.message for draft, _ in self._change(filter, wanted)]
 
     def _change(self, filter: Filter, wanted: list[tuple[R, Found]]) -> list[tuple[R, Found]]:
         """Write new versions of stored messages, or delete them for None, all or none of those that still match."""
@@ -182,28 +167,28 @@ class Writer:
             # Even a single deletion in a transaction: if the SDK sends it again, it gets the same answer.
             conflicts = self._table.apply(
                 [
-                    self._table.delete_if(key_in(item), version_of(item)) if record is None else self._put(record, item)
-                    for record, (item, _) in wanted
+                    self._table.delete_if(key_in(item), version_of(item)) if draft is None else self._put(draft, item)
+                    for draft, (item, _) in wanted
                 ]
             )
             if not conflicts:
                 self._delete_chunks([found.item for _, found in wanted])
                 break
             current = [
-                (record, self._reader.match(conflicts[number], filter) if number in conflicts else found)
-                for number, (record, found) in enumerate(wanted)
+                (draft, self._reader.match(conflicts[number], filter) if number in conflicts else found)
+                for number, (draft, found) in enumerate(wanted)
             ]
-            wanted = [(record, found) for record, found in current if found is not None]
+            wanted = [(draft, found) for draft, found in current if found is not None]
         return wanted
 
     # --- replacing -------------------------------------------------------------------------------------------
 
     def replace(self, filter: Filter, messages: Sequence[Message]) -> None:
         """Replace what matches: in one transaction if old and new messages, and guards, are at most 100 together."""
-        records = self._records(messages)
-        self._write_chunks(records)
-        new = {record.key: record for record in records}
-        guards = self._replacements.guards(filter, {scope_of(record.message) for record in records})
+        drafts = self._drafts(messages)
+        self._write_chunks(drafts)
+        new = {draft.key: draft for draft in drafts}
+        guards = self._replacements.guards(filter, {scope_of(draft.message) for draft in drafts})
         # Items at the keys of new messages that do not match the filter.
         others: dict[ItemKey, Item | None] = {}
         for _ in self._attempts():
@@ -212,12 +197,12 @@ class Writer:
             stored = others | old
             # Messages that matched get new positions, in the order of the new ones.
             writes = {
-                key: self._put(record, stored.get(key), keeps_position=key not in old) for key, record in new.items()
+                key: self._put(draft, stored.get(key), keeps_position=key not in old) for key, draft in new.items()
             }
             gone = [item for key, item in old.items() if key not in new]
             writes |= {key_in(item): self._table.delete_if(key_in(item), version_of(item)) for item in gone}
             if len(writes) + len(guards) > MOST_IN_TRANSACTION:
-                self._replace_many(filter, records, {scope_in(item) for item in old.values()})
+                self._replace_many(filter, drafts, {records.scope_in(item) for item in old.values()})
                 return
             conflicts = self._table.apply([*writes.values(), *guard_changes]) if writes else {}
             if not conflicts:
@@ -225,25 +210,27 @@ class Writer:
                 return
             others |= {key: conflicts[number] for number, key in enumerate(writes) if number in conflicts}
 
-    def _replace_many(self, filter: Filter, records: Sequence[Record], old_scopes: set[Scope]) -> None:
+    def _replace_many(self, filter: Filter, drafts: Sequence[Draft], old_scopes: set[Scope]) -> None:
         """Replace more than a transaction takes."""
-        scopes = {scope_of(record.message) for record in records} | old_scopes
+        scopes = {scope_of(draft.message) for draft in drafts} | old_scopes
         for attempt in self._attempts():
             if attempt:
-                for record in records:
-                    record.version = random_name()  # the parts of the last attempt may still be deleted by others
-                self._write_chunks(records)
+                for draft in drafts:
+                    draft.version = (
+                        records.random_name()
+                    )  # the parts of the last attempt may still be deleted by others
+                self._write_chunks(drafts)
             name = self._replacements.begin(scopes, self._replacements.guards(filter, scopes))
             old = {key_in(item): item for item, _ in self._reader.all_to_change(filter, replacing=name)}
-            more_scopes = {scope_in(item) for item in old.values()} - scopes
+            more_scopes = {records.scope_in(item) for item in old.values()} - scopes
             if more_scopes:
                 scopes |= more_scopes
                 self._replacements.abandon(name)
                 continue
-            stored = self._table.get_many([record.key for record in records])
+            stored = self._table.get_many([draft.key for draft in drafts])
             new = {
                 each.key: (each.item(None if each.key in old else stored.get(each.key)), stored.get(each.key))
-                for each in records
+                for each in drafts
             }
             gone = [item for key, item in old.items() if key not in new]
             if self._replacements.replace(name, list(new.values()), gone):
@@ -269,7 +256,7 @@ class Writer:
             deleted = self._table.delete_each([key_in(item) for item in group])
             self._delete_chunks(deleted)
             count += len(deleted)
-            scopes.update(scope_in(item) for item in group)
+            scopes.update(records.scope_in(item) for item in group)
         if filter.conditions:
             self._remove_old_items(filter, scopes)
         else:
@@ -284,7 +271,7 @@ class Writer:
 
     def _remove_all_old_items(self) -> None:
         """Delete all old items that are not messages, such as those left by a process that died."""
-        condition = Attr(VERSION).not_exists() & Attr(SINCE).lt(from_now(-_REMOVED_AFTER))
+        condition = Attr(records.VERSION).not_exists() & Attr(SINCE).lt(from_now(-_REMOVED_AFTER))
         for items in batched(self._table.scan(condition, ProjectionExpression=f"{PK}, {SK}"), _DELETED_AT_ONCE):
             self._table.write_many(delete=[key_in(item) for item in items])
 

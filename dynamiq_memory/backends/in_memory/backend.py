@@ -134,7 +134,6 @@ class InMemory(MemoryBackend):
         self._lock.release()
 
     def _after_fork(self) -> None:
-        super()._after_fork()
         self._lock = threading.RLock()
 
     def _entries(self, messages: Sequence[Message]) -> list[Entry]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from dynamiq_memory._checks import check_whole_number
+from dynamiq_memory._checks import check_choice, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -23,24 +22,17 @@ from dynamiq_memory.ranking import BM25, Tokenize
 check_installation()
 
 # These import the client, which must be installed.
-from dynamiq_memory.backends.pinecone import errors  # noqa: E402
+from dynamiq_memory.backends.pinecone import errors, schema  # noqa: E402
 from dynamiq_memory.backends.pinecone.client import Clients  # noqa: E402
 from dynamiq_memory.backends.pinecone.reader import Reader, messages_of  # noqa: E402
 from dynamiq_memory.backends.pinecone.recent_writes import RecentWrites  # noqa: E402
 from dynamiq_memory.backends.pinecone.records import Stored  # noqa: E402
 from dynamiq_memory.backends.pinecone.requests import ClientRequest, IndexRequest  # noqa: E402
-from dynamiq_memory.backends.pinecone.schema import (  # noqa: E402
-    Index,
-    NewIndex,
-    PineconeIndexType,
-    PineconeSimilarityMetric,
-    open_index,
-)
+from dynamiq_memory.backends.pinecone.schema import PineconeIndexType, PineconeSimilarityMetric  # noqa: E402
 from dynamiq_memory.backends.pinecone.search import Ranker  # noqa: E402
 from dynamiq_memory.backends.pinecone.writer import Writer  # noqa: E402
 
 T = TypeVar("T")
-Member = TypeVar("Member", bound=StrEnum)
 
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 2_000
@@ -103,6 +95,7 @@ class Pinecone(PlannedBackend):
     """
 
     request_errors = errors.CLIENT_ERRORS
+    described = ("index_name", "namespace", "dimension")
 
     def __init__(
         self,
@@ -152,8 +145,8 @@ class Pinecone(PlannedBackend):
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self.index_name = index_name
-        self.index_type = _member(PineconeIndexType, index_type, "index_type")
-        self.metric = _member(PineconeSimilarityMetric, metric, "metric")
+        self.index_type = check_choice(PineconeIndexType, index_type, "index_type", ConfigurationError)
+        self.metric = check_choice(PineconeSimilarityMetric, metric, "metric", ConfigurationError)
         self.namespace = namespace
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
@@ -161,7 +154,7 @@ class Pinecone(PlannedBackend):
         self._embedder: MessageEmbedder = MessageEmbedder(embedder, location=self._location)
         self._clients = Clients(connection, self._location)
         new = (
-            NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
+            schema.NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
             if create_if_not_exist
             else None
         )
@@ -169,8 +162,7 @@ class Pinecone(PlannedBackend):
             index = self._run(self._open(dimension, new))
         self.dimension = index.dimension
         self._is_serverless = index.is_serverless
-        self._recent = RecentWrites()
-        self._reader = Reader(self._recent, [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
+        self._reader = Reader(RecentWrites(), [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
         self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
         self._ranker = Ranker(self._reader, self.metric, self.bm25, self.most_ranked)
 
@@ -205,25 +197,9 @@ class Pinecone(PlannedBackend):
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its secrets and messages."""
         return super().to_dict() | {
-            "index_name": self.index_name,
             "index_type": "serverless" if self._is_serverless else "pod",
-            "namespace": self.namespace,
             "metric": str(self.metric),
-            "dimension": self.dimension,
         }
-
-    def __repr__(self) -> str:
-        """Name the index and the namespace."""
-        return f"Pinecone(index_name={self.index_name!r}, namespace={self.namespace!r})"
-
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._clients.aclose()
-        await super().aclose()
-
-    @property
-    def _is_asynchronous(self) -> bool:
-        return self._clients.is_asynchronous
 
     def _plan_of(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._plan(operation)  # a search by stop words needs no plan of its own
@@ -252,11 +228,13 @@ class Pinecone(PlannedBackend):
 
     def _ask(self, request: IndexRequest[T] | ClientRequest[T]) -> T:
         if isinstance(request, ClientRequest):
-            return request.send(self._clients.client())
-        return request.send(self._clients.index(), self.namespace)
+            return request.send(self._clients.client.get())
+        return request.send(self._clients.index.get(), self.namespace)
 
     async def _aask(self, request: IndexRequest[T]) -> T:
-        response: Any = request.send(await self._clients.async_index(), self.namespace)
+        if self._per_loop is None:
+            return await super()._aask(request)  # type: ignore[no-any-return]
+        response: Any = request.send(await self._per_loop.get(), self.namespace)
         result: T = await response
         return result
 
@@ -266,21 +244,21 @@ class Pinecone(PlannedBackend):
             raise errors.translated(error, self._location, self._clients.secret) from error
         return wait
 
-    def _open(self, dimension: int | None, new: NewIndex | None) -> Plan[Index]:
+    def _open(self, dimension: int | None, new: schema.NewIndex | None) -> Plan[schema.Index]:
         if self._clients.has_index:
             stats: Any = yield from IndexRequest(lambda index, _: index.describe_index_stats())
             is_serverless = self.index_type == PineconeIndexType.SERVERLESS
-            index = Index("", int(stats.dimension), is_serverless)
+            index = schema.Index("", int(stats.dimension), is_serverless)
         else:
             dimension_of_new = partial(self._dimension_of_embedder, dimension)
-            index = yield from open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
-            self._clients.use(index.host)
+            index = yield from schema.open_index(self.index_name, self._location, self.metric, new, dimension_of_new)
+            self._per_loop = self._clients.use(index.host)
         if dimension is not None and dimension != index.dimension:
             raise ConfigurationError(
                 f"{self._location} has vectors of {index.dimension} numbers, not of dimension={dimension}: use another "
                 "index_name, and copy the messages (get_all, then add_many) to embed them again"
             )
-        self._embedder.expect(index.dimension)
+        self._embedder.dimension = index.dimension
         return index
 
     def _dimension_of_embedder(self, dimension: int | None) -> int:
@@ -292,26 +270,6 @@ class Pinecone(PlannedBackend):
     def _close(self) -> None:
         super()._close()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        self._recent.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._recent.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._recent.after_fork()
-        self._clients.after_fork()
-        self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
-
-
-def _member(kind: type[Member], value: Any, name: str) -> Member:
-    # The members of the dynamiq package's enumerations are strings, too.
-    try:
-        return kind(getattr(value, "value", value))
-    except ValueError:
-        raise ConfigurationError(f"{name}={value!r} is unknown: use one of {', '.join(kind)}") from None
 
 
 def _messages(plan: Plan[list[Stored]]) -> Plan[list[Message]]:

@@ -7,31 +7,33 @@ errors.py) and in whether they have an asynchronous index.
 from __future__ import annotations
 
 import inspect
-import threading
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import pinecone
 
-from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends.pinecone.errors import REPEATS_ITSELF
 from dynamiq_memory.connections import Pinecone as PineconeConnection
 from dynamiq_memory.connections import plain
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError
 
 _INDEX_METHODS = ("upsert", "query", "fetch", "delete", "list_paginated")
 _CLIENT_METHODS = ("describe_index", "Index")
 
 
 class Clients:
-    """Makes a client and its indexes when they are needed, and closes them.
+    """A client and its index.
 
     Args:
         connection: The settings of a connection, a client, or a client's index. The caller closes the last two.
         location: The index, for errors.
 
     Attributes:
+        client: The client, which manages indexes.
+        index: The index for threads.
         has_index: Whether the connection is an index.
         secret: The API key, if the caller passed settings.
 
@@ -41,81 +43,42 @@ class Clients:
 
     def __init__(self, connection: Any, location: str) -> None:
         """Check the connection."""
-        self._connection = connection = _checked(connection)
-        self._location = location
+        connection = _checked(connection)
         self.has_index = _has(connection, _INDEX_METHODS)
-        self._owns_client = not self.has_index and not _has(connection, _CLIENT_METHODS)
-        self.secret = _api_key_of(connection) if self._owns_client else None
-        self._lock = threading.RLock()
-        self._client: Any = None if self._owns_client or self.has_index else connection
-        self._index: Any = connection if self.has_index else None
         self._host = ""
-        self._async: ClientPerLoop[Any] | None = None
+        self.secret: str | None = None
+        if self.has_index or _has(connection, _CLIENT_METHODS):
+            # In a forked child, too, the caller's client makes an index with connections of its own.
+            self.client: LazyClient[Any] = LazyClient(lambda: connection, leave_open)
+        else:
+            self.secret = _api_key_of(connection)
+            host = getattr(connection, "host", None)
+            arguments = {"host": host} if host else {}
+            self.client = LazyClient(partial(pinecone.Pinecone, api_key=self.secret, **arguments), _close)
+        if self.has_index:
+            self.index: LazyClient[Any] = LazyClient.given(connection, location)
+        else:
+            self.index = LazyClient(self._make_index, lambda index: index.__exit__(None, None, None))
 
-    def use(self, host: str) -> None:
-        """Use the index at a host from now on."""
+    def use(self, host: str) -> ClientPerLoop[Any] | None:
+        """Use the index at a host from now on; return its asynchronous clients, if the installed client has any."""
         self._host = host
-        if _has_async_index(self.client()):
-            self._async = ClientPerLoop(lambda: self.client().IndexAsyncio(host=host), lambda index: index.close())
-
-    def client(self) -> Any:
-        """Return the client, which manages indexes."""
-        with self._lock:
-            if self._client is None:
-                host = getattr(self._connection, "host", None)
-                arguments = {"host": host} if host else {}
-                self._client = pinecone.Pinecone(api_key=self.secret, **arguments)
-            return self._client
-
-    def index(self) -> Any:
-        """Return the index for threads.
-
-        Raises:
-            BackendError: The caller made it before this process was forked, and it cannot be shared.
-        """
-        with self._lock:
-            if self._index is None and self.has_index:
-                raise BackendError(
-                    f"{self._location}: the index was made before this process was forked, and shares its connections "
-                    "with the parent. Make a new one in this process, or pass a connection or a client instead"
-                )
-            if self._index is None:
-                self._index = self.client().Index(host=self._host)
-            return self._index
-
-    @property
-    def is_asynchronous(self) -> bool:
-        """Whether there is an asynchronous index; otherwise asynchronous callers use threads."""
-        return self._async is not None
-
-    async def async_index(self) -> Any:
-        """Return the index for the running event loop."""
-        if self._async is None:
-            raise BackendError(f"{self._location} has no asynchronous client")
-        return await self._async.get()
-
-    async def aclose(self) -> None:
-        """Close the index of the running event loop."""
-        if self._async is not None:
-            await self._async.aclose()
+        if not _has_async_index(self.client.get()):
+            return None
+        return ClientPerLoop(lambda: self.client.get().IndexAsyncio(host=host), lambda index: index.close())
 
     def close(self) -> None:
         """Close everything that the caller did not pass."""
-        if self._async is not None:
-            self._async.close()
-        if self._index is not None and not self.has_index:
-            self._index.__exit__(None, None, None)
-        # Old clients need no closing.
-        if self._client is not None and self._owns_client and hasattr(self._client, "close"):
-            self._client.close()
+        self.index.close()
+        self.client.close()
 
-    def after_fork(self) -> None:
-        """Forget the parent's connections in a forked child."""
-        self._lock = threading.RLock()
-        keep_inherited(self._index, self._client, *(self._async.abandon() if self._async is not None else ()))
-        self._index = None
-        if self._owns_client:
-            self._client = None
+    def _make_index(self) -> Any:
+        return self.client.get().Index(host=self._host)
+
+
+def _close(client: Any) -> None:
+    if hasattr(client, "close"):  # old clients need no closing
+        client.close()
 
 
 def _checked(connection: Any) -> Any:

@@ -106,15 +106,11 @@ def _is_passing(error: Exception) -> bool:
 def _retry_after(error: Exception) -> float | None:
     """Return how many seconds the service asks to wait, if it does."""
     headers = getattr(error, "headers", None)
-    if not isinstance(headers, Mapping):
-        return None
-    for name, value in headers.items():
-        if str(name).lower() == "retry-after":
-            try:
-                return max(0.0, float(value))
-            except ValueError:
-                return None  # a date
-    return None
+    values = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    try:
+        return max(0.0, float(values["retry-after"]))
+    except (KeyError, ValueError):
+        return None  # none, or a date
 
 
 def translated(error: Exception, location: str, secret: str | None = None) -> DynamiqMemoryError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from dynamiq_memory.backends._batches import batched
 from dynamiq_memory.backends._embedding import Vector
-from dynamiq_memory.backends._order import sessions_of
+from dynamiq_memory.backends._order import session_filter, sessions_of
 from dynamiq_memory.backends.pinecone import filters, keys, records, requests
 from dynamiq_memory.backends.pinecone.errors import RefusedRequestError
 from dynamiq_memory.backends.pinecone.filters import PineconeFilter
@@ -26,7 +26,6 @@ _MOST_LOADED = 500
 _VERSIONS = 4
 _SURELY_FITS = 80 // _VERSIONS
 _MOST_PREFIXES = 10
-_FEW = 20
 _PART_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 
@@ -69,24 +68,29 @@ class Reader:
     def around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> Plan[list[list[Message]]]:
         """Read the messages before and after each anchor, within its session."""
         anchor_ids = [keys.record_id(anchor) for anchor in anchors]
-        sessions: dict[EncodedScope, _SessionIds] = {}
-        likely = set(anchor_ids)
-        for anchor_id in anchor_ids:
-            scope = keys.parse(anchor_id).scope
-            if scope not in sessions:
-                sessions[scope] = _SessionIds((yield from self._ids_of_session(scope, filter)))
-            likely.update(sessions[scope].near(anchor_id, before, after))
-        # One request reads the messages that are likely needed, and others the rest if necessary.
-        loaded: dict[str, Stored | None] = {}
-        yield from self._load_into(loaded, sorted(likely))
+        parsed = list(map(keys.parse, anchor_ids))
+        ids_of: dict[EncodedScope, list[str]] = {}
+        for scope in dict.fromkeys(each.scope for each in parsed):
+            ids_of[scope] = sorted((yield from self._ids_of_session(scope, filter)))  # the newest first
+        spans = [_span_around(ids_of[each.scope], each.time, before, after) for each in parsed]
+        likely = set(anchor_ids).union(
+            *(ids_of[each.scope][start:end] for each, (start, end) in zip(parsed, spans, strict=True))
+        )
+        loaded = {stored.id: stored for stored in (yield from self.load(sorted(likely)))}
         windows = []
-        for anchor, anchor_id in zip(anchors, anchor_ids, strict=True):
-            parsed, stored = keys.parse(anchor_id), loaded[anchor_id]
-            position = stored.position if stored is not None else (parsed.time, "", "")
-            ids = sessions[parsed.scope]
-            earlier = yield from self._nearest(ids.until(parsed.time), before, filter, loaded, position, later=False)
-            later = yield from self._nearest(ids.since(parsed.time), after, filter, loaded, position, later=True)
-            windows.append([*messages_of(reversed(earlier)), anchor, *messages_of(later)])
+        for anchor, anchor_id, place, (start, end) in zip(anchors, anchor_ids, parsed, spans, strict=True):
+            ids, stored = ids_of[place.scope], loaded.get(anchor_id)
+            position = stored.position if stored is not None else (place.time, "", "")
+            near = sorted((loaded[each] for each in ids[start:end] if each in loaded), key=position_of)
+            earlier = [each for each in near if _matches(each, filter, upper=position)]
+            later = [each for each in near if _matches(each, filter, lower=position)]
+            # Some have been deleted, or do not match although the service says so.
+            if len(earlier) < before and end < len(ids):
+                earlier = yield from self.read(session_filter(anchor, filter), before, before=anchor)
+            if len(later) < after and start > 0:
+                later = yield from self.read(session_filter(anchor, filter), after, after=anchor)
+            earlier = earlier[max(0, len(earlier) - before) :]
+            windows.append([*messages_of(earlier), anchor, *messages_of(later[:after])])
         return windows
 
     def _ids_of_session(self, scope: EncodedScope, filter: Filter) -> Plan[set[str]]:
@@ -94,40 +98,6 @@ class Reader:
         in_scope: PineconeFilter = {records.USER: {"$eq": user}, records.SESSION: {"$eq": session}}
         shown = yield from self._query_ids(filters.all_of(in_scope, *filters.beyond_scope(filter)))
         return shown | {entry.id for entry in self.recent.within(scope.__eq__) if entry.stored is not None}
-
-    def _nearest(
-        self,
-        ids: Sequence[str],
-        count: int,
-        filter: Filter,
-        loaded: dict[str, Stored | None],
-        anchor: Position,
-        *,
-        later: bool,
-    ) -> Plan[list[Stored]]:
-        """Return the first `count` matching messages among candidates, from the anchor outwards."""
-        found: list[Stored] = []
-        at = 0
-        while at < len(ids) and len(found) < count:
-            size = max(count - len(found), _FEW if filter.beyond_scope else 1)
-            end = _end_of_group(ids, min(at + size, len(ids)))
-            group = ids[at:end]
-            at = end
-            yield from self._load_into(loaded, [each for each in group if each not in loaded])
-            matching = [
-                stored
-                for stored in map(loaded.get, group)
-                if stored is not None
-                and (stored.position > anchor if later else stored.position < anchor)
-                and _matches(stored, filter)
-            ]
-            found += sorted(matching, key=position_of, reverse=not later)
-        return found[:count]
-
-    def _load_into(self, loaded: dict[str, Stored | None], ids: Sequence[str]) -> Plan[None]:
-        found = yield from self.load(ids)
-        loaded.update(dict.fromkeys(ids))
-        loaded.update({stored.id: stored for stored in found})
 
     def _position(self, anchor: Message) -> Plan[Position]:
         found = yield from self.load([keys.record_id(anchor)])
@@ -308,27 +278,6 @@ class Reader:
         }
 
 
-class _SessionIds:
-    """The ids of a session's messages, the newest first."""
-
-    def __init__(self, ids: Iterable[str]) -> None:
-        self._ids = sorted(ids)
-        self._times = [-_time_of(each) for each in self._ids]
-
-    def near(self, anchor_id: str, before: int, after: int) -> list[str]:
-        """Return the ids next to an anchor's, and its own."""
-        at = bisect_left(self._ids, anchor_id)
-        return self._ids[max(0, at - after) : at + before + 1]
-
-    def until(self, time: float) -> list[str]:
-        """Return those of a time and earlier, the newest first."""
-        return self._ids[bisect_left(self._times, -time) :]
-
-    def since(self, time: float) -> list[str]:
-        """Return those of a time and later, the oldest first."""
-        return self._ids[: bisect_right(self._times, -time)][::-1]
-
-
 class _Candidates:
     """The ids of candidates in the order of reading, in groups that do not separate messages of equal times.
 
@@ -416,9 +365,23 @@ def _end_of_group(ids: Sequence[str], end: int) -> int:
     return end
 
 
+def _span_around(ids: Sequence[str], time: float, before: int, after: int) -> tuple[int, int]:
+    """Return where the neighbours of a time begin and end among a session's ids, the newest of which come first."""
+    start = bisect_left(ids, -time, key=_age)
+    end = _end_of_group(ids, min(bisect_right(ids, -time, key=_age) + before, len(ids)))
+    start = max(0, start - after)
+    while 0 < start < len(ids) and _time_of(ids[start - 1]) == _time_of(ids[start]):
+        start -= 1
+    return start, end
+
+
+def _age(record_id: str) -> float:
+    return -_time_of(record_id)
+
+
 def _time_of(record_id: str) -> float:
     return keys.parse(record_id).time
 
 
 def _newest_first(record_id: str) -> tuple[float, str]:
-    return -_time_of(record_id), record_id
+    return _age(record_id), record_id

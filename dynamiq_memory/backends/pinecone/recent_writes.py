@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.pinecone import keys
 from dynamiq_memory.backends.pinecone.keys import EncodedScope
 from dynamiq_memory.backends.pinecone.records import Stored
@@ -50,7 +51,7 @@ class Entry:
     vector: array[float] | None = None
 
 
-class RecentWrites:
+class RecentWrites(WatchesForks):
     """The recent writes and deletions of a process.
 
     Args:
@@ -180,16 +181,13 @@ class RecentWrites:
                 if is_shown:
                     self._remove(entry)
 
-    def before_fork(self) -> None:
-        """Wait for changes, so that the child does not get half of one."""
-        self._lock.acquire()
+    def _before_fork(self) -> None:
+        self._lock.acquire()  # the child must not get half of a change
 
-    def after_fork_in_parent(self) -> None:
-        """Allow changes."""
+    def _after_fork_in_parent(self) -> None:
         self._lock.release()
 
-    def after_fork(self) -> None:
-        """Allow changes in a forked child."""
+    def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
     def _is_settled(self, entry: Entry) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from dynamiq_memory._json import is_clean
@@ -72,9 +73,7 @@ class Stored:
         return replace(self, message=Message.from_json("".join(pieces)))
 
 
-def position_of(stored: Stored) -> Position:
-    """Return a message's position in the order of reading."""
-    return stored.position
+position_of = attrgetter("position")
 
 
 def records_of(

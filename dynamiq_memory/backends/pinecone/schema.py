@@ -12,7 +12,7 @@ from typing import Any
 from dynamiq_memory.backends.pinecone.errors import ConflictError, NotFoundError
 from dynamiq_memory.backends.pinecone.requests import ClientRequest
 from dynamiq_memory.backends.plans import Plan, Wait
-from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError
 
 _READY_SECONDS = 300.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
@@ -134,15 +134,13 @@ def _create(name: str, arguments: dict[str, Any]) -> Plan[None]:
 
 
 def _checked(found: Any, location: str, metric: PineconeSimilarityMetric) -> Index:
+    kind = getattr(found, "vector_type", None) or "dense"
+    if kind != "dense":
+        raise ConfigurationError(f"{location} contains {kind} vectors: use an index for dense ones")
     try:
-        kind = getattr(found, "vector_type", None) or "dense"
-        if kind != "dense":
-            raise ConfigurationError(f"{location} contains {kind} vectors: use an index for dense ones")
         dimension, its_metric = int(found.dimension), str(found.metric)
         pod = found.spec.get("pod") if isinstance(found.spec, dict) else getattr(found.spec, "pod", None)
     except (AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, DynamiqMemoryError):
-            raise
         raise ConfigurationError(
             f"{location} is not an index of vectors with one dimension and metric ({error}): use another index_name"
         ) from error

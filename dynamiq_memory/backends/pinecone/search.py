@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from operator import mul
 
@@ -25,21 +25,6 @@ from dynamiq_memory.ranking.tokenizer import terms_of
 _MIN_OTHERS = 200
 # The service stores vectors as 32-bit numbers.
 _UNRELATED = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """The messages nearest to a query.
-
-    Attributes:
-        scores: Their similarities, by the ids of their records, without unrelated messages.
-        cut: Whether there are more.
-        has_unrelated: Whether there are unrelated messages.
-    """
-
-    scores: Mapping[str, float]
-    cut: bool = False
-    has_unrelated: bool = False
 
 
 class Ranker:
@@ -63,7 +48,7 @@ class Ranker:
         """Rank matching messages."""
         vector = yield from EmbedQuery(query)
         found = yield from self._reader.read(filter, self._most_ranked)
-        nearest = Nearest({}) if vector is None else (yield from self._nearest(vector, filter))
+        nearest = Ranking({}) if vector is None else (yield from self._nearest(vector, filter))
         if len(found) >= self._most_ranked:
             # Among older messages there may be better ones, which the index ranks by meaning: their words count, too.
             known = {stored.id for stored in found}
@@ -73,7 +58,8 @@ class Ranker:
             found += [each for each in others if each.message is not None and filter.matches(each.message)]
         return (yield from Compute(partial(self._fused, tokenizer, query, found, nearest, limit)))
 
-    def _nearest(self, vector: Vector, filter: Filter) -> Plan[Nearest]:
+    def _nearest(self, vector: Vector, filter: Filter) -> Plan[Ranking[str]]:
+        """Return the similarities of the nearest messages by the ids of their records, without unrelated messages."""
         vector = vector if self._metric != PineconeSimilarityMetric.EUCLIDEAN else normalized(vector)
         condition = filters.all_of(
             filters.of_kind(records.MESSAGE),
@@ -89,7 +75,7 @@ class Ranker:
             if entry.vector is not None:
                 scores[entry.id] = self._compared(vector, entry.vector)
         related = {each: score for each, score in scores.items() if score > _UNRELATED}
-        return Nearest(related, cut=len(found) >= top_k, has_unrelated=len(related) < len(scores))
+        return Ranking(related, cut=len(found) >= top_k, zero=0.0 if len(related) < len(scores) else None)
 
     def _similarity(self, score: float) -> float:
         """Convert the service's score to a similarity: higher for nearer vectors, 0 for unrelated ones."""
@@ -103,7 +89,7 @@ class Ranker:
         return product / (math.hypot(*vector) * math.hypot(*other))
 
     def _fused(
-        self, tokenizer: Tokenize, query: str, found: Sequence[Stored], nearest: Nearest, limit: int | None
+        self, tokenizer: Tokenize, query: str, found: Sequence[Stored], nearest: Ranking[str], limit: int | None
     ) -> list[Message]:
         documents = {stored.id: stored for stored in found if stored.message is not None}
         names = list(documents)
@@ -113,8 +99,7 @@ class Ranker:
         word_scores = index.scores(self._bm25, terms_of(tokenizer, query))
         words = Ranking({names[number]: score for number, score in word_scores.items()}, zero=0.0)
         related = {name: score for name, score in nearest.scores.items() if name in documents}
-        meaning = Ranking(related, cut=nearest.cut, zero=0.0 if nearest.has_unrelated else None)
-        scores = min_max([words, meaning])
+        scores = min_max([words, replace(nearest, scores=related)])
         best = sorted(scores, key=lambda name: (scores[name], documents[name].position), reverse=True)[:limit]
         ranked = messages_of(documents[name] for name in best)
         for message, name in zip(ranked, best, strict=True):

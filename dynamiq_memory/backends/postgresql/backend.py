@@ -11,7 +11,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
-from dynamiq_memory.backends._forks import keep_inherited
 from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import WordSearch
@@ -78,6 +77,7 @@ class PostgreSQL(SQLBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
+    described = ("server", "table_name", "schema")
 
     def __init__(
         self,
@@ -107,6 +107,8 @@ class PostgreSQL(SQLBackend):
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
+        self.server = self._client.server
+        self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
         self._reader, self._writer = SQLReader(tables), PostgreSQLWriter(tables)
         self._words = WordSearch(tables, self._reader, self.bm25)
@@ -152,18 +154,6 @@ class PostgreSQL(SQLBackend):
             options["schema"] = self.schema
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its password and messages."""
-        return super().to_dict() | {
-            "server": self._client.server,
-            "table_name": self.table_name,
-            "schema": self.schema,
-        }
-
-    def __repr__(self) -> str:
-        """Name the database and the table."""
-        return f"PostgreSQL({self._client.server!r}, table_name={self.table_name!r})"
-
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         if self._embedder is None:
             return (yield from super()._rows(messages))
@@ -184,7 +174,7 @@ class PostgreSQL(SQLBackend):
         return self._client.run(request)
 
     async def _aask(self, request: Transaction[Any]) -> Any:
-        if request.large or not self._client.owns_engine:
+        if request.large:
             return await super()._aask(request)
         return await self._client.arun(request)
 
@@ -198,22 +188,14 @@ class PostgreSQL(SQLBackend):
     def _translate(self, error: Exception) -> DynamiqMemoryError:
         if isinstance(error, PoolTimeoutError):
             return BackendError(
-                f"all {self.pool_size} connections to {self._client.server} have been in use for "
+                f"all {self.pool_size} connections to {self.server} have been in use for "
                 f"{self.pool_timeout:g} s: raise pool_size, or do less at once"
             )
-        return translated(error, self._client.server)
-
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._client.aclose()
-        await super().aclose()
+        return translated(error, self.server)
 
     def _close(self) -> None:
+        super()._close()
         self._client.close()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        keep_inherited(*self._client.abandon())
 
 
 def _checked_name(option: str, name: str) -> str:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import weakref
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from dynamiq_memory._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
@@ -36,12 +36,10 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-_OPENED = "dynamiq_memory_opened"
-
 DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
 
 
-class PostgreSQLClient:
+class PostgreSQLClient(WatchesForks):
     """Connections to a database: a pool for synchronous methods, and one for each event loop.
 
     Args:
@@ -54,6 +52,7 @@ class PostgreSQLClient:
         engine: The engine of the synchronous methods.
         owns_engine: Whether it was made here.
         server: The address of the database, without a password.
+        per_loop: The engines of the asynchronous methods.
     """
 
     def __init__(self, connection: Any, pool_size: int, pool_timeout: float, statement_timeout: float | None) -> None:
@@ -75,11 +74,9 @@ class PostgreSQLClient:
         if self.owns_engine:
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
-        self._stale = _StaleConnections()
-        self._stale.watch(self.engine)
-        make = partial(_LoopEngine, url, options, self._stale)
-        self._engines = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
-        weakref.finalize(self, self._engines.close)
+        make = partial(_LoopEngine, url, options)
+        self.per_loop = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
+        weakref.finalize(self, self.per_loop.close)
 
     def run(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction."""
@@ -89,7 +86,7 @@ class PostgreSQLClient:
     async def arun(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction on an asynchronous connection."""
         try:
-            of_loop = await self._engines.get()
+            of_loop = await self.per_loop.get()
             async with of_loop.engine.connect() as connection:
                 return await connection.run_sync(self._run, transaction)
         except AssertionError as error:
@@ -101,22 +98,14 @@ class PostgreSQLClient:
                 raise
             raise cause from None
 
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._engines.aclose()
-
     def close(self) -> None:
-        """Close all connections, except those of an engine owned by the caller."""
-        self._engines.close()
-        self._stale.leave(self.engine)
+        """Close all connections of the synchronous methods, except those of an engine owned by the caller."""
         if self.owns_engine:
             self.engine.dispose()
 
-    def abandon(self) -> list[Any]:
-        """Forget all connections in a forked child, without a word to the server; return what must be kept alive."""
-        inherited = [*self._engines.abandon(), self.engine.pool]
+    def _after_fork(self) -> None:
+        keep_inherited(self.engine.pool)
         self.engine.dispose(close=False)
-        return inherited
 
     def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
         """Begin a transaction, commit it at the end, and roll it back on an error."""
@@ -141,7 +130,7 @@ class PostgreSQLClient:
         if isinstance(error, DRIVER_ERRORS):
             if not is_disconnect(error):
                 return
-            self._stale.broke()
+            connection.engine.dispose()  # the others of the pool were probably opened before the server went down
         elif isinstance(error, DynamiqMemoryError):
             return
         elif not connection.invalidated and connection.connection.driver_connection is not None:
@@ -212,43 +201,12 @@ def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str,
     return arguments
 
 
-class _StaleConnections:
-    """Replaces connections that were opened before one broke, before they are used again, in all engines it watches."""
-
-    def __init__(self) -> None:
-        """Begin with nothing broken."""
-        self._broken = -math.inf
-
-    def broke(self) -> None:
-        """Note that a connection has broken: those opened until now are stale."""
-        self._broken = time.monotonic()
-
-    def watch(self, engine: sa.Engine) -> None:
-        """Check each connection that an engine opens and hands out."""
-        sa.event.listen(engine, "connect", self._note)
-        sa.event.listen(engine, "checkout", self._check)
-
-    def leave(self, engine: sa.Engine) -> None:
-        """Stop checking."""
-        for name, listener in (("connect", self._note), ("checkout", self._check)):
-            if sa.event.contains(engine, name, listener):
-                sa.event.remove(engine, name, listener)
-
-    def _note(self, _: Any, record: Any) -> None:
-        record.info[_OPENED] = time.monotonic()
-
-    def _check(self, _: Any, record: Any, __: Any) -> None:
-        if record.info.get(_OPENED, math.inf) <= self._broken:
-            raise DisconnectionError("opened before another connection broke")  # the pool opens a new one
-
-
 class _LoopEngine:
     """The engine of an event loop, and its open connections."""
 
-    def __init__(self, url: sa.URL, options: Mapping[str, Any], stale: _StaleConnections) -> None:
+    def __init__(self, url: sa.URL, options: Mapping[str, Any]) -> None:
         self.engine = create_async_engine(url, **options)
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        stale.watch(self.engine.sync_engine)
         sa.event.listen(self.engine.sync_engine, "connect", self._keep)
 
     async def close(self) -> None:

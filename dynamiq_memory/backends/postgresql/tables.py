@@ -48,7 +48,7 @@ class PostgreSQLTables(SQLTables):
         if DIMENSION_KEY in meta and self.embedder is not None:
             dimension = int(meta[DIMENSION_KEY])
             if self.embedder.dimension is None:
-                self.embedder.expect(dimension)
+                self.embedder.dimension = dimension
             if self.embedder.dimension != dimension:
                 raise ConfigurationError(
                     f"the embedder's vectors have {self.embedder.dimension} numbers, those of the table {self.name!r} "

@@ -86,6 +86,8 @@ class Qdrant(PlannedBackend):
         BackendError: The collection does not exist, and `create_if_not_exist` is False.
     """
 
+    described = ("index_name", "url", "path", "metric", "dimension")
+
     def __init__(
         self,
         connection: Any = None,
@@ -137,10 +139,13 @@ class Qdrant(PlannedBackend):
         self._location = f"Qdrant collection {index_name!r} ({self._address.shown or 'the given client'})"
         self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._location)
         self._clients = Clients(self._address, self._location)
+        self._per_loop = self._clients.per_loop
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
+        self.path, self.url = self._address.path, self._address.url and without_secrets(self._address.url)
         with self._opening():
             wanted = schema.Schema(self._location, self._embedder, metric, on_disk, signature_of(self.tokenizer))
             self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=self._clients.is_local))
+        self.dimension = None if self._embedder is None else self._embedder.dimension
 
     @classmethod
     def from_url(cls, url: str) -> Qdrant:
@@ -198,29 +203,6 @@ class Qdrant(PlannedBackend):
         """What this instance can do. A batch is stored request by request, and readers may see half a replacement."""
         return Capabilities(vector=self._embedder is not None, max_message_bytes=self.max_message_bytes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "index_name": self.index_name,
-            "url": self._address.url and without_secrets(self._address.url),
-            "path": self._address.path,
-            "metric": self.metric,
-            "dimension": self._embedder.dimension if self._embedder is not None else None,
-        }
-
-    def __repr__(self) -> str:
-        """Name the collection."""
-        return f"Qdrant(index_name={self.index_name!r}, at={self._address.shown!r})"
-
-    async def aclose(self) -> None:
-        """Release what the backend opened; see `close`."""
-        await self._clients.per_loop.aclose()
-        await super().aclose()
-
-    @property
-    def _is_asynchronous(self) -> bool:
-        return self._clients.is_asynchronous
-
     def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
         match operation:
             case operations.Write(messages):
@@ -244,11 +226,13 @@ class Qdrant(PlannedBackend):
         return super()._plan(operation)
 
     def _ask(self, request: Request[T]) -> T:
-        client = self._clients.get()
+        client = self._clients.client.get()
         with self._clients.lock():
             return request.send(client, self.index_name)
 
     async def _aask(self, request: Request[Any]) -> Any:
+        if self._clients.per_loop is None:
+            return await super()._aask(request)
         client: Any = await self._clients.per_loop.get()
         return await request.send(client, self.index_name)
 
@@ -261,17 +245,6 @@ class Qdrant(PlannedBackend):
     def _close(self) -> None:
         super()._close()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        self._clients.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._clients.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._clients.after_fork()
-        self._writer = writer.Writer(self.tokenizer)
 
 
 def _messages(plan: Plan[list[Stored]]) -> Plan[list[Message]]:

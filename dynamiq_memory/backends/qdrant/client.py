@@ -17,12 +17,13 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory._clients import LazyClient, leave_open
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.connections import Qdrant as QdrantConnection
 from dynamiq_memory.connections import plain, without_secrets
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError
 
 # Two backends may share a local client: they share its lock, too.
 _locks: weakref.WeakKeyDictionary[QdrantClient, Any] = weakref.WeakKeyDictionary()
@@ -121,88 +122,63 @@ def address_of(connection: Any, path: str | Path | None, *, prefer_grpc: bool, g
     return Address(None, connection.url, plain(connection.api_key), prefer_grpc, grpc_port, timeout)
 
 
-class Clients:
-    """Makes clients when they are needed, and closes them.
+class Clients(WatchesForks):
+    """The clients of a backend.
 
     Args:
         address: The address of Qdrant.
         location: The collection, for errors.
 
     Attributes:
+        client: The client for threads.
         is_local: Whether Qdrant runs in local mode.
-        per_loop: The asynchronous clients of a server.
+        per_loop: The asynchronous clients; None in local mode, and for a client owned by the caller.
     """
 
     def __init__(self, address: Address, location: str) -> None:
-        """Make no client yet."""
-        self._address = address
-        self._location = location
-        self._own: QdrantClient | None = None
-        self._own_lock = threading.Lock()
-        self.per_loop = ClientPerLoop(address.connect_async, lambda client: client.close())
-        self._is_stale = False
-        shared = address.client
-        self.is_local = address.path is not None if shared is None else isinstance(_inner(shared), QdrantLocal)
-        self._lock: Any = _lock_of(shared) if shared is not None and self.is_local else threading.RLock()
-
-    @property
-    def is_asynchronous(self) -> bool:
-        """Whether there are asynchronous clients: not in local mode, nor for a client owned by the caller."""
-        return self._address.client is None and not self.is_local
+        """Make no client yet, except in memory."""
+        given = address.client
+        self.is_local = address.path is not None if given is None else isinstance(_inner(given), QdrantLocal)
+        self.per_loop: ClientPerLoop[AsyncQdrantClient] | None = None
+        if given is None and not self.is_local:
+            self.per_loop = ClientPerLoop(address.connect_async, lambda client: client.close())
+        self._lock: Any = _lock_of(given) if given is not None and self.is_local else threading.RLock()
+        self.client = _lazy_client(address, location)
 
     def lock(self) -> AbstractContextManager[Any]:
         """Return the lock to hold during a call."""
         return self._lock if self.is_local else nullcontext()
 
-    def get(self) -> QdrantClient:
-        """Return the client for threads.
-
-        Raises:
-            BackendError: It was made before this process was forked, and cannot be shared.
-        """
-        if self._is_stale:
-            raise BackendError(
-                f"{self._location} was opened before this process was forked, and cannot be shared with the parent: "
-                "open it in this process, or run a Qdrant server"
-            )
-        if self._address.client is not None:
-            return self._address.client
-        with self._own_lock:
-            if self._own is None:
-                self._own = self._address.connect()
-                weakref.finalize(self, _close, self._own)
-            return self._own
-
     def close(self) -> None:
-        """Close all clients."""
-        self.per_loop.close()
-        if self._own is not None:
-            with self.lock():
-                _close(self._own)
+        """Close the client for threads."""
+        with self.lock():
+            self.client.close()
 
-    def before_fork(self) -> None:
-        """Wait for the calls of other threads in local mode."""
+    def _before_fork(self) -> None:
         if self.is_local:
             self._lock.acquire()
 
-    def after_fork_in_parent(self) -> None:
-        """Let other threads continue."""
+    def _after_fork_in_parent(self) -> None:
         if self.is_local:
             self._lock.release()
 
-    def after_fork(self) -> None:
-        """In a forked child: messages in memory are a copy, a folder is the parent's, connections are made again."""
-        self._own_lock = threading.Lock()
-        if self.is_local:
-            self._lock.release()
-            in_memory = (
-                self._address.path == ":memory:" or getattr(_inner(self._address.client), "location", "") == ":memory:"
-            )
-            self._is_stale = not in_memory
-            return
-        self._is_stale = self._address.client is not None
-        keep_inherited(self._own, *self.per_loop.abandon())
-        self._own = None
+    _after_fork = _after_fork_in_parent
+
+
+def _lazy_client(address: Address, location: str) -> LazyClient[QdrantClient]:
+    """In a forked child, messages in memory are a copy, a folder is the parent's, connections are made again."""
+    given = address.client
+    if address.path == ":memory:":
+        in_memory = address.connect()
+        return LazyClient(lambda: in_memory, _close)
+    if getattr(_inner(given), "location", "") == ":memory:":
+        return LazyClient(lambda: given, leave_open)
+    if given is not None:
+        return LazyClient.given(given, location)
+    stale = None
+    if address.path is not None:
+        stale = f"{location} was opened before this process was forked: open it in this process, or run a Qdrant server"
+    return LazyClient(address.connect, _close, stale)
 
 
 def _close(client: QdrantClient) -> None:

@@ -10,16 +10,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from dynamiq_memory.backends.qdrant.records import (
-    GONE,
-    LABELS,
-    NEVER_GONE,
-    NUMBERS,
-    ORDER,
-    key_label,
-    order_of,
-    value_label,
-)
+from dynamiq_memory.backends.qdrant import records
 from dynamiq_memory.filters import Absent, Condition, Filter, Number, OneOf, Range
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
@@ -54,7 +45,7 @@ class Translation:
 
     def marked_except(self, periods: Sequence[str]) -> models.Filter:
         """Return the filter for matching points that are being deleted, except those marked in some periods."""
-        kept = matches(GONE, *periods, NEVER_GONE)
+        kept = matches(records.GONE, *periods, records.NEVER_GONE)
         return models.Filter(must=list(self.must) or None, must_not=[*self.must_not, _ALIVE, kept])
 
 
@@ -73,12 +64,12 @@ def near(first: int, last: int) -> models.FieldCondition:
 
     The store compares bounds as doubles, so that it may match the microseconds before and after the range, too.
     """
-    return _within(ORDER, gte=float(first - 1), lte=float(last + 1))
+    return _within(records.ORDER, gte=float(first - 1), lte=float(last + 1))
 
 
 def marked_by(token: str) -> models.Filter:
     """Return the filter for the points that one deletion has marked."""
-    return models.Filter(must=[matches(GONE, token)])
+    return models.Filter(must=[matches(records.GONE, token)])
 
 
 def matches(key: str, *values: str) -> models.FieldCondition:
@@ -95,7 +86,7 @@ def _empty(key: str) -> models.IsEmptyCondition:
     return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
 
 
-_ALIVE = _empty(GONE)
+_ALIVE = _empty(records.GONE)
 _NOTHING = Translation((models.HasIdCondition(has_id=[]),))
 
 
@@ -109,14 +100,14 @@ def _translate(condition: Condition) -> Translation:
         texts = [value for value in getattr(condition, "values", ()) if isinstance(value, str)]
         return Translation((matches(key, *texts),)) if texts else _NOTHING
     if isinstance(condition, Absent):
-        return Translation(must_not=(matches(LABELS, key_label(key)),))
+        return Translation(must_not=(matches(records.LABELS, records.key_label(key)),))
     if isinstance(condition, OneOf):
-        labels = [value_label(key, value) for value in condition.values]
-        return Translation((matches(LABELS, *labels),)) if labels else _NOTHING
+        labels = [records.value_label(key, value) for value in condition.values]
+        return Translation((matches(records.LABELS, *labels),)) if labels else _NOTHING
     lower, upper = _ends(condition)
     between = _within("value", gte=_widened(lower, -math.inf), lte=_widened(upper, math.inf))
-    number = models.Filter(must=[matches("key", key_label(key)), between])
-    nested = models.NestedCondition(nested=models.Nested(key=NUMBERS, filter=number))
+    number = models.Filter(must=[matches("key", records.key_label(key)), between])
+    nested = models.NestedCondition(nested=models.Nested(key=records.NUMBERS, filter=number))
     return Translation((nested,), exact=False)
 
 
@@ -133,7 +124,7 @@ def _of_time(condition: Condition) -> Translation:
 
 
 def _order(time: Number) -> int:
-    return order_of(max(-_FAR, min(_FAR, float(time))))
+    return records.order_of(max(-_FAR, min(_FAR, float(time))))
 
 
 def _ends(condition: Range) -> tuple[float, float]:

@@ -93,7 +93,7 @@ def _create(schema: Schema) -> Plan[None]:
     embedder = schema.embedder
     if embedder is not None:
         size = embedder.dimension or embedder.dimension_of(_PROBE)
-        embedder.expect(size)
+        embedder.dimension = size
         dense[records.DENSE] = models.VectorParams(size=size, distance=DISTANCES[schema.metric], on_disk=schema.on_disk)
     index = models.SparseIndexParams(on_disk=schema.on_disk)
     words = {records.WORDS: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)}
@@ -137,7 +137,7 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
         raise ConfigurationError(
             f"metric={schema.metric!r}, but {location} compares by {vectors.distance.value}: open it with that metric"
         )
-    embedder.expect(vectors.size)
+    embedder.dimension = vectors.size
 
 
 def _check_note(schema: Schema) -> Plan[None]:

@@ -10,9 +10,9 @@ from typing import TypeVar
 from qdrant_client import models
 
 from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
-from dynamiq_memory.backends._defaults import stored_versions
 from dynamiq_memory.backends._embedding import Embed
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends.operations import stored_versions
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import reader, records, requests
 from dynamiq_memory.backends.qdrant.filters import marked_by, translate

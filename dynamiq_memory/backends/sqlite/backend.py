@@ -61,6 +61,7 @@ class SQLite(SQLBackend):
     """
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, sqlite3.Error)
+    described = ("db_path", "index_name", "timeout", "synchronous")
 
     def __init__(
         self,
@@ -133,23 +134,6 @@ class SQLite(SQLBackend):
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its messages."""
-        return super().to_dict() | {
-            "db_path": self.db_path,
-            "index_name": self.index_name,
-            "timeout": self.timeout,
-            "synchronous": self.synchronous,
-        }
-
-    def __repr__(self) -> str:
-        """Name the file and the table."""
-        return f"SQLite(db_path={self.db_path!r}, index_name={self.index_name!r})"
-
-    @property
-    def _is_asynchronous(self) -> bool:
-        return False
-
     def _ask(self, request: Transaction[Any]) -> Any:
         # Each transaction sees one state.
         with self._client.transaction(self._check_open, write=request.write) as connection:
@@ -159,17 +143,8 @@ class SQLite(SQLBackend):
         return translated(error, self.db_path, self.timeout)
 
     def _close(self) -> None:
+        super()._close()
         self._client.close()
-
-    def _before_fork(self) -> None:
-        self._client.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._client.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._client.after_fork()
 
 
 def _checked_path(path: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.sqlite.filters import register_function, take_interrupt
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -21,7 +22,7 @@ MEMORY = ":memory:"
 _KEPT_CONNECTIONS = 8
 
 
-class SQLiteClient:
+class SQLiteClient(WatchesForks):
     """Connections to a file, shared by all threads; one thread writes at a time.
 
     Args:
@@ -80,22 +81,17 @@ class SQLiteClient:
         finally:
             self._gate.open()
 
-    def before_fork(self) -> None:
-        """Close the connections to a file, after the transactions that are running, and let no other begin.
-
-        A SQLite connection must not be carried into a child process (https://www.sqlite.org/howtocorrupt.html, 2.6).
-        Both sides open new ones when they need them.
-        """
+    def _before_fork(self) -> None:
+        # A SQLite connection must not be carried into a child process (https://www.sqlite.org/howtocorrupt.html, 2.6):
+        # all are closed, after the transactions that are running. Both sides open new ones when they need them.
         self._gate.shut()
         if not self._in_memory:
             self.engine.dispose()
 
-    def after_fork_in_parent(self) -> None:
-        """Let transactions begin again."""
+    def _after_fork_in_parent(self) -> None:
         self._gate.open()
 
-    def after_fork(self) -> None:
-        """In a forked child, renew the locks."""
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._gate = _Gate()
 

@@ -8,6 +8,13 @@ from sqlalchemy.exc import DBAPIError
 
 from dynamiq_memory.exceptions import BackendConnectionError, BackendError, DynamiqMemoryError
 
+_MEANINGS: tuple[tuple[str, type[BackendError], str], ...] = (
+    ("SQLITE_NOTADB", BackendConnectionError, "is not a SQLite database: choose another db_path"),
+    ("SQLITE_READONLY", BackendError, "is read-only: give this process the right to write it and its folder"),
+    ("SQLITE_CORRUPT", BackendError, "is damaged ({cause}): restore it from a backup"),
+    ("SQLITE_FULL", BackendError, "cannot grow: the disk is full"),
+)
+
 
 def translated(error: Exception, path: str, timeout: float) -> DynamiqMemoryError:
     """Turn a driver error into our error.
@@ -25,16 +32,11 @@ def translated(error: Exception, path: str, timeout: float) -> DynamiqMemoryErro
             f"{file} is locked: another process has been writing for more than {timeout:g} s; try again, or raise "
             "timeout"
         )
-    if code.startswith("SQLITE_NOTADB"):
-        return BackendConnectionError(f"{file} is not a SQLite database: choose another db_path")
     if code.startswith("SQLITE_CANTOPEN"):
         return BackendConnectionError(f"{file} cannot be opened: {_why_unopenable(Path(path))}")
-    if code.startswith("SQLITE_READONLY"):
-        return BackendError(f"{file} is read-only: give this process the right to write it and its folder")
-    if code.startswith("SQLITE_CORRUPT"):
-        return BackendError(f"{file} is damaged ({cause}): restore it from a backup")
-    if code.startswith("SQLITE_FULL"):
-        return BackendError(f"{file} cannot grow: the disk is full")
+    for prefix, kind, meaning in _MEANINGS:
+        if code.startswith(prefix):
+            return kind(f"{file} {meaning.format(cause=cause)}")
     return BackendError(f"{file}: {cause}")
 
 

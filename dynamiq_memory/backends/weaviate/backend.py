@@ -8,7 +8,7 @@ import weakref
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
-from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory._checks import check_choice, check_share, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -27,20 +27,14 @@ except ImportError as error:
         "the Weaviate backend needs weaviate-client: pip install 'dynamiq-memory[weaviate]'"
     ) from error
 
+from weaviate.classes.config import ConsistencyLevel
 from weaviate.classes.query import Filter as ServerFilter
 
-from dynamiq_memory.backends.weaviate import requests
-from dynamiq_memory.backends.weaviate.client import Clients, server_of
+from dynamiq_memory.backends.weaviate import requests, schema
+from dynamiq_memory.backends.weaviate.client import Clients, Server, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
 from dynamiq_memory.backends.weaviate.reader import Reader
 from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
-from dynamiq_memory.backends.weaviate.schema import (
-    DIMENSION,
-    checked_collection,
-    checked_level,
-    checked_tenant,
-    open_collection,
-)
 from dynamiq_memory.backends.weaviate.search import Searcher
 from dynamiq_memory.backends.weaviate.writer import Writer
 
@@ -87,6 +81,7 @@ class Weaviate(PlannedBackend):
 
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     request_errors = DRIVER_ERRORS
+    described = ("collection_name", "tenant_name", "alpha", "consistency_level", "url")
 
     def __init__(
         self,
@@ -104,22 +99,24 @@ class Weaviate(PlannedBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and create the collection."""
-        self.collection_name = checked_collection(collection_name)
-        self.tenant_name = checked_tenant(tenant_name)
-        self._level = checked_level(consistency_level)
+        self.collection_name = schema.checked_collection(collection_name)
+        self.tenant_name = schema.checked_tenant(tenant_name)
+        self._level = check_choice(ConsistencyLevel, consistency_level, "consistency_level", ConfigurationError)
+        self.consistency_level = self._level.value
         alpha = check_share("alpha", alpha)
         check_whole_number("max_results", max_results, 10)
         check_whole_number("max_message_bytes", max_message_bytes)
-        client = _checked_client(connection)
-        self._server = server_of(connection) if client is None else None
+        source = _checked_client(connection) or server_of(connection)
+        self._server = source if isinstance(source, Server) else None
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         tenant = "" if self.tenant_name is None else f", tenant {self.tenant_name!r}"
-        address = "" if self._server is None else f" at {self._server.address}"
+        self.url = None if self._server is None else self._server.address
+        address = "" if self.url is None else f" at {self.url}"
         self._location = f"Weaviate collection {self.collection_name!r}{tenant}{address}"
         self._embedder = None if embedder is None else MessageEmbedder(embedder, location=self._location)
         self.alpha = 0.0 if embedder is None else alpha
         self._helpers = Threads("dynamiq-memory-Weaviate")
-        self._clients = Clients(self._server, client, self._location)
+        self._clients = Clients(source, self._location)
         weakref.finalize(self, self._clients.close)
         with self._opening():
             max_bytes = self._open(create=create_if_not_exist)
@@ -174,7 +171,7 @@ class Weaviate(PlannedBackend):
             "grpc_host": grpc.host,
             "grpc_port": str(grpc.port),
             "create_if_not_exist": "false",
-            "consistency_level": self._level.value,
+            "consistency_level": self.consistency_level,
         }
         if self._embedder_of_url is not None:
             options |= {"embedder": self._embedder_of_url.model, "alpha": str(self.alpha)}
@@ -186,20 +183,6 @@ class Weaviate(PlannedBackend):
     def capabilities(self) -> Capabilities:
         """What this instance can do."""
         return Capabilities(keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the backend without its secrets and messages."""
-        return super().to_dict() | {
-            "collection_name": self.collection_name,
-            "tenant_name": self.tenant_name,
-            "alpha": self.alpha,
-            "consistency_level": self._level.value,
-            "url": None if self._server is None else self._server.address,
-        }
-
-    def __repr__(self) -> str:
-        """Name the collection."""
-        return f"Weaviate(collection_name={self.collection_name!r}, tenant_name={self.tenant_name!r})"
 
     # --- operations ------------------------------------------------------------------------------------------
 
@@ -230,9 +213,10 @@ class Weaviate(PlannedBackend):
     def _with_dimension(self, plan: Plan[T]) -> Plan[T]:
         """Carry out a plan that embeds, after reading the dimension of the stored vectors if it is not known yet."""
         if self._embedder is not None and self._embedder.dimension is None:
-            rows = yield from requests.fetch(ServerFilter.by_property(DIMENSION).greater_than(0), [DIMENSION], 1)
+            embedded = ServerFilter.by_property(schema.DIMENSION).greater_than(0)
+            rows = yield from requests.fetch(embedded, [schema.DIMENSION], 1)
             if rows:
-                self._embedder.expect(int(rows[0].properties[DIMENSION]))
+                self._embedder.dimension = int(rows[0].properties[schema.DIMENSION])
         return (yield from plan)
 
     @property
@@ -279,27 +263,13 @@ class Weaviate(PlannedBackend):
             raise ConfigurationError(
                 f"{self._location}: the server is Weaviate {meta.get('version')}; use 1.29 or newer"
             )
-        open_collection(client, self.collection_name, self.tenant_name, self._location, self.bm25, create=create)
+        schema.open_collection(client, self.collection_name, self.tenant_name, self._location, self.bm25, create=create)
         return int(meta.get("grpcMaxMessageSize") or _GRPC_BYTES) - _GRPC_MARGIN
 
     def _close(self) -> None:
         super()._close()
         self._helpers.shut_down()
         self._clients.close()
-
-    def _before_fork(self) -> None:
-        super()._before_fork()
-        self._clients.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        super()._after_fork_in_parent()
-        self._clients.after_fork_in_parent()
-
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._helpers.renew()
-        self._clients.after_fork()
-        self._writer.after_fork()
 
 
 _READERS: Readers = {

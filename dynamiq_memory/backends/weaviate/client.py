@@ -17,12 +17,13 @@ from weaviate.config import GrpcConfig
 from weaviate.connect import ConnectionParams
 from weaviate.exceptions import WeaviateGRPCUnavailableError
 
-from dynamiq_memory.backends._forks import keep_inherited
+from dynamiq_memory._clients import LazyClient
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._urls import check_server
 from dynamiq_memory.backends.weaviate.errors import grpc_status
 from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from dynamiq_memory.connections import plain
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError
 
 T = TypeVar("T")
 End = tuple[str, int, bool]
@@ -219,39 +220,28 @@ class ClientThread:
             await self._client.close()
 
 
-class Clients:
+class Clients(WatchesForks):
     """The clients of a backend: made when they are first needed, and again in a forked child.
 
     Args:
-        server: The server; None with a client owned by the caller.
-        client: A client owned by the caller, which stays open; None to make clients of the server.
+        source: The server, or a client owned by the caller.
         location: The collection, for errors.
     """
 
-    def __init__(self, server: Server | None, client: weaviate.WeaviateClient | None, location: str) -> None:
+    def __init__(self, source: Server | weaviate.WeaviateClient, location: str) -> None:
         """Connect to nothing yet."""
-        self._server = server
-        self._client = client
-        self._location = location
+        self._server = source if isinstance(source, Server) else None
+        if isinstance(source, Server):
+            self._client = LazyClient(source.client, weaviate.WeaviateClient.close)
+        else:
+            self._client = LazyClient.given(source, location)
         self._thread: ClientThread | None = None
         self._lock = threading.Lock()
 
     def client(self) -> weaviate.WeaviateClient:
-        """The client for synchronous callers.
-
-        Raises:
-            BackendError: The client owned by the caller was made before this process was forked.
-        """
+        """The client for synchronous callers."""
         with self._lock:
-            if self._client is None:
-                if self._server is None:
-                    raise BackendError(
-                        f"{self._location}: the client was made before this process was forked, and shares its "
-                        "connections with the parent. Connect a new one in this process, or give a connection instead "
-                        "of a client"
-                    )
-                self._client = self._server.client()
-            return self._client
+            return self._client.get()
 
     async def run(self, work: Callable[[weaviate.WeaviateAsyncClient], Awaitable[T]]) -> T:
         """Do work with the client for asynchronous callers; cancelling the caller cancels the work."""
@@ -267,24 +257,17 @@ class Clients:
         """Close the clients that were made here."""
         with self._lock:
             self._close_thread()
-            if self._server is not None and self._client is not None:
-                self._client.close()
-                self._client = None
+            self._client.close()
 
-    def before_fork(self) -> None:
-        """Close the asynchronous client (see `ClientThread`), and let nobody connect during the fork."""
-        self._lock.acquire()
+    def _before_fork(self) -> None:
+        self._lock.acquire()  # so that nobody connects during the fork
         self._close_thread()
 
-    def after_fork_in_parent(self) -> None:
-        """Allow connecting again."""
+    def _after_fork_in_parent(self) -> None:
         self._lock.release()
 
-    def after_fork(self) -> None:
-        """Forget the parent's client in a forked child, without closing its connections."""
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        keep_inherited(self._client)
-        self._client = None
 
     def _close_thread(self) -> None:
         if self._thread is not None:

@@ -7,34 +7,29 @@ are filtered, sorted and ranked by.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from weaviate.classes.data import DataObject
 from weaviate.outputs.query import Object as Found
 
 from dynamiq_memory._json import is_clean
-from dynamiq_memory.backends.weaviate.filters import facts_of
-from dynamiq_memory.backends.weaviate.schema import (
-    ARRIVAL,
-    BODY,
-    DIMENSION,
-    FACTS,
-    LENGTH,
-    TERMS,
-    TIMESTAMP,
-    VECTOR,
-)
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, views
+from dynamiq_memory.backends.weaviate import schema
+from dynamiq_memory.backends.weaviate.filters import REPLACING, facts_of
+from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Message, Scope, views
 from dynamiq_memory.ranking import Tokenize
 from dynamiq_memory.ranking.bm25 import MAX_COUNT
 from dynamiq_memory.ranking.cache import LONGEST_WORD
 from dynamiq_memory.ranking.tokenizer import terms_of
 
+# A note of a replacement sorts after all messages, so that every read of the newest messages finds it.
+NOTE_TIME = LATEST * 2
 _NAMESPACE = UUID("7f1b64a5-3d8c-5a53-9a1c-7ad1b1f9c0de")
 
 Object = DataObject[dict[str, Any], None]
@@ -81,14 +76,14 @@ class Row:
     @cached_property
     def message(self) -> Message:
         """The message; its body must have been read."""
-        return Message.from_json(self.properties[BODY])
+        return Message.from_json(self.properties[schema.BODY])
 
 
 def row_of(found: Found[Any, Any]) -> Row:
     """Read an object of the client."""
     properties = dict(found.properties)
-    position = (float(properties.get(TIMESTAMP) or 0.0), int(properties.get(ARRIVAL) or 0), str(found.uuid))
-    return Row(position, properties)
+    time, arrival = properties.get(schema.TIMESTAMP) or 0.0, properties.get(schema.ARRIVAL) or 0
+    return Row((float(time), int(arrival), str(found.uuid)), properties)
 
 
 def messages_of(rows: Iterable[Row]) -> list[Message]:
@@ -111,16 +106,42 @@ def object_of(
     user, session = message.user_id or "", message.session_id or ""
     dimension = 0 if vector is None else len(vector)
     properties = {
-        BODY: body,
-        FACTS: facts,
-        TERMS: terms,
-        LENGTH: len(words),
-        TIMESTAMP: (message.timestamp or 0.0) + 0.0,
-        ARRIVAL: arrival,
+        schema.BODY: body,
+        schema.FACTS: facts,
+        schema.TERMS: terms,
+        schema.LENGTH: len(words),
+        schema.TIMESTAMP: (message.timestamp or 0.0) + 0.0,
+        schema.ARRIVAL: arrival,
         USER_KEY: user,
         SESSION_KEY: session,
-        DIMENSION: dimension,
+        schema.DIMENSION: dimension,
     }
     texts = sum(len(text.encode()) for text in (body, terms, user, session)) + sum(len(fact) + 8 for fact in facts)
-    vectors = None if vector is None else {VECTOR: list(vector)}
+    vectors = None if vector is None else {schema.VECTOR: list(vector)}
     return DataObject(properties=properties, uuid=uuid_of(message), vector=vectors), texts + 4 * dimension + 512
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The changes that a replacement is about to make, stored before it begins.
+
+    The server has no transactions. Another process that finds the note finishes what was interrupted, or takes it back.
+
+    Attributes:
+        old: The ids of the objects to delete.
+        new: The arrivals of the objects to store, by their ids.
+        fresh: The ids among the new that were not stored before.
+        until: An arrival: objects that arrive later were stored after the replacement, and stay.
+        at: The time of the replacement in POSIX seconds.
+    """
+
+    old: Sequence[str]
+    new: Mapping[str, int]
+    fresh: Sequence[str]
+    until: float = math.inf
+    at: float = field(default_factory=time.time)
+
+    def to_object(self) -> Object:
+        """Make the object that stores the note."""
+        properties = {schema.BODY: json.dumps(asdict(self)), schema.FACTS: [REPLACING], schema.TIMESTAMP: NOTE_TIME}
+        return DataObject(properties=properties, uuid=uuid4())

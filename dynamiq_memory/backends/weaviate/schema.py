@@ -8,7 +8,6 @@ from typing import Any
 import weaviate
 from weaviate.classes.config import (
     Configure,
-    ConsistencyLevel,
     DataType,
     Property,
     StopwordsPreset,
@@ -34,7 +33,6 @@ POSITION = (TIMESTAMP, ARRIVAL)
 # https://docs.weaviate.io/weaviate/config-refs/collections: names follow GraphQL's rules.
 _COLLECTION = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LEVELS = tuple(level.value for level in ConsistencyLevel)
 
 
 def checked_collection(name: object) -> str:
@@ -65,18 +63,6 @@ def checked_tenant(name: object) -> str | None:
     return name
 
 
-def checked_level(level: object) -> ConsistencyLevel:
-    """Check a consistency level.
-
-    Raises:
-        ConfigurationError: It is not one of the server's levels.
-    """
-    name = getattr(level, "value", level)
-    if name not in _LEVELS:
-        raise ConfigurationError(f'consistency_level must be "ONE", "QUORUM" or "ALL", not {level!r}')
-    return ConsistencyLevel(name)
-
-
 def _properties() -> list[Property]:
     unindexed: dict[str, Any] = {
         "data_type": DataType.TEXT,
@@ -84,27 +70,15 @@ def _properties() -> list[Property]:
         "index_filterable": False,
         "index_searchable": False,
     }
+    facts = unindexed | {"data_type": DataType.TEXT_ARRAY, "index_filterable": True}
+    terms = unindexed | {"tokenization": Tokenization.WHITESPACE, "index_searchable": True}
     number: dict[str, Any] = {"index_filterable": True, "index_range_filters": True}
     return [
         Property(name=BODY, description="The message, as JSON", **unindexed),
         Property(name=USER_KEY, description="To read; filters use facts", **unindexed),
         Property(name=SESSION_KEY, description="To read; filters use facts", **unindexed),
-        Property(
-            name=FACTS,
-            description="What filters find: each an exact JSON text",
-            data_type=DataType.TEXT_ARRAY,
-            tokenization=Tokenization.FIELD,
-            index_filterable=True,
-            index_searchable=False,
-        ),
-        Property(
-            name=TERMS,
-            description="What keyword search finds: stems, without stop words",
-            data_type=DataType.TEXT,
-            tokenization=Tokenization.WHITESPACE,
-            index_filterable=False,
-            index_searchable=True,
-        ),
+        Property(name=FACTS, description="What filters find: each an exact JSON text", **facts),
+        Property(name=TERMS, description="What keyword search finds: stems, without stop words", **terms),
         Property(name=LENGTH, description="How many terms", data_type=DataType.INT, index_filterable=True),
         Property(name=TIMESTAMP, description="POSIX seconds", data_type=DataType.NUMBER, **number),
         Property(name=ARRIVAL, description="The order among equal times", data_type=DataType.INT, **number),

@@ -18,7 +18,7 @@ from dynamiq_memory.backends._embedding import EmbedQuery, Vector
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import Translation, translate
-from dynamiq_memory.backends.weaviate.objects import WHOLE, Objects
+from dynamiq_memory.backends.weaviate.reader import WHOLE, Reader
 from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
 from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
 from dynamiq_memory.filters import Filter
@@ -42,13 +42,13 @@ class Searcher:
     """Makes the plans that search.
 
     Attributes:
-        objects: Reads objects.
+        reader: Reads objects.
         tokenizer: Splits texts into the terms of keyword ranking.
         bm25: The parameters of keyword ranking.
         alpha: The weight of meaning against words, from 0 to 1.
     """
 
-    objects: Objects
+    reader: Reader
     tokenizer: Tokenize
     bm25: BM25
     alpha: float
@@ -59,22 +59,22 @@ class Searcher:
         words = list(dict.fromkeys(words_of(self.tokenizer, query))) if self.alpha < 1 else []
         vector = (yield from EmbedQuery(query)) if self.alpha > 0 else None
         by_meaning = self._by_meaning(wanted, vector, limit)
-        if (yield from self.objects.match_exactly(wanted)):
-            most = self.objects.max_results
+        if (yield from self.reader.match_exactly(wanted)):
+            most = self.reader.max_results
             request = partial(requests.rank_by_words, wanted.clause(), words)
             candidates = _pages(request, most if words else 0, min(_PAGE, most))
             plans: list[Plan[Any]] = [candidates, requests.count_terms(wanted.clause()), by_meaning]
             rows, (documents, terms), near = yield from requests.AtOnce(plans)
             by_words = self._by_words(words, rows, documents, terms)
         else:
-            rows = yield from self.objects.matching(wanted)
+            rows = yield from self.reader.matching(wanted)
             near = yield from by_meaning
             scores = {row.position: near.scores[row.position] for row in rows if row.position in near.scores}
             near = replace(near, scores=scores)
             by_words = self._by_words_of(words, rows)
         fused = min_max([by_words, near], [1 - self.alpha, self.alpha])
         best = sorted(fused, key=lambda position: (fused[position], position), reverse=True)[:limit]
-        rows = yield from self.objects.by_ids((uuid for *_, uuid in best), WHOLE)
+        rows = yield from self.reader.by_ids((uuid for *_, uuid in best), WHOLE)
         found = {row.uuid: row.message for row in rows}  # others have been deleted since
         scored = {uuid: fused[time, arrival, uuid] for time, arrival, uuid in best if uuid in found}
         for uuid, score in scored.items():
@@ -84,7 +84,7 @@ class Searcher:
     def _by_meaning(self, wanted: Translation, vector: Vector | None, limit: int | None) -> Plan[Ranking[Position]]:
         if vector is None:
             return Ranking({})
-        most = self.objects.max_results
+        most = self.reader.max_results
         if limit is not None:
             most = min(most, max(_NEIGHBOURS, 2 * limit))
         near = yield from _pages(partial(requests.rank_by_vector, wanted.clause(), vector), most, most)
@@ -102,7 +102,7 @@ class Searcher:
         # A message that was added between the two requests is counted too.
         documents = max(documents, len(rows))
         scores = self.bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
-        return _ranking(rows, scores, cut=len(rows) >= self.objects.max_results)
+        return _ranking(rows, scores, cut=len(rows) >= self.reader.max_results)
 
     def _by_words_of(self, words: Sequence[str], rows: Sequence[Row]) -> Ranking[Position]:
         """Rank objects of which the whole messages have been read."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from weaviate.classes.query import Filter as ServerFilter
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
 from dynamiq_memory.backends._embedding import Embed, Vector
 from dynamiq_memory.backends._order import Arrivals
@@ -17,10 +18,8 @@ from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.errors import refusal
 from dynamiq_memory.backends.weaviate.filters import REPLACING, has_fact, translate
-from dynamiq_memory.backends.weaviate.objects import IDS_AT_ONCE, NOTE_TIME
-from dynamiq_memory.backends.weaviate.reader import Reader
-from dynamiq_memory.backends.weaviate.records import Object, Row, messages_of, object_of, uuid_of
-from dynamiq_memory.backends.weaviate.replacements import Note, heal
+from dynamiq_memory.backends.weaviate.reader import IDS_AT_ONCE, Reader
+from dynamiq_memory.backends.weaviate.records import NOTE_TIME, Note, Object, Row, messages_of, object_of, uuid_of
 from dynamiq_memory.backends.weaviate.requests import AtOnce
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, POSITION
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
@@ -44,7 +43,7 @@ class Draft(NamedTuple):
     size: int
 
 
-class Writer:
+class Writer(WatchesForks):
     """Makes the plans that write.
 
     Args:
@@ -59,11 +58,10 @@ class Writer:
         self._location = reader.location
         self._tokenizer = tokenizer
         self._max_bytes = max_bytes
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Start again in a forked child: the parent's locks may be locked by threads that the child does not have."""
         self._arrivals = Arrivals(_NANOSECONDS)
+        self._after_fork()
+
+    def _after_fork(self) -> None:
         self._claims = threading.Lock()
         self._claimed: set[str] = set()
 
@@ -94,7 +92,7 @@ class Writer:
         if any(len(page) >= len(group) + _MOST_NOTES for group, page in zip(groups, pages, strict=True)):
             # Notes may have displaced some of the objects.
             rows = yield from self._reader.by_ids(ids, POSITION)
-        changed, in_progress = yield from heal(self._reader, notes)
+        changed, in_progress = yield from self._reader.heal(notes)
         if changed:
             return (yield from self._stored_arrivals(messages))
         stored = {row.uuid: row.position[1] for row in rows if row.uuid not in notes}

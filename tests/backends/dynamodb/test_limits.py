@@ -12,7 +12,7 @@ from dynamiq_memory.backends import DynamoDB
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb.filters import FILTERABLE
 from dynamiq_memory.backends.dynamodb.keys import key_attributes, session_guard
-from dynamiq_memory.backends.dynamodb.records import records_of
+from dynamiq_memory.backends.dynamodb.records import drafts_of
 from dynamiq_memory.backends.dynamodb.table import Table
 from dynamiq_memory.connections import AWS
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, MessageError, MessageTooLargeError
@@ -51,7 +51,7 @@ def largest(count: int, text: str) -> list[Message]:
 def test_the_largest_messages_fit_into_one_transaction(count: int, text: str) -> None:
     """With the longest identifiers, much metadata, and any content."""
     ready = prepare(largest(count, text))
-    records = records_of(ready, Arrivals().keys(count), 2**33)
+    records = drafts_of(ready, Arrivals().keys(count), 2**33)
     table = Table("t", "t", lambda: None, consistent=True)
     operations = [table.put_if(record.item(), None) for record in records]
     guards = [table.put_if(key_attributes(session_guard(USER, f"{SESSION}{n}")), None) for n in range(100 - count)]

@@ -11,7 +11,7 @@ import pytest
 from dynamiq_memory import Message
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb import table
-from dynamiq_memory.backends.dynamodb.records import Item, records_of
+from dynamiq_memory.backends.dynamodb.records import Item, drafts_of
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError, PartialWriteError
 from dynamiq_memory.messages import prepare
 from dynamiq_memory.testing import contents, say
@@ -46,7 +46,7 @@ class Fault:
 def write_directly(watched: Watched, store: Any, messages: list[Message]) -> list[Item]:
     """Put messages into the table without asking what is there, and return their items."""
     ready = prepare(messages)
-    items = [record.item() for record in records_of(ready, Arrivals().keys(len(ready)), None)]
+    items = [record.item() for record in drafts_of(ready, Arrivals().keys(len(ready)), None)]
     store._writer._table.write_many(items)
     return items
 

@@ -87,10 +87,10 @@ def test_shown_writes_are_forgotten(server: PineconeServer, store: Pinecone, mon
     server.hold()
     store.add_many([say("one"), say("two")])
     store.get_all()
-    assert len(store._recent) == 2
+    assert len(store._reader.recent) == 2
     server.release()
     assert contents(store.get_all()) == ["one", "two"]
-    assert len(store._recent) == 0
+    assert len(store._reader.recent) == 0
     store.clear()
     store.get_all()
     assert store.count() == 0
@@ -99,7 +99,7 @@ def test_shown_writes_are_forgotten(server: PineconeServer, store: Pinecone, mon
 def test_too_many_unshown_writes_are_refused_before_anything_is_written(
     server: PineconeServer, store: Pinecone
 ) -> None:
-    store._recent.most = 3
+    store._reader.recent.most = 3
     server.hold()
     store.add_many([say(f"{n}") for n in range(3)])
     with pytest.raises(BackendError, match="write more slowly"):
@@ -107,7 +107,7 @@ def test_too_many_unshown_writes_are_refused_before_anything_is_written(
     server.release()
     assert contents(store.get_all()) == ["0", "1", "2"]
     store.add(say("more"))
-    assert len(store._recent) <= 3
+    assert len(store._reader.recent) <= 3
     assert contents(store.get_all()) == ["0", "1", "2", "more"]
 
 
@@ -432,7 +432,7 @@ def test_an_index_of_another_kind(server: PineconeServer, new_store: NewStore) -
 
 
 def test_connections_of_others(server: PineconeServer, client: Any, new_store: NewStore) -> None:
-    index = new_store()._clients.index()
+    index = new_store()._clients.index.get()
     for given in (client, index, SimpleNamespace(api_key=API_KEY, host=server.url)):
         with Pinecone(given, NGrams(DIMENSION), namespace="others") as store:
             store.add(say(type(given).__name__))

@@ -350,7 +350,7 @@ def test_one_object_serves_several_event_loops_and_closes_all(open_store, sql, p
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda name: asyncio.run(talk(name)), "def"))
     assert store.count() == 30
-    assert len(store._client._engines._clients) <= 4
+    assert len(store._client.per_loop._clients) <= 4
     store.close()
     gc.collect()
     assert comes_to(0, sql, postgresql_table)

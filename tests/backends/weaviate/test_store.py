@@ -176,7 +176,7 @@ def test_another_dimension_that_the_server_finds(new_store: NewStore) -> None:
     assert other.is_empty()
     one.add(say("512 numbers"))
     assert other._embedder is not None
-    other._embedder.expect(64)  # as if both had begun at once
+    other._embedder.dimension = 64  # as if both had begun at once
     with pytest.raises(ConfigurationError, match=r"64.*512|512.*64"):
         other.add(say("64 numbers"))
     assert one.count() == 1
@@ -270,7 +270,7 @@ def test_new_versions_of_what_is_stored_count_when_they_are_there(
     other.replace(scope, [three, summary])
     assert contents(store.get_all()) == ["all three", "three"]
     # The writer of the first one has died.
-    monkeypatch.setattr("dynamiq_memory.backends.weaviate.replacements._SECONDS_TO_FINISH", -1.0)
+    monkeypatch.setattr("dynamiq_memory.backends.weaviate.reader._SECONDS_TO_FINISH", -1.0)
     assert contents(store.get_all()) == ["all three", "three"]
     assert other.count() == len(server.objects(store.collection_name)) == 2
 

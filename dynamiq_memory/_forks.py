@@ -6,32 +6,39 @@ import os
 import threading
 import weakref
 from abc import ABCMeta
-from typing import Any, Protocol
+from typing import Any
 
 from dynamiq_memory.messages import clock
 
 
-class _Forks(Protocol):
-    def _before_fork(self) -> None: ...
-    def _after_fork_in_parent(self) -> None: ...
-    def _after_fork(self) -> None: ...
-
-
-_watched: weakref.WeakSet[_Forks] = weakref.WeakSet()
-_forking: list[_Forks] = []
-# Two threads may fork at the same time.
-_lock = threading.Lock()
-_inherited: list[Any] = []
-
-
-class WatchesForks(ABCMeta):
-    """Metaclass that calls the fork hooks of its instances, once they are completely constructed."""
+class _Registered(ABCMeta):
+    """Metaclass that registers instances once they are completely constructed."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Create an instance and watch it."""
+        """Create an instance and register it."""
         instance = super().__call__(*args, **kwargs)
         _watched.add(instance)
         return instance
+
+
+class WatchesForks(metaclass=_Registered):
+    """An object that holds locks or connections, whose methods are called when the process forks."""
+
+    def _before_fork(self) -> None:
+        """Lock the state that must not change while the process forks."""
+
+    def _after_fork_in_parent(self) -> None:
+        """Release the locks of `_before_fork`."""
+
+    def _after_fork(self) -> None:
+        """In a forked child, replace everything that it must not share with the parent: locks and connections."""
+
+
+_watched: weakref.WeakSet[WatchesForks] = weakref.WeakSet()
+_forking: list[WatchesForks] = []
+# Two threads may fork at the same time.
+_lock = threading.Lock()
+_inherited: list[Any] = []
 
 
 def keep_inherited(*connections: Any) -> None:
@@ -43,12 +50,12 @@ def _before_fork() -> None:
     _lock.acquire()
     _forking[:] = _watched
     for each in _forking:
-        each._before_fork()  # noqa: SLF001 - the protocol above
+        each._before_fork()  # noqa: SLF001 - the methods above
 
 
 def _after_fork_in_parent() -> None:
     for each in _forking:
-        each._after_fork_in_parent()  # noqa: SLF001 - the protocol above
+        each._after_fork_in_parent()  # noqa: SLF001 - the methods above
     _forking.clear()
     _lock.release()
 
@@ -58,7 +65,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
     clock.renew_lock()
     for each in _forking:
-        each._after_fork()  # noqa: SLF001 - the protocol above
+        each._after_fork()  # noqa: SLF001 - the methods above
     _forking.clear()
 
 
