@@ -10,7 +10,6 @@ from threading import Barrier
 import pytest
 
 from dynamiq_memory.backends.base import MemoryBackend
-from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
 
@@ -60,12 +59,6 @@ class ChangingConformance(ConformanceBase):
         assert contents(store.update(claimed, {"state": "new"})) == ["2"]
         assert store.update(claimed, {"state": "new"}) == []
         assert store.count({"state": "claimed"}) == 2
-
-    def test_a_refused_update_changes_nothing(self, store: Twin) -> None:
-        one, two = store.add_many([say("1"), say("2")])
-        with pytest.raises(MessageError):
-            store.update([_changed(one, "new"), _changed(two, "new", k=object())])
-        assert contents(store.get_all()) == ["1", "2"]
 
     def test_take_deletes_and_returns(self, store: Twin) -> None:
         stored = store.add_many([say(f"{n}", n=n % 2, session=f"s{n % 3}") for n in range(6)])
