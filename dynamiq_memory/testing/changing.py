@@ -71,24 +71,23 @@ class ChangingConformance(ConformanceBase):
 
     def test_of_many_who_take_one_gets_each_message(self, backend: MemoryBackend) -> None:
         backend.add_many([say(f"{n}") for n in range(20)])
-        self._expect_each_once(lambda _: backend.take(SCOPE))
+        _expect_each_once(lambda _: backend.take(SCOPE))
 
     def test_of_many_who_claim_one_gets_each_message(self, backend: MemoryBackend) -> None:
         if not backend.capabilities.transactions:
             pytest.skip("the store has no transactions")
         stored = backend.add_many([say(f"{n}") for n in range(20)])
-        self._expect_each_once(
-            lambda number: backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None})
-        )
+        _expect_each_once(lambda number: backend.update([_changed(m, m.text, by=number) for m in stored], {"by": None}))
 
-    def _expect_each_once(self, call: Callable[[int], list[Message]]) -> None:
-        """Call a function by several threads at once, which must return each of 20 messages to one of them."""
-        start = Barrier(_CALLERS)
 
-        def call_at_once(number: int) -> list[str]:
-            start.wait()
-            return contents(call(number))
+def _expect_each_once(call: Callable[[int], list[Message]]) -> None:
+    """Call a function by several threads at once, which must return each of 20 messages to one of them."""
+    start = Barrier(_CALLERS)
 
-        with ThreadPoolExecutor(_CALLERS) as pool:
-            results = list(pool.map(call_at_once, range(_CALLERS)))
-        assert sorted(chain.from_iterable(results), key=int) == [f"{n}" for n in range(20)]
+    def call_at_once(number: int) -> list[str]:
+        start.wait()
+        return contents(call(number))
+
+    with ThreadPoolExecutor(_CALLERS) as pool:
+        results = list(pool.map(call_at_once, range(_CALLERS)))
+    assert sorted(chain.from_iterable(results), key=int) == [f"{n}" for n in range(20)]
