@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
@@ -76,6 +77,23 @@ def check_choice(kind: type[E], value: str, name: str, error: type[InvalidArgume
         return kind(value)
     except ValueError:
         raise error(f"{name} {value!r} is unknown: use one of {', '.join(each.value for each in kind)}") from None
+
+
+def check_name(option: str, name: object, pattern: re.Pattern[str], hint: str) -> str:
+    """Check the name of a table, collection or index.
+
+    Args:
+        option: The option that sets it, for the error.
+        name: The name to check.
+        pattern: All valid names.
+        hint: Says which names are valid.
+
+    Raises:
+        ConfigurationError: The name is not valid.
+    """
+    if isinstance(name, str) and pattern.fullmatch(name):
+        return name
+    raise ConfigurationError(f"{option}={name!r} cannot be used: {hint}")
 
 
 def check_limit(limit: int | None) -> int | None:

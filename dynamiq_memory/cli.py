@@ -97,7 +97,7 @@ def serve(
         )
         run.check_open(host, key_store)
         # By default SIGTERM ends the process at once, before the store is closed.
-        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         with create_backend(backend) as store:
             configure(log_level)
             if key_store is None:
@@ -154,10 +154,6 @@ def revoke_key(
 def main() -> None:
     """Run the command."""
     app()
-
-
-def _exit(signal_number: int, _: object) -> None:
-    sys.exit(128 + signal_number)
 
 
 @contextmanager

@@ -90,15 +90,13 @@ def create_backend(url: str) -> MemoryBackend:
             raise ConfigurationError(
                 f"the {scheme}:// URL, or a setting in the environment, cannot be read: check its host, port and query"
             ) from None
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    for entry_point in found:
-        if entry_point.name == scheme:
-            backend = entry_point.load()(url)
-            if not isinstance(backend, MemoryBackend):
-                raise ConfigurationError(
-                    f"the entry point {entry_point.value!r} for {scheme}:// returned a {type(backend).__name__}, "
-                    "not a MemoryBackend"
-                )
-            return backend
-    known = sorted({*_CLASS_OF_SCHEME, *(entry_point.name for entry_point in found)})
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=scheme):
+        backend = entry_point.load()(url)
+        if not isinstance(backend, MemoryBackend):
+            raise ConfigurationError(
+                f"the entry point {entry_point.value!r} for {scheme}:// returned a {type(backend).__name__}, not a "
+                "MemoryBackend"
+            )
+        return backend
+    known = sorted({*_CLASS_OF_SCHEME, *entry_points(group=ENTRY_POINT_GROUP).names})
     raise ConfigurationError(f"no backend is known for {scheme}://; use one of {', '.join(known)}")

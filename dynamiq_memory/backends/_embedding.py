@@ -67,10 +67,10 @@ class MessageEmbedder(WatchesForks):
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def dimension_of(self, text: str) -> int:
-        """Return the dimension of the embedder's vectors, by embedding a text."""
+    def measured_dimension(self) -> int:
+        """Return the dimension of the embedder's vectors, by embedding a word."""
         try:
-            vector = self.embedder.embed_query(text)
+            vector = self.embedder.embed_query("dimension")
         except Exception as error:
             raise _translated(error) from error
         return len(_numbers(vector))

@@ -61,7 +61,7 @@ class ClientPerLoop(WatchesForks, Generic[T]):
             clients, self._clients = self._clients, {}
         for loop, (client, closing) in clients.items():
             if loop.is_running():
-                loop.call_soon_threadsafe(_end, loop, closing)
+                asyncio.run_coroutine_threadsafe(_end(closing), loop)
             else:  # it closes its client when it ends
                 self._abort(client)
 
@@ -78,13 +78,5 @@ class ClientPerLoop(WatchesForks, Generic[T]):
             await self._close(client)
 
 
-_ending: set[asyncio.Task[Any]] = set()
-
-
-def _end(loop: asyncio.AbstractEventLoop, closing: AsyncGenerator[None]) -> None:
-    async def end() -> None:
-        await closing.aclose()
-
-    task = loop.create_task(end())
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)
+async def _end(closing: AsyncGenerator[None]) -> None:
+    await closing.aclose()

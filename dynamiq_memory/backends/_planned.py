@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Compute, Plan, Step, Wait, arun, run
+from dynamiq_memory.exceptions import DynamiqMemoryError, PartialWriteError
 
 if TYPE_CHECKING:
     from dynamiq_memory.backends._loops import ClientPerLoop
@@ -138,3 +140,33 @@ class PlannedBackend(MemoryBackend):
             self._per_loop.close()
         if self._embedder_of_url is not None:
             self._embedder_of_url.close()
+
+
+def stored_in_batches(
+    batches: Sequence[list[T]], store: Callable[[list[T]], Plan[Any] | Step[Any]], id_of: Callable[[T], str]
+) -> Plan[None]:
+    """Store messages in batches, in a store without transactions.
+
+    Args:
+        batches: The batches, which are stored one after the other.
+        store: Stores a batch.
+        id_of: Returns the id of a message in a batch.
+
+    Raises:
+        PartialWriteError: A batch failed after some messages had been stored.
+    """
+    stored: list[str] = []
+    for batch in batches:
+        try:
+            yield from store(batch)
+        except DynamiqMemoryError as error:
+            if isinstance(error, PartialWriteError):
+                stored += error.stored_ids
+            if not stored:
+                raise
+            raise PartialWriteError(
+                f"{error}. {len(stored)} of {sum(map(len, batches))} messages are stored: adding the same messages "
+                "again is safe",
+                stored,
+            ) from error
+        stored += map(id_of, batch)

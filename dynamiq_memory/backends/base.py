@@ -459,10 +459,6 @@ class MemoryBackend(Closing, WatchesForks):
         """Rank as specified by `search`. By default, BM25 ranks all matching messages in this process."""
         return self._by_default(operations.Search(filter, query, limit))
 
-    def _search_texts(self, search: operations.Search) -> list[Message]:
-        """Rank by a query of stop words, which are found only in the texts, not in an index."""
-        return self._by_default(search)
-
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
         """Read neighbours as specified by `around`."""
         return self._by_default(operations.Around(filter, anchors, before, after))

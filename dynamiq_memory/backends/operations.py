@@ -128,7 +128,7 @@ class Search(FilteredOperation[list[Message]]):
     def perform(self, backend: MemoryBackend) -> list[Message]:
         """Perform the operation by `_search`. For stop words, which are in no index, read the texts."""
         if backend._only_stop_words(self.query):
-            return backend._search_texts(self)
+            return backend._by_default(self)
         return backend._search(self.query, self.filter, self.limit)
 
     def default_plan(self, backend: MemoryBackend) -> Plan[list[Message]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from dynamiq_memory._batches import limited
 from dynamiq_memory._checks import check_whole_number
 from dynamiq_memory._clients import LazyClient, leave_open
 from dynamiq_memory.connections import OpenAI as OpenAIConnection
@@ -129,8 +129,9 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
             BackendAuthenticationError: The server rejected the key.
             BackendConnectionError: The server cannot be reached.
         """
+        sized = ((text, len(text.encode())) for text in map(self._truncate, texts))
         vectors: list[list[float]] = []
-        for batch in self._batches([self._truncate(text) for text in texts]):
+        for batch in limited(sized, self.batch_size, _MAX_BYTES):
             vectors += self._embed(batch)
         return vectors
 
@@ -151,19 +152,6 @@ class OpenAIDocumentEmbedder(ThreadedEmbedder):
             return _first_bytes(text, self.max_input_tokens * _BYTES_PER_TOKEN)
         tokens = self._tokens.encode_ordinary(text)
         return text if len(tokens) <= self.max_input_tokens else self._tokens.decode(tokens[: self.max_input_tokens])
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
-        batch: list[str] = []
-        size = 0
-        for text in texts:
-            text_size = len(text.encode())
-            if batch and (len(batch) == self.batch_size or size + text_size > _MAX_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(text)
-            size += text_size
-        if batch:
-            yield batch
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
         """Embed a batch. If the server rejects it as too long, embed its halves."""

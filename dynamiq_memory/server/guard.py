@@ -180,23 +180,19 @@ class Guard:
             if media_type != "application/json":
                 # Browsers send this content type to another site only after a preflight request.
                 raise ProblemError(415, "UnsupportedMediaType", "send JSON with Content-Type: application/json")
+        body = bytearray()
         try:
             async with asyncio.timeout(self._settings.body_timeout):
-                return await _read(Request(scope, receive), max_bytes)
+                async for chunk in Request(scope, receive).stream():
+                    body += chunk
+                    if len(body) > max_bytes:
+                        raise _too_large(max_bytes)
         except ClientDisconnect:
             raise ProblemError(400, "Disconnected", "the client disconnected") from None
         except TimeoutError:
             detail = f"the body did not arrive within {self._settings.body_timeout:g} seconds"
             raise ProblemError(408, "RequestTimeout", detail, {"Connection": "close"}) from None
-
-
-async def _read(request: Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(body)
+        return bytes(body)
 
 
 def _too_large(max_bytes: int) -> ProblemError:

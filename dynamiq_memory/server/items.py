@@ -160,7 +160,7 @@ def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:
 def _page(messages: list[Message], size: int, number: int = 1, *, latest_first: bool) -> Response:
     has_more = len(messages) > number * size
     page = (messages[::-1] if latest_first else messages)[(number - 1) * size : number * size]
-    cursor = _to_cursor(page[-1]) if has_more else None
+    cursor = base64.urlsafe_b64encode(json.dumps(to_anchor(page[-1])).encode()).decode() if has_more else None
     return JSONResponse({"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor})
 
 
@@ -183,10 +183,6 @@ def _anchor(access: Access, anchor: models.Anchor) -> Message:
     message = from_anchor(anchor.model_dump())
     access.memory.check_user(message.user_id)
     return message
-
-
-def _to_cursor(message: Message) -> str:
-    return base64.urlsafe_b64encode(json.dumps(to_anchor(message)).encode()).decode()
 
 
 def _from_cursor(cursor: str) -> Message:

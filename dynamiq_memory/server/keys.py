@@ -19,7 +19,7 @@ from typing import Any
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidArgumentError
 from dynamiq_memory.messages import check_identifier
-from dynamiq_memory.server.partition import MEMORY_ID_PATTERN
+from dynamiq_memory.server.partition import check_memory_id
 
 _FORMAT = re.compile(r"dm_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TABLE = """
@@ -98,10 +98,7 @@ class KeyStore(Closing):
         if not memory_ids:
             raise InvalidArgumentError("a key needs the id of at least one memory")
         for memory_id in memory_ids:
-            if not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
-                raise InvalidArgumentError(
-                    f"memory id {memory_id!r} may contain only letters, digits, '.', '_' and '-'"
-                )
+            check_memory_id(memory_id)
         if user_id is not None:
             check_identifier(user_id, "user_id")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)

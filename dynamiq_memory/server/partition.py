@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write, translate
-from dynamiq_memory.exceptions import BackendError, InvalidArgumentError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidArgumentError
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
 
@@ -44,8 +44,8 @@ class Partition(MemoryBackend):
 
     def __init__(self, store: MemoryBackend, memory_id: str | None, user_id: str | None = None) -> None:
         """Nothing is read or written."""
-        if memory_id is not None and not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
-            raise InvalidArgumentError(f"memory_id {memory_id!r} must consist of letters, digits, '.', '_', '-'")
+        if memory_id is not None:
+            check_memory_id(memory_id)
         super().__init__(tokenizer=store.tokenizer, bm25=store.bm25)
         self.memory_id = memory_id
         self.user_id = user_id
@@ -146,6 +146,16 @@ class Partition(MemoryBackend):
         if memory_id != self.memory_id:
             raise BackendError("the store answered with a message of another memory")
         return value
+
+
+def check_memory_id(memory_id: str) -> None:
+    """Check the id of a memory.
+
+    Raises:
+        ConfigurationError: It is not valid.
+    """
+    if not re.fullmatch(MEMORY_ID_PATTERN, memory_id):
+        raise ConfigurationError(f"memory id {memory_id!r} may contain only letters, digits, '.', '_' and '-'")
 
 
 def _escape(key: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from dynamiq_memory.exceptions import ConfigurationError
-from dynamiq_memory.server.partition import MEMORY_ID_PATTERN
+from dynamiq_memory._checks import check_seconds, check_whole_number
+from dynamiq_memory.server.partition import check_memory_id
 
 MEBIBYTE = 1024 * 1024
 
@@ -37,10 +36,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the numbers and the memory id."""
-        if self.memory_id is not None and not re.fullmatch(MEMORY_ID_PATTERN, self.memory_id):
-            raise ConfigurationError(f"memory id {self.memory_id!r} must consist of letters, digits, '.', '_', '-'")
+        if self.memory_id is not None:
+            check_memory_id(self.memory_id)
         for name in ("max_body_bytes", "max_page_size", "max_results"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be 1 or more, not {getattr(self, name)!r}")
-        if self.body_timeout <= 0:
-            raise ConfigurationError(f"body_timeout must be more than 0 seconds, not {self.body_timeout!r}")
+            check_whole_number(name, getattr(self, name))
+        check_seconds("body_timeout", self.body_timeout)

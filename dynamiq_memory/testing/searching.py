@@ -13,13 +13,12 @@ class SearchingConformance(ConformanceBase):
     """Tests of `search`."""
 
     def test_the_best_comes_first(self, store: Twin) -> None:
-        store.add_many(
-            [
-                say("The invoice is about billing, and billing only: a billing question."),
-                say("Nice weather today."),
-                say("I have one question about the garden, the house, the street and the town that we live in."),
-            ]
+        texts = (
+            "The invoice is about billing, and billing only: a billing question.",
+            "Nice weather today.",
+            "I have one question about the garden, the house, the street and the town that we live in.",
         )
+        store.add_many(list(map(say, texts)))
         found = store.search("billing question")
         assert found[0].content.startswith("The invoice")
         assert "Nice weather today." not in contents(found)

@@ -16,8 +16,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dynamiq_memory._wire import from_item, to_item
-from dynamiq_memory.backends._batches import stored_in_batches
 from dynamiq_memory.backends._order import check_replaced_order
+from dynamiq_memory.backends._planned import stored_in_batches
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
 from dynamiq_memory.backends.operations import Around, Delete, Operation, Read, Replace, Take, Write, stored_versions

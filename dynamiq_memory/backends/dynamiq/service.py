@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from dynamiq_memory._batches import batched
 from dynamiq_memory._wire import from_item, readable, to_anchor, to_item
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._batches import batched
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
 from dynamiq_memory.backends.plans import Plan

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
-from dynamiq_memory._checks import check_seconds, check_whole_number
+from dynamiq_memory._checks import check_name, check_seconds, check_whole_number
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -105,14 +105,11 @@ class DynamoDB(MemoryBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and create the table."""
-        if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
-            raise ConfigurationError(
-                f"table_name={table_name!r} cannot be used: use 3 to 255 letters, digits and the characters _ - ."
-            )
+        hint = "use 3 to 255 letters, digits and the characters _ - ."
+        self.table_name = check_name("table_name", table_name, _TABLE_NAME, hint)
         if billing_mode not in ("PAY_PER_REQUEST", "PROVISIONED"):
             raise ConfigurationError(f'billing_mode must be "PAY_PER_REQUEST" or "PROVISIONED", not {billing_mode!r}')
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self.table_name = table_name
         self.billing_mode = billing_mode
         self.consistent_reads = bool(consistent_reads)
         self.ttl = _seconds(ttl)

@@ -164,7 +164,14 @@ def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int
         MessageTooLargeError: A user_id or session_id is too long.
     """
     for message in messages:
-        _check_identifiers(message)
+        # Its item and both copies contain them.
+        for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
+            size = len((value or "").encode())
+            if size > LONGEST_IDENTIFIER:
+                raise MessageTooLargeError(
+                    f"message {message.id[:100]} has a {name} of {size:,} bytes; DynamoDB stores up to "
+                    f"{LONGEST_IDENTIFIER:,}: use a shorter one, such as its hash"
+                )
     drafts = [
         Draft(message, keys.message_key(*key_of(message)), arrival, message.to_json(), expires)
         for message, arrival in zip(messages, arrivals, strict=True)
@@ -181,17 +188,6 @@ def drafts_of(messages: Sequence[Message], arrivals: Sequence[str], expires: int
         draft.chunks = _split(draft.body)
         total -= size
     return drafts
-
-
-def _check_identifiers(message: Message) -> None:
-    """Check that the user_id and session_id of a message are not too long: its item and both copies contain them."""
-    for name, value in ((USER_KEY, message.user_id), (SESSION_KEY, message.session_id)):
-        size = len((value or "").encode())
-        if size > LONGEST_IDENTIFIER:
-            raise MessageTooLargeError(
-                f"message {message.id[:100]} has a {name} of {size:,} bytes; DynamoDB stores up to "
-                f"{LONGEST_IDENTIFIER:,}: use a shorter one, such as its hash"
-            )
 
 
 def _split(text: str) -> list[str]:

@@ -30,7 +30,7 @@ from typing import Any
 
 from boto3.dynamodb.conditions import Attr
 
-from dynamiq_memory.backends._batches import batched, limited
+from dynamiq_memory._batches import batched, limited
 from dynamiq_memory.backends.dynamodb import keys, records
 from dynamiq_memory.backends.dynamodb.keys import ItemKey, key_attributes, key_in, key_part
 from dynamiq_memory.backends.dynamodb.records import Item, StoredVersion

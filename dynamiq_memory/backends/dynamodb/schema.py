@@ -125,8 +125,8 @@ def _indexes(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _enable_expiry(client: Any, table: str, location: str, *, enable: bool) -> None:
-    status, attribute = _time_to_live(client, table)
-    if status not in ("ENABLED", "ENABLING"):
+    attribute = _time_to_live(client, table)
+    if attribute is None:
         if not enable:
             raise ConfigurationError(
                 f"{location} does not let messages expire: enable its time to live with the attribute {EXPIRES!r}, or "
@@ -138,8 +138,8 @@ def _enable_expiry(client: Any, table: str, location: str, *, enable: bool) -> N
             )
         except ClientError as error:
             # Another process may have been first; otherwise the request was really refused.
-            status, attribute = _time_to_live(client, table)
-            if code_of(error) != "ValidationException" or status not in ("ENABLED", "ENABLING"):
+            attribute = _time_to_live(client, table)
+            if code_of(error) != "ValidationException" or attribute is None:
                 raise
         else:
             return
@@ -149,6 +149,7 @@ def _enable_expiry(client: Any, table: str, location: str, *, enable: bool) -> N
         )
 
 
-def _time_to_live(client: Any, table: str) -> tuple[str, str | None]:
+def _time_to_live(client: Any, table: str) -> str | None:
+    """Return the attribute by which items expire; None if they do not."""
     description = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
-    return description["TimeToLiveStatus"], description.get("AttributeName")
+    return description.get("AttributeName") if description["TimeToLiveStatus"] in ("ENABLED", "ENABLING") else None

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from boto3.dynamodb.conditions import Attr, ConditionExpressionBuilder, Key
 from botocore.exceptions import ClientError
 
-from dynamiq_memory.backends._batches import batched
+from dynamiq_memory._batches import batched
 from dynamiq_memory.backends.dynamodb.errors import failed_conditions, is_conflict, throttled
 from dynamiq_memory.backends.dynamodb.keys import PK, SK, ItemKey, key_attributes, key_in
 from dynamiq_memory.backends.dynamodb.records import VERSION, Item, version_of

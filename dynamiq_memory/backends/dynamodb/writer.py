@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from boto3.dynamodb.conditions import Attr
 
-from dynamiq_memory.backends._batches import batched, limited
+from dynamiq_memory._batches import batched, limited
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb import records
 from dynamiq_memory.backends.dynamodb.errors import SDK_ERRORS, translated

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from dynamiq_memory._checks import check_choice, check_whole_number
+from dynamiq_memory._checks import check_choice, check_name, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -38,9 +38,9 @@ _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 2_000
 # https://docs.pinecone.io/reference/api/database-limits
 _INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,43}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[\x01-\x7f]*")
 _MOST_DIMENSIONS = 20_000
 _DEFAULT_MODEL = "text-embedding-3-small"
-_PROBE = "dimension"
 _READERS: Readers = {
     "namespace": str,
     "metric": str,
@@ -121,13 +121,9 @@ class Pinecone(PlannedBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and open or create the index."""
-        if not isinstance(index_name, str) or not _INDEX_NAME.fullmatch(index_name):
-            raise ConfigurationError(
-                f"index_name={index_name!r} cannot be used: choose 1 to 45 lower-case letters, digits and hyphens, "
-                "without hyphens at the ends"
-            )
-        if not isinstance(namespace, str) or not namespace.isascii() or "\0" in namespace:
-            raise ConfigurationError(f"namespace={namespace!r} cannot be used: choose an ASCII text")
+        hint = "choose 1 to 45 lower-case letters, digits and hyphens, without hyphens at the ends"
+        self.index_name = check_name("index_name", index_name, _INDEX_NAME, hint)
+        self.namespace = check_name("namespace", namespace, _NAMESPACE, "choose an ASCII text")
         for name, number in (
             ("max_message_bytes", max_message_bytes),
             ("most_ranked", most_ranked),
@@ -144,10 +140,8 @@ class Pinecone(PlannedBackend):
                 "of LangChain or LlamaIndex"
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self.index_name = index_name
         self.index_type = check_choice(PineconeIndexType, index_type, "index_type", ConfigurationError)
         self.metric = check_choice(PineconeSimilarityMetric, metric, "metric", ConfigurationError)
-        self.namespace = namespace
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
         self._location = f"Pinecone index {index_name!r}"
@@ -262,7 +256,7 @@ class Pinecone(PlannedBackend):
         return index
 
     def _dimension_of_embedder(self, dimension: int | None) -> int:
-        embedders = self._embedder.dimension_of(_PROBE)
+        embedders = self._embedder.measured_dimension()
         if dimension is not None and dimension != embedders:
             raise ConfigurationError(f"the embedder's vectors have {embedders} numbers, not dimension={dimension}")
         return embedders

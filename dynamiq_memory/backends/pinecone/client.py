@@ -58,7 +58,9 @@ class Clients:
         if self.has_index:
             self.index: LazyClient[Any] = LazyClient.given(connection, location)
         else:
-            self.index = LazyClient(self._make_index, lambda index: index.__exit__(None, None, None))
+            self.index = LazyClient(
+                lambda: self.client.get().Index(host=self._host), lambda index: index.__exit__(None, None, None)
+            )
 
     def use(self, host: str) -> ClientPerLoop[Any] | None:
         """Use the index at a host from now on; return its asynchronous clients, if the installed client has any."""
@@ -71,9 +73,6 @@ class Clients:
         """Close everything that the caller did not pass."""
         self.index.close()
         self.client.close()
-
-    def _make_index(self) -> Any:
-        return self.client.get().Index(host=self._host)
 
 
 def _close(client: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
-from dynamiq_memory.backends._batches import batched
+from dynamiq_memory._batches import batched
 from dynamiq_memory.backends._embedding import Vector
 from dynamiq_memory.backends._order import session_filter, sessions_of
 from dynamiq_memory.backends.pinecone import filters, keys, records, requests

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dynamiq_memory.backends._batches import limited
+from dynamiq_memory._batches import limited
 from dynamiq_memory.backends._embedding import Vector
 from dynamiq_memory.backends.pinecone.errors import NotFoundError
 from dynamiq_memory.backends.plans import Plan, Step

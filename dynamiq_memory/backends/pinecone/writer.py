@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dynamiq_memory.backends._batches import batched, stored_in_batches
+from dynamiq_memory._batches import batched
 from dynamiq_memory.backends._embedding import Embed, Vector
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends._planned import stored_in_batches
 from dynamiq_memory.backends.pinecone import keys, requests
 from dynamiq_memory.backends.pinecone.reader import Reader
 from dynamiq_memory.backends.pinecone.records import Stored, records_of

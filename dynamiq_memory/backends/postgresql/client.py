@@ -12,6 +12,7 @@ import asyncio
 import math
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -130,7 +131,9 @@ class PostgreSQLClient(WatchesForks):
         if isinstance(error, DRIVER_ERRORS):
             if not is_disconnect(error):
                 return
-            connection.engine.dispose()  # the others of the pool were probably opened before the server went down
+            # When SQLAlchemy finds the connection broken, it replaces all that the pool opened before.
+            with suppress(SQLAlchemyError):
+                connection.exec_driver_sql("SELECT 1")
         elif isinstance(error, DynamiqMemoryError):
             return
         elif not connection.invalidated and connection.connection.driver_connection is not None:

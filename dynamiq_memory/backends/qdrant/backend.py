@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
-from dynamiq_memory._checks import check_share, check_whole_number
+from dynamiq_memory._checks import check_name, check_share, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
 from dynamiq_memory.backends._planned import PlannedBackend
@@ -40,6 +41,7 @@ Metric = Literal["cosine", "dot_product", "l2"]
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 10_000
 _CANDIDATES = 100
+_INDEX_NAME = re.compile(r"[^/\0]+")
 _READERS: Readers = {
     "https": yes_or_no,
     "prefer_grpc": yes_or_no,
@@ -110,8 +112,7 @@ class Qdrant(PlannedBackend):
         bm25: BM25 | None = None,
     ) -> None:
         """Connect, and create or check the collection."""
-        if not isinstance(index_name, str) or not index_name or "/" in index_name or "\0" in index_name:
-            raise ConfigurationError(f"index_name={index_name!r} cannot be used: choose a name without slashes")
+        self.index_name = check_name("index_name", index_name, _INDEX_NAME, "choose a name without slashes")
         if metric not in schema.DISTANCES:
             raise ConfigurationError(f"metric must be one of {', '.join(schema.DISTANCES)}, not {metric!r}")
         check_whole_number("dimension", 1 if dimension is None else dimension)
@@ -121,7 +122,6 @@ class Qdrant(PlannedBackend):
         check_whole_number("timeout", timeout)
         check_whole_number("max_message_bytes", max_message_bytes)
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self.index_name = index_name
         self.metric = metric
         self.most_ranked = most_ranked
         self.max_message_bytes = max_message_bytes

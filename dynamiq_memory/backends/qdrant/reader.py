@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 
 from qdrant_client import models
@@ -13,7 +12,7 @@ from dynamiq_memory.backends._order import session_filter, sessions_of
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.filters import marked_by, near, translate
-from dynamiq_memory.backends.qdrant.records import Position, Stored
+from dynamiq_memory.backends.qdrant.records import Point, Position, Stored
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message, Session, scope_of, views
 
@@ -75,54 +74,48 @@ def around(anchors: Sequence[Message], before: int, after: int, filter: Filter) 
     """Read the messages before and after each anchor, within its session: for all anchors in one request."""
     positions = yield from positions_of(anchors)
     sides = [
-        _Side(session_filter(anchor, filter), positions[records.point_id(anchor)], count, forward)
+        (session_filter(anchor, filter), positions[records.point_id(anchor)], count, forward)
         for anchor in anchors
         for count, forward in ((before, False), (after, True))
     ]
-    queries = [side.query() for side in sides]
-    pages = iter((yield from requests.query([query for query in queries if query is not None])))
+    # Messages that must be checked again are read page by page.
+    exact = translate(filter).exact
+    pages = (yield from requests.query([_nearest_query(*side) for side in sides])) if exact else [[]] * len(sides)
     found: list[list[Message]] = []
-    for side, query in zip(sides, queries, strict=True):
-        nearest = None if query is None else side.nearest(next(pages), query.limit)
+    for (session, position, count, forward), points in zip(sides, pages, strict=True):
+        nearest = _nearest(points, position, count, forward) if exact else None
         if nearest is None:
-            lower, upper = (side.position, _LAST) if side.forward else (_FIRST, side.position)
-            nearest = yield from _between(side.session, side.count, lower, upper, forward=side.forward)
+            lower, upper = (position, _LAST) if forward else (_FIRST, position)
+            nearest = yield from _between(session, count, lower, upper, forward=forward)
         found.append(views(stored.message for stored in nearest))
     return [[*earlier, anchor, *later] for anchor, earlier, later in zip(anchors, found[::2], found[1::2], strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """The messages to read on one side of an anchor's position: before it or, `forward`, after it."""
+def _nearest_query(session: Filter, position: Position, count: int, forward: bool) -> models.QueryRequest:
+    """Return the query for the messages before a position or, `forward`, after it."""
+    return models.QueryRequest(
+        query=models.OrderByQuery(order_by=_order(forward, _order_at(position))),
+        filter=translate(session).filter,
+        limit=_nearest_size(count),
+        with_payload=records.WHOLE,
+    )
 
-    session: Filter
-    position: Position
-    count: int
-    forward: bool
 
-    def query(self) -> models.QueryRequest | None:
-        """Return the query for the side; None if it has nothing to read, or its messages must be checked again."""
-        translation = translate(self.session)
-        if not self.count or not translation.exact:
-            return None
-        # Besides the messages: the anchor itself, and one that shows whether the last microsecond is complete.
-        return models.QueryRequest(
-            query=models.OrderByQuery(order_by=_order(self.forward, _order_at(self.position))),
-            filter=translation.filter,
-            limit=min(self.count + 2, PAGE),
-            with_payload=records.WHOLE,
-        )
+def _nearest_size(count: int) -> int:
+    """Besides the messages: the anchor itself, and one that shows whether the last microsecond is complete."""
+    return min(count + 2, PAGE)
 
-    def nearest(self, points: Sequence[models.ScoredPoint], limit: int | None) -> list[Stored] | None:
-        """Return the nearest messages of the query's result, in order; None if it has too few of them."""
-        page = [records.stored_of(point) for point in points]
-        full = len(page) == limit
-        complete = [stored for stored in page if not (full and stored.order == page[-1].order)]
-        beside = [s for s in complete if (s.position > self.position if self.forward else s.position < self.position)]
-        if full and len(beside) < self.count:
-            return None
-        beside.sort(key=_position)
-        return beside[: self.count] if self.forward else beside[-self.count :]
+
+def _nearest(points: Sequence[Point], position: Position, count: int, forward: bool) -> list[Stored] | None:
+    """Return the nearest messages of the query's result, in order; None if it has too few of them."""
+    page = [records.stored_of(point) for point in points]
+    full = len(page) == _nearest_size(count)
+    complete = [stored for stored in page if not (full and stored.order == page[-1].order)]
+    beside = [s for s in complete if (s.position > position if forward else s.position < position)]
+    if full and len(beside) < count:
+        return None
+    beside.sort(key=_position)
+    return beside[:count] if forward else beside[max(0, len(beside) - count) :]
 
 
 def positions_of(anchors: Sequence[Message]) -> Plan[dict[str, Position]]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
-from dynamiq_memory.backends._batches import batched
+from dynamiq_memory._batches import batched
 from dynamiq_memory.backends.plans import Plan, Step
 
 T_co = TypeVar("T_co", covariant=True)

@@ -22,7 +22,6 @@ DISTANCES = {
     "l2": models.Distance.EUCLID,
 }
 
-_PROBE = "dimension"
 _NOTE = records.special_id("about")
 _KEYWORD = models.PayloadSchemaType.KEYWORD
 # The fields to filter and sort by. Without these indexes, a server reads every message of every user, or refuses.
@@ -92,7 +91,7 @@ def _create(schema: Schema) -> Plan[None]:
     dense = {}
     embedder = schema.embedder
     if embedder is not None:
-        size = embedder.dimension or embedder.dimension_of(_PROBE)
+        size = embedder.dimension or embedder.measured_dimension()
         embedder.dimension = size
         dense[records.DENSE] = models.VectorParams(size=size, distance=DISTANCES[schema.metric], on_disk=schema.on_disk)
     index = models.SparseIndexParams(on_disk=schema.on_disk)

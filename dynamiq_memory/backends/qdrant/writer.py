@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from qdrant_client import models
 
-from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
+from dynamiq_memory._batches import batched, limited
 from dynamiq_memory.backends._embedding import Embed
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends._planned import stored_in_batches
 from dynamiq_memory.backends.operations import stored_versions
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import reader, records, requests

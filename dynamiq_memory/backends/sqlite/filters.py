@@ -19,7 +19,6 @@ from dynamiq_memory.backends._sql.filters import SQLFilters
 from dynamiq_memory.filters import Absent, Condition, OneOf, Range
 
 _FUNCTION = "dynamiq_memory_matches"
-_LONG_FILTER = 10_000
 _CONDITIONS = {kind.__name__: kind for kind in (OneOf, Range, Absent)}
 
 
@@ -74,14 +73,6 @@ def _encode(conditions: Sequence[Condition]) -> str:
     return dumps([[type(each).__name__, *(getattr(each, name) for name in each.__match_args__)] for each in conditions])
 
 
+@lru_cache(16)  # for the statements that run now: many long filters would fill the memory
 def _decode(encoded: str) -> tuple[Condition, ...]:
-    # A long filter is kept for its own statement only: many would fill the memory.
-    return _decode_short(encoded) if len(encoded) < _LONG_FILTER else _decode_long(encoded)
-
-
-def _decoded(encoded: str) -> tuple[Condition, ...]:
     return tuple(_CONDITIONS[kind](key, *map(tuple, values)) for kind, key, *values in loads(encoded))
-
-
-_decode_short = lru_cache(256)(_decoded)
-_decode_long = lru_cache(4)(_decoded)

@@ -69,11 +69,6 @@ def has_fact(*facts: str) -> FilterReturn:
     return ServerFilter.by_property(FACTS).contains_any(list(facts))
 
 
-def lacks_fact(fact: str) -> FilterReturn:
-    """Match objects without a fact."""
-    return ServerFilter.by_property(FACTS).not_equal(fact)
-
-
 @dataclass(frozen=True, slots=True)
 class Translation:
     """A filter in Weaviate's language.
@@ -105,7 +100,7 @@ def translate(filter: Filter) -> Translation:
         elif isinstance(condition, OneOf):
             found = _one_of(condition)
         elif isinstance(condition, Absent):
-            found = [lacks_fact(_fact(condition.key))]
+            found = [ServerFilter.by_property(FACTS).not_equal(_fact(condition.key))]
         else:
             # Numbers of all keys share the index, which cannot look up a range: it is compared in this process.
             found = [has_fact(_fact(condition.key, None, "number"), PARTLY)]

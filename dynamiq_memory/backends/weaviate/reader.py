@@ -11,7 +11,7 @@ from functools import partial
 from weaviate.classes.query import Filter as ServerFilter
 from weaviate.classes.query import FilterReturn
 
-from dynamiq_memory.backends._batches import batched
+from dynamiq_memory._batches import batched
 from dynamiq_memory.backends._order import session_filter, sessions_of
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests

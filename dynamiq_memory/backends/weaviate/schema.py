@@ -16,6 +16,7 @@ from weaviate.classes.config import (
 )
 from weaviate.exceptions import UnexpectedStatusCodeError
 
+from dynamiq_memory._checks import check_name
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.ranking import BM25
@@ -41,11 +42,9 @@ def checked_collection(name: object) -> str:
     Raises:
         ConfigurationError: It is not a valid name.
     """
-    if not isinstance(name, str) or not _COLLECTION.fullmatch(name):
-        raise ConfigurationError(
-            f"collection_name={name!r} cannot be used: give up to 255 letters, digits and underscores, a letter first"
-        )
-    return name[0].upper() + name[1:]
+    hint = "give up to 255 letters, digits and underscores, a letter first"
+    valid = check_name("collection_name", name, _COLLECTION, hint)
+    return valid[0].upper() + valid[1:]
 
 
 def checked_tenant(name: object) -> str | None:
@@ -54,13 +53,8 @@ def checked_tenant(name: object) -> str | None:
     Raises:
         ConfigurationError: It is not a valid name.
     """
-    if name is None:
-        return None
-    if not isinstance(name, str) or not _TENANT.fullmatch(name):
-        raise ConfigurationError(
-            f"tenant_name={name!r} cannot be used: give 1 to 64 letters, digits and the characters _ -"
-        )
-    return name
+    hint = "give 1 to 64 letters, digits and the characters _ -"
+    return None if name is None else check_name("tenant_name", name, _TENANT, hint)
 
 
 def _properties() -> list[Property]:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from weaviate.classes.query import Filter as ServerFilter
 
+from dynamiq_memory._batches import batched, limited
 from dynamiq_memory._forks import WatchesForks
-from dynamiq_memory.backends._batches import batched, limited, stored_in_batches
 from dynamiq_memory.backends._embedding import Embed, Vector
 from dynamiq_memory.backends._order import Arrivals
+from dynamiq_memory.backends._planned import stored_in_batches
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.errors import refusal
