@@ -7,9 +7,11 @@ relevant, or both, always within a user and a session. The messages are stored i
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.conversation.openai import to_openai
+from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Pick, Reason
 from dynamiq_memory.conversation.tokens import count_tokens_approximately, token_counter
+from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
     BackendConnectionError,
@@ -52,8 +54,10 @@ __all__ = [
     "MissingDependencyError",
     "PartialWriteError",
     "Pick",
+    "Placement",
     "Reason",
     "Session",
+    "Window",
     "count_tokens_approximately",
     "register_memory",
     "select_to_save",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -14,10 +15,13 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.backends.plans import Plan, arun, run
 from dynamiq_memory.conversation import revisions
+from dynamiq_memory.conversation.comparing import pick_and_compare
+from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick
 from dynamiq_memory.conversation.tokens import TokenCounter, count_tokens_approximately
 from dynamiq_memory.conversation.turns import Budget
+from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import FormatType, format_messages
@@ -60,6 +64,10 @@ class Memory(Closing):
             to 32,000, which leaves room for instructions and an answer in the context of any current model; None for
             no limit.
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1.
+        window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
+            with up to five sixteenths less, so that providers' caches keep most of the prompt.
+        placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
+            as one block of text in front of the last question, so that providers' caches keep what comes before.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -76,6 +84,8 @@ class Memory(Closing):
         token_counter: TokenCounter = count_tokens_approximately,
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
         recent_share: float = 0.5,
+        window: Window | str = Window.SLIDING,
+        placement: Placement | str = Placement.CHRONOLOGICAL,
     ) -> None:
         """Check the settings."""
         if isinstance(backend, type):
@@ -99,6 +109,8 @@ class Memory(Closing):
         self.token_counter = token_counter
         self.max_tokens = max_tokens
         self.recent_share = recent_share
+        self.window = check_choice(Window, window, "window", ConfigurationError)
+        self.placement = check_choice(Placement, placement, "placement", ConfigurationError)
 
     def scoped(self, session_id: str | None = None, user_id: str | None = None) -> Self:
         """Return a memory of one session: the same store and settings, with the session as a default filter.
@@ -265,6 +277,8 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
     ) -> list[Message]:
         """Select the messages for an agent, as a conversation that every LLM API accepts.
 
@@ -281,16 +295,20 @@ class Memory(Closing):
             strategy: "all", "relevant" or "both".
             max_tokens: Maximum number of tokens, counted by the memory's `token_counter`. Defaults to the memory's
                 `max_tokens` (32,000).
+            window: "sliding" or "stable". Defaults to the memory's `window`.
+            placement: "chronological" or "before_question". Defaults to the memory's `placement`. The block is part of
+                the last question that is stored; if there is none to hold it, messages are given chronologically.
 
         Returns:
             The messages, oldest first. Messages that match the query have a `score`.
 
         Raises:
-            InvalidArgumentError: The limit, max_tokens or strategy is invalid.
+            InvalidArgumentError: The limit, max_tokens, strategy, window or placement is invalid.
             FilterError: A filter is malformed.
         """
-        picks = self.explain_agent_conversation(query, limit, filters, strategy, max_tokens)
-        return [picked.message for picked in picks]
+        return self.explain_agent_conversation(
+            query, limit, filters, strategy, max_tokens, window, placement
+        ).conversation
 
     async def aget_agent_conversation(
         self,
@@ -299,10 +317,14 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
     ) -> list[Message]:
         """Select the messages for an agent; see `get_agent_conversation`."""
-        picks = await self.aexplain_agent_conversation(query, limit, filters, strategy, max_tokens)
-        return [picked.message for picked in picks]
+        explanation = await self.aexplain_agent_conversation(
+            query, limit, filters, strategy, max_tokens, window, placement
+        )
+        return explanation.conversation
 
     def explain_agent_conversation(
         self,
@@ -311,14 +333,30 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
+        *,
+        compare: bool = False,
     ) -> Explanation:
         """Select the messages like `get_agent_conversation`, with the reason for each.
+
+        Args:
+            query: As for `get_agent_conversation`.
+            limit: As for `get_agent_conversation`.
+            filters: As for `get_agent_conversation`.
+            strategy: As for `get_agent_conversation`.
+            max_tokens: As for `get_agent_conversation`.
+            window: As for `get_agent_conversation`.
+            placement: As for `get_agent_conversation`.
+            compare: Whether to select them also for the question before, to say how much is `unchanged`. This takes
+                twice as long.
 
         Returns:
             The selected messages, oldest first, each with its reason; and what bounds the choice, the limit or the
             tokens.
         """
-        return run(self._pick(query, limit, filters, strategy, max_tokens), self.backend.execute)
+        plan = self._pick(query, limit, filters, strategy, max_tokens, window, placement, compare)
+        return run(plan, self.backend.execute)
 
     async def aexplain_agent_conversation(
         self,
@@ -327,9 +365,14 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None = None,
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         max_tokens: int | None = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
+        *,
+        compare: bool = False,
     ) -> Explanation:
         """Select messages, with reasons; see `explain_agent_conversation`."""
-        return await arun(self._pick(query, limit, filters, strategy, max_tokens), self.backend.aexecute)
+        plan = self._pick(query, limit, filters, strategy, max_tokens, window, placement, compare)
+        return await arun(plan, self.backend.aexecute)
 
     def get_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
         """Return the messages of `get_all` as text: "plain", "markdown" or "xml"."""
@@ -500,6 +543,8 @@ class Memory(Closing):
             "save_mode": self.save_mode.value,
             "max_tokens": self.max_tokens,
             "recent_share": self.recent_share,
+            "window": self.window.value,
+            "placement": self.placement.value,
         }
 
     def __repr__(self) -> str:
@@ -561,8 +606,14 @@ class Memory(Closing):
         filters: Mapping[str, Any] | None,
         strategy: MemoryRetrievalStrategy | str,
         max_tokens: int | None,
+        window: Window | str | None,
+        placement: Placement | str | None,
+        compare: bool,
     ) -> Plan[Explanation]:
         strategy = check_choice(MemoryRetrievalStrategy, strategy, "strategy", InvalidArgumentError)
+        window = check_choice(Window, self.window if window is None else window, "window", InvalidArgumentError)
+        placement = self.placement if placement is None else placement
+        placement = check_choice(Placement, placement, "placement", InvalidArgumentError)
         if max_tokens is not None and (
             not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1
         ):
@@ -571,8 +622,13 @@ class Memory(Closing):
             )
         check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens
-        budget = Budget(self._limit(limit), tokens, self.token_counter)
-        return pick(strategy, query, self._merged(filters), budget, self.recent_share)
+        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window)
+
+        def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
+            return pick(strategy, query, filters, replace(budget, exceeded=set()), self.recent_share, placement)
+
+        merged = self._merged(filters)
+        return pick_and_compare(picking, query, merged, self.token_counter) if compare else picking(query, merged)
 
 
 def _listed(value: Any) -> Any:

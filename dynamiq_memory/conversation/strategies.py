@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from dynamiq_memory.backends.operations import Around, Read, Search
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
+from dynamiq_memory.conversation.placement import Placement, last_question, with_block
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.tokens import as_sent
 from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
+from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.filters import parse
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, USER_KEY, Key, Message, key_of
+from dynamiq_memory.formatting import quoted_message, quoted_messages
+from dynamiq_memory.messages import (
+    MESSAGE_ID_KEY,
+    SESSION_KEY,
+    SUPERSEDED_KEY,
+    USER_KEY,
+    Key,
+    Message,
+    MessageRole,
+    key_of,
+)
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
@@ -73,24 +86,67 @@ class Explanation(list[Pick]):
     """The messages picked for an agent, oldest first.
 
     Attributes:
-        tokens: Their number of tokens; None where tokens are not limited.
+        tokens: The number of tokens of the conversation; None where tokens are not limited.
         bounded_by: What bounds the choice, so that older turns may be left out: "limit", "max_tokens", both or neither.
+        recent: The messages that are given as messages. With `placement="before_question"`, these are the most recent
+            ones, otherwise all.
+        recalled: The messages that are given as a block of text in front of the last question, oldest first.
+        recalled_block: The block; empty if there are none.
+        unchanged: The share of the conversation's tokens, from 0 to 1, in the messages at its beginning that were the
+            same for the question before. None if it was not asked for, or there is no question before.
     """
 
-    def __init__(self, picks: Iterable[Pick], budget: Budget) -> None:
-        """Count the tokens."""
+    unchanged: float | None = None
+
+    def __init__(
+        self,
+        picks: Iterable[Pick],
+        budget: Budget,
+        placement: Placement = Placement.CHRONOLOGICAL,
+        session_id: str | None = None,
+    ) -> None:
+        """Separate what is given as a block, and count the tokens."""
         super().__init__(picks)
+        in_place = [placement is Placement.CHRONOLOGICAL or pick.reason is Reason.RECENT for pick in self]
+        self.recent = [pick.message for pick, recent in zip(self, in_place, strict=True) if recent]
+        self.recalled = [pick.message for pick, recent in zip(self, in_place, strict=True) if not recent]
+        self.recalled_block = _block(self.recalled, self.recent, session_id)
         limited = budget.tokens is not None
-        self.tokens = sum(budget.count_tokens(as_sent(pick.message)) for pick in self) if limited else None
+        self.tokens = sum(budget.count_tokens(as_sent(each)) for each in self.conversation) if limited else None
         self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The messages as an agent is given them.
+
+        A block is part of the last question among the recent messages; without such a question, all messages are given
+        in the order of time.
+        """
+        place = last_question(self.recent)
+        if not self.recalled or place is None:
+            return [pick.message for pick in self]
+        conversation = list(self.recent)
+        conversation[place] = with_block(conversation[place], self.recalled_block)
+        return conversation
 
 
 @dataclass(slots=True)
 class _Choice:
-    """What has been picked so far."""
+    """What has been picked so far.
+
+    Attributes:
+        budget: What may still be picked.
+        placement: Where messages are placed that match the query.
+        session_id: The session that the conversation belongs to, if it is only one.
+        picks: The messages.
+        found: The messages of each turn that was found by the query, the best first.
+    """
 
     budget: Budget
+    placement: Placement
+    session_id: str | None
     picks: dict[Key, Pick] = field(default_factory=dict)
+    found: list[list[Message]] = field(default_factory=list)
 
     def add(self, messages: Iterable[Message], reason: Reason) -> None:
         for message in messages:
@@ -119,7 +175,9 @@ class _Choice:
         elif not whole.fits(rest.messages):
             self.add_matches(rest.cut(self.budget, match), scores)
 
-    def add_matches(self, messages: Iterable[Message], scores: Mapping[Key, float]) -> None:
+    def add_matches(self, messages: list[Message], scores: Mapping[Key, float]) -> None:
+        if messages:
+            self.found.append(messages)
         for message in messages:
             key = key_of(message)
             if key in scores:
@@ -133,6 +191,7 @@ def pick(
     filters: Mapping[str, Any],
     budget: Budget,
     recent_share: float,
+    placement: Placement = Placement.CHRONOLOGICAL,
 ) -> Plan[Explanation]:
     """Pick the messages that an agent is given.
 
@@ -146,22 +205,25 @@ def pick(
         filters: Only messages that match.
         budget: How much may be picked.
         recent_share: The part of the budget that BOTH gives to the most recent turns, from 0 to 1.
+        placement: Where messages are placed that match the query.
     """
-    choice = _Choice(budget)
+    session_id = filters.get(SESSION_KEY)
+    choice = _Choice(budget, placement, session_id if isinstance(session_id, str) else None)
     ranked = query if query is not None and query.strip() and strategy != MemoryRetrievalStrategy.ALL else None
     if ranked is not None and strategy == MemoryRetrievalStrategy.RELEVANT:
-        yield from _pick_relevant(choice, ranked, filters)
+        yield from _pick_relevant_alone(choice, ranked, filters)
     elif ranked is not None:
         yield from _pick_both(choice, ranked, filters, recent_share)
     if not choice.picks:
-        messages, _ = yield from _latest(filters, budget)
+        messages, _ = yield from _latest(filters, choice.budget)
         choice.add(messages, Reason.RECENT)
-    return Explanation((yield from _in_order(choice.picks, filters)), budget)
+    return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
 
 
 def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Message], list[Turn]]]:
     """Take the most recent whole turns; also return the turns that were read for it."""
-    most = budget.messages
+    # A stable window must know whether there is an older message.
+    most = budget.messages + (budget.window is Window.STABLE)
     size = most if budget.tokens is None else min(most, _PAGE)
     collected: list[Message] = []
     page: list[Message] = []
@@ -173,7 +235,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
             continue
         turns = split_turns(collected)
         attempt = budget.copy()
-        taken, full = latest_turns(turns, attempt)
+        taken, full = latest_turns(turns, attempt, more=len(page) == size)
         opened = any(map(is_question, taken))
         enough = full or len(collected) >= most
         if enough and len(page) == size and len(collected) < most + _LATE and _has_late_result(collected):
@@ -190,25 +252,61 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
 
 def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:
     budget = choice.budget
+    in_block = choice.placement is Placement.BEFORE_QUESTION
     recent = budget.share(recent_share)
     if recent.messages == 1 and budget.messages > 2:
         recent.messages = 2  # a question without its answer would seem to be asked once more
     whole = budget.copy()
-    _, turns = yield from _latest(filters, whole)
+    latest, turns = yield from _latest(filters, whole)
+    if not in_block:
+        # What is found comes first, so the beginning of the prompt changes with each question.
+        recent.window = Window.SLIDING
+    elif not budget.exceeded:
+        choice.budget = whole
+        choice.add(latest, Reason.RECENT)
+        return
     taken, _ = latest_turns(turns, recent)
     budget.take(taken)
     choice.add(taken, Reason.RECENT)
     yield from _pick_relevant(choice, query, filters)
-    # What the relevant ones left goes to the recent turns: to the rest of the last one, then to those before.
+    if not choice.found:
+        choice.budget, choice.picks = whole, {}
+        choice.add(latest, Reason.RECENT)
+    elif not in_block:
+        _add_rest(choice, turns)
+
+
+def _add_rest(choice: _Choice, turns: Sequence[Turn]) -> None:
+    """Give what the relevant turns left to the recent ones: to the rest of the last one, then to those before."""
     for turn in reversed(turns):
         rest = choice.rest_of(turn)
         if not turn.opened or not rest.rounds or rest.question_alone:
             continue
-        if not budget.take(rest.messages):
+        if not choice.budget.take(rest.messages):
             if len(rest.rounds) < len(turn.rounds):
-                choice.add(rest.cut(budget), Reason.RECENT)
+                choice.add(rest.cut(choice.budget), Reason.RECENT)
             break
         choice.add(rest.messages, Reason.RECENT)
+
+
+def _pick_relevant_alone(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
+    whole = choice.budget.copy()
+    if choice.placement is Placement.BEFORE_QUESTION:
+        asked = yield from _asked(filters, choice.budget)
+        choice.add(asked, Reason.RECENT)
+    yield from _pick_relevant(choice, query, filters)
+    if not choice.found:
+        choice.budget, choice.picks = whole, {}
+
+
+def _asked(filters: Mapping[str, Any], budget: Budget) -> Plan[list[Message]]:
+    """Take the last turn, or what fits of it, if it has no answer yet."""
+    few = replace(budget, messages=min(budget.messages, _NEIGHBOURS), exceeded=set())
+    _, turns = yield from _latest(filters, few)
+    turn = max(turns, key=lambda each: each.last, default=Turn())
+    if not turn.opened or turn.answered:
+        return []
+    return turn.messages if budget.take(turn.messages) else turn.cut(budget)
 
 
 def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> Plan[None]:
@@ -238,6 +336,41 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
                 choice.add_turn_of(key, turn, scores, whole)
         if picked and picked == len(choice.picks):
             break  # what is left of the budget is too small for a turn; going on costs reads and brings little
+    if choice.placement is Placement.BEFORE_QUESTION:
+        _fit_block(choice, whole)
+
+
+def _fit_block(choice: _Choice, budget: Budget) -> None:
+    """Drop the least relevant turns until those found fit as a block, whose frame has tokens of its own."""
+    if budget.tokens is None:
+        return
+    recent = [each.message for each in choice.picks.values() if each.reason is Reason.RECENT]
+    place = last_question(recent)
+    question = Message(role=MessageRole.USER) if place is None else recent[place]
+    alone = budget.count_tokens(as_sent(question)) if place is not None else 0
+
+    def tokens(turns: int) -> int:
+        block = _block([message for found in choice.found[:turns] for message in found], recent, choice.session_id)
+        return budget.count_tokens(as_sent(with_block(question, block))) - alone if block else 0
+
+    fitting = bisect_right(range(len(choice.found) + 1), budget.tokens, key=tokens) - 1
+    if fitting < len(choice.found):
+        budget.exceeded.add("max_tokens")
+    for message in (message for found in choice.found[fitting:] for message in found):
+        del choice.picks[key_of(message)]
+    del choice.found[fitting:]
+
+
+def _block(found: Sequence[Message], recent: Sequence[Message], session_id: str | None) -> str:
+    """Format what was found, for the session of the recent messages."""
+    if recent:
+        session_id = recent[-1].session_id
+    if not found:
+        return ""
+    others = [message.session_id if message.session_id != session_id else None for message in found]
+    return quoted_messages(
+        quoted_message(message, session_id=other) for message, other in zip(found, others, strict=True)
+    )
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dynamiq_memory.conversation.calls import (
     ToolReference,
@@ -18,6 +18,7 @@ from dynamiq_memory.conversation.calls import (
     without_results,
 )
 from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
+from dynamiq_memory.conversation.windows import Window, count_from_step, similar
 from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, scope_of
 
 
@@ -30,21 +31,23 @@ class Budget:
         tokens: Number of tokens, or None for any number.
         count_tokens: Counts the tokens of a message.
         exceeded: What has kept messages from being taken, "limit" or "max_tokens"; parts and copies share it.
+        window: Where the most recent turns begin that are taken.
     """
 
     messages: int
     tokens: int | None = None
     count_tokens: TokenCounter = count_tokens_approximately
     exceeded: set[str] = field(default_factory=set)
+    window: Window = Window.SLIDING
 
     def share(self, part: float) -> Budget:
         """Return a part of the budget, at least one message."""
         tokens = None if self.tokens is None else math.floor(self.tokens * part)
-        return Budget(max(1, math.floor(self.messages * part)), tokens, self.count_tokens, self.exceeded)
+        return replace(self, messages=max(1, math.floor(self.messages * part)), tokens=tokens)
 
     def copy(self) -> Budget:
         """Return a budget of the same size."""
-        return Budget(self.messages, self.tokens, self.count_tokens, self.exceeded)
+        return replace(self)
 
     @property
     def spent(self) -> bool:
@@ -385,27 +388,31 @@ def _with_words(rounds: list[_Round], beside: Sequence[tuple[int, Message]]) -> 
     return sorted([*rounds, *words], key=lambda round_: round_.place)
 
 
-def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], bool]:
+def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -> tuple[list[Message], bool]:
     """Take the most recent whole turns.
 
     A turn that does not fit ends the choice. Where none has been taken yet, as much of it as fits is taken, or, where
     none of it fits, the turn before it is tried. A turn counts as recent as its last message: as a result that came
-    turns later.
+    turns later. In a stable window, some of the oldest turns that would fit are left out.
 
     Args:
         turns: All turns in order; an unopened one at the beginning may be the rest of a turn cut off.
         budget: What may be taken; reduced by what is.
+        more: Whether there may be older turns than these.
 
     Returns:
         The messages in order, and whether a turn that was there did not fit.
     """
+    before = budget.copy()
     taken: list[Turn] = []
+    left: list[Budget] = []
     full = False
     for turn in sorted(turns, key=lambda each: each.last, reverse=True):
         if not turn.opened or turn.question_alone:
             continue
         if budget.take(turn.messages):
             taken.append(turn)
+            left.append(budget.copy())
             continue
         full = True
         if taken:
@@ -414,6 +421,10 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
         if part:
             taken.append(Turn([part], turn.last))
             break
+    if left and (full or more) and budget.window is Window.STABLE:
+        kept = _count_stable(taken, [before, *left])
+        taken = taken[:kept]
+        budget.messages, budget.tokens = left[kept - 1].messages, left[kept - 1].tokens
     place = {id(turn): number for number, turn in enumerate(turns)}
     if not full:
         instructions = [turn for turn in turns if turn.instructions]
@@ -424,6 +435,21 @@ def latest_turns(turns: Sequence[Turn], budget: Budget) -> tuple[list[Message], 
     elif len(taken) > 1:
         taken.sort(key=lambda turn: place[id(turn)])
     return [message for turn in taken for message in turn.messages], full
+
+
+def _count_stable(taken: Sequence[Turn], left: Sequence[Budget]) -> int:
+    """Count the turns of a stable window.
+
+    Args:
+        taken: The turns that fit, most recent first.
+        left: The budget at first, and what each turn has left of it.
+    """
+    messages, tokens = similar(left[0].messages), similar(left[0].tokens or 0)
+    sizes = [
+        max((one.messages - two.messages) * tokens, ((one.tokens or 0) - (two.tokens or 0)) * messages)
+        for one, two in itertools.pairwise(left)
+    ]
+    return count_from_step([turn.rounds[0][0].id for turn in taken], sizes, messages * tokens)
 
 
 def whole_turns(messages: Iterable[Message], answered: Collection[str], questions: Mapping[str, str]) -> list[Message]:

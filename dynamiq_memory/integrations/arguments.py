@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dynamiq_memory._checks import check_choice, check_whole_number
+from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy
+from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.memory import Memory
 
-__all__ = ["check_limit", "check_memory", "check_strategy"]
+__all__ = ["check_limit", "check_memory", "check_placement", "check_strategy", "check_window"]
 
 
 def check_memory(memory: object, alternative: str = "") -> Memory:
@@ -47,3 +49,21 @@ def check_strategy(strategy: MemoryRetrievalStrategy | str) -> MemoryRetrievalSt
         ConfigurationError: It is unknown.
     """
     return check_choice(MemoryRetrievalStrategy, strategy, "strategy", ConfigurationError)
+
+
+def check_window(window: Window | str | None) -> Window | None:
+    """Check a window, given as such, by its name, or as None for the memory's own.
+
+    Raises:
+        ConfigurationError: It is unknown.
+    """
+    return None if window is None else check_choice(Window, window, "window", ConfigurationError)
+
+
+def check_placement(placement: Placement | str | None) -> Placement | None:
+    """Check a placement, given as such, by its name, or as None for the memory's own.
+
+    Raises:
+        ConfigurationError: It is unknown.
+    """
+    return None if placement is None else check_choice(Placement, placement, "placement", ConfigurationError)

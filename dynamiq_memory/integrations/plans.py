@@ -19,13 +19,16 @@ from typing import Any, TypeVar
 
 from dynamiq_memory.backends import plans
 from dynamiq_memory.backends.plans import Plan, Step
+from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.revisions import current
-from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy
+from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy
+from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 
 __all__ = [
     "AddMany",
+    "ExplainAgentConversation",
     "GetAgentConversation",
     "GetAll",
     "GetEverything",
@@ -66,6 +69,21 @@ class GetAgentConversation(Step[list[Message]]):
     filters: Mapping[str, Any] | None = None
     strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
     max_tokens: int | None = None
+    window: Window | None = None
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainAgentConversation(Step[Explanation]):
+    """`Memory.explain_agent_conversation`, for adapters that hold the question themselves."""
+
+    query: str | None = None
+    limit: int | None = None
+    filters: Mapping[str, Any] | None = None
+    strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
+    max_tokens: int | None = None
+    window: Window | None = None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +143,16 @@ def run(memory: Memory, plan: Plan[T]) -> T:
         plan: The plan.
     """
 
-    def perform(step: Step[Any]) -> list[Message]:
+    def perform(step: Step[Any]) -> Any:
         match step:
             case GetAll(limit, filters):
                 return memory.get_all(limit, filters)
             case GetEverything(filters):
                 return memory.backend.get_all(None, {**memory.filters, **(filters or {})})
-            case GetAgentConversation(query, limit, filters, strategy, max_tokens):
-                return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens)
+            case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+                return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
+            case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+                return memory.explain_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
             case AddMany(messages):
                 return memory.add_many(messages)
             case UpdateMany(messages):
@@ -154,14 +174,20 @@ async def arun(memory: Memory, plan: Plan[T]) -> T:
         plan: The plan.
     """
 
-    async def perform(step: Step[Any]) -> list[Message]:
+    async def perform(step: Step[Any]) -> Any:
         match step:
             case GetAll(limit, filters):
                 return await memory.aget_all(limit, filters)
             case GetEverything(filters):
                 return await memory.backend.aget_all(None, {**memory.filters, **(filters or {})})
-            case GetAgentConversation(query, limit, filters, strategy, max_tokens):
-                return await memory.aget_agent_conversation(query, limit, filters, strategy, max_tokens)
+            case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+                return await memory.aget_agent_conversation(
+                    query, limit, filters, strategy, max_tokens, window, placement
+                )
+            case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+                return await memory.aexplain_agent_conversation(
+                    query, limit, filters, strategy, max_tokens, window, placement
+                )
             case AddMany(messages):
                 return await memory.aadd_many(messages)
             case UpdateMany(messages):

@@ -1,5 +1,6 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
+from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
     Budget,
@@ -11,4 +12,14 @@ from dynamiq_memory.conversation.turns import (
     whole_turns,
 )
 
-__all__ = ["Budget", "Turn", "arrange", "begins_turn", "current", "latest_turns", "split_turns", "whole_turns"]
+__all__ = [
+    "Budget",
+    "Turn",
+    "arrange",
+    "begins_turn",
+    "current",
+    "last_question",
+    "latest_turns",
+    "split_turns",
+    "whole_turns",
+]

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dynamiq_memory._wire import EXTENSION
 from dynamiq_memory.backends.base import Capabilities, Session
+from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy, Reason
+from dynamiq_memory.conversation.windows import Window
 
 FILTERS = (
     'A filter on metadata: {"k": "v"} equals, {"k": ["a", "b"]} one of, {"k": {"gte": 1, "lt": 5}} range (gt, gte, lt, '
@@ -143,6 +145,17 @@ class SearchRequest(StrictModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Maximum number of tokens. Requires a strategy."
     )
+    window: Window | None = Field(
+        None, description="Where the most recent turns begin when not all of them fit. Requires a strategy."
+    )
+    placement: Placement | None = Field(
+        None,
+        description="Where messages that match are placed. With `before_question`, all but the recent ones are part of "
+        "`recalled_block`. Requires a strategy.",
+    )
+    compare: bool = Field(
+        False, description="Whether to return `unchanged`, which takes twice as long. Requires a strategy."
+    )
 
 
 class StoredItem(BaseModel):
@@ -185,6 +198,14 @@ class SearchResponse(ItemsResponse):
     """The results of a search."""
 
     has_more: bool
+    recalled_block: str | None = Field(
+        None, description="The messages whose reason is not `recent`, as text in front of the last question."
+    )
+    unchanged: float | None = Field(
+        None,
+        description="The share of tokens at the beginning that an agent was given for the question before, too; null "
+        "unless asked for, and for the first question.",
+    )
 
 
 class WindowsResponse(BaseModel):

@@ -53,12 +53,23 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
     if body.strategy is not None:
         memory = Memory(backend=access.memory)
         limit = body.limit if body.limit is not None else _DEFAULT_LIMIT
-        picks = await memory.aexplain_agent_conversation(body.query, limit, filters, body.strategy, body.max_tokens)
+        picks = await memory.aexplain_agent_conversation(
+            body.query,
+            limit,
+            filters,
+            body.strategy,
+            body.max_tokens,
+            body.window,
+            body.placement,
+            compare=body.compare,
+        )
         items = stored_items([pick.message for pick in picks])
         data = [item | {"reason": pick.reason.value} for item, pick in zip(items, picks, strict=True)]
-        return JSONResponse({"data": data, "has_more": False})
-    if body.max_tokens is not None:
-        raise InvalidArgumentError("max_tokens requires a strategy")
+        block = picks.recalled_block or None
+        return JSONResponse({"data": data, "has_more": False, "recalled_block": block, "unchanged": picks.unchanged})
+    for name in ("max_tokens", "window", "placement", "compare"):
+        if getattr(body, name):
+            raise InvalidArgumentError(f"{name} requires a strategy")
     limit = body.limit if body.limit is not None else max_results + 1
     messages = await access.memory.asearch(body.query, filters, limit)
     has_more = len(messages) > max_results

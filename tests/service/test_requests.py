@@ -96,7 +96,25 @@ def test_search_ranks_and_gives_reasons(api: httpx.Client) -> None:
     assert [each["reason"] for each in picked] == ["match", "recent"]
     recent = api.post("/v1/memories/m/search", json={"strategy": "all", "limit": 2})
     assert texts(recent) == said[2:]
-    assert api.post("/v1/memories/m/search", json={"query": "x", "max_tokens": 5}).status_code == 422
+    for setting in ({"max_tokens": 5}, {"window": "stable"}, {"placement": "chronological"}, {"compare": True}):
+        refused = api.post("/v1/memories/m/search", json={"query": "x", **setting})
+        assert refused.status_code == 422
+        assert f"{next(iter(setting))} requires a strategy" in refused.text
+
+
+def test_search_gives_a_block_and_compares(api: httpx.Client) -> None:
+    said = ["my dog is called Rex", *(f"it rains on day {n}" for n in range(20)), "what is my dog called?"]
+    api.post(ITEMS, json=[item(text) for text in said])
+    body = {"query": "dog", "strategy": "both", "limit": 4, "placement": "before_question", "compare": True}
+    picked = api.post("/v1/memories/m/search", json=body).json()
+    assert [each["reason"] for each in picked["data"]] == ["match", "recent", "recent"]
+    assert ">my dog is called Rex</message>" in picked["recalled_block"]
+    assert picked["unchanged"] == 0
+    steady = {"strategy": "all", "limit": 1000, "window": "stable", "compare": True}
+    whole = api.post("/v1/memories/m/search", json=steady).json()
+    assert whole["recalled_block"] is None
+    assert 0.9 < whole["unchanged"] < 1
+    assert api.post("/v1/memories/m/search", json={**steady, "compare": False}).json()["unchanged"] is None
 
 
 def test_export_can_be_stored_again(api: httpx.Client) -> None:

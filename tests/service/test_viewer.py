@@ -184,6 +184,8 @@ def test_what_an_agent_would_be_given_with_the_reasons(page: Any) -> None:
     assert given("relevant")[0] == (TALK[0].text, "match")
     assert given("both")[0] == (TALK[0].text, "match")
     assert given("both")[-1] == (TALK[9].text, "recent")
+    facts = page.find_element(By.CSS_SELECTOR, "#strategies [data-strategy=all] small").text
+    assert "unchanged since the question before" in facts
     if SCREENSHOT:
         page.set_window_size(1280, 1000)
         Path(SCREENSHOT).parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,15 @@ from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 from pydantic import Field, SkipValidation
 
-from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgumentError, Memory
+from dynamiq_memory import (
+    ConfigurationError,
+    DynamiqMemoryError,
+    InvalidArgumentError,
+    Memory,
+    Placement,
+    Window,
+)
+from dynamiq_memory.integrations.arguments import check_placement, check_window
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.ordering import set_batch_times
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
@@ -66,6 +74,9 @@ class AgentMemory(DynamiqMemory):
         message_limit: The limit for calls without one. Defaults to that of `memory`.
         filters: Default filters of every call. Defaults to those of `memory`.
         save_mode: Which messages of a turn are kept. Defaults to that of `memory`.
+        window: Where the most recent turns begin when not all of them fit. Defaults to that of `memory`.
+        placement: Where RELEVANT and BOTH place messages that match. Defaults to that of `memory`. An agent adds its
+            question itself, so "before_question" puts them in front of the last question before it.
         backend: The backend of `memory`.
 
     Raises:
@@ -76,6 +87,8 @@ class AgentMemory(DynamiqMemory):
     _clone_shared: ClassVar[bool] = True
 
     memory: SkipValidation[Memory]
+    window: Window
+    placement: Placement
     backend: Any = Field(default=None, exclude=True)
 
     def __init__(self, memory: Memory | str | Mapping[str, Any] | None = None, **settings: Any) -> None:
@@ -86,7 +99,8 @@ class AgentMemory(DynamiqMemory):
         unknown = settings.keys() - type(self).model_fields.keys() - _YAML_SETTINGS
         if unknown:
             raise ConfigurationError(
-                f"{min(unknown)!r} is unknown: give memory and, optionally, message_limit, filters or save_mode"
+                f"{min(unknown)!r} is unknown: give memory and, optionally, message_limit, filters, save_mode, window "
+                "or placement"
             )
         if settings.pop("backend", None) not in (None, found.backend):
             raise ConfigurationError("give the backend to the memory: AgentMemory(memory=Memory(backend=…))")
@@ -95,6 +109,8 @@ class AgentMemory(DynamiqMemory):
             "filters": copy.deepcopy(found.filters),
             "save_mode": found.save_mode.value,
         }
+        settings["window"] = check_window(settings.get("window")) or found.window
+        settings["placement"] = check_placement(settings.get("placement")) or found.placement
         super().__init__(**{**defaults, **settings, "memory": found, "backend": found.backend})
 
     def to_dict(self, include_secure_params: bool = False, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -110,6 +126,8 @@ class AgentMemory(DynamiqMemory):
             "message_limit": store.message_limit,
             "filters": store.to_dict()["filters"],
             "save_mode": store.save_mode.value,
+            "window": store.window.value,
+            "placement": store.placement.value,
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -301,6 +319,7 @@ class AgentMemory(DynamiqMemory):
         store.filters = {**self.memory.filters, **self.filters}
         store.message_limit = self.message_limit
         store.save_mode = type(store.save_mode)(self.save_mode.value)
+        store.window, store.placement = self.window, self.placement
         return store
 
     def _load_key(self, filters: Mapping[str, Any] | None) -> LoadKey | None:

@@ -58,6 +58,12 @@ def test_settings_are_the_memory_s_unless_given():
     own = AgentMemory(memory=core, message_limit=3, filters={}, save_mode=MemorySaveMode.FULL)
     assert (own.message_limit, own.filters, own.save_mode) == (3, {}, MemorySaveMode.FULL)
     assert core.message_limit == 7
+    steady = AgentMemory(memory=core, window="stable")
+    assert (steady.window, steady.placement) == ("stable", "chronological")
+    assert AgentMemory(memory=Memory(placement="before_question")).placement == "before_question"
+    assert AgentMemory(**steady.to_dict()).window == pickle.loads(pickle.dumps(steady)).window == "stable"
+    with pytest.raises(ConfigurationError, match="window"):
+        AgentMemory(memory=core, window="moving")
     assert isinstance(memory, DynamiqMemory)
     assert AgentMemory(memory=memory).memory is core
 
@@ -380,3 +386,21 @@ def test_a_pickle_of_a_store_that_is_gone_names_the_fix():
     gc.collect()
     with pytest.raises(ConfigurationError, match="register_memory"):
         pickle.loads(dumped)
+
+
+def test_an_agents_prompts_begin_like_the_one_before():
+    """The agent adds its question itself, so what was found is in front of the question before it."""
+    memory = AgentMemory(memory=Memory(), window="stable", placement="before_question")
+    memory.memory.add("user", "My dog is called Rex.", IDS)
+    memory.memory.add("assistant", "Nice.", IDS)
+    for number in range(20):
+        memory.memory.add("user", f"small talk {number}", IDS)
+        memory.memory.add("assistant", "ok", IDS)
+    before = memory.get_agent_conversation("What is my dog called?", 10, IDS, MemoryRetrievalStrategy.BOTH)
+    assert before[-2].content.endswith("small talk 19")
+    assert ">My dog is called Rex.</message>" in before[-2].content
+    prompt = [*before, said("user", "What is my dog called?"), said("assistant", "Rex.")]
+    memory.replace_messages(IDS, prompt)
+    assert [message.content for message in memory.memory.get_all(limit=3)] == ["ok", "What is my dog called?", "Rex."]
+    after = memory.get_agent_conversation("And my dog's age?", 10, IDS, MemoryRetrievalStrategy.BOTH)
+    assert [message.content for message in after[-2:]][1] == "Rex."

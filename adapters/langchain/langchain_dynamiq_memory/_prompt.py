@@ -13,7 +13,7 @@ from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from dynamiq_memory import Message, MessageRole
-from dynamiq_memory.integrations.turns import whole_turns
+from dynamiq_memory.integrations.turns import begins_turn, whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
 
@@ -37,14 +37,42 @@ class Held:
     questions: Mapping[str, str]
 
 
-def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], held: Held) -> ModelRequest[Any]:
+def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block: str, held: Held) -> ModelRequest[Any]:
     """Merge recalled messages into the conversation, in the order of the store and in whole turns.
 
     Args:
         request: The request, with the conversation as the agent has it.
         recalled: Recalled messages that it lacks, in their order.
+        block: Text in front of the user's last question; empty if there is none.
         held: What is known of the conversation.
     """
+    merged = _with_merged(request, recalled, held)
+    if not block:
+        return merged
+    return merged.override(messages=cast("list[AnyMessage]", _with_block(merged.messages, block)))
+
+
+def is_question(message: BaseMessage) -> bool:
+    """Whether a message is a user's own words, and not the result of a call or a summary."""
+    if not isinstance(message, HumanMessage) or is_summary(message):
+        return False
+    content = message.content
+    parts = content if isinstance(content, str) else [part for part in content if isinstance(part, dict)]
+    return parts != [] and begins_turn(Message(role=MessageRole.USER, content=parts))
+
+
+def _with_block(messages: Sequence[BaseMessage], block: str) -> list[BaseMessage]:
+    place = next((place for place in reversed(range(len(messages))) if is_question(messages[place])), None)
+    if place is None:  # other middleware has taken the question out of the request
+        return [*messages, HumanMessage(block)]
+    content = messages[place].content
+    part = {"type": "text", "text": block}
+    longer: str | list[Any] = f"{block}\n\n{content}" if isinstance(content, str) else [part, *content]
+    question = messages[place].model_copy(update={"content": longer})
+    return [*messages[:place], question, *messages[place + 1 :]]
+
+
+def _with_merged(request: ModelRequest[Any], recalled: Sequence[Message], held: Held) -> ModelRequest[Any]:
     messages = list(request.messages)
     start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
     own = messages[start:]

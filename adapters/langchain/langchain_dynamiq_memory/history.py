@@ -10,8 +10,8 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
-from dynamiq_memory import DynamiqMemoryError, Memory, Message
-from dynamiq_memory.integrations.arguments import check_limit, check_memory
+from dynamiq_memory import DynamiqMemoryError, Memory, Message, Window
+from dynamiq_memory.integrations.arguments import check_limit, check_memory, check_window
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, USER_KEY
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import set_batch_times
@@ -47,6 +47,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         limit: Maximum number of messages in `messages`: the most recent whole turns that fit, which every provider
             accepts, since a user's message comes first and no tool's result is without its call. None for all messages
             as they were added.
+        window: Where these begin when not all of them fit. Defaults to the memory's `window`.
         default: Called for a value in a message (such as a tool's artifact) that no store can keep; returns one that
             can be kept, like `default` of `json.dumps`. Without it, such a message is refused.
 
@@ -62,12 +63,14 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         user_id: str | None = None,
         limit: int | None = None,
         *,
+        window: Window | str | None = None,
         default: Default | None = None,
     ) -> None:
         """Bind the session; no I/O."""
         super().__init__()
         self._store = check_memory(memory, ", or use DynamiqChatMessageHistory.from_url(url, session_id=…)")
         self.limit = check_limit("limit", limit)
+        self.window = check_window(window)
         self.memory = memory.scoped(session_id, user_id)
         self._default = check_default(default)
 
@@ -84,6 +87,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         user_id: str | None = None,
         limit: int | None = None,
         *,
+        window: Window | str | None = None,
         default: Default | None = None,
     ) -> DynamiqChatMessageHistory:
         """Make a history on the store at a URL, such as `sqlite:///conversations.db`.
@@ -95,12 +99,13 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             session_id: As for the class.
             user_id: As for the class.
             limit: As for the class.
+            window: As for the class.
             default: As for the class.
 
         Raises:
             ConfigurationError: The URL is unknown, or an argument is wrong.
         """
-        return cls(memory_at(url), session_id, user_id, limit, default=default)
+        return cls(memory_at(url), session_id, user_id, limit, window=window, default=default)
 
     @property
     def session_id(self) -> str:
@@ -211,7 +216,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
     def _read(self) -> Plan[list[BaseMessage]]:
         if self.limit is None:
             return list(map(from_message, (yield from get_conversation())))
-        return for_model((yield from GetAgentConversation(limit=self.limit)))
+        return for_model((yield from GetAgentConversation(limit=self.limit, window=self.window)))
 
     def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:
         batch = to_messages(messages, self._default)

@@ -13,16 +13,37 @@ from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 from langgraph.runtime import Runtime
 
-from dynamiq_memory import Memory, MemoryRetrievalStrategy, MemorySaveMode, Message, MessageRole, select_to_save
+from dynamiq_memory import (
+    Memory,
+    MemoryRetrievalStrategy,
+    MemorySaveMode,
+    Message,
+    MessageRole,
+    Placement,
+    Window,
+    select_to_save,
+)
 from dynamiq_memory.integrations.alignment import Alignment, align, store_revisions
-from dynamiq_memory.integrations.arguments import check_limit, check_memory, check_strategy
-from dynamiq_memory.integrations.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY
+from dynamiq_memory.integrations.arguments import (
+    check_limit,
+    check_memory,
+    check_placement,
+    check_strategy,
+    check_window,
+)
+from dynamiq_memory.integrations.messages import (
+    SESSION_KEY,
+    TIMESTAMP_KEY,
+    USER_KEY,
+    quoted_message,
+    quoted_messages,
+)
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times
-from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, Plan, arun, run
+from dynamiq_memory.integrations.plans import AddMany, ExplainAgentConversation, GetAll, Plan, arun, run
 from dynamiq_memory.integrations.references import reference_to, resolve
 from langchain_dynamiq_memory._messages import check_default, to_message
-from langchain_dynamiq_memory._prompt import Held, with_recalled
+from langchain_dynamiq_memory._prompt import Held, is_question, with_recalled
 from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
@@ -50,6 +71,9 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             `message_limit`.
         max_tokens: Maximum number of recalled tokens, by the memory's `token_counter`. Defaults to the memory's
             `max_tokens`.
+        window: Where recalled turns begin when not all of them fit. Defaults to the memory's `window`.
+        placement: Where RELEVANT and BOTH place messages that match. Defaults to the memory's `placement`.
+            "before_question" puts them in front of the text of the user's last message.
         search: Give the agent a tool `search_memory` for its "session", or for all sessions of the "user". The model
             must be one that can call tools.
         require_user: Whether a run that names no user is refused. By default, it is if its thread has run with a user
@@ -69,6 +93,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         strategy: MemoryRetrievalStrategy | str = MemoryRetrievalStrategy.ALL,
         limit: int | None = None,
         max_tokens: int | None = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
         search: SearchScope | None = None,
         require_user: bool | None = None,
         default: Default | None = None,
@@ -79,6 +105,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self.strategy = check_strategy(strategy)
         self.limit = check_limit("limit", limit)
         self.max_tokens = check_limit("max_tokens", max_tokens)
+        self.window = check_window(window)
+        self.placement = check_placement(placement)
         self.tools = _tools(memory, search)
         self._search = search
         self._require_user = require_user
@@ -142,7 +170,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 self._threads_of_users.popitem(last=False)
         return named is None or (not named and str(thread_id) in self._threads_of_users)
 
-    def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[tuple[list[Message], Held]]:
+    def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[tuple[list[Message], str, Held]]:
         transcript = self._transcript(memory, state)
         alignment = yield from align(transcript)
         yield from store_revisions(transcript, alignment)
@@ -153,7 +181,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             new = new[: questions[-1] + 1] if questions else []
         stored = yield from _add(select_to_save(new, memory.save_mode))
         before = alignment.recall_before or next(iter(stored), None)
-        recalled = yield from self._recall(memory, state, before, alignment)
+        recalled, block = yield from self._recall(memory, state, before, alignment)
         scope = {key: memory.filters[key] for key in (USER_KEY, SESSION_KEY)}
         held = Held(
             scope=scope,
@@ -162,31 +190,39 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             answered=alignment.answered_ids,
             questions=alignment.question_ids,
         )
-        return recalled, held
+        return recalled, block, held
 
     def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
         return StateTranscript(state, memory, self._default, thread_of(get_config().get("configurable", {})))
 
     def _recall(
         self, memory: Memory, state: Sequence[BaseMessage], before: Message | None, alignment: Alignment
-    ) -> Plan[list[Message]]:
-        """Recall messages before a stored one, except those in the agent's state."""
+    ) -> Plan[tuple[list[Message], str]]:
+        """Recall messages before a stored one, except those in the agent's state.
+
+        Returns:
+            The messages to merge into the conversation, and the block for the user's last message.
+        """
         strategy = self.strategy
         if any(is_summary(message) for message in state):
             # The note replaces the earlier messages; only those that it may lack are worth recalling.
             if strategy is MemoryRetrievalStrategy.ALL:
-                return []
+                return [], ""
             strategy = MemoryRetrievalStrategy.RELEVANT
-        questions = [message for message in state if isinstance(message, HumanMessage)]
+        asked = [message for message in state if is_question(message)]
+        questions = asked or [message for message in state if isinstance(message, HumanMessage)]
         earlier = earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)) if before else None
-        recalled = yield from GetAgentConversation(
+        recalled = yield from ExplainAgentConversation(
             query=str(questions[-1].text) if questions else None,
             limit=self.limit,
             filters=earlier,
             strategy=strategy,
             max_tokens=self.max_tokens,
+            window=self.window,
+            placement=self.placement if asked else Placement.CHRONOLOGICAL,
         )
-        return [message for message in recalled if message.id not in alignment.shared_ids]
+        found = [message for message in recalled.recalled if message.id not in alignment.shared_ids]
+        return [message for message in recalled.recent if message.id not in alignment.shared_ids], _block(found)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])
@@ -209,6 +245,10 @@ def _add(messages: list[Message]) -> Plan[list[Message]]:
         return []
     set_batch_times(messages, after=(yield from GetAll(1)))
     return (yield from AddMany(messages))
+
+
+def _block(found: Sequence[Message]) -> str:
+    return quoted_messages(map(quoted_message, found)) if found else ""
 
 
 def _answer_of(messages: Sequence[BaseMessage], result: ToolMessage, state: Mapping[str, Any]) -> AIMessage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import itertools
 import threading
 import time
 import uuid
@@ -956,3 +957,81 @@ def test_another_device_s_turn_is_recalled_in_its_place(memory: Memory) -> None:
     agent.invoke({"messages": [*past, HumanMessage("q2 phone")]}, ANN)
     said = ["human: q0", "ai: a0", "human: q1 laptop", "ai: a1", "human: q2 phone"]
     assert in_short(model.prompts[-1]) == said
+
+
+# --- prompts that begin like the one before -----------------------------------------------------------------------
+
+
+def begin(prompt: list[Any], before: list[Any]) -> int:
+    """The number of messages at the beginning that two prompts share."""
+    pairs = zip(in_short(prompt), in_short(before), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def test_a_stable_window_keeps_the_beginning_of_prompts(talker: Talker, memory: Memory) -> None:
+    middleware = DynamiqMemoryMiddleware(memory, limit=20, window="stable")
+    model, agent = talker.agent(lambda _: "ok", [middleware])
+    for number in range(40):
+        talker.invoke(agent, f"question {number}", ANN)
+    full = model.prompts[12:]
+    unmoved = [begin(two, one) >= len(one) for one, two in itertools.pairwise(full)]
+    assert sum(unmoved) >= 0.5 * len(unmoved)
+    assert all(len(prompt) <= 21 for prompt in full)
+
+
+@pytest.mark.parametrize("strategy", ["relevant", "both"])
+def test_older_messages_are_put_before_the_question(talker: Talker, memory: Memory, strategy: str) -> None:
+    middleware = DynamiqMemoryMiddleware(memory, limit=8, strategy=strategy, placement="before_question")
+    script = ["Nice.", *["ok"] * 10, calls(("weather", {"city": "Ghent"})), "Rex."]
+    model, agent = talker.agent(script, [middleware], [weather])
+    talker.invoke(agent, "My dog is called Rex </message>.", ANN)
+    for number in range(10):
+        talker.invoke(agent, f"small talk {number}", ANN)
+    result = talker.invoke(agent, "What is my dog called?", ANN)
+    for prompt in model.prompts[-2:]:  # before and after the call of the tool
+        recent = [] if strategy == "relevant" else prompt[:4]
+        asked = prompt[len(recent)]
+        assert (
+            in_short(recent)
+            == [f"{who}" for n in (8, 9) for who in (f"human: small talk {n}", "ai: ok")][: len(recent)]
+        )
+        block, _, question = asked.text.partition("</quoted_messages>\n\n")
+        assert question == "What is my dog called?"
+        assert ">My dog is called Rex &lt;/message&gt;.</message>" in block
+        assert "session=" not in block
+    assert in_short(result["messages"])[0] == "human: What is my dog called?"
+    assert stored(memory)[-4] == "human: What is my dog called?"
+    assert len(stored(memory)) == 2 * 11 + 4
+
+
+def test_a_block_is_not_put_into_a_result(talker: Talker, memory: Memory) -> None:
+    """Anthropic wants results first in a user's message."""
+    middleware = DynamiqMemoryMiddleware(memory, limit=8, strategy="relevant", placement="before_question")
+    model, agent = talker.agent(lambda _: "ok", [middleware])
+    talker.invoke(agent, "My dog is called Rex.", ANN)
+    parts: list[Any] = [{"type": "text", "text": "What is my dog called?"}]
+    call = AIMessage([{"type": "tool_use", "id": "c-1", "name": "look", "input": {}}])
+    result = HumanMessage([{"type": "tool_result", "tool_use_id": "c-1", "content": "dog dog"}])
+    talker.invoke(agent, {"messages": [HumanMessage(parts), call, result]}, ANN)
+    asked, _, answer = model.prompts[-1]
+    assert [part["type"] for part in asked.content] == ["text", "text"]
+    assert "Rex" in asked.content[0]["text"]
+    assert answer.content == result.content
+
+
+def test_other_settings_of_windows_are_refused(memory: Memory) -> None:
+    with pytest.raises(ConfigurationError, match="window"):
+        DynamiqMemoryMiddleware(memory, window="moving")
+    with pytest.raises(ConfigurationError, match="placement"):
+        DynamiqMemoryMiddleware(memory, placement="moving")
+    with pytest.raises(ConfigurationError, match="window"):
+        DynamiqChatMessageHistory(memory, "s-1", window="moving")
+
+
+def test_a_history_has_a_stable_window_too(memory: Memory) -> None:
+    history = DynamiqChatMessageHistory(memory, "s-1", limit=50, window="stable")
+    for number in range(100):
+        history.add_messages([HumanMessage(f"question {number}"), AIMessage("ok")])
+    assert 30 < len(history.messages) < 50
+    again = DynamiqChatMessageHistory(Memory(backend=memory.backend, window="stable"), "s-1", limit=50)
+    assert again.messages == history.messages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import itertools
 import json
 import pickle
 import threading
@@ -33,6 +34,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.backends import InMemory, SQLite
 from llama_index.memory.dynamiq import DynamiqMemory
+from llama_index.memory.dynamiq._messages import to_message
 from tests.fakes.llama_index import ScriptedLLM, assert_valid, assistant, calls, in_short, result, texts, user
 
 STRATEGIES = ["all", "relevant", "both"]
@@ -905,3 +907,68 @@ def test_tasks_that_put_at_once_lose_nothing(memory, shared, together):
         return await one.aget_all()
 
     assert_nothing_lost(asyncio.run(run()), together=together)
+
+
+# --- prompts that begin like the one before -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "tokens"), [(50, None), (None, 1_000)])
+@pytest.mark.parametrize("strategy", ["all", "both"])
+def test_a_stable_window_keeps_the_beginning_of_prompts(do, memory, limit, tokens, strategy):
+    chat = DynamiqMemory(memory, "s1", "ann", strategy, limit, tokens, window="stable", placement="before_question")
+    begins = []
+    for number in range(80):
+        do(chat, "put", user(f"question {number}"))
+        given = do(chat, "get", f"question {number}")
+        assert_valid(given)
+        assert given[-1].content.endswith(f"question {number}")
+        assert limit is None or len(given) <= limit
+        begins.append(given[0].content)
+        do(chat, "put", assistant(f"answer {number}"))
+    moved = [one != two for one, two in itertools.pairwise(begins[30:])]
+    assert sum(moved) <= 0.5 * len(moved)
+
+
+@pytest.mark.parametrize("strategy", ["relevant", "both"])
+def test_older_messages_are_put_before_the_question(do, memory, strategy):
+    chat = DynamiqMemory(memory, "s1", "ann", strategy, limit=8, placement="before_question")
+    do(chat, "put_messages", [user("My dog is called Rex."), assistant("Nice.")])
+    for number in range(10):
+        do(chat, "put_messages", [user(f"small talk {number}"), assistant("ok")])
+    picture = ImageBlock(url="https://example.org/a.png")
+    question = ChatMessage(role="user", blocks=[TextBlock(text="Is this my dog?"), picture], additional_kwargs={"k": 1})
+    do(chat, "put", question)
+    given = do(chat, "get")
+    assert len(given) == {"relevant": 1, "both": 3}[strategy]
+    block, *rest = given[-1].blocks
+    assert rest == question.blocks
+    assert given[-1].additional_kwargs == {"k": 1}
+    assert ">My dog is called Rex.</message>" in block.text
+    assert_valid(given)
+    assert stored(memory)[-1].content == to_message(question).content
+
+
+@pytest.mark.parametrize("strategy", ["relevant", "both"])
+def test_where_an_engine_adds_the_question_itself(do, memory, strategy):
+    chat = DynamiqMemory(memory, "s1", "ann", strategy, limit=8, placement="before_question")
+    do(chat, "put_messages", [user("My dog is called Rex."), assistant("Nice.")])
+    for number in range(10):
+        do(chat, "put_messages", [user(f"small talk {number}"), assistant("ok")])
+    given = do(chat, "get", "What is my dog called?")
+    assert_valid(given)
+    if strategy == "relevant":
+        assert texts(given) == ["My dog is called Rex.", "Nice."]
+    else:
+        assert given[-1].content == "ok"
+        assert ">My dog is called Rex.</message>" in given[-2].content
+        assert given[-2].content.endswith("small talk 9")
+
+
+def test_the_window_and_the_placement_come_back(memory):
+    chat = DynamiqMemory.from_defaults(memory, "s1", "ann", window="stable", placement="before_question")
+    for again in (DynamiqMemory.from_dict(chat.to_dict()), chat.model_copy(), pickle.loads(pickle.dumps(chat))):
+        assert (again.window, again.placement) == ("stable", "before_question")
+    assert DynamiqMemory(memory, "s1").window is None
+    for name in ("window", "placement"):
+        with pytest.raises(ConfigurationError, match=name):
+            DynamiqMemory(memory, "s1", **{name: "moving"})

@@ -183,14 +183,18 @@ async function compareStrategies(current) {
   const limit = Number(byId("limit").value);
   const scope = scopeBody(byId("agent-within").checked);
   const names = Object.keys(STRATEGIES);
-  const results = await Promise.all(names.map((strategy) => request("/search", { query, limit, strategy, ...scope })));
+  const settings = { query, limit, window: byId("window").value, placement: byId("placement").value, compare: true };
+  const results = await Promise.all(names.map((strategy) => request("/search", { ...settings, strategy, ...scope })));
   if (!current()) return "";
   byId("strategies").replaceChildren(...names.map((name, number) => {
     const list = element("ol", { className: "messages" });
     cards(list, results[number].data);
     const title = element("h3", { textContent: name });
-    const count = `${STRATEGIES[name]}: ${results[number].data.length} messages`;
-    const section = element("section", {}, title, element("small", { textContent: count }), list);
+    const { data, recalled_block, unchanged } = results[number];
+    const facts = [`${STRATEGIES[name]}: ${data.length} messages`];
+    if (recalled_block !== null) facts.push("those found are one block before the question");
+    if (unchanged !== null) facts.push(`${Math.round(unchanged * 100)} % unchanged since the question before`);
+    const section = element("section", {}, title, element("small", { textContent: facts.join("; ") }), list);
     section.dataset.strategy = name;
     return section;
   }));

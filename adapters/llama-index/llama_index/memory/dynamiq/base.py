@@ -7,25 +7,28 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any, Self
 
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.memory.types import BaseMemory
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from dynamiq_memory import (
     ConfigurationError,
+    Explanation,
     InvalidArgumentError,
     Memory,
     MemoryRetrievalStrategy,
     Message,
     MessageRole,
+    Placement,
+    Window,
     select_to_save,
 )
-from dynamiq_memory.integrations.arguments import check_limit, check_strategy
+from dynamiq_memory.integrations.arguments import check_limit, check_placement, check_strategy, check_window
 from dynamiq_memory.integrations.messages import TIMESTAMP_KEY
 from dynamiq_memory.integrations.ordering import earlier_than, move_after
 from dynamiq_memory.integrations.plans import (
     AddMany,
-    GetAgentConversation,
+    ExplainAgentConversation,
     GetAll,
     Plan,
     arun,
@@ -34,7 +37,7 @@ from dynamiq_memory.integrations.plans import (
     run,
 )
 from dynamiq_memory.integrations.references import reference_to
-from dynamiq_memory.integrations.turns import Budget, arrange, begins_turn, latest_turns, split_turns
+from dynamiq_memory.integrations.turns import Budget, arrange, begins_turn, last_question, latest_turns, split_turns
 from llama_index.memory.dynamiq._by_reference import MemoryByReference, find_memory
 from llama_index.memory.dynamiq._messages import from_messages, to_batch, to_message
 from llama_index.memory.dynamiq._replacing import set_messages
@@ -61,6 +64,8 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         limit: Maximum number of messages. Defaults to the memory's `message_limit`.
         token_limit: Maximum number of tokens, less `initial_token_count`. Defaults to the memory's `max_tokens`.
         tokenizer_fn: Splits a text into tokens for `token_limit`. Defaults to the memory's `token_counter`.
+        window: Where the most recent turns begin when not all of them fit. Defaults to the memory's `window`.
+        placement: Where RELEVANT and BOTH place messages that match. Defaults to the memory's `placement`.
 
     Raises:
         ConfigurationError: An argument is missing or wrong.
@@ -74,6 +79,8 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
     strategy: MemoryRetrievalStrategy = Field(default=MemoryRetrievalStrategy.ALL, description="How to choose.")
     limit: int | None = Field(default=None, description="Maximum number of messages.")
     token_limit: int | None = Field(default=None, description="Maximum number of tokens.")
+    window: Window | None = Field(default=None, description="Where the most recent turns begin.")
+    placement: Placement | None = Field(default=None, description="Where messages that match are placed.")
 
     _session: Memory = PrivateAttr()
     _tokenizer_fn: Callable[[str], Sequence[Any]] | None = PrivateAttr(default=None)
@@ -90,6 +97,8 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         tokenizer_fn: Callable[[str], Sequence[Any]] | None = None,
         store: Mapping[str, Any] | None = None,
         class_name: str | None = None,  # noqa: ARG002 - LlamaIndex writes it into its JSON
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
     ) -> None:
         """Bind the session; no I/O."""
         memory = find_memory(memory, store)
@@ -105,8 +114,12 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             strategy=strategy,
             limit=limit,
             token_limit=token_limit,
+            window=check_window(window),
+            placement=check_placement(placement),
             store=reference_to(memory),
         )
+        session.window = self.window or session.window
+        session.placement = self.placement or session.placement
         if tokenizer_fn is not None:
             session.token_counter = _counter(tokenizer_fn)
         self._memory = memory
@@ -136,6 +149,8 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         tokenizer_fn: Callable[[str], Sequence[Any]] | None = None,
         chat_history: Sequence[ChatMessage] | None = None,
         llm: Any = None,
+        window: Window | str | None = None,
+        placement: Placement | str | None = None,
     ) -> Self:
         """Make a memory from the arguments of the class, and two that LlamaIndex passes.
 
@@ -149,12 +164,24 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             tokenizer_fn: As for the class.
             chat_history: Messages that replace those of the session; None leaves the session unchanged.
             llm: The model; its context window limits the tokens.
+            window: As for the class.
+            placement: As for the class.
         """
         if token_limit is None and llm is not None:
             if not hasattr(llm, "metadata"):
                 raise ConfigurationError(f"llm must be a LlamaIndex model, not {llm!r}")
             token_limit = int(llm.metadata.context_window * _SHARE_OF_CONTEXT)
-        made = cls(memory, session_id, user_id, strategy, limit, token_limit, tokenizer_fn)
+        made = cls(
+            memory,
+            session_id,
+            user_id,
+            strategy,
+            limit,
+            token_limit,
+            tokenizer_fn,
+            window=window,
+            placement=placement,
+        )
         if chat_history is not None:
             made.set(chat_history)  # type: ignore[arg-type]
         return made
@@ -172,7 +199,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     def get(self, input: Any = None, initial_token_count: int = 0, **_: Any) -> list[ChatMessage]:  # noqa: A002
         """Choose the conversation for the model; see `aget`."""
-        return from_messages(run(self._session, self._pick(input, initial_token_count)))
+        return run(self._session, self._pick(input, initial_token_count))
 
     async def aget(self, input: Any = None, initial_token_count: int = 0, **_: Any) -> list[ChatMessage]:  # noqa: A002
         """Choose the conversation for the model.
@@ -190,7 +217,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             InvalidArgumentError: initial_token_count exceeds token_limit.
             BackendError: The store failed.
         """
-        return from_messages(await arun(self._session, self._pick(input, initial_token_count)))
+        return await arun(self._session, self._pick(input, initial_token_count))
 
     def get_all(self) -> list[ChatMessage]:
         """Read all messages of the session, without superseded ones."""
@@ -239,7 +266,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
         """Share the store; values in the update count as if they had been given to the class."""
         changed = update or {}
-        names = ("session_id", "user_id", "strategy", "limit", "token_limit")
+        names = ("session_id", "user_id", "strategy", "limit", "token_limit", "window", "placement")
         unchanged: dict[str, Any] = {name: getattr(self, name) for name in names} | {"tokenizer_fn": self._tokenizer_fn}
         if "store" not in changed:
             unchanged["memory"] = self._memory
@@ -251,7 +278,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     # --- plans -----------------------------------------------------------------------------------------------
 
-    def _pick(self, given: Any, initial_token_count: int) -> Plan[list[Message]]:
+    def _pick(self, given: Any, initial_token_count: int) -> Plan[list[ChatMessage]]:
         tokens = None if self.token_limit is None else self.token_limit - initial_token_count
         if tokens is not None and tokens < 0:
             raise InvalidArgumentError(
@@ -261,26 +288,27 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         limit = self.limit or self._session.message_limit
         asked, tied = yield from self._unanswered()
         if tokens == 0:
-            return asked[:1]
+            return from_messages(asked[:1])
         query = _query(given) or (asked[0].text if asked else None)
         count = self._session.token_counter
         left = None if tokens is None else tokens - sum(map(count, asked))
-        conversation = GetAgentConversation(query, limit, strategy=self.strategy, max_tokens=tokens)
+        conversation = ExplainAgentConversation(query, limit, strategy=self.strategy, max_tokens=tokens)
         fits = len(asked) <= limit and (left is None or left >= 0)
         if not asked or (fits and self.strategy is MemoryRetrievalStrategy.ALL):
-            return (yield from conversation)
+            return _given((yield from conversation), [])
         if not fits or len(asked) == limit or left == 0:
             # The question and the latest work on it; at least the question.
-            return split_turns(asked)[0].cut(Budget(limit, tokens, count)) or asked[:1]
+            return from_messages(split_turns(asked)[0].cut(Budget(limit, tokens, count)) or asked[:1])
         if tied:
             # A filter on the time cannot separate the question from the message before it.
             ids = {message.id for message in asked}
-            rest = [message for message in (yield from conversation) if message.id not in ids]
+            found = yield from replace(conversation, placement=Placement.CHRONOLOGICAL)
+            rest = [pick.message for pick in found if pick.message.id not in ids]
             picked, _ = latest_turns(split_turns(arrange(rest)), Budget(limit - len(asked), left, count))
-            return [*picked, *asked]
+            return from_messages([*picked, *asked])
         earlier = earlier_than(asked[0].timestamp or 0.0, self._session.filters.get(TIMESTAMP_KEY))
         before = yield from replace(conversation, limit=limit - len(asked), max_tokens=left, filters=earlier)
-        return [*before, *asked]
+        return _given(before, asked)
 
     def _unanswered(self) -> Plan[tuple[list[Message], bool]]:
         """Read the last question, if only unfinished work follows it: the model must always be given it.
@@ -324,6 +352,22 @@ def _add(messages: list[Message]) -> Plan[None]:
 
 def _has_instructions(messages: Sequence[Message]) -> bool:
     return any(message.role is MessageRole.SYSTEM for message in messages)
+
+
+def _given(explanation: Explanation, asked: Sequence[Message]) -> list[ChatMessage]:
+    """Convert what was picked and the question, with the block of what was found in front of the last question.
+
+    LlamaIndex's own message is changed, since it may have blocks that our message does not have.
+    """
+    messages = [*explanation.recent, *asked]
+    place = last_question(messages)
+    if not explanation.recalled or place is None:
+        return from_messages([*(pick.message for pick in explanation), *asked])
+    given = from_messages(messages)
+    block = TextBlock(text=f"{explanation.recalled_block}\n\n")
+    question = given[place]
+    given[place] = question.model_copy(update={"blocks": [block, *question.blocks]})
+    return given
 
 
 def _is_answer(message: Message) -> bool:
