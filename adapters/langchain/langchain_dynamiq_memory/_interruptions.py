@@ -20,8 +20,7 @@ from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
-from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
+from dynamiq_memory import Memory, MemoryBackend, Message
 from langchain_dynamiq_memory._messages import fixed_filters
 
 # Sessions of which an unfinished turn is remembered.
@@ -127,20 +126,6 @@ def has_open_calls(messages: Sequence[BaseMessage]) -> bool:
     """Whether messages have calls that none of them answers."""
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     return any(call["id"] not in answered for m in messages if isinstance(m, AIMessage) for call in m.tool_calls)
-
-
-def mark_open_calls(messages: Sequence[Message]) -> None:
-    """Mark messages with calls that were still open when the user spoke again."""
-    answered: set[str | None] = set()
-    following = None
-    for message in reversed(messages):
-        if message.role is MessageRole.TOOL:
-            answered.add(message.tool_call_id)
-            continue
-        if following is MessageRole.USER and any(call["id"] not in answered for call in message.tool_calls or ()):
-            message.metadata[INTERRUPTED_KEY] = True
-        following = message.role
-        answered.clear()
 
 
 @dataclass

@@ -13,8 +13,8 @@ from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from dynamiq_memory import Message, MessageRole
+from dynamiq_memory.integrations.interruptions import mark_interrupted, with_open_calls
 from dynamiq_memory.integrations.turns import whole_turns
-from langchain_dynamiq_memory._interruptions import mark_open_calls
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
 
@@ -57,7 +57,7 @@ def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], held:
     instructions = [message for message in recalled if message.role is MessageRole.SYSTEM]
     others = [message for message in recalled if message.role is not MessageRole.SYSTEM]
     outlines = [outline(message, held.scope, held.stored.get(id(message))) for message in own]
-    mark_open_calls(outlines)
+    mark_interrupted(with_open_calls(outlines))
     originals = {message.id: (message, one) for message, one in zip(outlines, own, strict=True)}
     summaries = sum(1 for _ in takewhile(is_summary, own))
     merged = [*outlines[:summaries], *_merged(others, outlines[summaries:])]

@@ -27,7 +27,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.integrations.alignment import Alignment, align, store_revisions
 from dynamiq_memory.integrations.arguments import check_limit, check_memory, check_strategy
-from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
+from dynamiq_memory.integrations.interruptions import mark_interrupted, with_open_calls
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times
@@ -38,7 +38,6 @@ from langchain_dynamiq_memory._interruptions import (
     UnfinishedTurn,
     has_open_calls,
     listening,
-    mark_open_calls,
     recollect,
     remember,
     to_the_end,
@@ -199,7 +198,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         alignment = yield from align(transcript)
         yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
-        mark_open_calls(new)
+        mark_interrupted(with_open_calls(new))
         last = new[-1] if new else alignment.known.get(len(transcript) - 1)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Which answer is the final one is only known when the next question comes, or the run ends.
@@ -248,7 +247,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         message, whole = answer
         said = self._transcript(memory, state).following([message])
         if not whole or has_open_calls([message]):
-            said[0].metadata[INTERRUPTED_KEY] = True
+            mark_interrupted(said)
         yield from _add(select_to_save(said, memory.save_mode))
 
     def _recall(
@@ -312,7 +311,7 @@ def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan
         if left.calls is not None and not transcript.has(left.calls):
             latest = yield from GetAll(1)
             if [message.id for message in latest] == [left.last]:
-                left.calls.metadata[INTERRUPTED_KEY] = True
+                mark_interrupted([left.calls])
                 yield from _add([left.calls])
         return
     final = ended or memory.save_mode is MemorySaveMode.FULL
