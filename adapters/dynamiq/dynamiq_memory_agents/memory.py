@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -14,9 +15,11 @@ from dynamiq.memory.memory import FormatType
 from dynamiq.nodes.agents.hooks.core import current_hook_ctx
 from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
+from dynamiq.types.cancellation import CanceledException
 from pydantic import Field, SkipValidation
 
-from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgumentError, Memory
+from dynamiq_memory import ConfigurationError, DynamiqMemoryError, InvalidArgumentError, Memory, MessageRole
+from dynamiq_memory.integrations.interruptions import mark_interrupted
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.ordering import set_batch_times
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
@@ -184,6 +187,9 @@ class AgentMemory(DynamiqMemory):
             new = new_messages(messages, loads, session)
             if new:
                 with_metadata(new, messages[-1].metadata or {})
+                if isinstance(sys.exception(), CanceledException) and new[-1].role is MessageRole.ASSISTANT:
+                    # An agent saves what it did while it handles that it was canceled: nothing follows this message.
+                    mark_interrupted(new[-1:])
                 set_batch_times(new, after=session.get_all(limit=1))
                 session.add_many(new)
             forget(key)
