@@ -141,7 +141,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, call the model with recalled ones, and store its answer."""
         check_model(request)
         memory, state = self._of_run(request.runtime), request.state["messages"]
-        last, recalled, block, held = run(memory, self._before_model(memory, state))
+        recalled, block, held = run(memory, self._before_model(memory, state))
         with listening() as streamed:
             try:
                 response = handler(with_recalled(request, recalled, block, held))
@@ -151,7 +151,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 with _reporting(memory):
                     run(memory, self._cut_off(memory, state, streamed))
                 raise
-        run(memory, self._answered(memory, state, response, last))
+        run(memory, self._answered(memory, state, response, held.last))
         return response
 
     async def awrap_model_call(
@@ -160,7 +160,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, call the model with recalled ones, and store its answer."""
         check_model(request)
         memory, state = self._of_run(request.runtime), request.state["messages"]
-        last, recalled, block, held = await arun(memory, self._before_model(memory, state))
+        recalled, block, held = await arun(memory, self._before_model(memory, state))
         with listening() as streamed:
             try:
                 response = await handler(with_recalled(request, recalled, block, held))
@@ -170,7 +170,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 with _reporting(memory):
                     await to_the_end(arun(memory, self._cut_off(memory, state, streamed)))
                 raise
-        await to_the_end(arun(memory, self._answered(memory, state, response, last)))
+        await to_the_end(arun(memory, self._answered(memory, state, response, held.last)))
         return response
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
@@ -212,9 +212,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 self._threads_of_users.popitem(last=False)
         return named is None or (not named and str(thread_id) in self._threads_of_users)
 
-    def _before_model(
-        self, memory: Memory, state: Sequence[BaseMessage]
-    ) -> Plan[tuple[str | None, list[Message], str, Held]]:
+    def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[tuple[list[Message], str, Held]]:
         transcript = self._transcript(memory, state)
         yield from _settle(memory, transcript, ended=False)
         alignment = yield from align(transcript)
@@ -236,8 +234,9 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             has_gaps=alignment.has_gaps,
             answered=alignment.answered_ids,
             questions=alignment.question_ids,
+            last=last.id if last else None,
         )
-        return last.id if last else None, recalled, block, held
+        return recalled, block, held
 
     def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
         return StateTranscript(state, memory, self._default, thread_of(get_config().get("configurable", {})))
