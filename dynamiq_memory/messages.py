@@ -29,6 +29,8 @@ USER_KEY = "user_id"
 SESSION_KEY = "session_id"
 # When a message was superseded, POSIX seconds.
 SUPERSEDED_KEY = "superseded_at"
+# Whether a message was cut off.
+INTERRUPTED_KEY = "interrupted"
 
 # The end of the year 9999, the last year that datetime supports.
 LATEST = 253_402_300_799.0
@@ -104,8 +106,9 @@ class Message(BaseModel):
             in the session replaces that message, so a retry does not duplicate it.
         timestamp: POSIX seconds. Defaults to the time at which the object is created, strictly increasing within a
             process.
-        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope, and
-            `superseded_at` marks a superseded message. After reading, it also contains `timestamp` and `message_id`.
+        metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope,
+            `superseded_at` marks a superseded message, and `interrupted` one that was cut off. After reading, it also
+            contains `timestamp` and `message_id`.
         tool_calls: Tool calls of an assistant message, in OpenAI's format.
         tool_call_id: Id of the call that a tool message answers.
         name: Name of the tool or the author.
@@ -142,6 +145,11 @@ class Message(BaseModel):
         """When the message was superseded (see `Memory.supersede`), POSIX seconds; None if it is current."""
         value = self.metadata.get(SUPERSEDED_KEY)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the message was cut off: `metadata["interrupted"]` is true."""
+        return self.metadata.get(INTERRUPTED_KEY) is True
 
     def to_openai(self, *, strict: bool = False) -> dict[str, Any]:
         """Return the message in the format of OpenAI's chat API and compatible servers.

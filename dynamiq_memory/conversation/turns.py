@@ -17,6 +17,7 @@ from dynamiq_memory.conversation.calls import (
     without_calls,
     without_results,
 )
+from dynamiq_memory.conversation.interruptions import closing_result, with_note
 from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
 from dynamiq_memory.conversation.windows import Window, count_from_step, similar
 from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, scope_of
@@ -153,6 +154,7 @@ class _Round:
         calls: Its calls.
         results: The last result of each call, by the call's number: its place and message, and its position in that.
         parallel: The rounds directly before it with calls that one message answers together with its own.
+        closing: The results given for calls that were interrupted.
     """
 
     message: Message
@@ -161,6 +163,7 @@ class _Round:
     calls: Sequence[ToolReference]
     results: dict[int, tuple[int, Message, int]] = field(default_factory=dict)
     parallel: list[_Round] = field(default_factory=list)
+    closing: list[Message] = field(default_factory=list)
 
     @property
     def last(self) -> int:
@@ -169,14 +172,30 @@ class _Round:
     @property
     def complete(self) -> bool:
         """Whether all calls have results."""
-        return all(len(each.results) == len(each.calls) for each in (*self.parallel, self))
+        return all(len(each.results) + len(each.closing) == len(each.calls) for each in (*self.parallel, self))
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it is an answer, without calls, that was interrupted."""
+        return not self.calls and self.message.role is MessageRole.ASSISTANT and self.message.interrupted
+
+    def close(self) -> None:
+        """Give results to the calls of messages that were interrupted."""
+        for each in (*self.parallel, self):
+            if each.calls and each.message.interrupted:
+                last = max([each.message, *(result for _, result, _ in each.results.values())], key=_time)
+                missing = [number for number in range(len(each.calls)) if number not in each.results]
+                each.closing = [closing_result(each.message, number, each.calls[number], last) for number in missing]
 
     def messages(self) -> list[Message]:
         """The messages and the results in the order of their arrival; without all of these, only the texts."""
+        if self.cut_off:
+            return [with_note(self.message)] if says_something(self.message) else []
         heads = [each.message for each in (*self.parallel, self)]
         if self.calls and self.complete:
             results = self.results_by_place
-            return [*heads, *(results[place] for place in sorted(results))]
+            closing = [result for each in (*self.parallel, self) for result in each.closing]
+            return [*heads, *(results[place] for place in sorted(results)), *closing]
         spoken = [without_calls(head) if self.calls else head for head in heads]
         return [head for head in spoken if head.role is not MessageRole.ASSISTANT or says_something(head)]
 
@@ -199,6 +218,10 @@ class _Round:
 
 def _with_results(message: Message, positions: Collection[int]) -> Message:
     return message if len(positions) == len(results_of(message)) else without_results(message, positions)
+
+
+def _time(message: Message) -> float:
+    return message.timestamp or 0.0
 
 
 class _OpenCalls:
@@ -265,7 +288,8 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     A result is placed directly after the call that it answers, wherever it arrived; of several results of one call, the
     last counts. A result without its call is left out, and so is a call without a result, but not what is said beside
     it: no LLM API accepts them. A user's message that says nothing is left out too, and so is an assistant's that says
-    and calls nothing.
+    and calls nothing. An answer that was interrupted ends with a note, and is left out if the turn goes on with another;
+    its open calls get a result that says so.
 
     Args:
         messages: Messages in chronological order, of one session or several.
@@ -276,8 +300,12 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     turns: list[tuple[int, Turn]] = []
     for session in sessions.values():
         turn, opened = Turn(), False
+        cut_off = False
         for round_ in _rounds(session):
             part = round_.messages()
+            if cut_off and part and round_.message.role is MessageRole.ASSISTANT:
+                turn.rounds.pop()  # the question has been answered again
+            cut_off = round_.cut_off and bool(part)
             if part and (round_.question or not opened):
                 # The turn before is over: what was done in it has answered its question.
                 turn.answered = turn.answered or any(
@@ -337,7 +365,7 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
         rounds.append(_Round(spoken, place, spoken.role is MessageRole.USER, ()))
         if rounds[-1].question:
             open_calls.begin_turn()
-    return _with_words(rounds, beside)
+    return _with_words(_closed(rounds), beside)
 
 
 def _spoken(message: Message) -> Message | None:
@@ -376,6 +404,13 @@ def _grouped(rounds: list[_Round], found: dict[int, tuple[_Round, int]]) -> dict
         round_.parallel = []
     del rounds[start : end - 1]
     return found
+
+
+def _closed(rounds: list[_Round]) -> list[_Round]:
+    """Give results to the calls of messages that were interrupted."""
+    for round_ in rounds:
+        round_.close()
+    return rounds
 
 
 def _with_words(rounds: list[_Round], beside: Sequence[tuple[int, Message]]) -> list[_Round]:

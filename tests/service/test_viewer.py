@@ -47,9 +47,12 @@ TALK = [
     say("assistant", "From 9 to 14.", "monday"),
     say("user", f"Markup: {EVIL}", "evil <b>session</b>", user="eve"),
     say("user", "Is the lamp dimmable?", "friday", timestamp=1_795_000_000.0),
-    say("assistant", "Yes, in three steps.", "friday", timestamp=1_795_000_009.0),
+    say("assistant", "Yes, in three", "friday", timestamp=1_795_000_009.0),
     say("user", "of another user", "private", user="bob"),
 ]  # fmt: skip
+
+
+TALK[-2].metadata["interrupted"] = True
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,12 @@ def test_a_conversation_is_shown_as_a_chat(page: Any) -> None:
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     assert "1042" in details.text
     assert "of another user" not in page.find_element(By.TAG_NAME, "body").text
+
+
+def test_an_interrupted_answer_is_marked(page: Any) -> None:
+    open_session(page, "friday")
+    marked = page.find_elements(By.XPATH, "//*[@id='messages']/li[.//*[@class='badge'][text()='interrupted']]")
+    assert [element.find_element(By.CLASS_NAME, "text").text for element in marked] == ["Yes, in three"]
 
 
 def test_markup_in_messages_and_names_is_text(page: Any) -> None:

@@ -77,6 +77,7 @@ function card(item, { score = false, scope = false } = {}) {
   const meta = element("div", { className: "meta" }, element("span", { className: "role", textContent: data.role }));
   if (data.name) meta.append(element("span", { textContent: data.name }));
   meta.append(element("time", { textContent: formatTime(item.dynamiq_memory.timestamp) }));
+  if (item.metadata?.interrupted === true) meta.append(element("span", { className: "badge", textContent: "interrupted" }));
   if (item.reason) {
     meta.append(element("span", { className: "badge reason", textContent: item.reason, title: REASONS[item.reason] }));
     meta.append(element("span", { textContent: REASONS[item.reason] }));

@@ -1,0 +1,50 @@
+"""Answers and calls that were cut off: what is given instead of the missing part."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dynamiq_memory.conversation.calls import ToolReference, says_something
+from dynamiq_memory.messages import INTERRUPTED_KEY, SESSION_KEY, USER_KEY, Message, MessageRole
+
+# Given after the text of an answer that was interrupted.
+ANSWER_NOTE = "[The answer was interrupted here.]"
+# Given as the result of a call that was interrupted.
+CALL_NOTE = "[The call was interrupted. Its outcome is unknown.]"
+
+
+def with_note(message: Message) -> Message:
+    """Copy a message with the note that it was interrupted, once.
+
+    It has no `native`, which lacks the note.
+    """
+    if not says_something(message) or message.text.endswith(ANSWER_NOTE):
+        return message
+    content: str | list[dict[str, Any]]
+    if isinstance(message.content, str):
+        content = f"{message.content}\n\n{ANSWER_NOTE}"
+    else:
+        content = [*message.content, {"type": "text", "text": ANSWER_NOTE}]
+    return message.model_copy(update={"content": content, "native": None})
+
+
+def closing_result(message: Message, number: int, call: ToolReference, last: Message) -> Message:
+    """Make the result of a call that was interrupted.
+
+    Args:
+        message: The message with the call.
+        number: The call's number in it.
+        call: The call.
+        last: The message that the result follows.
+    """
+    scope = {key: message.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in message.metadata}
+    return Message(
+        role=MessageRole.TOOL,
+        content=CALL_NOTE,
+        id=f"{message.id}/{number}",
+        timestamp=math.nextafter(last.timestamp or 0.0, math.inf),
+        metadata={**scope, INTERRUPTED_KEY: True},
+        tool_call_id=call.id or None,
+        name=call.name or None,
+    )
