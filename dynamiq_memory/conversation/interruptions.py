@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dynamiq_memory.conversation.calls import ToolReference, says_something
+from dynamiq_memory.conversation.calls import ToolReference, calls_of, is_question, results_of, says_something
 from dynamiq_memory.messages import INTERRUPTED_KEY, SESSION_KEY, USER_KEY, Message, MessageRole
 
 # Given after the text of an answer that was interrupted.
 ANSWER_NOTE = "[The answer was interrupted here.]"
 # Given as the result of a call that was interrupted.
 CALL_NOTE = "[The call was interrupted. Its outcome is unknown.]"
+
+
+def with_open_calls(messages: Sequence[Message], *, ended: bool = False) -> list[Message]:
+    """Return the messages with calls that nothing had answered when the user spoke again.
+
+    Args:
+        messages: Messages of one session, in order.
+        ended: Whether calls at the end are meant too, since nothing will answer them.
+    """
+    found: list[Message] = []
+    results, over = 0, ended
+    for message in reversed(messages):
+        answered = results_of(message)
+        if answered:
+            results += len(answered)
+            continue
+        if over and len(calls_of(message)) > results:
+            found.append(message)
+        results, over = 0, is_question(message)
+    return found[::-1]
+
+
+def mark_interrupted(messages: Iterable[Message]) -> None:
+    """Mark messages as cut off."""
+    for message in messages:
+        message.metadata[INTERRUPTED_KEY] = True
 
 
 def with_note(message: Message) -> Message:

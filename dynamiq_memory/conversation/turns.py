@@ -288,8 +288,8 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     A result is placed directly after the call that it answers, wherever it arrived; of several results of one call, the
     last counts. A result without its call is left out, and so is a call without a result, but not what is said beside
     it: no LLM API accepts them. A user's message that says nothing is left out too, and so is an assistant's that says
-    and calls nothing. An answer that was interrupted ends with a note, and is left out if the turn goes on with another;
-    its open calls get a result that says so.
+    and calls nothing. An answer that was interrupted ends with a note, and is left out if another one follows in its
+    turn; its open calls get a result that says so.
 
     Args:
         messages: Messages in chronological order, of one session or several.

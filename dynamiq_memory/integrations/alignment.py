@@ -187,26 +187,34 @@ def _left(
 
     These are among the messages after the last one that it shares with the store:
 
-    - those that were stored from an earlier version of it, where the framework keeps the transcript itself;
+    - those that were stored from an earlier version of it, where the framework keeps the transcript itself, and what
+      answers questions among them;
     - else all from the first question on, where the transcript goes on with an edited version of that: with its id, or
       with most of its words;
     - else the answer to the transcript's last question, where that question is not all that the transcript shares.
 
-    Otherwise, the messages are another client's, and both count.
+    Otherwise, the messages are another client's, and both count. An answer that was interrupted is never in a
+    transcript, so it is not left.
     """
     if not known:
         return []
     newest = max(known.values(), key=lambda message: message.timestamp or 0.0)
     size = len(latest)
-    while size and transcript.wrote(latest[-1]) and (latest[0].timestamp or 0.0) > (newest.timestamp or 0.0):
+    while (
+        size
+        and any(map(transcript.wrote, _turns(latest)[-1]))
+        and (latest[0].timestamp or 0.0) > (newest.timestamp or 0.0)
+    ):
         size *= 4
         latest = yield from get_latest(size)
         if len(latest) < size:
             break
     ids = {message.id for message in known.values()}
     after = _following(newest, latest)
-    rest = [message for message in after if message.id not in ids]
-    own = [message for message in rest if transcript.wrote(message)]
+    rest = [message for message in after if message.id not in ids and not message.interrupted]
+    own = [
+        message for turn in _turns(rest) for message in turn if transcript.wrote(turn[0]) or transcript.wrote(message)
+    ]
     if own:
         return own
     if start == len(transcript):
@@ -239,7 +247,7 @@ def _answered_again(transcript: Transcript, known: Mapping[int, Message], latest
     if last not in known or not transcript.is_question(last):
         return False
     answer = _answer(_following(known[last], latest))
-    return bool(answer) and (min(known) < last or any(map(transcript.wrote, answer)))
+    return bool(answer) and (min(known) < last or any(map(transcript.wrote, [known[last], *answer])))
 
 
 def _is_edited(transcript: Transcript, position: int, stored: Message) -> bool:
@@ -382,14 +390,18 @@ def _has_moved_on(question: Message, known: dict[int, Message], latest: Sequence
 
 
 def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequence[Message]) -> bool:
-    """Whether the transcript ends with a question that is stored and answered."""
+    """Whether the transcript ends with a question that is stored and answered.
+
+    After an answer that was interrupted, a run goes on with its question.
+    """
     last = len(transcript) - 1
     if last not in known or not transcript.is_question(last) or known[last].superseded_at is not None:
         return False
     number = next((number for number, message in enumerate(latest) if message.id == known[last].id), None)
     if number is None:
         return True  # many messages have come since
-    return number + 1 < len(latest) and latest[number + 1].role is not MessageRole.USER
+    following = next((message for message in latest[number + 1 :] if not message.interrupted), None)
+    return following is not None and following.role is not MessageRole.USER
 
 
 def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tuple[dict[int, Message], int]:

@@ -32,6 +32,7 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, MessageRole
+from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, unpack
 
@@ -187,7 +188,7 @@ def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | No
         content=content,
         id=new_id() if stored is None else stored.id,
         timestamp=None if stored is None else stored.timestamp,
-        metadata=dict(scope),
+        metadata={**scope, INTERRUPTED_KEY: stored is not None and stored.interrupted},
         tool_calls=_calls(message, repr) or None,
         tool_call_id=_answered(message),
         name=_speaker(message),

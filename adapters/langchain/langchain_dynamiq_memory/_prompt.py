@@ -13,6 +13,7 @@ from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from dynamiq_memory import Message, MessageRole
+from dynamiq_memory.integrations.interruptions import mark_interrupted, with_open_calls
 from dynamiq_memory.integrations.turns import begins_turn, whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
@@ -28,6 +29,7 @@ class Held:
         has_gaps: Whether the session has messages between them.
         answered: As for `whole_turns`.
         questions: As for `whole_turns`.
+        last: Id under which its last message is stored; None if it is not.
     """
 
     scope: Mapping[str, Any]
@@ -35,10 +37,13 @@ class Held:
     has_gaps: bool
     answered: Collection[str]
     questions: Mapping[str, str]
+    last: str | None
 
 
 def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block: str, held: Held) -> ModelRequest[Any]:
     """Merge recalled messages into the conversation, in the order of the store and in whole turns.
+
+    What was cut off says so.
 
     Args:
         request: The request, with the conversation as the agent has it.
@@ -76,11 +81,13 @@ def _with_merged(request: ModelRequest[Any], recalled: Sequence[Message], held: 
     messages = list(request.messages)
     start = next((place for place, m in enumerate(messages) if not isinstance(m, SystemMessage)), len(messages))
     own = messages[start:]
-    if not recalled and not held.has_gaps and _is_whole(own):
+    cut_off = any(message.interrupted for message in held.stored.values())
+    if not recalled and not held.has_gaps and not cut_off and _is_whole(own):
         return request
     instructions = [message for message in recalled if message.role is MessageRole.SYSTEM]
     others = [message for message in recalled if message.role is not MessageRole.SYSTEM]
     outlines = [outline(message, held.scope, held.stored.get(id(message))) for message in own]
+    mark_interrupted(with_open_calls(outlines))
     originals = {message.id: (message, one) for message, one in zip(outlines, own, strict=True)}
     summaries = sum(1 for _ in takewhile(is_summary, own))
     merged = [*outlines[:summaries], *_merged(others, outlines[summaries:])]

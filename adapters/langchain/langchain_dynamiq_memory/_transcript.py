@@ -10,7 +10,7 @@ from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.alignment import Transcript
 from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, digest_of
-from langchain_dynamiq_memory._messages import fixed_filters, langchain_id, stable_id, to_message
+from langchain_dynamiq_memory._messages import FRAMEWORK, fixed_filters, langchain_id, stable_id, to_message
 
 # How LangChain's SummarizationMiddleware marks its note.
 _SUMMARY = "summarization"
@@ -42,6 +42,7 @@ class StateTranscript(Transcript):
         """Take the messages; none is converted yet."""
         self._thread = thread
         self._state = [m for m in state if not isinstance(m, SystemMessage) and not is_summary(m)]
+        self._memory = memory
         self._filters = fixed_filters(memory)
         self._default = default
         self._messages: dict[int, Message] = {}
@@ -54,6 +55,12 @@ class StateTranscript(Transcript):
     def last(self) -> BaseMessage:
         """The last message, as LangChain has it."""
         return self._state[-1]
+
+    @property
+    def turn(self) -> str:
+        """A name for the turn: the id of its question; empty if there is none."""
+        question = self._question_of(len(self))
+        return "" if question is None else self.id(question)
 
     def id(self, position: int) -> str:
         """Return the id under which a message is stored."""
@@ -86,6 +93,38 @@ class StateTranscript(Transcript):
         """Whether a message was stored from the state of the same thread."""
         return self._thread is not None and (stored.native or {}).get(_THREAD) == self._thread
 
+    def following(self, messages: Sequence[BaseMessage]) -> list[Message]:
+        """Convert messages that may come after those of the state, with the ids that they will have in it.
+
+        They do not name the thread, which has them only if the run goes on; see `confirmed`.
+        """
+        for message in messages:
+            message.id = message.id or new_id()
+        longer = StateTranscript([*self._state, *messages], self._memory, self._default)
+        return [longer.message(position) for position in range(len(self), len(longer))]
+
+    def confirmed(self, known: Mapping[int, Message]) -> list[Message]:
+        """Return the last answer with the name of the thread, if it was stored before the thread had it."""
+        answers = [place for place in known if not self.is_question(place)]
+        if self._thread is None or not answers:
+            return []
+        stored = known[max(answers)]
+        native = stored.native or {}
+        if native.get("framework") != FRAMEWORK or _THREAD in native:
+            return []
+        native = {**native, _THREAD: self._thread}
+        return [stored.model_copy(update={"native": native, "timestamp": stored.timestamp})]
+
+    def has(self, converted: Message) -> bool:
+        """Whether a message is in the state, as LangChain knows it."""
+        id_ = langchain_id(converted)
+        return any(message.id == id_ for message in self._state)
+
+    def ids_of_turn(self) -> frozenset[str]:
+        """The ids of the messages after the last question."""
+        question = self._question_of(len(self))
+        return frozenset(map(self.id, range(0 if question is None else question + 1, len(self))))
+
     def by_object(self, known: Mapping[int, Message]) -> dict[int, Message]:
         """Stored messages by the `id()` of the state's own objects rather than by position."""
         return {id(self._state[position]): message for position, message in known.items()}
@@ -94,9 +133,12 @@ class StateTranscript(Transcript):
         id_ = self._state[position].id
         if not id_:
             return new_id()
-        before = range(position - 1, -1, -1)
-        question = next((number for number in before if self.is_question(number)), None)
+        question = self._question_of(position)
         if question is None or self.is_question(position):
             return stable_id(self._filters, id_, digest_of(message))
         asked = self._state[question].id or digest_of(self.message(question))
         return stable_id(self._filters, id_, digest_of(message), asked)
+
+    def _question_of(self, position: int) -> int | None:
+        """The position of the last question before a message."""
+        return next((number for number in range(position - 1, -1, -1) if self.is_question(number)), None)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 
 from dynamiq_memory import (
+    DynamiqMemoryError,
     Memory,
     MemoryRetrievalStrategy,
     MemorySaveMode,
@@ -31,7 +35,9 @@ from dynamiq_memory.integrations.arguments import (
     check_strategy,
     check_window,
 )
+from dynamiq_memory.integrations.interruptions import mark_interrupted, with_open_calls
 from dynamiq_memory.integrations.messages import (
+    MESSAGE_ID_KEY,
     SESSION_KEY,
     TIMESTAMP_KEY,
     USER_KEY,
@@ -40,13 +46,24 @@ from dynamiq_memory.integrations.messages import (
 )
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times
-from dynamiq_memory.integrations.plans import AddMany, ExplainAgentConversation, GetAll, Plan, arun, run
+from dynamiq_memory.integrations.plans import AddMany, ExplainAgentConversation, GetAll, Plan, Take, arun, run
 from dynamiq_memory.integrations.references import reference_to, resolve
+from langchain_dynamiq_memory._interruptions import (
+    StreamedAnswer,
+    UnfinishedTurn,
+    has_open_calls,
+    listening,
+    recollect,
+    remember,
+    to_the_end,
+)
 from langchain_dynamiq_memory._messages import check_default, to_message
 from langchain_dynamiq_memory._prompt import Held, is_question, with_recalled
 from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
+
+logger = logging.getLogger(__name__)
 
 # Threads that are remembered to have run with a user.
 _THREADS_KEPT = 10_000
@@ -79,6 +96,9 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         require_user: Whether a run that names no user is refused. By default, it is if its thread has run with a user
             here, since LangGraph's `snapshot.config` has the thread but not the user, or if it has a key such as
             "userid".
+        keep_interrupted: Store an answer as soon as the model has said it, and what it has said so far when the run is
+            cut off. If False, an answer is stored when the run ends, as other middleware has left it: for middleware
+            that redacts answers, of which nothing else must reach the store.
         default: Called for a value in a message (such as a tool's artifact) that no store can keep; returns one that
             can be kept, like `default` of `json.dumps`. Without it, such a message is refused.
 
@@ -97,6 +117,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         placement: Placement | str | None = None,
         search: SearchScope | None = None,
         require_user: bool | None = None,
+        keep_interrupted: bool = True,
         default: Default | None = None,
     ) -> None:
         """Check the settings; no I/O."""
@@ -110,26 +131,47 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self.tools = _tools(memory, search)
         self._search = search
         self._require_user = require_user
+        self._keep_interrupted = keep_interrupted
         self._threads_of_users: OrderedDict[str, None] = OrderedDict()
         self._default = check_default(default)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """Store new messages, and call the model with recalled ones."""
+        """Store new messages, call the model with recalled ones, and store its answer."""
         check_model(request)
-        memory = self._of_run(request.runtime)
-        recalled = run(memory, self._before_model(memory, request.state["messages"]))
-        return handler(with_recalled(request, *recalled))
+        memory, state = self._of_run(request.runtime), request.state["messages"]
+        recalled, block, held = run(memory, self._before_model(memory, state))
+        with listening() as streamed:
+            try:
+                response = handler(with_recalled(request, recalled, block, held))
+            except GraphBubbleUp:
+                raise
+            except BaseException:
+                with _reporting(memory):
+                    run(memory, self._cut_off(memory, state, streamed))
+                raise
+        run(memory, self._answered(memory, state, response, held.last))
+        return response
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
-        """Store new messages, and call the model with recalled ones."""
+        """Store new messages, call the model with recalled ones, and store its answer."""
         check_model(request)
-        memory = self._of_run(request.runtime)
-        recalled = await arun(memory, self._before_model(memory, request.state["messages"]))
-        return await handler(with_recalled(request, *recalled))
+        memory, state = self._of_run(request.runtime), request.state["messages"]
+        recalled, block, held = await arun(memory, self._before_model(memory, state))
+        with listening() as streamed:
+            try:
+                response = await handler(with_recalled(request, recalled, block, held))
+            except GraphBubbleUp:
+                raise
+            except BaseException:
+                with _reporting(memory):
+                    await to_the_end(arun(memory, self._cut_off(memory, state, streamed)))
+                raise
+        await to_the_end(arun(memory, self._answered(memory, state, response, held.last)))
+        return response
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Store the rest of the turn."""
@@ -172,14 +214,17 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _before_model(self, memory: Memory, state: Sequence[BaseMessage]) -> Plan[tuple[list[Message], str, Held]]:
         transcript = self._transcript(memory, state)
+        yield from _settle(memory, transcript, ended=False)
         alignment = yield from align(transcript)
         yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
+        mark_interrupted(with_open_calls(new))
+        last = new[-1] if new else alignment.known.get(len(transcript) - 1)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Which answer is the final one is only known when the next question comes, or the run ends.
             questions = [place for place, message in enumerate(new) if message.role is MessageRole.USER]
             new = new[: questions[-1] + 1] if questions else []
-        stored = yield from _add(select_to_save(new, memory.save_mode))
+        stored = yield from _add(select_to_save(new, memory.save_mode), transcript.confirmed(alignment.known))
         before = alignment.recall_before or next(iter(stored), None)
         recalled, block = yield from self._recall(memory, state, before, alignment)
         scope = {key: memory.filters[key] for key in (USER_KEY, SESSION_KEY)}
@@ -189,11 +234,42 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             has_gaps=alignment.has_gaps,
             answered=alignment.answered_ids,
             questions=alignment.question_ids,
+            last=last.id if last else None,
         )
         return recalled, block, held
 
     def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
         return StateTranscript(state, memory, self._default, thread_of(get_config().get("configurable", {})))
+
+    def _answered(
+        self, memory: Memory, state: Sequence[BaseMessage], response: ModelResponse[Any], last: str | None
+    ) -> Plan[None]:
+        """Store an answer as soon as it is whole: the client may stop reading here, and the run end.
+
+        Calls are stored with their results, or when the next question shows that they have none.
+        """
+        if not self._keep_interrupted:
+            return
+        transcript = self._transcript(memory, state)
+        said = transcript.following(response.result)
+        unfinished = UnfinishedTurn(transcript.turn, last)
+        if has_open_calls(response.result):
+            unfinished.calls = next(iter(select_to_save(said, memory.save_mode)), None)
+        else:
+            answer = yield from _add(select_to_save(said, memory.save_mode))
+            unfinished.answer = [message.id for message in answer]
+        remember(memory, unfinished)
+
+    def _cut_off(self, memory: Memory, state: Sequence[BaseMessage], streamed: StreamedAnswer) -> Plan[None]:
+        """Store what the model has streamed of an answer that it could not finish."""
+        answer = streamed.message() if self._keep_interrupted else None
+        if answer is None:
+            return
+        message, whole = answer
+        said = self._transcript(memory, state).following([message])
+        if not whole or has_open_calls([message]):
+            mark_interrupted(said)
+        yield from _add(select_to_save(said, memory.save_mode))
 
     def _recall(
         self, memory: Memory, state: Sequence[BaseMessage], before: Message | None, alignment: Alignment
@@ -226,6 +302,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])
+        yield from _settle(memory, transcript, ended=True)
         alignment = yield from align(transcript)
         yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
@@ -239,12 +316,50 @@ def _tools(memory: Memory, search: SearchScope | None) -> list[BaseTool]:
     return [] if search is None else [search_tool(memory, search)]
 
 
-def _add(messages: list[Message]) -> Plan[list[Message]]:
-    """Store messages after those of the session."""
+@contextmanager
+def _reporting(memory: Memory) -> Iterator[None]:
+    """Log an error of the store, since the run fails with the error that interrupted it."""
+    try:
+        yield
+    except DynamiqMemoryError:
+        logger.exception("an interrupted answer of session %r was not stored", memory.filters.get(SESSION_KEY))
+
+
+def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan[None]:
+    """Correct what was stored, or not yet, of the model's last message of the session.
+
+    Args:
+        memory: The memory.
+        transcript: The state, in which other middleware may have changed or removed the message.
+        ended: Whether the run ends, so that an answer is the final one.
+    """
+    left = recollect(memory)
+    if left is None:
+        return
+    if left.turn != transcript.turn:
+        if left.calls is not None and not transcript.has(left.calls):
+            latest = yield from GetAll(1)
+            if [message.id for message in latest] == [left.last]:
+                mark_interrupted([left.calls])
+                yield from _add([left.calls])
+        return
+    final = ended or memory.save_mode is MemorySaveMode.FULL
+    kept = transcript.ids_of_turn() if final and left.answer else frozenset()
+    replaced = [id_ for id_ in left.answer if id_ not in kept]
+    if replaced:
+        yield from Take({**memory.filters, MESSAGE_ID_KEY: replaced})
+
+
+def _add(messages: list[Message], versions: Sequence[Message] = ()) -> Plan[list[Message]]:
+    """Store messages after those of the session, and with them new versions of stored ones.
+
+    Returns:
+        The messages, without the versions.
+    """
     if not messages:
         return []
     set_batch_times(messages, after=(yield from GetAll(1)))
-    return (yield from AddMany(messages))
+    return (yield from AddMany([*versions, *messages]))[len(versions) :]
 
 
 def _block(found: Sequence[Message]) -> str:

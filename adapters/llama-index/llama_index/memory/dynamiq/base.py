@@ -24,6 +24,7 @@ from dynamiq_memory import (
     select_to_save,
 )
 from dynamiq_memory.integrations.arguments import check_limit, check_placement, check_strategy, check_window
+from dynamiq_memory.integrations.interruptions import interrupt_open_calls
 from dynamiq_memory.integrations.messages import TIMESTAMP_KEY
 from dynamiq_memory.integrations.ordering import earlier_than, move_after
 from dynamiq_memory.integrations.plans import (
@@ -346,7 +347,10 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
 def _add(messages: list[Message]) -> Plan[None]:
     if messages:
-        move_after(messages, (yield from GetAll(1)))
+        latest = yield from GetAll(1)
+        if begins_turn(messages[0]):
+            yield from interrupt_open_calls(latest)
+        move_after(messages, latest)
         yield from AddMany(messages)
 
 
