@@ -20,6 +20,7 @@ from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 
 from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import (
     MESSAGE_ID_KEY,
     SESSION_KEY,
@@ -258,7 +259,7 @@ def _final_answer(message: DynamiqMessage) -> str | None:
 
 
 def _free_key(key: Any) -> Any:
-    return f"{FRAMEWORK}_{key}" if key in (TIMESTAMP_KEY, MESSAGE_ID_KEY) else key
+    return f"{FRAMEWORK}_{key}" if key in (TIMESTAMP_KEY, MESSAGE_ID_KEY, INTERRUPTED_KEY) else key
 
 
 def _storable(key: Any, value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -14,6 +15,7 @@ from dynamiq.memory.memory import FormatType
 from dynamiq.nodes.agents.hooks.core import current_hook_ctx
 from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
+from dynamiq.types.cancellation import CanceledException
 from pydantic import Field, SkipValidation
 
 from dynamiq_memory import (
@@ -21,10 +23,12 @@ from dynamiq_memory import (
     DynamiqMemoryError,
     InvalidArgumentError,
     Memory,
+    MessageRole,
     Placement,
     Window,
 )
 from dynamiq_memory.integrations.arguments import check_placement, check_window
+from dynamiq_memory.integrations.interruptions import mark_interrupted
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.ordering import set_batch_times
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
@@ -202,6 +206,9 @@ class AgentMemory(DynamiqMemory):
             new = new_messages(messages, loads, session)
             if new:
                 with_metadata(new, messages[-1].metadata or {})
+                if isinstance(sys.exception(), CanceledException) and new[-1].role is MessageRole.ASSISTANT:
+                    # An agent saves what it did while it handles that it was canceled: nothing follows this message.
+                    mark_interrupted(new[-1:])
                 set_batch_times(new, after=session.get_all(limit=1))
                 session.add_many(new)
             forget(key)

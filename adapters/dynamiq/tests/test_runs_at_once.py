@@ -13,13 +13,14 @@ from dynamiq.flows import Flow
 from dynamiq.memory import MemorySaveMode
 from dynamiq.nodes.agents.hooks import RegexHook
 from dynamiq.nodes.agents.utils import SummarizationConfig
+from dynamiq.nodes.tools.function_tool import function_tool
 from dynamiq.nodes.types import InferenceMode
 from dynamiq.runnables import RunnableConfig
-from dynamiq.types.cancellation import CancellationConfig, CancellationToken
+from dynamiq.types.cancellation import CanceledException, CancellationConfig, CancellationToken
 
 from dynamiq_memory import Memory, MessageRole
 from dynamiq_memory_agents import AgentMemory
-from tests.fakes.dynamiq.agents import IDS, MODES, final, in_short, use, weather
+from tests.fakes.dynamiq.agents import IDS, MODES, final, history, in_short, use, weather
 
 DEFAULT = InferenceMode.DEFAULT
 
@@ -203,6 +204,36 @@ def test_a_run_that_is_canceled_keeps_what_it_did(agent, talk, model, core):
     model.play(cancel)
     talk.run(assistant, "How is Oslo?", RunnableConfig(cancellation=CancellationConfig(token=token)))
     assert [message.role.value for message in core.get_all()][:3] == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_is_canceled_in_a_tool_says_so(agent, talk, model, core, mode):
+    token = CancellationToken()
+
+    @function_tool
+    def pay(city: str, **_):
+        """Pays."""
+        token.cancel()
+        raise CanceledException
+
+    memory = AgentMemory(memory=core)
+    model.play([use(mode, "pay", {"city": "Oslo"}), final(mode, "Done.")])
+    config = RunnableConfig(cancellation=CancellationConfig(token=token))
+    talk.run(agent(memory, tools=[pay()], inference_mode=mode), "Pay for Oslo.", config)
+    stored = core.get_all()
+    called = mode is InferenceMode.FUNCTION_CALLING  # dynamiq itself adds a result that says so
+    assert [(m.role.value, m.interrupted) for m in stored] == [
+        ("user", False),
+        ("assistant", not called),
+        *([("tool", False)] if called else []),
+    ]
+    model.play([final(mode, "It was not paid.")])
+    talk.ask(agent(memory, tools=[pay()], inference_mode=mode), "And?")
+    given = history(model.prompts[-1])
+    assert given[-1]["role"] == ("tool" if called else "assistant")
+    assert "interrupted" in given[-1]["content"]
+    assert core.get_all()[: len(stored)] == stored
+    assert not any(m.interrupted for m in core.get_all()[len(stored) :])
 
 
 # --- hooks -----------------------------------------------------------------------------------------------------
