@@ -223,7 +223,7 @@ def _read_ollama(body: JSON) -> list[Message]:
     return [
         Message(
             role=message["role"],
-            content=message["content"],
+            content=message.get("content") or "",
             tool_calls=message.get("tool_calls"),
             name=message.get("tool_name"),
         )
