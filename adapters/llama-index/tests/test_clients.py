@@ -24,13 +24,15 @@ from tests.fakes.providers import ProviderServer
 def ollama(url: str) -> FunctionCallingLLM:
     from llama_index.llms.ollama import Ollama  # noqa: PLC0415
 
-    return Ollama(model="llama3.1", base_url=url, context_window=8_000)
+    llm: FunctionCallingLLM = Ollama(model="llama3.1", base_url=url, context_window=8_000)
+    return llm
 
 
 def cohere(url: str) -> FunctionCallingLLM:
     from llama_index.llms.cohere import Cohere  # noqa: PLC0415
 
-    return Cohere(model="command-r", api_key="key", base_url=url, max_retries=1)
+    llm: FunctionCallingLLM = Cohere(model="command-r", api_key="key", base_url=url, max_retries=1)
+    return llm
 
 
 def gemini(url: str) -> FunctionCallingLLM:
