@@ -2,7 +2,7 @@
 
 Each request is read as messages of ours, which must keep the provider's rules (`dynamiq_memory.testing.providers`);
 what can only be seen in the provider's own format is checked here. A request that breaks a rule is refused with the
-status 400. The model calls a tool for each question, twice at once if it may, and answers when it has the results.
+status 400. The model calls a tool for each question, if it has one, twice at once if it may, and then answers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ProviderServer(HTTPServer):
             return Answer({"error": {"message": str(error), "type": "invalid_request_error"}}, status=400)
         self.conversations.append(messages)
         turn, id_ = sum(map(is_question, messages)), f"{provider}-{len(self.requests)}"
-        if results_of(messages[-1]):
+        if results_of(messages[-1]) or not request.body.get("tools"):
             return Answer(write(id_, f"The answer, of {turn} questions.", []))
         # llama-index-llms-cohere sends each result for all parallel calls.
         ports = ["Ostend"] if provider is Provider.COHERE else ["Ostend", "Ghent"]
@@ -223,7 +223,7 @@ def _read_ollama(body: JSON) -> list[Message]:
     return [
         Message(
             role=message["role"],
-            content=message["content"],
+            content=message.get("content") or "",
             tool_calls=message.get("tool_calls"),
             name=message.get("tool_name"),
         )

@@ -336,6 +336,17 @@ def test_openai_objects_dump_as_they_did():
     assert restored.model_dump(exclude_unset=True) == call.model_dump(exclude_unset=True) == {"index": 0}
 
 
+def test_calls_of_cohere_come_back_as_objects_and_have_their_arguments():
+    """Its client reads the attributes of the calls when it sends them again."""
+    from cohere.types import ToolCall  # noqa: PLC0415 - it takes a while to import
+
+    call = ToolCall(name="look", parameters={"port": "Ostend"})
+    stored = to_message(ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]}))
+    assert stored.tool_calls is not None
+    assert stored.tool_calls[0]["function"] == {"name": "look", "arguments": '{"port": "Ostend"}'}
+    assert from_message(stored).additional_kwargs["tool_calls"] == [call]
+
+
 @pytest.mark.parametrize(
     "forged",
     [

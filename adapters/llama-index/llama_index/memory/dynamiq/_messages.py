@@ -215,7 +215,7 @@ def _block_from(plain: Mapping[str, Any]) -> BaseModel:
     return kind.model_construct(**fields)
 
 
-def _plain_openai(model: BaseModel) -> dict[str, Any]:
+def _plain_client_object(model: BaseModel) -> dict[str, Any]:
     return {
         "module": type(model).__module__,
         "class": type(model).__qualname__,
@@ -223,10 +223,10 @@ def _plain_openai(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def _openai_from(plain: Mapping[str, Any]) -> Any:
-    """OpenAI's object, if its package is installed; else its fields."""
+def _client_object_from(plain: Mapping[str, Any]) -> Any:
+    """The object of a client's package, if that is installed; else its fields."""
     module, name = str(plain["module"]), str(plain["class"])
-    if not module.startswith(_OPENAI):
+    if not module.startswith(_CLIENTS):
         return plain["data"]
     try:
         kind = getattr(import_module(module), name, None)
@@ -248,19 +248,20 @@ def _plain_stream(stream: IOBase) -> bytes:
     return data if isinstance(data, bytes) else str(data).encode()
 
 
-class _OpenAIMeta(type):
+class _ClientMeta(type):
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, BaseModel) and type(instance).__module__.startswith(_OPENAI)
+        return isinstance(instance, BaseModel) and type(instance).__module__.startswith(_CLIENTS)
 
 
-class _OpenAIModel(metaclass=_OpenAIMeta):
-    """Any type of the OpenAI package, without importing it."""
+class _ClientModel(metaclass=_ClientMeta):
+    """Any type of these packages, without importing them."""
 
 
-_OPENAI = "openai.types."
+# LlamaIndex keeps the calls of these clients as objects, and reads their attributes.
+_CLIENTS = ("openai.types.", "cohere.types.")
 _KINDS: Kinds = {
     "Block": (tuple(_BLOCKS.values()), _plain_model, _block_from),
-    "OpenAI": (_OpenAIModel, _plain_openai, _openai_from),
+    "OpenAI": (_ClientModel, _plain_client_object, _client_object_from),  # by the name that stored messages have
     "AnyUrl": (AnyUrl, str, AnyUrl),
     "Path": (PurePath, str, Path),
     "Stream": (IOBase, _plain_stream, BytesIO),
@@ -331,7 +332,7 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
         if not isinstance(fields, Mapping):
             continue
         function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
-        arguments = next((function[key] for key in ("arguments", "input", "args") if key in function), "")
+        arguments = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), "")
         call = _call(fields.get("id"), function.get("name"), arguments)
         if call["id"] not in known:
             calls.append(call)
