@@ -78,9 +78,12 @@ def test_a_match_on_an_answer_or_a_result_counts(store: MemoryBackend) -> None:
     memory.add_many([say("second"), *_tool_round(1, "a giraffe"), say("done", "assistant")])
     memory.add_many([say("third"), say("nothing", "assistant")])
     assert contents(memory.get_agent_conversation("zebra", strategy="relevant")) == ["first", "the zebra sleeps"]
+    picked = memory.get_agent_conversation("giraffe", limit=4, strategy="relevant")
+    assert contents(picked) == ["second", "", "a giraffe", "done"]
+    assert [message.score is not None for message in picked] == [False, False, True, False]
+    # Without its answer, the turn would seem to be unfinished.
     picked = memory.get_agent_conversation("giraffe", limit=3, strategy="relevant")
-    assert contents(picked) == ["second", "", "a giraffe"]
-    assert [message.score is not None for message in picked] == [False, False, True]
+    assert contents(picked) == ["third", "nothing"]
 
 
 def test_without_a_match_or_a_query_the_recent_ones_are_given(store: MemoryBackend) -> None:
