@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dynamiq_memory._blocks import block_call, block_result, calls_in, results_in
+from dynamiq_memory._blocks import block_call, block_result, call_of, calls_in, results_in
 from dynamiq_memory.messages import Message, MessageRole
 
 # Providers refuse a message that ends with one.
@@ -28,6 +28,8 @@ def calls_of(message: Message) -> list[ToolReference]:
     """Return the calls that somebody has to answer, in order."""
     if message.role is not MessageRole.ASSISTANT or (not message.tool_calls and isinstance(message.content, str)):
         return []
+    if isinstance(message.content, str):
+        return list(map(_reference, message.tool_calls or ()))
     return [ToolReference(call.id, call.name) for call in calls_in(message.tool_calls, message.content)]
 
 
@@ -82,6 +84,16 @@ def without_results(message: Message, kept: Collection[int] = ()) -> Message:
         if not is_result or number in kept:
             content.append(part)
     return message.model_copy(update={"content": content})
+
+
+def _reference(call: Any) -> ToolReference:
+    function = call.get("function") if isinstance(call, dict) else None
+    if isinstance(function, dict):  # OpenAI's shape, without looking at the arguments
+        id_, name = call.get("id"), function.get("name")
+        if isinstance(id_, str) and id_ and isinstance(name, str):
+            return ToolReference(id_, name)
+    other = call_of(call)
+    return ToolReference(other.id, other.name)
 
 
 def _is_blank(part: Mapping[str, Any]) -> bool:

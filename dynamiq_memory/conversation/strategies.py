@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import dropwhile
 from typing import Any
 
 from dynamiq_memory.backends.operations import Around, Read, Search
@@ -27,6 +28,7 @@ from dynamiq_memory.messages import (
     Message,
     MessageRole,
     key_of,
+    scope_of,
 )
 
 # Messages read at once when more may be needed than the budget will take.
@@ -112,7 +114,7 @@ class Explanation(list[Pick]):
         self.recalled = [pick.message for pick, recent in zip(self, in_place, strict=True) if not recent]
         self.recalled_block = _block(self.recalled, self.recent, session_id)
         limited = budget.tokens is not None
-        self.tokens = sum(budget.count_tokens(as_sent(each)) for each in self.conversation) if limited else None
+        self.tokens = budget.tokens_of(self.conversation) if limited else None
         self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
 
     @property
@@ -216,6 +218,9 @@ def pick(
         yield from _pick_both(choice, ranked, filters, recent_share)
     if not choice.picks:
         messages, _ = yield from _latest(filters, choice.budget)
+        if len(set(map(scope_of, messages))) == 1:
+            picks = [Pick(message, Reason.RECENT) for message in messages]
+            return Explanation(picks, choice.budget, placement, choice.session_id)
         choice.add(messages, Reason.RECENT)
     return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
 
@@ -233,6 +238,9 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
         if len(page) == size and not _has_user(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
             continue
+        if len(page) == size and len(collected) < most and budget.fits(collected):
+            size = min(max(size, 3 * len(collected)), 10 * _PAGE)  # all of it fits: further each time
+            continue
         turns = split_turns(collected)
         attempt = budget.copy()
         taken, full = latest_turns(turns, attempt, more=len(page) == size)
@@ -246,7 +254,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
                 budget.exceeded.add("limit")
             budget.messages, budget.tokens = attempt.messages, attempt.tokens
             return taken, turns
-        # A turn longer than all that was read, or tokens left over: read on, further each time.
+        # A turn longer than all that was read: read on, further each time.
         size = min(max(size, len(collected)), 10 * _PAGE)
 
 
@@ -416,9 +424,12 @@ def _has_user(messages: Iterable[Message]) -> bool:
 
 
 def _has_late_result(messages: Sequence[Message]) -> bool:
-    """Whether a result among messages answers a call before them, which has an id of its own."""
+    """Whether a result answers a call before all messages, which has an id of its own.
+
+    Results before the first question belong to the rest of a turn, which is not given.
+    """
     called: set[str] = set()
-    for message in messages:
+    for message in dropwhile(lambda each: not is_question(each), messages):
         called.update(call.id for call in calls_of(message))
         if any(result.id and result.id not in called for result in results_of(message)):
             return True

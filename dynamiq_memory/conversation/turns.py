@@ -40,6 +40,7 @@ class Budget:
     count_tokens: TokenCounter = count_tokens_approximately
     exceeded: set[str] = field(default_factory=set)
     window: Window = Window.SLIDING
+    _counted: dict[int, tuple[Message, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def share(self, part: float) -> Budget:
         """Return a part of the budget, at least one message."""
@@ -65,13 +66,23 @@ class Budget:
             self.exceeded.add("limit")
             return False
         if self.tokens is not None:
-            tokens = sum(self.count_tokens(as_sent(message)) for message in messages)
+            tokens = self.tokens_of(messages)
             if tokens > self.tokens:
                 self.exceeded.add("max_tokens")
                 return False
             self.tokens -= tokens
         self.messages -= len(messages)
         return True
+
+    def tokens_of(self, messages: Iterable[Message]) -> int:
+        """Count the tokens of messages as they are sent, each message object once."""
+        total = 0
+        for message in messages:
+            known = self._counted.get(id(message))
+            if known is None:
+                known = self._counted[id(message)] = message, self.count_tokens(as_sent(message))
+            total += known[1]
+        return total
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether messages could be taken."""
@@ -172,6 +183,8 @@ class _Round:
     @property
     def complete(self) -> bool:
         """Whether all calls have results."""
+        if not self.calls and not self.parallel:
+            return True
         return all(len(each.results) + len(each.closing) == len(each.calls) for each in (*self.parallel, self))
 
     @property
@@ -191,13 +204,15 @@ class _Round:
         """The messages and the results in the order of their arrival; without all of these, only the texts."""
         if self.cut_off:
             return [with_note(self.message)] if says_something(self.message) else []
+        if not self.calls and not self.parallel:
+            return [self.message] if self.question or _may_be_given(self.message) else []
         heads = [each.message for each in (*self.parallel, self)]
         if self.calls and self.complete:
             results = self.results_by_place
             closing = [result for each in (*self.parallel, self) for result in each.closing]
             return [*heads, *(results[place] for place in sorted(results)), *closing]
         spoken = [without_calls(head) if self.calls else head for head in heads]
-        return [head for head in spoken if head.role is not MessageRole.ASSISTANT or says_something(head)]
+        return [head for head in spoken if _may_be_given(head)]
 
     @property
     def places(self) -> set[int]:
@@ -218,6 +233,10 @@ class _Round:
 
 def _with_results(message: Message, positions: Collection[int]) -> Message:
     return message if len(positions) == len(results_of(message)) else without_results(message, positions)
+
+
+def _may_be_given(message: Message) -> bool:
+    return message.role is not MessageRole.ASSISTANT or says_something(message)
 
 
 def _time(message: Message) -> float:
@@ -409,7 +428,8 @@ def _grouped(rounds: list[_Round], found: dict[int, tuple[_Round, int]]) -> dict
 def _closed(rounds: list[_Round]) -> list[_Round]:
     """Give results to the calls of messages that were interrupted."""
     for round_ in rounds:
-        round_.close()
+        if round_.calls:
+            round_.close()
     return rounds
 
 
@@ -529,6 +549,6 @@ def arrange(messages: Iterable[Message]) -> list[Message]:
     ordered = list(messages)
     if not any(calls_of(message) or results_of(message) for message in ordered):
         spoken = [message for message in ordered if _spoken(message) is not None]
-        return [message for message in spoken if message.role is not MessageRole.ASSISTANT or says_something(message)]
+        return list(filter(_may_be_given, spoken))
     parts = {key_of(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
     return [message for first in ordered for message in parts.pop(key_of(first), ())]
