@@ -83,7 +83,7 @@ def test_a_call_of_cohere_has_neither_id_nor_function():
 # --- whole conversations, in each provider's form --------------------------------------------------------------------
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions())
 def test_a_complete_conversation_is_given_whole(stored):
     memory = Memory(max_tokens=None)
@@ -93,7 +93,7 @@ def test_a_complete_conversation_is_given_whole(stored):
     assert [m.to_openai() for m in given_back] == [m.to_openai() for m in stored.messages]
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), st.sets(st.integers(0, 20)))
 def test_without_some_results_the_rest_is_given_and_words_stay(stored, lost):
     left = [m for number, m in enumerate(stored.messages) if number not in lost or not results_of(m)]

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from dynamiq_memory import Memory, Message, Reason, count_tokens_approximately
 from dynamiq_memory.backends import InMemory
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of, says_something
 from dynamiq_memory.conversation.tokens import as_sent
-from dynamiq_memory.testing.providers import refusals
+from dynamiq_memory.messages import INTERRUPTED_KEY
+from dynamiq_memory.testing.providers import Provider, refusals
 from tests.fakes.sessions import ONE_SCOPE, SCOPES, any_sessions, dumped, examples, whole_sessions
 
 NOW = Message(role="user", content="And now?")
@@ -27,6 +29,7 @@ class Asked(NamedTuple):
     limit: int
     max_tokens: int | None
     share: float
+    window: str
     asynchronous: bool
 
 
@@ -37,15 +40,17 @@ ASKED = st.builds(
     st.sampled_from([1, 2, 3, 4, 5, 6, 8, 12, 1_000]),
     st.sampled_from([None, None, 5, 20, 40, 80, 160]),
     st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    st.sampled_from(["sliding", "sliding", "stable"]),
     st.sampled_from([False, False, False, True]),
 )
 ALL_SCOPES = st.sampled_from(SCOPES)
-FILTERS = st.sampled_from([{}, {"user_id": "u"}, {"session_id": "s"}, {"user_id": "u", "session_id": "s"}])
+U_S = {"user_id": "u", "session_id": "s"}
+FILTERS = st.sampled_from([{}, {"user_id": "u"}, {"session_id": "s"}, U_S])
 
 
 def ask(backend, asked, filters=None):
     """Ask a memory, in one of the two ways."""
-    memory = Memory(backend, max_tokens=None, recent_share=asked.share)
+    memory = Memory(backend, max_tokens=None, recent_share=asked.share, window=asked.window)
     arguments = (asked.query, asked.limit, filters, asked.strategy, asked.max_tokens)
     if asked.asynchronous:
         return asyncio.run(memory.aget_agent_conversation(*arguments))
@@ -75,7 +80,7 @@ def spoken(messages):
 # --- a conversation that OpenAI, Anthropic, Gemini, Ollama, Cohere and Mistral accept --------------------------------
 
 
-@examples(200)
+@examples(120)
 @given(whole_sessions(), st.lists(ASKED, min_size=2, max_size=4))
 def test_what_is_given_of_finished_turns_is_accepted_by_every_provider(stored, asks):
     with InMemory() as backend:
@@ -86,7 +91,7 @@ def test_what_is_given_of_finished_turns_is_accepted_by_every_provider(stored, a
                 assert refusals(sent, provider) == [], f"{provider} of\n{dumped(sent)}"
 
 
-@examples(300)
+@examples(150)
 @given(any_sessions(), st.lists(ASKED, min_size=2, max_size=4))
 def test_what_is_given_is_accepted_except_for_what_is_stored_so(stored, asks):
     with InMemory() as backend:
@@ -103,7 +108,28 @@ def test_what_is_given_is_accepted_except_for_what_is_stored_so(stored, asks):
                 assert not (results_of(before) and is_question(after)) or before.id in ends, dumped(sent)
 
 
-@examples(100)
+@examples(60)
+@given(whole_sessions(), ASKED)
+def test_a_block_before_the_question_is_accepted_by_every_provider(stored, asked):
+    with InMemory() as backend:
+        backend.add_many([*stored.messages, Message(role="user", content="And the pear now?", metadata=U_S)])
+        memory = Memory(backend, max_tokens=None, recent_share=asked.share, placement="before_question")
+        sent = memory.get_agent_conversation(asked.query, asked.limit, U_S, asked.strategy, asked.max_tokens)
+        for provider in stored.providers:
+            assert not sent or refusals(sent, provider) == [], f"{provider} of\n{dumped(sent)}"
+
+
+@pytest.mark.xfail(strict=True, reason="the result of an interrupted call is directly followed by the next question")
+def test_what_is_given_of_an_interrupted_call_is_accepted_by_every_provider():
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    memory = Memory()
+    memory.add("user", "When do ships leave?")
+    memory.add("assistant", "", {INTERRUPTED_KEY: True}, tool_calls=[call])
+    sent = [*memory.get_agent_conversation(), NOW]
+    assert [fault for provider in Provider for fault in refusals(sent, provider)] == []
+
+
+@examples(60)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_no_question_that_has_been_answered_is_given_without_its_answer(stored, asked, filters):
     with InMemory() as backend:
@@ -119,7 +145,7 @@ def test_no_question_that_has_been_answered_is_given_without_its_answer(stored, 
             assert spoken(turn) != 1 or turn[0].id in unanswered
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_it_begins_with_a_question_after_instructions(stored, asked, filters):
     with InMemory() as backend:
@@ -131,7 +157,7 @@ def test_it_begins_with_a_question_after_instructions(stored, asked, filters):
 # --- in the order of the conversation, with no message twice ----------------------------------------------------------
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_it_is_in_the_order_of_the_store_with_no_message_twice(stored, asked, filters):
     with InMemory() as backend:
@@ -144,7 +170,7 @@ def test_it_is_in_the_order_of_the_store_with_no_message_twice(stored, asked, fi
         assert others == sorted(others)
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_messages_are_given_as_stored_except_for_calls_and_results_without_each_other(stored, asked, filters):
     with InMemory() as backend:
@@ -162,7 +188,7 @@ def test_messages_are_given_as_stored_except_for_calls_and_results_without_each_
 # --- calls and results ------------------------------------------------------------------------------------------------
 
 
-@examples(100)
+@examples(60)
 @given(whole_sessions(), ASKED)
 def test_each_call_is_given_with_its_own_results(stored, asked):
     with InMemory() as backend:
@@ -174,7 +200,7 @@ def test_each_call_is_given_with_its_own_results(stored, asked):
                 assert given_now[number + 1].id == following[message.id].id
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(styles=["openai"]), ASKED)
 def test_of_several_results_of_a_call_the_last_one_is_given(stored, asked):
     with InMemory() as backend:
@@ -184,7 +210,7 @@ def test_of_several_results_of_a_call_the_last_one_is_given(stored, asked):
             assert message.role != "tool" or message.id == last[message.tool_call_id]
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions())
 def test_what_is_said_stays_whatever_becomes_of_calls(stored):
     with InMemory() as backend:
@@ -201,7 +227,7 @@ def test_what_is_said_stays_whatever_becomes_of_calls(stored):
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_what_is_sent_counts_as_tokens(stored, asked, filters):
     with InMemory() as backend:
@@ -218,12 +244,12 @@ def fits(messages, asked, part=1.0):
     return len(messages) <= asked.limit * part and (asked.max_tokens is None or tokens <= asked.max_tokens * part)
 
 
-@examples(100)
+@examples(60)
 @given(whole_sessions(), ASKED)
 def test_all_gives_the_most_recent_whole_turns(stored, asked):
     with InMemory() as backend:
         backend.add_many(stored.messages)
-        given_now = ask(backend, asked._replace(strategy="all"))
+        given_now = ask(backend, asked._replace(strategy="all", window="sliding"))
         turns = turns_of(stored.messages)
         recent = next(
             tail for start in range(len(turns) + 1) if fits(tail := list(itertools.chain(*turns[start:])), asked)
@@ -237,7 +263,7 @@ def test_all_gives_the_most_recent_whole_turns(stored, asked):
             assert not ids or ids[-1] in {turn[-1].id for turn in turns}
 
 
-@examples(100)
+@examples(60)
 @given(whole_sessions(), ASKED)
 def test_relevant_gives_the_turns_of_the_best_matches(stored, asked):
     with InMemory() as backend:
@@ -255,12 +281,12 @@ def test_relevant_gives_the_turns_of_the_best_matches(stored, asked):
             assert given_now <= {message.id for turn in with_match for message in turn}
 
 
-@examples(100)
+@examples(60)
 @given(whole_sessions(), ASKED)
 def test_both_gives_each_side_its_share_and_what_the_other_leaves(stored, asked):
     with InMemory() as backend:
         backend.add_many(stored.messages)
-        given_now = {message.id for message in ask(backend, asked._replace(strategy="both"))}
+        given_now = {message.id for message in ask(backend, asked._replace(strategy="both", window="sliding"))}
         if fits(stored.messages, asked):
             assert given_now == {message.id for message in stored.messages}
         for turn in turns_of(stored.messages)[-1:]:
@@ -268,12 +294,12 @@ def test_both_gives_each_side_its_share_and_what_the_other_leaves(stored, asked)
                 assert {message.id for message in turn} <= given_now
 
 
-@examples(100)
+@examples(60)
 @given(any_sessions(scopes=ONE_SCOPE), ASKED)
 def test_reasons_and_scores_say_why(stored, asked):
     with InMemory() as backend:
         backend.add_many(stored.messages)
-        memory = Memory(backend, max_tokens=None, recent_share=asked.share)
+        memory = Memory(backend, max_tokens=None, recent_share=asked.share, window=asked.window)
         explained = memory.explain_agent_conversation(asked.query, asked.limit, None, asked.strategy, asked.max_tokens)
         assert [pick.message for pick in explained] == ask(backend, asked)
         for pick in explained:

@@ -54,7 +54,7 @@ def test_both_backends_give_the_same(stored, strategy, query, budget):
         assert picked[0] == picked[1]
 
 
-@examples(60)
+@examples(40)
 @given(STORED)
 def test_split_turns(stored):
     turns = split_turns(stored)
@@ -76,7 +76,7 @@ def test_split_turns(stored):
     assert begins == sorted(begins)
 
 
-@examples(60)
+@examples(40)
 @given(STORED, budgets())
 def test_cut(stored, budget):
     limit, tokens = budget
@@ -100,7 +100,7 @@ def test_cut(stored, budget):
             assert not part or not Turn([[m] for m in part], answered=turn.answered).question_alone
 
 
-@examples(60)
+@examples(40)
 @given(ONE_SESSION, budgets())
 def test_latest_turns(stored, budget):
     limit, tokens = budget
@@ -117,7 +117,7 @@ def test_latest_turns(stored, budget):
         assert full
 
 
-@examples(60)
+@examples(40)
 @given(STORED)
 def test_arrange(stored):
     arranged = arrange(stored)
