@@ -407,7 +407,8 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
     size = _NEIGHBOURS
     whole = len(before) < size
     while True:
-        for turn in split_turns(current([*before, match, *after])):
+        near = current([*before, match, *after])
+        for turn in split_turns(_narrowed(near, key_of(match))):
             if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
                 return turn
         # The question of the turn, or the call that the match answers, is further back.
@@ -417,6 +418,16 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
             return None
         page = yield from Read(parse(session), size, before=before[0])
         before, whole = [*page, *before], len(page) < size
+
+
+def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:
+    """Return the messages from the question of a match to the next one, if no later result is among the others."""
+    here = next(number for number, message in enumerate(messages) if key_of(message) == match)
+    start = next((number for number in range(here, -1, -1) if is_question(messages[number])), None)
+    end = next((number for number in range(here + 1, len(messages)) if is_question(messages[number])), len(messages))
+    if start is None or _has_late_result(messages[end:]) or _has_late_result(messages[start:end]):
+        return messages
+    return messages[start:end]
 
 
 def _has_user(messages: Iterable[Message]) -> bool:

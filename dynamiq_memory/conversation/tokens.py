@@ -35,6 +35,9 @@ def count_tokens_approximately(message: Message) -> int:
     a document, sound or video as 1,000 or, if its data is there, as one token for each 30 bytes of that, whichever is
     more.
     """
+    content = message.content
+    if isinstance(content, str) and message.native is None and not message.tool_calls and content.isascii():
+        return _TOKENS_PER_MESSAGE + -(-len(content) // _LETTERS_PER_TOKEN)
     texts, attachments = parts_of(message)
     text = "".join(texts)
     ascii_only = len(text.encode("ascii", "ignore"))

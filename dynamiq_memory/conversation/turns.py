@@ -222,6 +222,9 @@ class _Round:
     @property
     def results_by_place(self) -> dict[int, Message]:
         """All results: a message that answers several calls counts once, with those of its results that count."""
+        if len(self.results) == 1 and not self.parallel:
+            ((place, message, position),) = self.results.values()
+            return {place: _with_results(message, {position})}
         counted: defaultdict[int, set[int]] = defaultdict(set)
         messages: dict[int, Message] = {}
         for each in (*self.parallel, self):
@@ -232,7 +235,9 @@ class _Round:
 
 
 def _with_results(message: Message, positions: Collection[int]) -> Message:
-    return message if len(positions) == len(results_of(message)) else without_results(message, positions)
+    if message.role is MessageRole.TOOL or len(positions) == len(results_of(message)):
+        return message
+    return without_results(message, positions)
 
 
 def _may_be_given(message: Message) -> bool:
@@ -271,6 +276,9 @@ class _OpenCalls:
             return
         if not parallel:
             self._first = {name: len(waiting) for name, waiting in self._open.items()}
+        if len(round_.calls) == 1 and round_.calls[0].id:
+            self._by_id[round_.calls[0].id] = round_, 0
+            return
         times = Counter(call.id for call in round_.calls)
         for number, call in enumerate(round_.calls):
             if call.id and times[call.id] == 1:
@@ -286,6 +294,8 @@ class _OpenCalls:
     def of(self, result: ToolReference) -> tuple[_Round, int] | None:
         """Find the call that a result answers, answered before or not."""
         by_id = self._by_id.get(result.id)
+        if by_id is not None and not self._named:
+            return by_id
         names = [name for name in (result.name, result.id) if name in self._named]
         # Where ids are the names of tools, the last call counts, whether it is the only one of its name or not.
         if by_id is not None and all(by_id[0].place > self._named[name][0].place for name in names):
@@ -369,6 +379,10 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
             calling = True
             continue
         calling = False
+        if message.role is MessageRole.USER and isinstance(message.content, str) and message.content.strip():
+            rounds.append(_Round(message, place, True, ()))
+            open_calls.begin_turn()
+            continue
         results = results_of(message)
         found = {number: call for number, result in enumerate(results) if (call := open_calls.of(result)) is not None}
         if found:
