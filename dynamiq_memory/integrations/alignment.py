@@ -7,15 +7,17 @@ what an edit, another answer, a fork or an undo has replaced is marked as supers
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise, takewhile
+from typing import TypeVar
 
 from dynamiq_memory._ids import new_id
 from dynamiq_memory.conversation.calls import is_question
 from dynamiq_memory.conversation.revisions import marked
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.integrations.plans import AddMany, GetAll, GetEverything, Plan, UpdateMany, get_latest
+from dynamiq_memory.integrations.plans import AddMany, Compute, GetAll, GetEverything, Plan, UpdateMany, get_latest
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SUPERSEDED_KEY, Message, MessageRole, clock
 from dynamiq_memory.ranking.tokenizer import Tokenizer
 
@@ -23,12 +25,15 @@ __all__ = ["Alignment", "Transcript", "align", "store_revisions"]
 
 _PAGE = 32
 _MOST_AT_ONCE = 1024
+# Messages whose conversion would hold the event loop for some ten milliseconds.
+_MANY = 256
 # Number of questions and answers that are compared by their text: the comparison costs its square.
 _MOST_COMPARED = 64
 # An edited question has more than this share of the words of the shorter version.
 _EDITED = 0.5
 _words = Tokenizer()
 
+T = TypeVar("T")
 _Text = tuple[MessageRole, str]
 
 
@@ -49,6 +54,10 @@ class Transcript(ABC):
     @abstractmethod
     def message(self, position: int) -> Message:
         """Return the message, converted."""
+
+    def outline(self, position: int) -> Message:
+        """Return the message with its role, content and calls only, if that takes less than to convert it."""
+        return self.message(position)
 
     @abstractmethod
     def is_question(self, position: int) -> bool:
@@ -114,7 +123,7 @@ class Alignment:
         return messages
 
 
-def align(transcript: Transcript) -> Plan[Alignment]:
+def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     """Find where the stored part of a transcript ends; a plan over a scoped `Memory`.
 
     Messages are recognised by their ids. Where that leaves more than one turn, as with a client that sends the whole
@@ -127,6 +136,8 @@ def align(transcript: Transcript) -> Plan[Alignment]:
 
     Args:
         transcript: The conversation.
+        recall: Whether messages will be recalled, so that all that it shares with the session matter. If not, and its
+            last message is stored, earlier ones are not looked for.
     """
     if not len(transcript):
         return Alignment(0)
@@ -140,10 +151,12 @@ def align(transcript: Transcript) -> Plan[Alignment]:
         del known[question]
         repeated = frozenset({transcript.id(question)})
     start = max(known) + 1 if known else 0
-    if (start < len(transcript) - 1 and (not known or question > start)) or (known and min(known) > 0):
+    is_unsettled = start < len(transcript) - 1 and (not known or question > start)
+    if is_unsettled or (known and min(known) > 0 and (recall or start < len(transcript))):
         wide = yield from get_latest(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
         # After a question that is known by its id comes the work that is done for it now.
-        matching, end = _by_text(transcript, wide, question if question in known else len(transcript))
+        stop = question if question in known else len(transcript)
+        matching, end = yield from _unless_small(stop, partial(_by_text, transcript, wide, stop))
         if known and not transcript.is_question(max(known)):
             # Ids have settled where the stored part ends: whatever follows an answer that is known is new.
             matching, end = {place: match for place, match in matching.items() if place < start}, start
@@ -351,7 +364,7 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     while stop > 0:
         start = max(0, stop - size)
         if not known or max(known) < start:
-            ids |= {place: transcript.id(place) for place in range(start, stop) if place not in ids}
+            ids |= yield from _unless_small(stop - start, partial(_ids, transcript, range(start, stop)))
         wanted = {id_ for place, id_ in ids.items() if place not in known} - asked
         stored = {message.id: message for message in (yield from _with_ids(wanted))}
         asked |= wanted
@@ -370,6 +383,15 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     newest = max(known, default=-1)
     later = _following(known[newest], latest) if known else latest
     return known | _same(transcript, range(max(end.start, newest + 1), max(questions, default=0)), later)
+
+
+def _ids(transcript: Transcript, places: Iterable[int]) -> dict[int, str]:
+    return {place: transcript.id(place) for place in places}
+
+
+def _unless_small(count: int, work: Callable[[], T]) -> Plan[T]:
+    """Do work on a number of messages: if they are many, without holding the event loop."""
+    return (yield from Compute(work)) if count > _MANY else work()
 
 
 def _same(transcript: Transcript, places: Iterable[int], latest: Sequence[Message]) -> dict[int, Message]:
@@ -412,7 +434,7 @@ def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tu
         the transcript ends.
     """
     start = max(0, stop - _MOST_AT_ONCE)
-    messages = [transcript.message(place) for place in range(start, stop)]
+    messages = [transcript.outline(place) for place in range(start, stop)]
     place_of = {id(message): start + number for number, message in enumerate(messages)}
     spoken, known = _spoken(messages), _spoken(stored)
     texts, stored_texts = list(map(_text, spoken)), list(map(_text, known))
@@ -473,6 +495,17 @@ def _text(message: Message) -> _Text:
 
 def _common(texts: Sequence[_Text], stored: Sequence[_Text]) -> list[tuple[int, int]]:
     """The longest common subsequence, as pairs of positions; of equal ones, the last of `stored`."""
+    same = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(reversed(texts), reversed(stored), strict=False))
+    )
+    end, stored_end = len(texts) - same, len(stored) - same
+    common = _longest(texts[:end], stored[:stored_end])
+    return [*common, *((end + number, stored_end + number) for number in range(same))]
+
+
+def _longest(texts: Sequence[_Text], stored: Sequence[_Text]) -> list[tuple[int, int]]:
+    if not texts:
+        return []
     longest = [[0] * (len(stored) + 1) for _ in range(len(texts) + 1)]
     for i, one in enumerate(texts, 1):
         for j, other in enumerate(stored, 1):

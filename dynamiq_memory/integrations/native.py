@@ -63,8 +63,11 @@ def unpack(framework: str, message: Message) -> dict[str, Any] | None:
 def digest_of(message: Message) -> str:
     """Return a short text that is equal for messages whose canonical fields are equal."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
-    # Stores may reorder the keys of a dict.
-    text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)
+    if isinstance(message.content, str) and message.tool_calls is None:
+        text = json.dumps(normalise(fields, "content"))
+    else:
+        # Stores may reorder the keys of a dict.
+        text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

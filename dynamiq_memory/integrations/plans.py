@@ -13,7 +13,8 @@ A plan (see `dynamiq_memory.backends.plans`) yields these steps, and `run` and `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from dynamiq_memory.messages import Message
 
 __all__ = [
     "AddMany",
+    "Compute",
     "ExplainAgentConversation",
     "GetAgentConversation",
     "GetAll",
@@ -115,6 +117,13 @@ class Take(Step[list[Message]]):
     filters: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Compute(Step[T]):
+    """A function that takes long: asynchronously, it runs in a thread, so that it does not hold the event loop."""
+
+    function: Callable[[], T]
+
+
 def get_latest(count: int) -> Plan[list[Message]]:
     """Read the latest messages of the conversation, without superseded ones.
 
@@ -144,24 +153,7 @@ def run(memory: Memory, plan: Plan[T]) -> T:
     """
 
     def perform(step: Step[Any]) -> Any:
-        match step:
-            case GetAll(limit, filters):
-                return memory.get_all(limit, filters)
-            case GetEverything(filters):
-                return memory.backend.get_all(None, {**memory.filters, **(filters or {})})
-            case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
-                return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
-            case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
-                return memory.explain_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
-            case AddMany(messages):
-                return memory.add_many(messages)
-            case UpdateMany(messages):
-                return memory.backend.update(messages)
-            case ReplaceMessages(filters, messages):
-                return memory.replace_messages(filters, messages)
-            case Take(filters):
-                return memory.backend.take(filters)
-        raise _unknown(step)
+        return step.function() if isinstance(step, Compute) else _perform(memory, step)
 
     return plans.run(plan, perform)
 
@@ -175,30 +167,53 @@ async def arun(memory: Memory, plan: Plan[T]) -> T:
     """
 
     async def perform(step: Step[Any]) -> Any:
-        match step:
-            case GetAll(limit, filters):
-                return await memory.aget_all(limit, filters)
-            case GetEverything(filters):
-                return await memory.backend.aget_all(None, {**memory.filters, **(filters or {})})
-            case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
-                return await memory.aget_agent_conversation(
-                    query, limit, filters, strategy, max_tokens, window, placement
-                )
-            case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
-                return await memory.aexplain_agent_conversation(
-                    query, limit, filters, strategy, max_tokens, window, placement
-                )
-            case AddMany(messages):
-                return await memory.aadd_many(messages)
-            case UpdateMany(messages):
-                return await memory.backend.aupdate(messages)
-            case ReplaceMessages(filters, messages):
-                return await memory.areplace_messages(filters, messages)
-            case Take(filters):
-                return await memory.backend.atake(filters)
-        raise _unknown(step)
+        return await (asyncio.to_thread(step.function) if isinstance(step, Compute) else _aperform(memory, step))
 
     return await plans.arun(plan, perform)
+
+
+def _perform(memory: Memory, step: Step[Any]) -> Any:
+    match step:
+        case GetAll(limit, filters):
+            return memory.get_all(limit, filters)
+        case GetEverything(filters):
+            return memory.backend.get_all(None, {**memory.filters, **(filters or {})})
+        case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+            return memory.get_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
+        case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+            return memory.explain_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
+        case AddMany(messages):
+            return memory.add_many(messages)
+        case UpdateMany(messages):
+            return memory.backend.update(messages)
+        case ReplaceMessages(filters, messages):
+            return memory.replace_messages(filters, messages)
+        case Take(filters):
+            return memory.backend.take(filters)
+    raise _unknown(step)
+
+
+async def _aperform(memory: Memory, step: Step[Any]) -> Any:
+    match step:
+        case GetAll(limit, filters):
+            return await memory.aget_all(limit, filters)
+        case GetEverything(filters):
+            return await memory.backend.aget_all(None, {**memory.filters, **(filters or {})})
+        case GetAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+            return await memory.aget_agent_conversation(query, limit, filters, strategy, max_tokens, window, placement)
+        case ExplainAgentConversation(query, limit, filters, strategy, max_tokens, window, placement):
+            return await memory.aexplain_agent_conversation(
+                query, limit, filters, strategy, max_tokens, window, placement
+            )
+        case AddMany(messages):
+            return await memory.aadd_many(messages)
+        case UpdateMany(messages):
+            return await memory.backend.aupdate(messages)
+        case ReplaceMessages(filters, messages):
+            return await memory.areplace_messages(filters, messages)
+        case Take(filters):
+            return await memory.backend.atake(filters)
+    raise _unknown(step)
 
 
 def _unknown(step: Step[Any]) -> TypeError:

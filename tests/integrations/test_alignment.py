@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
-from dynamiq_memory.integrations.alignment import Alignment, Transcript, align
+from dynamiq_memory.integrations.alignment import Alignment, Transcript, _common, _longest, align
 from dynamiq_memory.integrations.plans import run
 
 ROLES = {"u": MessageRole.USER, "a": MessageRole.ASSISTANT, "t": MessageRole.TOOL}
@@ -167,3 +169,28 @@ def test_what_follows_a_known_answer_is_new_whatever_it_says(memory: Memory, wor
     """A supervisor, another node or a second agent may have said it, in the words of a stored message."""
     memory.add_many(said("u0", "a0"))
     assert new_from(memory, said("u0", "a0"), again(*words, "u1")) == 2
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_equal_ends_are_paired_as_the_whole_comparison_would(texts: list[str], stored: list[str]) -> None:
+    def spoken(words: list[str]) -> list[tuple[MessageRole, str]]:
+        return [(MessageRole.USER, word) for word in words]
+
+    assert _common(spoken(texts), spoken(stored)) == _longest(spoken(texts), spoken(stored))
+
+
+def test_a_repeated_conversation_is_described_once(memory: Memory) -> None:
+    old = [f"{kind}{n}" for n in range(500) for kind in "ua"]
+    memory.add_many(said(*old))
+
+    class Counting(ListTranscript):
+        outlined = 0
+
+        def outline(self, position: int) -> Message:
+            self.outlined += 1
+            return self.messages[position]
+
+    transcript = Counting(again(*old, "u-new"))
+    found = run(memory, align(transcript))
+    assert found.new_from == 1000
+    assert transcript.outlined <= 1001

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -195,6 +196,14 @@ def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | No
     )
 
 
+def is_plain(message: BaseMessage) -> bool:
+    """Whether the outline of a message has all of its canonical fields, exactly: it is text without calls."""
+    return isinstance(message.content, str) and not (
+        isinstance(message, AIMessage)
+        and (message.tool_calls or message.invalid_tool_calls or message.additional_kwargs)
+    )
+
+
 def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
     """Convert our messages to LangChain's, for a model.
 
@@ -214,11 +223,15 @@ def _fields(message: BaseMessage) -> dict[str, Any]:
 
 
 def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
-    field = kind.model_fields.get(name)
-    if field is None or field.is_required():
-        return False
-    standard = field.get_default(call_default_factory=True)
-    return type(standard) is type(value) and bool(standard == value)
+    defaults = _defaults(kind)
+    return name in defaults and type(defaults[name]) is type(value) and bool(defaults[name] == value)
+
+
+@cache
+def _defaults(kind: type[BaseMessage]) -> dict[str, Any]:
+    """The default values of a class, only for comparing: pydantic takes long to make them."""
+    fields = kind.model_fields.items()
+    return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:

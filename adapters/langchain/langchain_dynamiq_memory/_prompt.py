@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +18,9 @@ from dynamiq_memory.integrations.interruptions import mark_interrupted, with_ope
 from dynamiq_memory.integrations.turns import begins_turn, whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
+
+# Messages whose description would hold the event loop for some ten milliseconds.
+_MANY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,15 @@ def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block
     if not block:
         return merged
     return merged.override(messages=cast("list[AnyMessage]", _with_block(merged.messages, block)))
+
+
+async def awith_recalled(
+    request: ModelRequest[Any], recalled: Sequence[Message], block: str, held: Held
+) -> ModelRequest[Any]:
+    """Merge recalled messages into the conversation; in a thread if it is long, not to hold the event loop."""
+    if len(request.messages) <= _MANY:
+        return with_recalled(request, recalled, block, held)
+    return await asyncio.to_thread(with_recalled, request, recalled, block, held)
 
 
 def is_question(message: BaseMessage) -> bool:

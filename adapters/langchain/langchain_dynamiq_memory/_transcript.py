@@ -10,7 +10,15 @@ from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.alignment import Transcript
 from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, digest_of
-from langchain_dynamiq_memory._messages import FRAMEWORK, fixed_filters, langchain_id, stable_id, to_message
+from langchain_dynamiq_memory._messages import (
+    FRAMEWORK,
+    fixed_filters,
+    is_plain,
+    langchain_id,
+    outline,
+    stable_id,
+    to_message,
+)
 
 # How LangChain's SummarizationMiddleware marks its note.
 _SUMMARY = "summarization"
@@ -46,6 +54,8 @@ class StateTranscript(Transcript):
         self._filters = fixed_filters(memory)
         self._default = default
         self._messages: dict[int, Message] = {}
+        self._outlines: dict[int, Message] = {}
+        self._ids: dict[str, str | None] = {}
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -64,13 +74,26 @@ class StateTranscript(Transcript):
 
     def id(self, position: int) -> str:
         """Return the id under which a message is stored."""
-        return self.message(position).id
+        return self.outline(position).id
+
+    def outline(self, position: int) -> Message:
+        """Return the role, content and calls of a message, which need not be converted for that."""
+        if position in self._messages:
+            return self._messages[position]
+        if position not in self._outlines:
+            message = self._state[position]
+            if not is_plain(message):
+                return self.message(position)
+            self._outlines[position] = outline(message, {}, None)
+            self._outlines[position].id = self._id_of(position, self._outlines[position])
+        return self._outlines[position]
 
     def message(self, position: int) -> Message:
         """Return the message at a position, converted."""
         if position not in self._messages:
             message = to_message(self._state[position], self._default)
-            message.id = self._id_of(position, message)
+            known = self._outlines.get(position)
+            message.id = self._id_of(position, message) if known is None else known.id
             if self._thread is not None and message.native is not None:
                 message.native[_THREAD] = self._thread
             self._messages[position] = message
@@ -82,12 +105,14 @@ class StateTranscript(Transcript):
 
     def is_same(self, position: int, stored: Message) -> bool:
         """Whether a stored message is this one, although its question may have left the state since."""
-        return self.has_id_of(position, stored) and digest_of(stored) == digest_of(self.message(position))
+        return self.has_id_of(position, stored) and digest_of(stored) == digest_of(self.outline(position))
 
     def has_id_of(self, position: int, stored: Message) -> bool:
         """Whether LangChain gave the message the id of a stored one."""
         id_ = self._state[position].id
-        return bool(id_) and langchain_id(stored) == id_ and stored.role is self.message(position).role
+        if stored.id not in self._ids:
+            self._ids[stored.id] = langchain_id(stored)
+        return bool(id_) and self._ids[stored.id] == id_ and stored.role is self.outline(position).role
 
     def wrote(self, stored: Message) -> bool:
         """Whether a message was stored from the state of the same thread."""
@@ -136,7 +161,7 @@ class StateTranscript(Transcript):
         question = self._question_of(position)
         if question is None or self.is_question(position):
             return stable_id(self._filters, id_, digest_of(message))
-        asked = self._state[question].id or digest_of(self.message(question))
+        asked = self._state[question].id or digest_of(self.outline(question))
         return stable_id(self._filters, id_, digest_of(message), asked)
 
     def _question_of(self, position: int) -> int | None:

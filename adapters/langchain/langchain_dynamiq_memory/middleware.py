@@ -58,7 +58,7 @@ from langchain_dynamiq_memory._interruptions import (
     to_the_end,
 )
 from langchain_dynamiq_memory._messages import check_default, to_message
-from langchain_dynamiq_memory._prompt import Held, is_question, with_recalled
+from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
 from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
@@ -163,7 +163,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         recalled, block, held = await arun(memory, self._before_model(memory, state))
         with listening() as streamed:
             try:
-                response = await handler(with_recalled(request, recalled, block, held))
+                response = await handler(await awith_recalled(request, recalled, block, held))
             except GraphBubbleUp:
                 raise
             except BaseException:
@@ -303,7 +303,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])
         yield from _settle(memory, transcript, ended=True)
-        alignment = yield from align(transcript)
+        alignment = yield from align(transcript, recall=False)
         yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
         if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(transcript.last, ToolMessage):

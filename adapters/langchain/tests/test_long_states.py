@@ -1,0 +1,69 @@
+"""Clients that send a long conversation each time: what it costs, counted in messages, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from langchain_core.messages import BaseMessage
+
+from dynamiq_memory import Memory, Message, MessageRole
+from langchain_dynamiq_memory import DynamiqMemoryMiddleware, _prompt, _transcript
+from langchain_dynamiq_memory._messages import outline, to_message
+from tests.fakes.langchain import Talker
+
+ANN = {"user_id": "ann", "session_id": "s-1"}
+RUN: Any = {"configurable": ANN}
+
+
+def conversation(count: int, memory: Memory) -> list[tuple[str, str]]:
+    """A stored conversation, as a client without ids sends it."""
+    old = [(role, f"{role} {number}") for number in range(count // 2) for role in ("user", "assistant")]
+    memory.add_many([Message(role=MessageRole(role), content=text, metadata=dict(ANN)) for role, text in old])
+    return old
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads in which messages are described, one for each time."""
+    threads: list[int] = []
+
+    def counting(message: BaseMessage, *arguments: Any) -> Message:
+        threads.append(threading.get_ident())
+        return outline(message, *arguments)
+
+    for module in (_transcript, _prompt):
+        monkeypatch.setattr(module, "outline", counting)
+    return threads
+
+
+@pytest.mark.parametrize("count", [200, 800])
+def test_old_messages_are_described_and_not_converted(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, described: list[int], count: int
+) -> None:
+    converted: list[str] = []
+
+    def counting(message: BaseMessage, *arguments: Any) -> Message:
+        converted.append(message.text)
+        return to_message(message, *arguments)
+
+    monkeypatch.setattr(_transcript, "to_message", counting)
+    model, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory)])
+    old = conversation(count, memory)
+    agent.invoke({"messages": [*old, ("user", "new")]}, RUN)
+    assert [message.text for message in model.prompts[-1]] == [*(text for _, text in old), "new"]
+    assert memory.count() == count + 2
+    assert set(converted) == {"new", "ok"}
+    # Once to find it in the store, and once to put it in order with what is recalled.
+    assert len(described) < 2 * count + 100
+
+
+def test_a_long_conversation_does_not_hold_the_event_loop(memory: Memory, described: list[int]) -> None:
+    old = conversation(2000, memory)
+    _, agent = Talker(asynchronous=True).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, limit=10)])
+    asyncio.run(agent.ainvoke({"messages": [*old, ("user", "new")]}, RUN))
+    assert memory.count() == 2002
+    assert len(described) >= 2000
+    assert described.count(threading.get_ident()) < 400
