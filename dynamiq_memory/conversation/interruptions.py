@@ -65,13 +65,34 @@ def closing_result(message: Message, number: int, call: ToolReference, last: Mes
         call: The call.
         last: The message that the result follows.
     """
-    scope = {key: message.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in message.metadata}
-    return Message(
+    return _following(
+        last,
         role=MessageRole.TOOL,
         content=CALL_NOTE,
         id=f"{message.id}/{number}",
-        timestamp=math.nextafter(last.timestamp or 0.0, math.inf),
-        metadata={**scope, INTERRUPTED_KEY: True},
         tool_call_id=call.id or None,
         name=call.name or None,
     )
+
+
+def closing_answer(messages: Sequence[Message]) -> list[Message]:
+    """Make the answer of a turn that ends with the result of an interrupted call.
+
+    Some providers refuse a question directly after a result.
+
+    Args:
+        messages: The messages of the turn.
+
+    Returns:
+        The answer; empty if the turn ends otherwise.
+    """
+    last = messages[-1] if messages else None
+    if last is None or last.role is not MessageRole.TOOL or not last.interrupted:
+        return []
+    return [_following(last, role=MessageRole.ASSISTANT, content=ANSWER_NOTE, id=f"{last.id}/answer")]
+
+
+def _following(message: Message, **fields: Any) -> Message:
+    scope = {key: message.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in message.metadata}
+    timestamp = math.nextafter(message.timestamp or 0.0, math.inf)
+    return Message(timestamp=timestamp, metadata={**scope, INTERRUPTED_KEY: True}, **fields)

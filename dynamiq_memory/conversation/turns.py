@@ -17,7 +17,7 @@ from dynamiq_memory.conversation.calls import (
     without_calls,
     without_results,
 )
-from dynamiq_memory.conversation.interruptions import closing_result, with_note
+from dynamiq_memory.conversation.interruptions import closing_answer, closing_result, with_note
 from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
 from dynamiq_memory.conversation.windows import Window, count_from_step, similar
 from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, scope_of
@@ -318,7 +318,7 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
     last counts. A result without its call is left out, and so is a call without a result, but not what is said beside
     it: no LLM API accepts them. A user's message that says nothing is left out too, and so is an assistant's that says
     and calls nothing. An answer that was interrupted ends with a note, and is left out if another one follows in its
-    turn; its open calls get a result that says so.
+    turn; its open calls get a result that says so, and an answer that does.
 
     Args:
         messages: Messages in chronological order, of one session or several.
@@ -337,6 +337,7 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
             cut_off = round_.cut_off and bool(part)
             if part and (round_.question or not opened):
                 # The turn before is over: what was done in it has answered its question.
+                _close(turn)
                 turn.answered = turn.answered or any(
                     each[0].role in (MessageRole.ASSISTANT, MessageRole.TOOL) for each in turn.rounds[1:]
                 )
@@ -347,9 +348,15 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
                 turn.rounds += [part] if round_.complete else [[message] for message in part]
                 turn.last = max(turn.last, round_.last)
             turn.answered = turn.answered or (not round_.calls and round_.message.role is MessageRole.ASSISTANT)
+        _close(turn)
     if len(sessions) > 1:
         turns.sort(key=lambda each: each[0])
     return [turn for _, turn in turns]
+
+
+def _close(turn: Turn) -> None:
+    if turn.rounds:
+        turn.rounds[-1] += closing_answer(turn.rounds[-1])
 
 
 def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
@@ -565,4 +572,7 @@ def arrange(messages: Iterable[Message]) -> list[Message]:
         spoken = [message for message in ordered if _spoken(message) is not None]
         return list(filter(_may_be_given, spoken))
     parts = {key_of(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
-    return [message for first in ordered for message in parts.pop(key_of(first), ())]
+    given = [message for first in ordered for message in parts.pop(key_of(first), ())]
+    # No answer is added here, where the messages have been counted.
+    known = set(map(key_of, ordered))
+    return [message for message in given if message.role is not MessageRole.ASSISTANT or key_of(message) in known]

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from typing import NamedTuple
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,7 +118,6 @@ def test_a_block_before_the_question_is_accepted_by_every_provider(stored, asked
             assert not sent or refusals(sent, provider) == [], f"{provider} of\n{dumped(sent)}"
 
 
-@pytest.mark.xfail(strict=True, reason="the result of an interrupted call is directly followed by the next question")
 def test_what_is_given_of_an_interrupted_call_is_accepted_by_every_provider():
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     memory = Memory()

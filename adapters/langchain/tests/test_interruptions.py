@@ -126,7 +126,7 @@ def check_what_follows(memory: Memory, model: Streaming, seen: str) -> None:
     assert lines[0] == "human: q1"
     assert lines[-1] == "human: q2"
     assert len(lines) == len(set(lines))
-    answers = [m.text for m in prompt if isinstance(m, AIMessage) and not m.tool_calls]
+    answers = [m.text for m in prompt if isinstance(m, AIMessage) and not m.tool_calls and m.text != ANSWER_NOTE]
     assert len(answers) <= 1
     assert "".join(answers).startswith(seen.strip())
     stored = memory.get_all()
@@ -138,7 +138,8 @@ def check_what_follows(memory: Memory, model: Streaming, seen: str) -> None:
         assert any(line.endswith(note) for line in lines)
     if not cut:
         assert not any(note in line for line in lines for note in (ANSWER_NOTE, CALL_NOTE))
-    assert len(stored) == len(lines) + 1 - sum(line == f"tool: {CALL_NOTE}" for line in lines)
+    made_up = (f"tool: {CALL_NOTE}", f"ai: {ANSWER_NOTE}")
+    assert len(stored) == len(lines) + 1 - sum(line in made_up for line in lines)
 
 
 # --- the client leaves -----------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ def test_a_run_that_is_cancelled_in_a_tool_says_so(memory: Memory) -> None:
     # Another agent, as one that is made for each request.
     model, agent = agent_of(memory)
     asyncio.run(agent.ainvoke({"messages": [("user", "q2")]}, RUN))
-    expected = ["human: q1", "ai: Let me look.", f"tool: {CALL_NOTE}", "human: q2"]
+    expected = ["human: q1", "ai: Let me look.", f"tool: {CALL_NOTE}", f"ai: {ANSWER_NOTE}", "human: q2"]
     assert in_short(model.prompts[-1]) == expected
     assert [m.interrupted for m in memory.get_all()] == [False, True, False, False]
     agent.invoke({"messages": [("user", "q3")]}, RUN)
@@ -324,7 +325,7 @@ def test_open_calls_in_a_thread_are_closed_for_the_model_and_stored(memory: Memo
     model, agent = agent_of(memory, saver=InMemorySaver)
     agent.update_state(RUN, {"messages": [HumanMessage("q1", id="1"), LOOK.model_copy(update={"id": "2"})]})
     agent.invoke({"messages": [("user", "q2")]}, RUN)
-    expected = ["human: q1", "ai: Let me look.", f"tool: {CALL_NOTE}", "human: q2"]
+    expected = ["human: q1", "ai: Let me look.", f"tool: {CALL_NOTE}", f"ai: {ANSWER_NOTE}", "human: q2"]
     assert in_short(model.prompts[-1]) == expected
     assert [(m.text, m.interrupted) for m in memory.get_all()] == [
         ("q1", False), ("Let me look.", True), ("q2", False), ("ok", False),
@@ -566,5 +567,11 @@ def test_a_tool_that_is_interrupted_says_so(memory: Memory, saver: Any) -> None:
     with pytest.raises(Broken):
         agent.invoke({"messages": [("user", "q1")]}, RUN)
     agent.invoke({"messages": [("user", "q2")]}, RUN)
-    assert in_short(model.prompts[-1]) == ["human: q1", "ai: Let me look.", f"tool: {CALL_NOTE}", "human: q2"]
+    assert in_short(model.prompts[-1]) == [
+        "human: q1",
+        "ai: Let me look.",
+        f"tool: {CALL_NOTE}",
+        f"ai: {ANSWER_NOTE}",
+        "human: q2",
+    ]
     assert [m.interrupted for m in memory.get_all()] == [False, True, False, False]

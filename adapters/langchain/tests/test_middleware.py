@@ -40,7 +40,7 @@ from dynamiq_memory import (
     MessageError,
     MessageRole,
 )
-from dynamiq_memory.integrations.interruptions import CALL_NOTE
+from dynamiq_memory.integrations.interruptions import ANSWER_NOTE, CALL_NOTE
 from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, DynamiqMemoryMiddleware
 from tests.fakes.langchain import ScriptedModel, Talker, calls, in_short
@@ -618,7 +618,7 @@ def test_the_question_is_kept_when_a_tool_fails(
     finished = ["ai: ", "tool: rain in A"] if save_mode is MemorySaveMode.FULL else []
     assert stored(memory) == ["human: Weather?", *finished]
     talker.invoke(agent, "Again?", ANN)
-    failed = ["ai: ", f"tool: {CALL_NOTE}"] if finished else []
+    failed = ["ai: ", f"tool: {CALL_NOTE}", f"ai: {ANSWER_NOTE}"] if finished else []
     assert in_short(model.prompts[-1]) == ["human: Weather?", *finished, *failed, "human: Again?"]
 
 

@@ -53,7 +53,14 @@ def test_calls_that_were_cut_off_are_closed_when_the_user_speaks_again(memory: M
     put(chat, user("q2"), asynchronous=asynchronous)
     given = chat.get()
     assert_valid(given)
-    assert in_short(given) == ["user: q1", "assistant: a b", "tool: paid", f"tool: {CALL_NOTE}", "user: q2"]
+    assert in_short(given) == [
+        "user: q1",
+        "assistant: a b",
+        "tool: paid",
+        f"tool: {CALL_NOTE}",
+        f"assistant: {ANSWER_NOTE}",
+        "user: q2",
+    ]
     assert [m.interrupted for m in memory.get_all()] == [False, True, False, False]
     put(chat, assistant("ok"), asynchronous=asynchronous)
     put(chat, user("q3"), asynchronous=asynchronous)
