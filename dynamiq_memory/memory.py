@@ -65,7 +65,7 @@ class Memory(Closing):
             no limit.
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1.
         window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
-            with up to three eighths less, so that providers' caches keep most of the prompt.
+            with up to five sixteenths less, so that providers' caches keep most of the prompt.
         placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
             as one block of text in front of the last question, so that providers' caches keep what comes before.
 

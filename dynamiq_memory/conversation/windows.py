@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import accumulate
 
-STEP = 3 / 8
+STEP = 5 / 16
 """The share of the limit by which a stable window moves."""
 
 
@@ -16,7 +16,7 @@ class Window(StrEnum):
 
     Attributes:
         SLIDING: At the oldest turn that fits, so the beginning moves with nearly every turn.
-        STABLE: At one of the oldest turns that fit, so that up to three eighths of the limit remain unused, but the
+        STABLE: At one of the oldest turns that fit, so that up to five sixteenths of the limit remain unused, but the
             beginning stays where it is for several turns. Providers charge less for a prompt that begins like the one
             before.
     """
