@@ -35,6 +35,7 @@ _FILE_NAME = ("filename", "title", "displayName", "display_name")
 _DATA_URL = re.compile(r"data:(?P<mime>[^;,]*)[^,]*,(?P<data>.*)", re.DOTALL)
 _AUDIO_FORMATS = {"mp3": "mp3", "mpeg": "mp3", "wav": "wav", "wave": "wav", "x-wav": "wav", "vnd.wave": "wav"}
 _NOT_IN_NAMES = re.compile(r"[\s<|\\/>]+")
+_NOT_IN_TOOL_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def chat_message(
@@ -79,7 +80,7 @@ def chat_message(
     if role == "tool" and (answered := tool_call_id or name):
         message["tool_call_id"] = answered
     if name is not None:
-        message["name"] = _NOT_IN_NAMES.sub("_", name)
+        message["name"] = (_NOT_IN_TOOL_NAMES if role == "tool" else _NOT_IN_NAMES).sub("_", name)
     return message
 
 
@@ -121,7 +122,10 @@ def _chat_call(call: Call) -> dict[str, Any]:
         given = call.arguments if isinstance(call.arguments, str) else _json(call.arguments or "")
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": given}}
     arguments = call.arguments or {}
-    function = {"name": call.name, "arguments": arguments if isinstance(arguments, str) else _json(arguments)}
+    function = {
+        "name": _NOT_IN_TOOL_NAMES.sub("_", call.name),
+        "arguments": arguments if isinstance(arguments, str) else _json(arguments),
+    }
     return {"id": call.id, "type": "function", "function": function}
 
 

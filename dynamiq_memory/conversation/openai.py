@@ -11,6 +11,7 @@ from dynamiq_memory._blocks import results_in
 from dynamiq_memory._openai import chat_calls, result_content
 from dynamiq_memory.conversation.calls import calls_of, says_something, without_calls, without_results
 from dynamiq_memory.conversation.turns import pair_results
+from dynamiq_memory.exceptions import InvalidArgumentError
 from dynamiq_memory.messages import Message, MessageRole, check_message
 
 
@@ -27,8 +28,12 @@ def to_openai(messages: Iterable[Message], *, strict: bool = False) -> list[dict
         strict: Whether to refuse content parts that have no equivalent, rather than leave them out.
 
     Raises:
+        InvalidArgumentError: It is not a list of messages.
         MessageError: With `strict`, a message has such a part, which the error names. Or an item is not a `Message`.
     """
+    given: object = messages
+    if isinstance(given, Message | str) or not isinstance(given, Iterable):
+        raise InvalidArgumentError("messages must be a list of Message; for a single one, use message.to_openai()")
     messages = list(messages)
     for position, message in enumerate(messages):
         check_message(message, position)

@@ -46,7 +46,7 @@ def marked(messages: Iterable[Message], at: float | None) -> list[Message]:
     return copies
 
 
-def supersede(filters: Mapping[str, Any], message_id: str) -> Plan[list[Message]]:
+def supersede(filters: Mapping[str, Any], message_id: object) -> Plan[list[Message]]:
     """Mark a message and all that follow it in its session.
 
     Args:
@@ -62,7 +62,7 @@ def supersede(filters: Mapping[str, Any], message_id: str) -> Plan[list[Message]
     return (yield from _mark(current([first, *following]), clock()))
 
 
-def restore(filters: Mapping[str, Any], message_id: str) -> Plan[list[Message]]:
+def restore(filters: Mapping[str, Any], message_id: object) -> Plan[list[Message]]:
     """Take back a `supersede`: make a message and all that were superseded together with it current.
 
     Args:
@@ -79,9 +79,11 @@ def restore(filters: Mapping[str, Any], message_id: str) -> Plan[list[Message]]:
     return (yield from _mark((yield from Read(parse({**filters, **together}))), None))
 
 
-def _find(filters: Mapping[str, Any], message_id: str) -> Plan[Message]:
-    check_identifier(message_id, "message_id")
-    found = yield from Read(parse({**filters, MESSAGE_ID_KEY: message_id}), 2)
+def _find(filters: Mapping[str, Any], message_id: object) -> Plan[Message]:
+    if isinstance(message_id, Message):
+        raise InvalidArgumentError("message_id must be the id of a message, not the message: use message.id")
+    id_ = check_identifier(message_id, "message_id")
+    found = yield from Read(parse({**filters, MESSAGE_ID_KEY: id_}), 2)
     if len(found) != 1:
         several = "several messages have" if found else "no message has"
         raise InvalidArgumentError(

@@ -17,7 +17,16 @@ from dynamiq_memory._ids import new_id
 from dynamiq_memory.conversation.calls import is_question
 from dynamiq_memory.conversation.revisions import marked
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.integrations.plans import AddMany, Compute, GetAll, GetEverything, Plan, UpdateMany, get_latest
+from dynamiq_memory.integrations.plans import (
+    AddMany,
+    Compute,
+    GetAll,
+    GetEverything,
+    Plan,
+    UpdateMany,
+    get_conversation,
+    get_latest,
+)
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SUPERSEDED_KEY, Message, MessageRole, clock
 from dynamiq_memory.ranking.tokenizer import Tokenizer
 
@@ -69,6 +78,20 @@ class Transcript(ABC):
 
     def has_id_of(self, position: int, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
         """Whether the framework gave the message the id of a stored one, whatever they say."""
+        return False
+
+    def has_unique_id_of(self, position: int, stored: Message) -> bool:  # noqa: ARG002 - as before
+        """Whether `has_id_of` holds for an id that is never given to another message."""
+        return False
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether others, too, write into the session what they have of the same conversation."""
+        return False
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether the framework was told to go on from an older version of the transcript."""
         return False
 
     def wrote(self, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
@@ -206,11 +229,18 @@ def _left(
       with most of its words;
     - else the answer to the transcript's last question, where that question is not all that the transcript shares.
 
-    Otherwise, the messages are another client's, and both count. An answer that was interrupted is never in a
-    transcript, so it is not left.
+    Where they share nothing, see `_beginning_left`. Otherwise, the messages are another client's, and both count.
+
+    Nothing is left while a run goes on, since what is removed then was trimmed; nor by an agent in another graph, whose
+    state is what that graph gives it. An answer that was interrupted is never in a transcript, so it is left only with
+    its question.
     """
-    if not known:
+    last = len(transcript) - 1
+    begins = transcript.is_question(last) or (transcript.is_fork and start > last)
+    if transcript.is_nested or not begins:
         return []
+    if not known:
+        return (yield from _beginning_left(transcript, latest))
     newest = max(known.values(), key=lambda message: message.timestamp or 0.0)
     size = len(latest)
     while (
@@ -224,20 +254,48 @@ def _left(
             break
     ids = {message.id for message in known.values()}
     after = _following(newest, latest)
-    rest = [message for message in after if message.id not in ids and not message.interrupted]
-    own = [
-        message for turn in _turns(rest) for message in turn if transcript.wrote(turn[0]) or transcript.wrote(message)
-    ]
+    place = next(place for place, message in known.items() if message is newest)
+    rest = [message for message in after if message.id not in ids]
+    said = [message for message in rest if not message.interrupted]
+    if said and is_question(newest) and not is_question(said[0]) and place < last and transcript.is_question(place + 1):
+        return []  # an answer alone is not taken back: it was trimmed
+    own = _own(transcript, rest)
     if own:
         return own
     if start == len(transcript):
-        return _answer(rest) if _answered_again(transcript, known, latest) else []
+        return _answer(said) if _answered_again(transcript, known, latest) else []
     first = next((number for number, message in enumerate(rest) if is_question(message)), None)
     if first is not None and _is_edited(transcript, start, rest[first]):
         return rest[first:]
-    if rest and transcript.has_id_of(start, rest[0]):
-        return rest
+    if said and transcript.has_id_of(start, said[0]):
+        return said
     return []
+
+
+def _own(transcript: Transcript, messages: Sequence[Message]) -> list[Message]:
+    """Find the messages that were stored from the transcript, and what answers questions among them."""
+    return [
+        message
+        for turn in _turns(messages)
+        for message in turn
+        if (transcript.wrote(turn[0]) or transcript.wrote(message))
+        and (is_question(turn[0]) or not message.interrupted)
+    ]
+
+
+def _beginning_left(transcript: Transcript, latest: Sequence[Message]) -> Plan[list[Message]]:
+    """Find what is left by a transcript that shares nothing with the store: all of it, or nothing.
+
+    A client that sends its question alone shares nothing either. So only an older version that the run names, or an id
+    that no two messages have, counts.
+    """
+    if not transcript.is_fork and not any(transcript.has_unique_id_of(0, message) for message in latest):
+        return []
+    everything = yield from get_conversation()
+    if transcript.is_fork:
+        return _own(transcript, everything)
+    first = next(number for number, message in enumerate(everything) if transcript.has_unique_id_of(0, message))
+    return everything[first:]
 
 
 def _following(message: Message, latest: Sequence[Message]) -> Sequence[Message]:
@@ -257,7 +315,7 @@ def _answer(following: Sequence[Message]) -> list[Message]:
 def _answered_again(transcript: Transcript, known: Mapping[int, Message], latest: Sequence[Message]) -> bool:
     """Whether the transcript ends with a stored question because it is to be answered again."""
     last = len(transcript) - 1
-    if last not in known or not transcript.is_question(last):
+    if last not in known or not transcript.is_question(last) or transcript.is_nested:
         return False
     answer = _answer(_following(known[last], latest))
     return bool(answer) and (min(known) < last or any(map(transcript.wrote, [known[last], *answer])))
@@ -417,7 +475,12 @@ def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequ
     After an answer that was interrupted, a run goes on with its question.
     """
     last = len(transcript) - 1
-    if last not in known or not transcript.is_question(last) or known[last].superseded_at is not None:
+    if (
+        transcript.is_nested
+        or last not in known
+        or not transcript.is_question(last)
+        or known[last].superseded_at is not None
+    ):
         return False
     number = next((number for number, message in enumerate(latest) if message.id == known[last].id), None)
     if number is None:

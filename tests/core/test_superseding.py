@@ -99,6 +99,8 @@ def test_an_unknown_message_is_an_error(memory: Memory, method: str) -> None:
         call("nothing")
     with pytest.raises(MessageError, match="message_id must be a string"):
         call(7)
+    with pytest.raises(InvalidArgumentError, match=r"use message[.]id"):
+        call(memory.get_all()[0])
 
 
 def test_asynchronously(memory: Memory) -> None:

@@ -75,10 +75,14 @@ def thread_of(configurable: Mapping[str, Any]) -> str | None:
     None if no checkpointer does, so that the client decides what the state is; or if the agent is part of another
     graph, which decides that.
     """
-    is_nested = "|" in str(configurable.get("checkpoint_ns") or "")
-    if configurable.get("__pregel_checkpointer") is None or is_nested:
+    if configurable.get("__pregel_checkpointer") is None or is_nested(configurable):
         return None
     return str(configurable.get("thread_id"))
+
+
+def is_nested(configurable: Mapping[str, Any]) -> bool:
+    """Whether the agent that runs is part of another graph."""
+    return "|" in str(configurable.get("checkpoint_ns") or "")
 
 
 def _named(name: str, context: Any, configurable: Mapping[str, Any]) -> Any:

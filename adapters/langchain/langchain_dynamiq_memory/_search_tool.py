@@ -62,7 +62,7 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
             found = within.get_all(1, _only(message_id, filters))
             around = within.backend.around(found, _AROUND, _AROUND, {**within.filters, **filters})
             return _page(found, around, offset, scope)
-        return _results(within.search(query, filters, _READ), runtime, scope)
+        return _results(_best_first(query, within.search(query, filters, _READ)), runtime, scope)
 
     async def asearch_memory(
         runtime: ToolRuntime, query: Query = None, message_id: MessageId = None, offset: Offset = 0
@@ -72,7 +72,7 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
             found = await within.aget_all(1, _only(message_id, filters))
             around = await within.backend.aaround(found, _AROUND, _AROUND, {**within.filters, **filters})
             return _page(found, around, offset, scope)
-        return _results(await within.asearch(query, filters, _READ), runtime, scope)
+        return _results(_best_first(query, await within.asearch(query, filters, _READ)), runtime, scope)
 
     return StructuredTool.from_function(
         search_memory,
@@ -104,6 +104,11 @@ def _within(memory: Memory, scope: SearchScope, runtime: ToolRuntime) -> tuple[M
     if user_id is None:
         raise ConfigurationError("search='user' needs a user_id for each run: pass it in context or 'configurable'")
     return memory, {"user_id": user_id}
+
+
+def _best_first(query: str | None, messages: list[Message]) -> list[Message]:
+    """The messages with the best first: without a query, the latest, which come last."""
+    return messages if query and query.strip() else messages[::-1]
 
 
 def _only(message_id: str, filters: dict[str, Any]) -> dict[str, Any]:

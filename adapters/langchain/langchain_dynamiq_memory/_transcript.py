@@ -22,6 +22,8 @@ from langchain_dynamiq_memory._messages import (
 
 # How LangChain's SummarizationMiddleware marks its note.
 _SUMMARY = "summarization"
+# Ids of this length are made at random; clients number their messages with shorter ones.
+_UNIQUE = 16
 # The key in a message's `native` of the thread whose state had it.
 _THREAD = "thread"
 
@@ -42,13 +44,24 @@ class StateTranscript(Transcript):
         memory: The memory that they are stored in; the values in its default filters are part of the ids.
         default: As for `to_message`.
         thread: The checkpointer's thread that keeps the state; None if no checkpointer does.
+        is_fork: Whether the run goes on from a checkpoint that its config names.
+        is_nested: Whether the agent is part of another graph.
     """
 
     def __init__(
-        self, state: Sequence[BaseMessage], memory: Memory, default: Default | None, thread: str | None = None
+        self,
+        state: Sequence[BaseMessage],
+        memory: Memory,
+        default: Default | None,
+        thread: str | None = None,
+        *,
+        is_fork: bool = False,
+        is_nested: bool = False,
     ) -> None:
         """Take the messages; none is converted yet."""
         self._thread = thread
+        self._is_nested = is_nested
+        self._is_fork = is_fork
         self._state = [m for m in state if not isinstance(m, SystemMessage) and not is_summary(m)]
         self._memory = memory
         self._filters = fixed_filters(memory)
@@ -113,6 +126,21 @@ class StateTranscript(Transcript):
         if stored.id not in self._ids:
             self._ids[stored.id] = langchain_id(stored)
         return bool(id_) and self._ids[stored.id] == id_ and stored.role is self.outline(position).role
+
+    def has_unique_id_of(self, position: int, stored: Message) -> bool:
+        """Whether LangChain gave the message the id of a stored one, and it is as long as those that do not repeat."""
+        id_ = self._state[position].id or ""
+        return (len(id_) >= _UNIQUE or self.wrote(stored)) and self.has_id_of(position, stored)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the agent is part of another graph."""
+        return self._is_nested
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether the run goes on from an older checkpoint of the thread."""
+        return self._is_fork and self._thread is not None
 
     def wrote(self, stored: Message) -> bool:
         """Whether a message was stored from the state of the same thread."""

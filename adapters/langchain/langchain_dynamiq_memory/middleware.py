@@ -59,7 +59,7 @@ from langchain_dynamiq_memory._interruptions import (
 )
 from langchain_dynamiq_memory._messages import check_default, to_message
 from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
-from langchain_dynamiq_memory._scope import check_user, names_user, scoped_to_run, thread_of
+from langchain_dynamiq_memory._scope import check_user, is_nested, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
 
@@ -239,7 +239,18 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         return recalled, block, held
 
     def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
-        return StateTranscript(state, memory, self._default, thread_of(get_config().get("configurable", {})))
+        config = get_config()
+        # LangGraph repeats here what the caller's config names.
+        is_fork = bool(config.get("metadata", {}).get("checkpoint_id"))
+        configurable = config.get("configurable", {})
+        return StateTranscript(
+            state,
+            memory,
+            self._default,
+            thread_of(configurable),
+            is_fork=is_fork,
+            is_nested=is_nested(configurable),
+        )
 
     def _answered(
         self, memory: Memory, state: Sequence[BaseMessage], response: ModelResponse[Any], last: str | None

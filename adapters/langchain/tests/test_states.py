@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from langchain.agents.middleware import before_model
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -121,8 +122,9 @@ def test_a_thread_whose_middle_was_removed(talker: Talker, memory: Memory, kept:
     whole = current(memory)
     thread.change(*(RemoveMessage(id=str(m.id)) for m in thread.messages() if m.text not in kept))
     prompt = thread.ask("q3")
-    # What was removed after the last message that was kept was undone.
+    # What was removed after the last message that was kept was undone, but an answer alone was trimmed.
     last = max(whole.index(text) for text in kept)
+    last = len(whole) - 1 if whole[last].startswith("q") else last
     assert prompt == [*whole[: last + 1], "q3"]
     assert superseded(memory) == whole[last + 1 :]
     assert len(lines(memory)) == 8
@@ -352,3 +354,85 @@ def test_a_client_without_ids_that_omits_a_turn_gets_no_round_twice(talker: Talk
     talker.invoke(agent, "q1", CONFIG)
     talker.invoke(agent, {"messages": [*first, HumanMessage("q2")]}, CONFIG)
     assert texts(model.prompts[-1]) == ["q0", "", "9:40", "a0", "q1", "a1", "q2"]
+
+
+def test_a_thread_is_forked_before_its_first_question(talker: Talker, memory: Memory) -> None:
+    thread = Thread(talker, memory)
+    thread.ask("q0")
+    thread.ask("q1")
+    root = next(each.config for each in thread.agent.get_state_history(THREAD) if not each.values.get("messages"))
+    assert thread.ask("q2", root) == ["q2"]
+    assert superseded(memory) == ["q0", "a0", "q1", "a1"]
+
+
+def test_a_thread_that_lost_its_checkpoints_supersedes_nothing(talker: Talker, memory: Memory) -> None:
+    Thread(talker, memory).ask("q0")
+    assert Thread(talker, memory).ask("q1") == ["q0", "a0", "q1"]
+    assert superseded(memory) == []
+
+
+def test_the_first_question_is_edited_under_its_own_id(talker: Talker, memory: Memory) -> None:
+    client = Client(talker, memory)
+    for text in ("q0", "q1 edited"):
+        given = {"messages": [HumanMessage(text, id="6c1ae0b2-31a5-4f3e-9d0e-7b1f0c6f2a11")]}
+        talker.invoke(client.agent, given, CONFIG)
+    assert texts(client.model.prompts[-1]) == ["q1 edited"]
+    assert superseded(memory) == ["q0", "a0"]
+
+
+def trim(state: Any, runtime: Any) -> Any:
+    """Keep the first and the last messages, as in LangChain's documentation of short-term memory."""
+    messages = state["messages"]
+    if len(messages) <= 3:
+        return None
+    recent = messages[-3:] if len(messages) % 2 == 0 else messages[-4:]
+    return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), messages[0], *recent]}
+
+
+def first_and_newest(state: Any, runtime: Any) -> Any:
+    """Keep the first message and the newest one."""
+    messages = state["messages"]
+    return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), messages[0], *messages[1:][-1:]]}
+
+
+@pytest.mark.parametrize("hook", [trim, first_and_newest])
+@pytest.mark.parametrize("rounds", [1, 4])
+@pytest.mark.parametrize("parallel", [1, 2, 4])
+def test_what_a_hook_trims_is_not_superseded(
+    talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int
+) -> None:
+    script = ["a0", "a1", *[calls(*[("ferry", {})] * parallel, id_=f"call {n}") for n in range(rounds)], "a2", "a3"]
+    for number, call in enumerate(script[2:-2]):
+        call.tool_calls = [{**each, "id": f"{number}-{place}"} for place, each in enumerate(call.tool_calls)]
+    middleware = [before_model(hook), DynamiqMemoryMiddleware(memory)]
+    _, agent = talker.agent(script, middleware, [ferry], checkpointer=InMemorySaver())
+    for question in ("q0", "q1", "q2", "q3"):
+        talker.invoke(agent, question, THREAD)
+        assert superseded(memory) == []
+    said = [text for text in current(memory) if text.startswith(("q", "a"))]
+    assert said == ["q0", "a0", "q1", "a1", "q2", "a2", "q3", "a3"]
+
+
+def test_agents_side_by_side_replace_nothing_of_each_other(talker: Talker, memory: Memory) -> None:
+    graph = StateGraph(MessagesState)
+    for name in ("one", "two"):
+        script = [f"{name} {n}" for n in range(3)]
+        graph.add_node(name, talker.agent(script, [DynamiqMemoryMiddleware(memory)], name=name)[1])
+        graph.add_edge(START, name)
+        graph.add_edge(name, END)
+    both = graph.compile(checkpointer=InMemorySaver())
+    for number in range(3):
+        talker.invoke(both, {"messages": [HumanMessage(f"q{number}")]}, THREAD)
+    assert superseded(memory) == []
+    assert sorted(current(memory)) == sorted(f"{who}{n}" for n in range(3) for who in ("q", "one ", "two "))
+
+
+def test_an_interrupted_answer_goes_with_its_question(talker: Talker, memory: Memory) -> None:
+    thread = Thread(talker, memory)
+    thread.ask("q0")
+    thread.ask("q1")
+    answer = memory.get_all(filters=ANN)[-1]
+    answer.metadata["interrupted"] = True
+    memory.backend.update([answer])
+    assert thread.ask("q2", thread.state_of("q0", "a0")) == ["q0", "a0", "q2"]
+    assert superseded(memory) == ["q1", "a1"]
