@@ -257,8 +257,8 @@ def _left(
     place = next(place for place, message in known.items() if message is newest)
     rest = [message for message in after if message.id not in ids]
     said = [message for message in rest if not message.interrupted]
-    if said and is_question(newest) and not is_question(said[0]) and place < last and transcript.is_question(place + 1):
-        return []  # an answer alone is not taken back: it was trimmed
+    if place == 0 < last and said and not is_question(said[0]) and is_question(newest) and transcript.is_question(1):
+        return []  # trimmed to the first question and the newest
     own = _own(transcript, rest)
     if own:
         return own

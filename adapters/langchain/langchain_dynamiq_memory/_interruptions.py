@@ -145,20 +145,26 @@ class UnfinishedTurn:
     calls: Message | None = None
 
 
-_turns: WeakKeyDictionary[MemoryBackend, OrderedDict[str, UnfinishedTurn]] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[MemoryBackend, OrderedDict[tuple[str, str], UnfinishedTurn]] = WeakKeyDictionary()
 
 
-def remember(memory: Memory, turn: UnfinishedTurn) -> None:
-    """Remember the unfinished turn of a session, in this process."""
+def remember(memory: Memory, agent: str, turn: UnfinishedTurn) -> None:
+    """Remember the unfinished turn of an agent in a session, in this process.
+
+    Args:
+        memory: The memory of the session.
+        agent: As `agent_of` names it.
+        turn: The turn.
+    """
     turns = _turns.setdefault(memory.backend, OrderedDict())
-    turns[fixed_filters(memory)] = turn
+    turns[fixed_filters(memory), agent] = turn
     if len(turns) > _TURNS_KEPT:
         turns.popitem(last=False)
 
 
-def recollect(memory: Memory) -> UnfinishedTurn | None:
-    """Return the unfinished turn of a session, and forget it."""
-    return _turns.get(memory.backend, OrderedDict()).pop(fixed_filters(memory), None)
+def recollect(memory: Memory, agent: str) -> UnfinishedTurn | None:
+    """Return the unfinished turn of an agent in a session, and forget it."""
+    return _turns.get(memory.backend, OrderedDict()).pop((fixed_filters(memory), agent), None)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -75,14 +75,14 @@ def thread_of(configurable: Mapping[str, Any]) -> str | None:
     None if no checkpointer does, so that the client decides what the state is; or if the agent is part of another
     graph, which decides that.
     """
-    if configurable.get("__pregel_checkpointer") is None or is_nested(configurable):
+    if configurable.get("__pregel_checkpointer") is None or agent_of(configurable):
         return None
     return str(configurable.get("thread_id"))
 
 
-def is_nested(configurable: Mapping[str, Any]) -> bool:
-    """Whether the agent that runs is part of another graph."""
-    return "|" in str(configurable.get("checkpoint_ns") or "")
+def agent_of(configurable: Mapping[str, Any]) -> str:
+    """Name the run of an agent within another graph, whose agents may run side by side; empty for any other agent."""
+    return str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
 
 
 def _named(name: str, context: Any, configurable: Mapping[str, Any]) -> Any:

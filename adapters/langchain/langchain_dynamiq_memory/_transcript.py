@@ -45,7 +45,7 @@ class StateTranscript(Transcript):
         default: As for `to_message`.
         thread: The checkpointer's thread that keeps the state; None if no checkpointer does.
         is_fork: Whether the run goes on from a checkpoint that its config names.
-        is_nested: Whether the agent is part of another graph.
+        agent: The run of the agent, if it is part of another graph; else empty.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class StateTranscript(Transcript):
         thread: str | None = None,
         *,
         is_fork: bool = False,
-        is_nested: bool = False,
+        agent: str = "",
     ) -> None:
         """Take the messages; none is converted yet."""
         self._thread = thread
-        self._is_nested = is_nested
+        self.agent = agent
         self._is_fork = is_fork
         self._state = [m for m in state if not isinstance(m, SystemMessage) and not is_summary(m)]
         self._memory = memory
@@ -135,7 +135,7 @@ class StateTranscript(Transcript):
     @property
     def is_nested(self) -> bool:
         """Whether the agent is part of another graph."""
-        return self._is_nested
+        return bool(self.agent)
 
     @property
     def is_fork(self) -> bool:

@@ -59,7 +59,7 @@ from langchain_dynamiq_memory._interruptions import (
 )
 from langchain_dynamiq_memory._messages import check_default, to_message
 from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
-from langchain_dynamiq_memory._scope import check_user, is_nested, names_user, scoped_to_run, thread_of
+from langchain_dynamiq_memory._scope import agent_of, check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
 
@@ -249,7 +249,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             self._default,
             thread_of(configurable),
             is_fork=is_fork,
-            is_nested=is_nested(configurable),
+            agent=agent_of(configurable),
         )
 
     def _answered(
@@ -269,7 +269,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         else:
             answer = yield from _add(select_to_save(said, memory.save_mode))
             unfinished.answer = [message.id for message in answer]
-        remember(memory, unfinished)
+        remember(memory, transcript.agent, unfinished)
 
     def _cut_off(self, memory: Memory, state: Sequence[BaseMessage], streamed: StreamedAnswer) -> Plan[None]:
         """Store what the model has streamed of an answer that it could not finish."""
@@ -344,7 +344,7 @@ def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan
         transcript: The state, in which other middleware may have changed or removed the message.
         ended: Whether the run ends, so that an answer is the final one.
     """
-    left = recollect(memory)
+    left = recollect(memory, transcript.agent)
     if left is None:
         return
     if left.turn != transcript.turn:

@@ -401,11 +401,11 @@ def first_and_newest(state: Any, runtime: Any) -> Any:
 def test_what_a_hook_trims_is_not_superseded(
     talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int
 ) -> None:
-    script = ["a0", "a1", *[calls(*[("ferry", {})] * parallel, id_=f"call {n}") for n in range(rounds)], "a2", "a3"]
-    for number, call in enumerate(script[2:-2]):
-        call.tool_calls = [{**each, "id": f"{number}-{place}"} for place, each in enumerate(call.tool_calls)]
+    working = [calls(*[("ferry", {})] * parallel, id_=f"call {n}") for n in range(rounds)]
+    for number, message in enumerate(working):
+        message.tool_calls = [{**each, "id": f"{number}-{place}"} for place, each in enumerate(message.tool_calls)]
     middleware = [before_model(hook), DynamiqMemoryMiddleware(memory)]
-    _, agent = talker.agent(script, middleware, [ferry], checkpointer=InMemorySaver())
+    _, agent = talker.agent(["a0", "a1", *working, "a2", "a3"], middleware, [ferry], checkpointer=InMemorySaver())
     for question in ("q0", "q1", "q2", "q3"):
         talker.invoke(agent, question, THREAD)
         assert superseded(memory) == []
