@@ -22,7 +22,7 @@ class _Registered(ABCMeta):
 
 
 class WatchesForks(metaclass=_Registered):
-    """An object that holds locks or connections, whose methods are called when the process forks."""
+    """An object with locks or connections. Its methods are called when the process forks."""
 
     def _before_fork(self) -> None:
         """Lock the state that must not change while the process forks."""

@@ -194,8 +194,8 @@ class Memory(Closing):
         """Store messages as one ordered batch, all or none if the store has transactions.
 
         Args:
-            messages: The messages; they are not changed. A message whose id is already in the session replaces that
-                message.
+            messages: The messages; they are not changed. A message with an id that is already in the session replaces
+                that message.
 
         Returns:
             The messages as stored.

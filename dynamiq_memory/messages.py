@@ -102,8 +102,8 @@ class Message(BaseModel):
         role: Author of the message.
         content: A string, or a list of content parts in OpenAI's format (dicts with a `type`). None, which OpenAI
             uses with tool calls, is stored as the empty string.
-        id: Unique within the user and session. Defaults to a time-ordered UUIDv7. Adding a message whose id is already
-            in the session replaces that message, so a retry does not duplicate it.
+        id: Unique within the user and session. Defaults to a time-ordered UUIDv7. Adding a message with an id that
+            is already in the session replaces that message, so a retry does not duplicate it.
         timestamp: POSIX seconds. Defaults to the time at which the object is created, strictly increasing within a
             process.
         metadata: JSON values by string keys; `user_id` and `session_id` (strings) are the message's scope,

@@ -137,8 +137,8 @@ class MemoryBackend(Closing, WatchesForks):
         """Store messages as one ordered batch, durably, and all or none if the store has transactions.
 
         Args:
-            messages: The messages; they are not changed. A message whose id is already in the session replaces that
-                message.
+            messages: The messages; they are not changed. A message with an id that is already in the session replaces
+                that message.
 
         Returns:
             The messages as stored.
@@ -441,7 +441,7 @@ class MemoryBackend(Closing, WatchesForks):
     # --- methods for stores to implement -----------------------------------------------------------------------
 
     def _write(self, messages: Sequence[Message]) -> None:
-        """Store prepared messages in order. A message whose id is already in its session replaces that message.
+        """Store prepared messages in order. A message with the id of another one of its session replaces that.
 
         A replaced message keeps its position in the order of arrival.
         """

@@ -88,7 +88,7 @@ class FilteredOperation(Operation[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Write(Operation[None]):
-    """Store prepared messages in order. A message whose id is already in its session replaces that message.
+    """Store prepared messages in order. A message with the id of another one of its session replaces that.
 
     A replaced message keeps its position in the order of arrival.
     """

@@ -79,7 +79,7 @@ def _with_ids(messages: list[Message]) -> list[Message]:
 
 
 def _without_ids(message: Message) -> set[int]:
-    """The numbers of a message's calls whose ids do not tell them apart."""
+    """The numbers of a message's calls with ids that are not unique in it."""
     calls = calls_of(message)
     times = Counter(call.id for call in calls)
     return {number for number, call in enumerate(calls) if not call.id or times[call.id] > 1}

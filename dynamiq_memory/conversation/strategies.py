@@ -95,7 +95,7 @@ class Explanation(list[Pick]):
         recalled: The messages that are given as a block of text in front of the last question, oldest first.
         recalled_block: The block; empty if there are none.
         unchanged: The share of the conversation's tokens, from 0 to 1, in the messages at its beginning that were the
-            same for the question before. None if it was not asked for, or there is no question before.
+            same for the question before. None if it was not asked for, or for the first question.
     """
 
     unchanged: float | None = None
@@ -134,7 +134,7 @@ class Explanation(list[Pick]):
 
 @dataclass(slots=True)
 class _Choice:
-    """What has been picked so far.
+    """The messages picked so far.
 
     Attributes:
         budget: What may still be picked.
@@ -155,7 +155,7 @@ class _Choice:
             self.picks.setdefault(key_of(message), Pick(message, reason))
 
     def rest_of(self, turn: Turn) -> Turn:
-        """What of a turn has not been picked."""
+        """Return the rounds of a turn that have not been picked."""
         rounds = [part for part in turn.rounds if key_of(part[0]) not in self.picks]
         return Turn(rounds, turn.last, turn.answered)
 
@@ -349,7 +349,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
 
 
 def _fit_block(choice: _Choice, budget: Budget) -> None:
-    """Drop the least relevant turns until those found fit as a block, whose frame has tokens of its own."""
+    """Drop the least relevant turns until those found fit as a block. Its frame has tokens of its own."""
     if budget.tokens is None:
         return
     recent = [each.message for each in choice.picks.values() if each.reason is Reason.RECENT]

@@ -25,7 +25,7 @@ from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, sc
 
 @dataclass(slots=True)
 class Budget:
-    """What may still be taken.
+    """The number of messages and tokens that may still be taken.
 
     Attributes:
         messages: Number of messages.
@@ -531,8 +531,8 @@ def _count_stable(taken: Sequence[Turn], left: Sequence[Budget]) -> int:
 def whole_turns(messages: Iterable[Message], answered: Collection[str], questions: Mapping[str, str]) -> list[Message]:
     """Leave out what no LLM API accepts in a conversation that was put together from several sources.
 
-    What comes before the first question is left out, unless there is no question; so are the rest of a turn whose
-    question is not there, calls without results, results without calls, and a question whose answer is not there.
+    Messages before the first question are left out, unless all messages are; so are the rest of a turn without its
+    question, calls without results, results without calls, and a question that lacks its answer.
 
     Args:
         messages: Messages of one session, in order.

@@ -34,7 +34,7 @@ __all__ = ["Alignment", "Transcript", "align", "store_revisions"]
 
 _PAGE = 32
 _MOST_AT_ONCE = 1024
-# Messages whose conversion would hold the event loop for some ten milliseconds.
+# Converting this many messages would hold the event loop for some ten milliseconds.
 _MANY = 256
 # Number of questions and answers that are compared by their text: the comparison costs its square.
 _MOST_COMPARED = 64
@@ -91,7 +91,7 @@ class Transcript(ABC):
 
     @property
     def is_fork(self) -> bool:
-        """Whether the framework was told to go on from an older version of the transcript."""
+        """Whether the run goes on from an older version of the transcript."""
         return False
 
     def wrote(self, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
@@ -231,9 +231,9 @@ def _left(
 
     Where they share nothing, see `_beginning_left`. Otherwise, the messages are another client's, and both count.
 
-    Nothing is left while a run goes on, since what is removed then was trimmed; nor by an agent in another graph, whose
-    state is what that graph gives it. An answer that was interrupted is never in a transcript, so it is left only with
-    its question.
+    Nothing is left while a run goes on, since what is removed then was trimmed; nor by an agent in another graph,
+    since that graph decides what its state is. An answer that was interrupted is never in a transcript, so it is left
+    only with its question.
     """
     last = len(transcript) - 1
     begins = transcript.is_question(last) or (transcript.is_fork and start > last)
@@ -307,7 +307,7 @@ def _following(message: Message, latest: Sequence[Message]) -> Sequence[Message]
 
 
 def _answer(following: Sequence[Message]) -> list[Message]:
-    """What follows a question up to the next one."""
+    """Return the messages after a question, up to the next one."""
     end = next((number for number, message in enumerate(following) if is_question(message)), len(following))
     return list(following[:end])
 
@@ -341,7 +341,7 @@ def _revised(
     for place in range(max(0, start - 2 * _PAGE), start):
         if place not in known:
             same = [message for message in latest if transcript.has_id_of(place, message)]
-            # An id that several messages have tells nothing.
+            # An id of several messages does not identify one.
             if len(same) == 1 and same[0].id not in ids:
                 found[place] = same[0]
     return found

@@ -61,7 +61,7 @@ def unpack(framework: str, message: Message) -> dict[str, Any] | None:
 
 
 def digest_of(message: Message) -> str:
-    """Return a short text that is equal for messages whose canonical fields are equal."""
+    """Return a short text that is equal for messages with equal canonical fields."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
     if isinstance(message.content, str) and message.tool_calls is None:
         text = json.dumps(normalise(fields, "content"))

@@ -49,7 +49,7 @@ class StreamedAnswer(BaseCallbackHandler):
     def message(self) -> tuple[AIMessage, bool] | None:
         """Return what has been streamed, and whether it is the whole answer; None if there is nothing to keep.
 
-        An unfinished answer has its text, and its calls whose arguments are complete.
+        An unfinished answer has its text, and its calls with complete arguments.
         """
         if not self._chunks:
             return None

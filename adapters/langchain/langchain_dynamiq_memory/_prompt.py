@@ -19,13 +19,13 @@ from dynamiq_memory.integrations.turns import begins_turn, whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
 
-# Messages whose description would hold the event loop for some ten milliseconds.
+# Describing this many messages would hold the event loop for some ten milliseconds.
 _MANY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known of the messages in an agent's state.
+    """Facts about the messages in an agent's state.
 
     Attributes:
         scope: The user_id and session_id.

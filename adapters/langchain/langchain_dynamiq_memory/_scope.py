@@ -81,7 +81,7 @@ def thread_of(configurable: Mapping[str, Any]) -> str | None:
 
 
 def agent_of(configurable: Mapping[str, Any]) -> str:
-    """Name the run of an agent within another graph, whose agents may run side by side; empty for any other agent."""
+    """Name the run of an agent within another graph, where agents may run side by side; empty for any other agent."""
     return str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
 
 

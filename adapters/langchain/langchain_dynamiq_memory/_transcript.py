@@ -24,7 +24,7 @@ from langchain_dynamiq_memory._messages import (
 _SUMMARY = "summarization"
 # Ids of this length are made at random; clients number their messages with shorter ones.
 _UNIQUE = 16
-# The key in a message's `native` of the thread whose state had it.
+# The key in a message's `native` of the thread that had it in its state.
 _THREAD = "thread"
 
 

@@ -38,7 +38,7 @@ class SQLTables:
     """
 
     checked_keys: ClassVar[tuple[str, ...]] = (TOKENIZER_KEY,)
-    """The keys whose values are checked in each write and search."""
+    """The keys with values that are checked in each write and search."""
 
     def __init__(
         self,

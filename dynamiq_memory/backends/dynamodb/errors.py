@@ -88,7 +88,7 @@ def is_conflict(error: ClientError) -> bool:
 
 
 def failed_conditions(error: ClientError) -> dict[int, dict[str, Any] | None]:
-    """Return the stored items, if known, by the numbers of the operations of a write whose conditions do not hold."""
+    """Return the stored items, if known, by the numbers of a write's operations with failed conditions."""
     if code_of(error) == "ConditionalCheckFailedException":
         return {0: error.response.get("Item")}
     return {

@@ -198,7 +198,7 @@ class Table:
             operations: At most 100 of `put_if` and `delete_if`, each of another item.
 
         Returns:
-            Empty if they were done. Otherwise, the stored item for the number of each whose condition does not hold.
+            Empty if they were done. Otherwise, the stored item for the number of each with a failed condition.
         """
         if len(operations) == 1 and "Put" in operations[0]:
             conflicts = _conflicts(self._client().put_item, **operations[0]["Put"])
@@ -262,7 +262,7 @@ def _sent(request: Callable[..., Any], **arguments: Any) -> Any:
 
 
 def _conflicts(request: Callable[..., Any], **arguments: Any) -> dict[int, Item | None]:
-    """Send a write; return the stored items, by the numbers of the operations whose conditions do not hold."""
+    """Send a write; return the stored items, by the numbers of the operations with conditions that do not hold."""
     try:
         _sent(request, **arguments)
     except ClientError as error:
