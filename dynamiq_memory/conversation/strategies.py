@@ -441,8 +441,9 @@ def _has_late_result(messages: Sequence[Message]) -> bool:
     """
     called: set[str] = set()
     for message in dropwhile(lambda each: not is_question(each), messages):
-        called.update(call.id for call in calls_of(message))
-        if any(result.id and result.id not in called for result in results_of(message)):
+        if message.role is MessageRole.ASSISTANT:
+            called.update(call.id for call in calls_of(message))
+        elif any(result.id and result.id not in called for result in results_of(message)):
             return True
     return False
 

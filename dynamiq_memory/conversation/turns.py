@@ -49,7 +49,7 @@ class Budget:
 
     def copy(self) -> Budget:
         """Return a budget of the same size."""
-        return replace(self)
+        return Budget(self.messages, self.tokens, self.count_tokens, self.exceeded, self.window, self._counted)
 
     @property
     def spent(self) -> bool:
@@ -488,7 +488,8 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
             continue
         if budget.take(turn.messages):
             taken.append(turn)
-            left.append(budget.copy())
+            if budget.window is Window.STABLE:
+                left.append(budget.copy())
             continue
         full = True
         if taken:
@@ -497,7 +498,7 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
         if part:
             taken.append(Turn([part], turn.last))
             break
-    if left and (full or more) and budget.window is Window.STABLE:
+    if left and (full or more):
         kept = _count_stable(taken, [before, *left])
         taken = taken[:kept]
         budget.messages, budget.tokens = left[kept - 1].messages, left[kept - 1].tokens
