@@ -63,29 +63,28 @@ class GetEverything(Step[list[Message]]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetAgentConversation(Step[list[Message]]):
+class _Choosing(Step[T]):
+    """The arguments of both ways to ask for an agent's conversation."""
+
+    query: str | None = None
+    limit: int | None = None
+    filters: Mapping[str, Any] | None = None
+    strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
+    max_tokens: int | None = None
+    window: Window | None = None
+    placement: Placement | None = None
+
+
+class GetAgentConversation(_Choosing[list[Message]]):
     """`Memory.get_agent_conversation`."""
 
-    query: str | None = None
-    limit: int | None = None
-    filters: Mapping[str, Any] | None = None
-    strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
-    max_tokens: int | None = None
-    window: Window | None = None
-    placement: Placement | None = None
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainAgentConversation(Step[Explanation]):
+class ExplainAgentConversation(_Choosing[Explanation]):
     """`Memory.explain_agent_conversation`, for adapters that hold the question themselves."""
 
-    query: str | None = None
-    limit: int | None = None
-    filters: Mapping[str, Any] | None = None
-    strategy: MemoryRetrievalStrategy = MemoryRetrievalStrategy.ALL
-    max_tokens: int | None = None
-    window: Window | None = None
-    placement: Placement | None = None
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,7 +240,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _transcript(self, memory: Memory, state: Sequence[BaseMessage]) -> StateTranscript:
         config = get_config()
-        # LangGraph repeats here what the caller's config names.
+        # LangGraph repeats here the checkpoint that the run was called with.
         is_fork = bool(config.get("metadata", {}).get("checkpoint_id"))
         configurable = config.get("configurable", {})
         return StateTranscript(

@@ -536,7 +536,10 @@ def test_a_store_that_fails_does_not_hide_why_the_run_ended(
     assert "the disk is full" in caplog.text
 
 
-@pytest.mark.skipif(not hasattr(BaseCallbackHandler, "on_stream_event"), reason="streams of version 3 came later")
+@pytest.mark.skipif(
+    not hasattr(BaseCallbackHandler, "on_stream_event"),
+    reason="the lowest langchain-core that is allowed has no event streams of version 3",
+)
 @pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
 def test_a_stream_of_events_that_fails_midway_is_stored(memory: Memory) -> None:
     pieces = [
