@@ -974,7 +974,8 @@ def test_a_stable_window_keeps_the_beginning_of_prompts(talker: Talker, memory: 
     middleware = DynamiqMemoryMiddleware(memory, limit=20, window="stable")
     model, agent = talker.agent(lambda _: "ok", [middleware])
     for number in range(40):
-        talker.invoke(agent, f"question {number}", ANN)
+        # The ids decide where windows begin.
+        talker.invoke(agent, {"messages": [HumanMessage(f"question {number}", id=f"id of question {number}")]}, ANN)
     full = model.prompts[12:]
     unmoved = [begin(two, one) >= len(one) for one, two in itertools.pairwise(full)]
     assert sum(unmoved) >= 0.5 * len(unmoved)
@@ -1033,7 +1034,8 @@ def test_other_settings_of_windows_are_refused(memory: Memory) -> None:
 def test_a_history_has_a_stable_window_too(memory: Memory) -> None:
     history = DynamiqChatMessageHistory(memory, "s-1", limit=50, window="stable")
     for number in range(100):
-        history.add_messages([HumanMessage(f"question {number}"), AIMessage("ok")])
-    assert 30 < len(history.messages) <= 50
+        # The ids decide where the window begins.
+        history.add_messages([HumanMessage(f"question {number}", id=f"q{number}"), AIMessage("ok", id=f"a{number}")])
+    assert 34 <= len(history.messages) < 50
     again = DynamiqChatMessageHistory(Memory(backend=memory.backend, window="stable"), "s-1", limit=50)
     assert again.messages == history.messages
