@@ -116,7 +116,7 @@ def _complete_calls(merged: AIMessageChunk) -> list[Any]:
         try:
             arguments = json.loads(chunk["args"] or "")
         except ValueError:
-            continue
+            continue  # the rest of its arguments was not streamed
         if chunk["name"] and isinstance(arguments, dict):
             complete.append(tool_call(name=chunk["name"], args=arguments, id=chunk["id"]))
     return complete
