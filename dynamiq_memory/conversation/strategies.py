@@ -109,12 +109,11 @@ class Explanation(list[Pick]):
     ) -> None:
         """Separate what is given as a block, and count the tokens."""
         super().__init__(picks)
-        in_place = [placement is Placement.CHRONOLOGICAL or pick.reason is Reason.RECENT for pick in self]
-        self.recent = [pick.message for pick, recent in zip(self, in_place, strict=True) if recent]
-        self.recalled = [pick.message for pick, recent in zip(self, in_place, strict=True) if not recent]
+        in_place = placement is Placement.CHRONOLOGICAL
+        self.recent = [pick.message for pick in self if in_place or pick.reason is Reason.RECENT]
+        self.recalled = [pick.message for pick in self if not in_place and pick.reason is not Reason.RECENT]
         self.recalled_block = _block(self.recalled, self.recent, session_id)
-        limited = budget.tokens is not None
-        self.tokens = budget.tokens_of(self.conversation) if limited else None
+        self.tokens = None if budget.tokens is None else budget.tokens_of(self.conversation)
         self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
 
     @property
@@ -124,8 +123,8 @@ class Explanation(list[Pick]):
         A block is part of the last question among the recent messages; without such a question, all messages are given
         in the order of time.
         """
-        place = last_question(self.recent)
-        if not self.recalled or place is None:
+        place = last_question(self.recent) if self.recalled else None
+        if place is None:
             return [pick.message for pick in self]
         conversation = list(self.recent)
         conversation[place] = with_block(conversation[place], self.recalled_block)
@@ -439,12 +438,15 @@ def _has_late_result(messages: Sequence[Message]) -> bool:
 
     Results before the first question belong to the rest of a turn, which is not given.
     """
+    if not any(map(results_of, messages)):
+        return False
     called: set[str] = set()
     for message in dropwhile(lambda each: not is_question(each), messages):
-        if message.role is MessageRole.ASSISTANT:
-            called.update(call.id for call in calls_of(message))
-        elif any(result.id and result.id not in called for result in results_of(message)):
-            return True
+        for call in calls_of(message):
+            called.add(call.id)
+        for result in results_of(message):
+            if result.id and result.id not in called:
+                return True
     return False
 
 

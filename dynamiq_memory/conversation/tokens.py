@@ -90,6 +90,8 @@ def parts_of(message: Message) -> tuple[list[str], int]:
 
 def as_sent(message: Message) -> Message:
     """Return a message with the content that its framework sends; see `sent_content`."""
+    if not message.native:
+        return message
     content = sent_content(message)
     return message if content is message.content else message.model_copy(update={"content": content})
 

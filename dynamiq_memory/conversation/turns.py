@@ -76,11 +76,11 @@ class Budget:
 
     def tokens_of(self, messages: Iterable[Message]) -> int:
         """Count the tokens of messages as they are sent, each message object once."""
-        total = 0
+        counted, total = self._counted, 0
         for message in messages:
-            known = self._counted.get(id(message))
+            known = counted.get(id(message))
             if known is None:
-                known = self._counted[id(message)] = message, self.count_tokens(as_sent(message))
+                known = counted[id(message)] = message, self.count_tokens(as_sent(message))
             total += known[1]
         return total
 
@@ -121,8 +121,9 @@ class Turn:
     @property
     def question_alone(self) -> bool:
         """Whether nothing but the question of an answered turn is left: it would seem to be asked again."""
-        others = (part[0].role for part in self.rounds[1:])
-        return self.answered and self.opened and all(role is MessageRole.SYSTEM for role in others)
+        if not self.answered or not self.opened:
+            return False
+        return all(part[0].role is MessageRole.SYSTEM for part in self.rounds[1:])
 
     def cut(self, budget: Budget, keep: Key | None = None) -> list[Message]:
         """Take as much of the turn as fits: the question and its answer, then the latest rounds.
@@ -298,7 +299,7 @@ class _OpenCalls:
             return by_id
         names = [name for name in (result.name, result.id) if name in self._named]
         # Where ids are the names of tools, the last call counts, whether it is the only one of its name or not.
-        if by_id is not None and all(by_id[0].place > self._named[name][0].place for name in names):
+        if by_id is not None and all(by_id[0].place >= self._named[name][0].place for name in names):
             return by_id
         for name in names if names or result.name else [""]:
             waiting = self._open.pop(name, [])
@@ -328,35 +329,80 @@ def split_turns(messages: Iterable[Message]) -> list[Turn]:
         sessions.setdefault(scope_of(message), []).append((place, message))
     turns: list[tuple[int, Turn]] = []
     for session in sessions.values():
-        turn, opened = Turn(), False
-        cut_off = False
-        for round_ in _rounds(session):
-            part = round_.messages()
-            if cut_off and part and round_.message.role is MessageRole.ASSISTANT:
-                turn.rounds.pop()  # the question has been answered again
-            cut_off = round_.cut_off and bool(part)
-            if part and (round_.question or not opened):
-                # The turn before is over: what was done in it has answered its question.
-                _close(turn)
-                turn.answered = turn.answered or any(
-                    each[0].role in (MessageRole.ASSISTANT, MessageRole.TOOL) for each in turn.rounds[1:]
-                )
-                # Before the first question, each part is a turn of its own: system ones may be kept without the others.
-                turn, opened = Turn(), round_.question
-                turns.append((round_.place, turn))
-            if part:
-                turn.rounds += [part] if round_.complete else [[message] for message in part]
-                turn.last = max(turn.last, round_.last)
-            turn.answered = turn.answered or (not round_.calls and round_.message.role is MessageRole.ASSISTANT)
-        _close(turn)
-    if len(sessions) > 1:
-        turns.sort(key=lambda each: each[0])
+        plain, others = _plain_turns(session)
+        turns += plain
+        if others:
+            over = bool(plain) and plain[-1][0] > others[-1][0]
+            turns += _paired_turns(others, over=over)
+    turns.sort(key=lambda each: each[0])
     return [turn for _, turn in turns]
 
 
-def _close(turn: Turn) -> None:
+def _plain_turns(session: Sequence[tuple[int, Message]]) -> tuple[list[tuple[int, Turn]], list[tuple[int, Message]]]:
+    """Take the turns without calls, results and interruptions, where nothing has to be paired: most are.
+
+    Returns:
+        The turns with their places, and the messages of the others.
+    """
+    starts = [number for number, (_, message) in enumerate(session) if _asks(message)]
+    turns: list[tuple[int, Turn]] = []
+    others = list(session[: starts[0]] if starts else session)
+    for start, end in itertools.pairwise([*starts, len(session)]):
+        part = session[start:end]
+        answers = [message for _, message in part[1:]]
+        if all(map(_is_plain_answer, answers)):
+            turns.append((part[0][0], Turn([[message] for _, message in part], part[-1][0], bool(answers))))
+        else:
+            others += part
+    return turns, others
+
+
+def _asks(message: Message) -> bool:
+    return message.role is MessageRole.USER and isinstance(message.content, str) and bool(message.content.strip())
+
+
+def _is_plain_answer(message: Message) -> bool:
+    return (
+        message.role is MessageRole.ASSISTANT
+        and not message.tool_calls
+        and isinstance(message.content, str)
+        and not message.interrupted
+        and bool(message.content.strip())
+    )
+
+
+def _paired_turns(session: Sequence[tuple[int, Message]], *, over: bool) -> Iterator[tuple[int, Turn]]:
+    """Split messages of one session, with their places, into turns.
+
+    Args:
+        session: The messages with their places.
+        over: Whether another turn follows the last one of these.
+    """
+    turn, opened = Turn(), False
+    cut_off = False
+    for round_ in _rounds(session):
+        part = round_.messages()
+        if cut_off and part and round_.message.role is MessageRole.ASSISTANT:
+            turn.rounds.pop()  # the question has been answered again
+        cut_off = round_.cut_off and bool(part)
+        if part and (round_.question or not opened):
+            _end(turn, over=True)
+            # Before the first question, each part is a turn of its own: system ones may be kept without the others.
+            turn, opened = Turn(), round_.question
+            yield round_.place, turn
+        if part:
+            turn.rounds += [part] if round_.complete else [[message] for message in part]
+            turn.last = max(turn.last, round_.last)
+        turn.answered = turn.answered or (not round_.calls and round_.message.role is MessageRole.ASSISTANT)
+    _end(turn, over=over)
+
+
+def _end(turn: Turn, *, over: bool) -> None:
+    """Complete a turn. If it is over, whatever was done in it has answered its question."""
     if turn.rounds:
         turn.rounds[-1] += closing_answer(turn.rounds[-1])
+    done = (MessageRole.ASSISTANT, MessageRole.TOOL)
+    turn.answered = turn.answered or (over and any(part[0].role in done for part in turn.rounds[1:]))
 
 
 def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
@@ -386,7 +432,7 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
             calling = True
             continue
         calling = False
-        if message.role is MessageRole.USER and isinstance(message.content, str) and message.content.strip():
+        if _asks(message):
             rounds.append(_Round(message, place, True, ()))
             open_calls.begin_turn()
             continue
@@ -480,14 +526,14 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
         The messages in order, and whether a turn that was there did not fit.
     """
     before = budget.copy()
-    taken: list[Turn] = []
+    taken: list[tuple[int, Turn]] = []
     left: list[Budget] = []
     full = False
-    for turn in sorted(turns, key=lambda each: each.last, reverse=True):
+    for place, turn in sorted(enumerate(turns), key=lambda each: each[1].last, reverse=True):
         if not turn.opened or turn.question_alone:
             continue
         if budget.take(turn.messages):
-            taken.append(turn)
+            taken.append((place, turn))
             if budget.window is Window.STABLE:
                 left.append(budget.copy())
             continue
@@ -496,22 +542,19 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
             break
         part = turn.cut(budget)
         if part:
-            taken.append(Turn([part], turn.last))
+            taken.append((place, Turn([part], turn.last)))
             break
     if left and (full or more):
-        kept = _count_stable(taken, [before, *left])
+        kept = _count_stable([turn for _, turn in taken], [before, *left])
         taken = taken[:kept]
         budget.messages, budget.tokens = left[kept - 1].messages, left[kept - 1].tokens
-    place = {id(turn): number for number, turn in enumerate(turns)}
     if not full:
-        instructions = [turn for turn in turns if turn.instructions]
-        fitting = [turn for turn in instructions if budget.take(turn.messages)]
+        instructions = [(place, turn) for place, turn in enumerate(turns) if turn.instructions]
+        fitting = [(place, turn) for place, turn in instructions if budget.take(turn.messages)]
         full = len(fitting) < len(instructions)
         taken += fitting
-        taken.sort(key=lambda turn: place[id(turn)])
-    elif len(taken) > 1:
-        taken.sort(key=lambda turn: place[id(turn)])
-    return [message for turn in taken for message in turn.messages], full
+    taken.sort(key=lambda each: each[0])
+    return [message for _, turn in taken for message in turn.messages], full
 
 
 def _count_stable(taken: Sequence[Turn], left: Sequence[Budget]) -> int:

@@ -74,6 +74,18 @@ def test_a_call_without_an_id_is_closed_by_its_tools_name(memory):
     assert (result.text, result.tool_call_id, result.name) == (CALL_NOTE, None, "pay")
 
 
+@pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+@pytest.mark.parametrize("result", [("a", "pay"), (None, "pay"), ("pay", "pay"), ("other", "pay"), ("a", None)])
+@pytest.mark.parametrize("ids", [("a", None), (None, "a")])
+def test_of_parallel_calls_with_and_without_an_id_the_result_that_came_is_given(memory, ids, result, strategy):
+    memory.add("user", "the kettle?")
+    memory.add("assistant", "wait", CUT, tool_calls=[call(id_) for id_ in ids])
+    memory.add("tool", "bought", tool_call_id=result[0], name=result[1])
+    memory.add_many([Message(role="user", content="the kettle!"), Message(role="assistant", content="ok")])
+    texts = [m.text for m in memory.get_agent_conversation("kettle", strategy=strategy)]
+    assert texts == ["the kettle?", "wait", "bought", CALL_NOTE, ANSWER_NOTE, "the kettle!", "ok"]
+
+
 def test_a_call_that_got_its_result_after_all_is_whole(memory):
     memory.add("user", "q1")
     memory.add("assistant", "I pay.", CUT, tool_calls=[call("a")])
