@@ -1,6 +1,7 @@
-"""The names of a message's metadata, ids, checks, and text for a prompt."""
+"""The names of a message's metadata, ids, checks, text for a prompt, and the parts that count as tokens."""
 
 from dynamiq_memory._ids import new_id
+from dynamiq_memory.conversation.tokens import parts_of
 from dynamiq_memory.formatting import format_messages, quoted_message, quoted_messages
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, TIMESTAMP_KEY, USER_KEY, prepare
 
@@ -12,6 +13,7 @@ __all__ = [
     "USER_KEY",
     "format_messages",
     "new_id",
+    "parts_of",
     "prepare",
     "quoted_message",
     "quoted_messages",
