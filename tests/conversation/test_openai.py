@@ -275,6 +275,16 @@ def test_a_users_message_that_is_a_result_becomes_one_of_the_tool(block, content
     assert to_openai([said("user", block)], strict=True) == [expected]
 
 
+def test_that_a_result_is_an_error_is_left_out_and_stays_stored():
+    """The API has no field for it."""
+    block = {"type": "tool_result", "tool_use_id": "c1", "content": "no such port", "is_error": True}
+    memory = Memory(filters={"user_id": "u", "session_id": "s"})
+    memory.add_many([said("user", block)])
+    [stored] = memory.get_all()
+    assert to_openai([stored], strict=True) == [{"role": "tool", "content": "no such port", "tool_call_id": "c1"}]
+    assert stored.content == [block]
+
+
 @pytest.mark.parametrize(("block", "content"), RESULTS, ids=lambda value: f"{value!r:.50}")
 def test_what_the_user_says_beside_results_follows_them(block, content):
     message = said("user", text("Here."), block, {"type": "tool_result", "tool_use_id": "c2", "content": "b"})
