@@ -36,6 +36,7 @@ _DATA_URL = re.compile(r"data:(?P<mime>[^;,]*)[^,]*,(?P<data>.*)", re.DOTALL)
 _AUDIO_FORMATS = {"mp3": "mp3", "mpeg": "mp3", "wav": "wav", "wave": "wav", "x-wav": "wav", "vnd.wave": "wav"}
 _NOT_IN_NAMES = re.compile(r"[\s<|\\/>]+")
 _NOT_IN_TOOL_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_TOOL_NAME = 64
 
 
 def chat_message(
@@ -77,18 +78,18 @@ def chat_message(
     if role == "assistant" and (tool_calls or not isinstance(content, str)):
         calls = [call if call["id"] else {**call, "id": _name_of(call)} for call in chat_calls(tool_calls, content)]
         message |= {"tool_calls": calls} if calls else {}
+    if name is not None:
+        name = _tool_name(name) if role == "tool" else _NOT_IN_NAMES.sub("_", name)
     if role == "tool" and (answered := tool_call_id or name):
         message["tool_call_id"] = answered
-    if name is not None:
-        message["name"] = (_NOT_IN_TOOL_NAMES if role == "tool" else _NOT_IN_NAMES).sub("_", name)
-    return message
+    return message if name is None else {**message, "name": name}
 
 
 def chat_calls(tool_calls: Sequence[Any] | None, content: Content) -> list[dict[str, Any]]:
     """Return the calls of an assistant's message in the API's shape, with empty ids where they have none."""
     given = tool_calls or ()
     return [
-        copy_plain(given[place]) if place < len(given) and _is_chat_call(given[place]) else _chat_call(call)
+        _renamed(given[place]) if place < len(given) and _is_chat_call(given[place]) else _chat_call(call)
         for place, call in enumerate(calls_in(given, content))
     ]
 
@@ -100,6 +101,17 @@ def result_content(result: Any) -> str | list[dict[str, Any]]:
     if isinstance(result, list) and all(isinstance(part, str | Mapping) for part in result):
         return [{"type": "text", "text": part} if isinstance(part, str) else dict(part) for part in result]
     return result if isinstance(result, str) else _json(result)
+
+
+def _tool_name(name: str) -> str:
+    """Return a tool's name as the API accepts it: 1 to 64 ASCII letters, digits, underscores and dashes."""
+    return _NOT_IN_TOOL_NAMES.sub("_", name)[:_LONGEST_TOOL_NAME] or "_"
+
+
+def _renamed(call: Mapping[str, Any]) -> dict[str, Any]:
+    copied: dict[str, Any] = copy_plain(call)
+    copied[call["type"]]["name"] = _tool_name(_name_of(call))
+    return copied
 
 
 def _name_of(call: Mapping[str, Any]) -> str:
@@ -120,10 +132,10 @@ def _is_chat_call(call: Any) -> bool:
 def _chat_call(call: Call) -> dict[str, Any]:
     if call.is_free_text:
         given = call.arguments if isinstance(call.arguments, str) else _json(call.arguments or "")
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": given}}
+        return {"id": call.id, "type": "custom", "custom": {"name": _tool_name(call.name), "input": given}}
     arguments = call.arguments or {}
     function = {
-        "name": _NOT_IN_TOOL_NAMES.sub("_", call.name),
+        "name": _tool_name(call.name),
         "arguments": arguments if isinstance(arguments, str) else _json(arguments),
     }
     return {"id": call.id, "type": "function", "function": function}

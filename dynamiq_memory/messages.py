@@ -158,7 +158,10 @@ class Message(BaseModel):
         calls of tools to `tool_calls`, a user's message that is a result to one of the tool. Parts that have no
         equivalent for the role are left out. `dynamiq_memory.to_openai` converts a whole conversation: only there,
         a message with several results becomes several, and ids are made where a provider gives none; here, the tool's
-        name is the id.
+        name is the id. Characters that the API refuses in a tool's name become `_`, and the name is cut to 64.
+
+        The API has no field for whether a result is an error (Anthropic's `is_error`, LangChain's `status`), so only
+        the result's text says so. `content` and `native` keep that field.
 
         Args:
             strict: Whether to refuse parts that have no equivalent, rather than leave them out.

@@ -21,7 +21,8 @@ def to_openai(messages: Iterable[Message], *, strict: bool = False) -> list[dict
     Each message is converted as by `Message.to_openai`. Besides, a user's message with results of tools becomes a
     `tool` message for each of them, followed by what the user says; calls in several messages directly after each other
     become one message; calls without an id, or with one that is not unique within their message, get ids that depend on
-    their message only, and so do their results. A message of which nothing is left is left out.
+    their message only, and so do their results. A message of which nothing is left is left out, as is whether a result
+    is an error, for which the API has no field.
 
     Args:
         messages: The messages of one session, in order, such as those of `Memory.get_agent_conversation`.

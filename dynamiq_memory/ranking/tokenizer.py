@@ -23,11 +23,10 @@ Tokenize = Callable[[str], list[str]]
 
 # Scripts written without spaces between words. Their terms are pairs of neighbouring characters.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\u3005]"
-_TERM = regex.compile(
-    rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+"
-    r"(?:['\u2019]\p{L}+)*",
-    regex.V1,
-)
+_SPACED_WORD = rf"(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+(?:['\u2019]\p{{L}}+)*"
+_TERM = regex.compile(rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|{_SPACED_WORD}", regex.V1)
+# Each word; in scripts without spaces, each character with its marks.
+WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED_WORD}", regex.V1)
 _ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")

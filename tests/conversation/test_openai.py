@@ -238,6 +238,25 @@ def test_tool_calls_become_openais(call, expected):
     assert said("assistant", "", tool_calls=[call]).to_openai(strict=True)["tool_calls"] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [("files.read:v2 ü", "files_read_v2__"), ("n" * 70, "n" * 64), ("", "_")],
+    ids=["characters", "length", "empty"],
+)
+def test_names_of_tools_are_ones_that_the_api_accepts(name, accepted):
+    """Whatever shape the call has; a result without an id, too, names the call as it is named here."""
+    custom = {"id": "c", "type": "custom", "custom": {"name": name, "input": "x"}}
+    calls = [function("a", name), {"id": "b", "name": name, "args": {}}, custom]
+    blocks = [{"type": "custom_tool_call", "call_id": "d", "name": name, "input": "x"}]
+    message = said("assistant", *blocks, tool_calls=calls)
+    converted = message.to_openai(strict=True)["tool_calls"]
+    assert [call[call["type"]]["name"] for call in converted] == [accepted] * 4
+    assert calls[0]["function"]["name"] == name, "the message is not changed"
+    [called] = said("assistant", "", tool_calls=[{"name": name}]).to_openai()["tool_calls"]
+    result = said("tool", "9:40", name=name).to_openai()
+    assert called["id"] == result["tool_call_id"] == result["name"] == accepted
+
+
 RESULTS = [
     ({"type": "tool_result", "tool_use_id": "c1", "content": "9:40"}, "9:40"),
     ({"type": "tool_result", "tool_use_id": "c1", "content": [text("9:40")]}, [text("9:40")]),
@@ -254,6 +273,16 @@ def test_a_users_message_that_is_a_result_becomes_one_of_the_tool(block, content
     expected = {"role": "tool", "content": content, "tool_call_id": "c1"}
     assert said("user", block).to_openai(strict=True) == expected
     assert to_openai([said("user", block)], strict=True) == [expected]
+
+
+def test_that_a_result_is_an_error_is_left_out_and_stays_stored():
+    """The API has no field for it."""
+    block = {"type": "tool_result", "tool_use_id": "c1", "content": "no such port", "is_error": True}
+    memory = Memory(filters={"user_id": "u", "session_id": "s"})
+    memory.add_many([said("user", block)])
+    [stored] = memory.get_all()
+    assert to_openai([stored], strict=True) == [{"role": "tool", "content": "no such port", "tool_call_id": "c1"}]
+    assert stored.content == [block]
 
 
 @pytest.mark.parametrize(("block", "content"), RESULTS, ids=lambda value: f"{value!r:.50}")

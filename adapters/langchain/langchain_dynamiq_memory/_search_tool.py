@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 from xml.sax.saxutils import escape
 
@@ -13,7 +13,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool, StructuredTool
 
 from dynamiq_memory import ConfigurationError, Memory, Message
-from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, format_messages, quoted_message, quoted_messages
+from dynamiq_memory.integrations.messages import (
+    MESSAGE_ID_KEY,
+    format_messages,
+    place_of,
+    quoted_message,
+    quoted_messages,
+)
 from langchain_dynamiq_memory._messages import langchain_id
 from langchain_dynamiq_memory._scope import scoped_to_run
 
@@ -29,6 +35,7 @@ _SHOWN = 8
 _READ = 8 * _SHOWN
 # Messages before and after one that is read on.
 _AROUND = 2
+_NOTHING = "Nothing found."
 _DESCRIPTION = (
     "Search {scope} for messages about something, by words. Use it when the user refers to something that was said "
     "before and is not in the conversation at hand. Returns the messages that fit best, each with its time, speaker "
@@ -62,7 +69,7 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
             found = within.get_all(1, _only(message_id, filters))
             around = within.backend.around(found, _AROUND, _AROUND, {**within.filters, **filters})
             return _page(found, around, offset, scope)
-        return _results(_best_first(query, within.search(query, filters, _READ)), runtime, scope)
+        return _results(within, query, within.search(query, filters, _READ), runtime, scope)
 
     async def asearch_memory(
         runtime: ToolRuntime, query: Query = None, message_id: MessageId = None, offset: Offset = 0
@@ -72,7 +79,7 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
             found = await within.aget_all(1, _only(message_id, filters))
             around = await within.backend.aaround(found, _AROUND, _AROUND, {**within.filters, **filters})
             return _page(found, around, offset, scope)
-        return _results(_best_first(query, await within.asearch(query, filters, _READ)), runtime, scope)
+        return _results(within, query, await within.asearch(query, filters, _READ), runtime, scope)
 
     return StructuredTool.from_function(
         search_memory,
@@ -116,15 +123,18 @@ def _only(message_id: str, filters: dict[str, Any]) -> dict[str, Any]:
     return {**filters, MESSAGE_ID_KEY: message_id.replace("\0", "\ufffd").encode(errors="replace").decode()}
 
 
-def _results(messages: Sequence[Message], runtime: ToolRuntime, scope: SearchScope) -> str:
-    """The messages that fit best, best first, each text once."""
+def _results(
+    memory: Memory, query: str | None, messages: list[Message], runtime: ToolRuntime, scope: SearchScope
+) -> str:
+    """The messages that fit best, best first, each text once; of long ones, what is around the words of the query."""
     in_state = {message.id for message in runtime.state["messages"]}
-    others = [message for message in messages if langchain_id(message) not in in_state and not _is_search(message)]
+    ranked = _best_first(query, messages)
+    others = [message for message in ranked if langchain_id(message) not in in_state and not _is_search(message)]
     distinct: dict[Any, Message] = {}
     for message in others:
         distinct.setdefault((message.role, _text(message), message.superseded_at), message)
     best = itertools.islice(distinct.values(), _SHOWN)
-    return _framed(_quoted(message, scope) for message in best) or "Nothing found."
+    return _framed(_excerpt(message, scope, query or "", memory.backend.tokenizer) for message in best) or _NOTHING
 
 
 def _page(found: Sequence[Message], around: Sequence[Sequence[Message]], offset: int, scope: SearchScope) -> str:
@@ -150,20 +160,36 @@ def _framed(quoted: Iterable[str]) -> str:
     return quoted_messages(shown) if shown else ""
 
 
+def _excerpt(message: Message, scope: SearchScope, query: str, tokenize: Callable[[str], list[str]]) -> str:
+    """A message as an XML element; of a long one, the part that has the words of the query in its middle."""
+    text, size = _text(message), _LONGEST_TEXT
+    place = place_of(query, text, tokenize, size // 2) if len(escape(text)) > size else 0
+    while True:
+        start = max(0, min(place - size // 2, len(text) - size))
+        if len(escape(text[start : start + size])) <= _LONGEST_TEXT:
+            return _element(message, scope, start, start + size, mark_start=True)
+        size //= 2
+
+
 def _quoted(message: Message, scope: SearchScope, offset: int = 0, longest: int = _LONGEST_TEXT) -> str:
-    """A message as an XML element, from which no text can break out."""
-    text = _text(message)
-    part = text[offset : offset + longest]
+    """A message as an XML element, from an offset on."""
+    part = _text(message)[offset : offset + longest]
     while len(escape(part)) > longest:
         part = part[: len(part) // 2]
-    end = offset + len(part)
-    more = f" … ({len(text) - end:,} more characters in message {message.id}: offset={end})"
+    return _element(message, scope, offset, offset + len(part))
+
+
+def _element(message: Message, scope: SearchScope, start: int, end: int, *, mark_start: bool = False) -> str:
+    """A part of a message as an XML element, from which no text can break out, with marks of what is left out."""
+    text = _text(message)
+    before = f"({start:,} characters before this in message {message.id}: offset=0) … "
+    after = f" … ({len(text) - end:,} more characters in message {message.id}: offset={end})"
     return quoted_message(
         message,
-        part + (more if end < len(text) else ""),
+        (before if start and mark_start else "") + text[start:end] + (after if end < len(text) else ""),
         session_id=message.session_id if scope == "user" else None,
         id=message.id,
-        offset=str(offset) if offset else None,
+        offset=str(start) if start else None,
     )
 
 

@@ -201,6 +201,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "server tool result": {"type": "server_tool_result", "tool_call_id": "s1", "status": "success", "output": [1]},
     "tool use": {"type": "tool_use", "name": "f", "input": {"a": 1}, "id": "c1"},
     "tool result": {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "x"}]},
+    "tool error": {"type": "tool_result", "tool_use_id": "c1", "content": "no such port", "is_error": True},
     "function call": {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c1", "id": "fc_1"},
     "document": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}},
     "non-standard": {"type": "non_standard", "value": {"any": [1, {"b": None}]}, "index": 3},

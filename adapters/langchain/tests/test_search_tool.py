@@ -125,6 +125,33 @@ def test_the_agent_reads_on_to_the_end(talker: Talker, memory: Memory, filler: s
     assert read + (message.text or "") == whole
 
 
+BEFORE = re.compile(r"^\(([\d,]+) characters before this in message (\S+): offset=0\) … ")
+
+
+@pytest.mark.parametrize("filler", ["&<>", "word ", "ü", "港"])
+@pytest.mark.parametrize("place", [0, 900, 5_000, 39_000, 40_000])
+def test_an_excerpt_is_around_the_words_of_the_query(talker: Talker, memory: Memory, filler: str, place: int) -> None:
+    around = filler * (40_000 // len(filler))
+    whole = f"{around[:place]} The ferries leave at 9:40. {around[place:]}"
+    add(memory, whole, "m-1")
+    [message] = quoted(used(talker, memory, query="When does the ferry leave?"))
+    text = message.text or ""
+    assert "The ferries leave at 9:40." in text
+    start = int(message.get("offset") or 0)
+    if before := BEFORE.match(text):
+        assert (before[2], int(before[1].replace(",", ""))) == ("m-1", start)
+    assert bool(before) == bool(start)
+    more = MORE.search(text)
+    part = text[before.end() if before else 0 : more.start() if more else None]
+    assert whole[start : start + len(part)] == part
+    assert bool(more) == (start + len(part) < len(whole))
+    if more:
+        assert (int(more[3]), int(more[1].replace(",", ""))) == (start + len(part), len(whole) - start - len(part))
+        [rest] = quoted(used(talker, memory, message_id="m-1", offset=int(more[3])))
+        read = MORE.sub("", rest.text or "")
+        assert whole[int(more[3]) :].startswith(read)
+
+
 def test_the_agent_reads_what_is_around_a_message(talker: Talker, memory: Memory) -> None:
     for number in range(9):
         add(memory, f"message {number}", f"m-{number}", number)

@@ -83,6 +83,16 @@ def test_a_question_whose_answer_failed_is_kept(memory):
     assert texts(chat.get_all()) == ["by chat", "by achat", "again", "fine"]
 
 
+@pytest.mark.parametrize("way", ["chat", "achat"])
+@pytest.mark.parametrize("kind", [kind for kind in ENGINES if kind != "simple"])
+def test_engines_that_retrieve_store_the_question_with_the_answer(memory, kind, way):
+    """They read the memory before, so `get` returns the conversation without the question."""
+    chat = DynamiqMemory(memory, "s")
+    with pytest.raises(RuntimeError, match="overloaded"):
+        ask(engine_of(kind, ScriptedLLM([RuntimeError("overloaded")]), chat), way, "Who am I?")
+    assert chat.get_all() == []
+
+
 @pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize("strategy", ["relevant", "both"])
 def test_an_old_turn_is_found_for_the_question(memory, kind, strategy):

@@ -17,7 +17,14 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    ChatMessage,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    ToolCallBlock,
+)
 from llama_index.core.memory.types import BaseMemory
 from llama_index.core.schema import QueryBundle
 from pydantic import BaseModel
@@ -379,6 +386,27 @@ def test_the_calls_of_tools_count(do, memory):
     )
     do(chat, "put_messages", [user("a"), assistant("b"), user("c"), message, result("c", "d"), assistant("e")])
     assert do(chat, "get") == [user("c"), assistant("e")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ImageBlock(url="https://example.org/ship.png"),
+        ImageBlock(image=b"x" * 400_000),
+        DocumentBlock(path="ticket.pdf"),
+        DocumentBlock(data=b"x" * 400, title="ticket.pdf"),
+        AudioBlock(audio=b"x" * 400),
+    ],
+    ids=["linked image", "image", "document by path", "document", "audio"],
+)
+def test_attachments_count_beside_the_texts_that_a_tokenizer_counts(do, memory, block):
+    """An attachment of this size counts as 1,000 tokens, and the words beside it as the tokenizer counts them."""
+    asked = ChatMessage(role="user", blocks=[TextBlock(text="What is this?"), block])
+    do(DynamiqMemory(memory, "s"), "put_messages", [asked, assistant("A ship."), *turn(1)])
+    counted = 1_000 + 5 + 6
+    for token_limit, expected in ((counted, [asked, assistant("A ship."), *turn(1)]), (counted - 1, turn(1))):
+        chat = DynamiqMemory(memory, "s", token_limit=token_limit, tokenizer_fn=str.split)
+        assert do(chat, "get") == expected
 
 
 def test_the_tokenizer_does_not_become_the_memorys(memory):

@@ -25,7 +25,7 @@ from dynamiq_memory import (
 )
 from dynamiq_memory.integrations.arguments import check_limit, check_placement, check_strategy, check_window
 from dynamiq_memory.integrations.interruptions import interrupt_open_calls
-from dynamiq_memory.integrations.messages import TIMESTAMP_KEY
+from dynamiq_memory.integrations.messages import TIMESTAMP_KEY, parts_of
 from dynamiq_memory.integrations.ordering import earlier_than, move_after
 from dynamiq_memory.integrations.plans import (
     AddMany,
@@ -64,7 +64,8 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
         strategy: How `get` chooses messages; RELEVANT and BOTH rank by its input, else by the last question.
         limit: Maximum number of messages. Defaults to the memory's `message_limit`.
         token_limit: Maximum number of tokens, less `initial_token_count`. Defaults to the memory's `max_tokens`.
-        tokenizer_fn: Splits a text into tokens for `token_limit`. Defaults to the memory's `token_counter`.
+        tokenizer_fn: Splits a text into tokens for `token_limit`; attachments count as in
+            `dynamiq_memory.count_tokens_approximately`. Defaults to the memory's `token_counter`.
         window: Where the most recent turns begin when not all of them fit. Defaults to the memory's `window`.
         placement: Where RELEVANT and BOTH place messages that match. Defaults to the memory's `placement`.
 
@@ -388,10 +389,10 @@ def _query(given: Any) -> str | None:
 
 def _counter(tokenizer_fn: Callable[[str], Sequence[Any]]) -> Callable[[Message], int]:
     def count(message: Message) -> int:
-        calls = "".join(str(call.get("function")) for call in message.tool_calls or ())
-        tokens = tokenizer_fn(message.text + calls)
+        texts, attachments = parts_of(message)
+        tokens = tokenizer_fn("\n".join(texts))
         if not isinstance(tokens, Sized):
             raise ConfigurationError(f"tokenizer_fn must return a list of tokens, not {tokens!r}")
-        return len(tokens)
+        return len(tokens) + attachments
 
     return count
