@@ -40,7 +40,7 @@ demo: .venv/.demo ## What an agent would be given: a stored conversation, asked 
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
 test: .venv/.dev agents .venv/.browser ## Run all tests
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
 soak: .venv/.dev .venv-dynamiq/.ready ## Try 10,000 examples of what an agent is given; EXAMPLES=… for another number
 	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PROPERTIES)

@@ -39,6 +39,14 @@ NewStore = Callable[..., "MemoryBackend"]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # With `--dist=loadgroup`, tests that share a server run in one process, which starts it once.
+    for item in items:
+        folder = item.path.parent
+        group = folder if folder.parent.name == "backends" else item.path
+        item.add_marker(pytest.mark.xdist_group(group.stem))
+
+
 def pytest_collection_finish() -> None:
     # Thousands of tests that stay to the end would be looked through at each collection of garbage.
     gc.collect()

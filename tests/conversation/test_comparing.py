@@ -28,8 +28,8 @@ def shared(prompt, before):
 @pytest.mark.parametrize("window", ["sliding", "stable"])
 @pytest.mark.parametrize("placement", ["chronological", "before_question"])
 @pytest.mark.parametrize("limit", [6, 1000])
-def test_it_is_the_share_that_the_prompts_have_in_common(store, strategy, window, placement, limit):
-    memory = Memory(backend=store, filters=SCOPE, window=window, placement=placement)
+def test_it_is_the_share_that_the_prompts_have_in_common(strategy, window, placement, limit):
+    memory = Memory(filters=SCOPE, window=window, placement=placement)
     before = None
     for number in range(12):
         question = f"question {number} about the {['zebra', 'lamp'][number % 2]}"
