@@ -7,16 +7,17 @@ what an edit, another answer, a fork or an undo has replaced is marked as supers
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, takewhile
 from typing import TypeVar
 
 from dynamiq_memory._ids import new_id
-from dynamiq_memory.conversation.calls import is_question
+from dynamiq_memory.conversation.calls import calls_of, is_question
 from dynamiq_memory.conversation.revisions import marked
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
+from dynamiq_memory.integrations.native import digest_of
 from dynamiq_memory.integrations.plans import (
     AddMany,
     Compute,
@@ -30,7 +31,7 @@ from dynamiq_memory.integrations.plans import (
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SUPERSEDED_KEY, Message, MessageRole, clock
 from dynamiq_memory.ranking.tokenizer import Tokenizer
 
-__all__ = ["Alignment", "Transcript", "align", "store_revisions"]
+__all__ = ["Alignment", "Transcript", "align", "store_revisions", "stored_since"]
 
 _PAGE = 32
 _MOST_AT_ONCE = 1024
@@ -94,6 +95,11 @@ class Transcript(ABC):
         """Whether the run goes on from an older version of the transcript."""
         return False
 
+    @property
+    def stores_calls(self) -> bool:
+        """Whether calls and their results are stored, and not only questions and answers."""
+        return True
+
     def wrote(self, stored: Message) -> bool:  # noqa: ARG002 - for adapters that can find out
         """Whether a message was stored from an earlier version of this transcript.
 
@@ -123,6 +129,8 @@ class Alignment:
         restored: Superseded messages that are in the transcript again, oldest first.
         revised: Stored messages of which the transcript has another version, by the positions of these. They are among
             `replaced`; `known` has the new versions, and `new_messages` does not.
+        running: The stored messages of the turn that goes on, if the transcript lacks some of them.
+        lacking_ids: Ids of those that it lacks.
     """
 
     new_from: int
@@ -136,6 +144,15 @@ class Alignment:
     replaced: Sequence[Message] = ()
     restored: Sequence[Message] = ()
     revised: Mapping[int, Message] = field(default_factory=dict)
+    running: Sequence[Message] = ()
+    lacking_ids: frozenset[str] = frozenset()
+
+    @property
+    def last(self) -> Message | None:
+        """The stored message that new ones follow: the last of the turn that goes on, or that the transcript has."""
+        if self.lacking_ids:
+            return self.running[-1]
+        return self.known[max(self.known)] if self.known else None
 
     def new_messages(self, transcript: Transcript) -> list[Message]:
         """Return the messages of the transcript that are not stored; a question that is asked again gets a new id."""
@@ -193,8 +210,46 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     replaced = [*left, *(message for message in revised.values() if message not in left)]
     restored = yield from _restored(known.values())
     gone = {message.id for message in replaced}
-    result = _result(transcript, known, start, question, [message for message in latest if message.id not in gone])
-    return replace(result, repeated_ids=repeated, replaced=replaced, restored=restored, revised=revised)
+    latest = [message for message in latest if message.id not in gone]
+    running: list[Message] = []
+    lacking: frozenset[str] = frozenset()
+    if recall:
+        latest, running, lacking = yield from _with_running(transcript, known, latest, gone)
+    asked = running[0] if lacking else known.get(question)
+    result = _result(transcript, known, start, question, asked, latest)
+    return replace(
+        result,
+        has_gaps=result.has_gaps or bool(lacking),
+        repeated_ids=repeated,
+        replaced=replaced,
+        restored=restored,
+        revised=revised,
+        running=running,
+        lacking_ids=lacking,
+    )
+
+
+def stored_since(message: Message | None) -> Plan[Sequence[Message]]:
+    """Find what was stored after a message that waits for its answer, from another question on.
+
+    Another client, thread or run has stored it. What is said now belongs before it.
+
+    Args:
+        message: A stored message, or None.
+
+    Returns:
+        The messages; empty if there are none, or if the turn of the message has gone on.
+    """
+    if message is None or (message.role is MessageRole.ASSISTANT and not calls_of(message)):
+        return []
+    size = _PAGE
+    while True:
+        latest = yield from get_latest(size)
+        if len(latest) < size or (latest[0].timestamp or 0.0) <= (message.timestamp or 0.0):
+            break
+        size *= 4
+    following = _following(message, latest)
+    return following if following and is_question(following[0]) else []
 
 
 def store_revisions(transcript: Transcript, alignment: Alignment) -> Plan[None]:
@@ -227,18 +282,19 @@ def _left(
       answers questions among them;
     - else all from the first question on, where the transcript goes on with an edited version of that: with its id, or
       with most of its words;
-    - else the answer to the transcript's last question, where that question is not all that the transcript shares.
+    - else the answer to the transcript's last question, where that question is not all that the transcript shares; or
+      what follows its last calls or results, where a run begins with these.
 
     Where they share nothing, see `_beginning_left`. Otherwise, the messages are another client's, and both count.
 
     Nothing is left while a run goes on, since what is removed then was trimmed; nor by an agent in another graph,
     since that graph decides what its state is. An answer that was interrupted is never in a transcript, so it is left
-    only with its question.
+    only with its question. A question without an answer may be another run's at the same time; it is left only by a
+    transcript that goes on from an older version, or with an edited version of it.
     """
-    last = len(transcript) - 1
-    begins = transcript.is_question(last) or (transcript.is_fork and start > last)
-    if transcript.is_nested or not begins:
+    if transcript.is_nested or not _begins(transcript, known, start):
         return []
+    last = len(transcript) - 1
     if not known:
         return (yield from _beginning_left(transcript, latest))
     newest = max(known.values(), key=lambda message: message.timestamp or 0.0)
@@ -259,11 +315,11 @@ def _left(
     said = [message for message in rest if not message.interrupted]
     if place == 0 < last and said and not is_question(said[0]) and is_question(newest) and transcript.is_question(1):
         return []  # trimmed to the first question and the newest
-    own = _own(transcript, rest)
-    if own:
-        return own
-    if start == len(transcript):
-        return _answer(said) if _answered_again(transcript, known, latest) else []
+    left = _own(transcript, rest)
+    if not transcript.is_question(last) or (start > last and _answered_again(transcript, known, latest)):
+        left += [message for message in _answer(said) if message not in left]
+    if left or start > last:
+        return sorted(left, key=rest.index)
     first = next((number for number, message in enumerate(rest) if is_question(message)), None)
     if first is not None and _is_edited(transcript, start, rest[first]):
         return rest[first:]
@@ -272,15 +328,43 @@ def _left(
     return []
 
 
+def _begins(transcript: Transcript, known: Mapping[int, Message], start: int) -> bool:
+    """Whether a run begins: with a question, or from an older version that ends with stored calls or their results.
+
+    While a run goes on, calls and results are new together. Where they are not stored, the run has to name the version.
+    """
+    last = len(transcript) - 1
+    if transcript.is_question(last):
+        return True
+    if transcript.outline(last).role is not MessageRole.TOOL:
+        return False
+    if start > last:
+        return True
+    before = known.get(start - 1)
+    if before is None:
+        return False
+    if is_question(before):
+        return transcript.is_fork and not transcript.stores_calls
+    return bool(calls_of(before)) and transcript.outline(start).role is MessageRole.TOOL
+
+
+def _is_open(turn: Sequence[Message]) -> bool:
+    """Whether a turn may still go on: it has no answer, and nothing in it was interrupted."""
+    last = turn[-1]
+    answered = last.role is MessageRole.ASSISTANT and not calls_of(last)
+    return not answered and not any(message.interrupted for message in turn)
+
+
 def _own(transcript: Transcript, messages: Sequence[Message]) -> list[Message]:
     """Find the messages that were stored from the transcript, and what answers questions among them."""
-    return [
-        message
-        for turn in _turns(messages)
-        for message in turn
-        if (transcript.wrote(turn[0]) or transcript.wrote(message))
-        and (is_question(turn[0]) or not message.interrupted)
-    ]
+    own: list[Message] = []
+    for turn in _turns(messages):
+        if not is_question(turn[0]):
+            wrote = transcript.wrote(turn[0])
+            own += [each for each in turn if (wrote or transcript.wrote(each)) and not each.interrupted]
+        elif transcript.wrote(turn[0]) and (transcript.is_fork or not _is_open(turn)):
+            own += turn
+    return own
 
 
 def _beginning_left(transcript: Transcript, latest: Sequence[Message]) -> Plan[list[Message]]:
@@ -362,21 +446,26 @@ def _restored(known: Iterable[Message]) -> Plan[list[Message]]:
 
 
 def _result(
-    transcript: Transcript, known: dict[int, Message], start: int, question: int, latest: Sequence[Message]
+    transcript: Transcript,
+    known: dict[int, Message],
+    start: int,
+    question: int,
+    asked: Message | None,
+    latest: Sequence[Message],
 ) -> Alignment:
     if not known:
         return Alignment(start)
     ids = frozenset(message.id for message in known.values())
-    asked = known.get(question)
     number = next((number for number, message in enumerate(latest) if asked and message.id == asked.id), len(latest))
     # The transcript's question and what follows it is the turn that goes on now, whatever others have stored since.
     turns = _turns(latest[:number])
-    shared = list(takewhile(lambda turn: _has(transcript, known, turn), reversed(turns)))
+    shared = list(takewhile(lambda turn: _has(transcript, known, turn, question), reversed(turns)))
     # A client's own version of a turn may lack what was done in it, or have it without ids.
-    had = ids.union(message.id for turn in turns if _has(transcript, known, turn) for message in turn)
+    had = ids.union(message.id for turn in turns if _has(transcript, known, turn, question) for message in turn)
     has_gaps = len(shared) < len(turns)
     if not has_gaps:
-        before: Message | None = known[min(known)]
+        first = known[min(known)]
+        before: Message | None = min(first, asked or first, key=lambda message: message.timestamp or 0.0)
     else:
         # The session has more than the transcript: its middle was left out, or another client has added turns.
         before = shared[-1][0] if shared else asked
@@ -385,6 +474,60 @@ def _result(
     waiting = {message.id for message in latest} - followed
     answered = frozenset(message.id for message in known.values() if is_question(message)) - waiting
     return Alignment(start, before, had, known=known, has_gaps=has_gaps, question_ids=questions, answered_ids=answered)
+
+
+def _goes_on(transcript: Transcript, known: Mapping[int, Message], latest: Sequence[Message]) -> list[Message]:
+    """Find the stored turn that goes on: that of the last message that both have.
+
+    If the transcript lacks the answer of that turn, as where only the first and the last messages were kept, it is the
+    last turn without an answer, preferably one stored from this transcript. Its beginning may be missing.
+    """
+    ids = {message.id for message in known.values()}
+    turns = _turns(latest)
+    shared = [turn for turn in turns if any(message.id in ids for message in turn)]
+    if shared and (_is_open(shared[-1]) or shared[-1][-1].id in ids):
+        return shared[-1]
+    waiting = [turn for turn in turns if _is_open(turn)]
+    own = [turn for turn in waiting if transcript.wrote(turn[0])]
+    return next(reversed(own or waiting), [])
+
+
+def _with_running(
+    transcript: Transcript, known: Mapping[int, Message], latest: list[Message], gone: Collection[str]
+) -> Plan[tuple[list[Message], list[Message], frozenset[str]]]:
+    """Find the stored messages of the turn that goes on, if the transcript lacks some of them.
+
+    Args:
+        transcript: The transcript.
+        known: The stored messages that it has, by their positions.
+        latest: The latest messages.
+        gone: Ids of those that it has left.
+
+    Returns:
+        The latest messages, from the beginning of the turn or from before it; those of the turn; and the ids of those
+        that the transcript lacks.
+    """
+    nothing: tuple[list[Message], list[Message], frozenset[str]] = (latest, [], frozenset())
+    if not known or transcript.is_nested or transcript.is_question(len(transcript) - 1):
+        return nothing
+    places = {message.id: place for place, message in known.items()}
+    turn = _goes_on(transcript, known, latest)
+    if all(message.id in places or message.interrupted for message in turn):
+        place = places.get(turn[0].id, 0) if turn else 0
+        if not turn or is_question(turn[0]) or (place and not transcript.is_question(place - 1)):
+            return nothing  # the transcript has it, as far as it goes back
+    size = max(_PAGE, len(latest))
+    while turn and not is_question(turn[0]) and size < _MOST_AT_ONCE:
+        size *= 4
+        latest = [message for message in (yield from get_latest(size)) if message.id not in gone]
+        turn = _goes_on(transcript, known, latest)
+    if not turn or not is_question(turn[0]):
+        return nothing
+    # A client that sends the conversation without ids has these messages under other ones.
+    end = range(max(0, len(transcript) - len(latest)), len(transcript))
+    own = {digest_of(transcript.outline(place)) for place in end}
+    lacking = [each for each in turn if each.id not in places and not each.interrupted and digest_of(each) not in own]
+    return latest, turn, frozenset(message.id for message in lacking)
 
 
 def _turns(messages: Iterable[Message]) -> list[list[Message]]:
@@ -397,15 +540,19 @@ def _turns(messages: Iterable[Message]) -> list[list[Message]]:
     return turns
 
 
-def _has(transcript: Transcript, known: Mapping[int, Message], turn: Sequence[Message]) -> bool:
-    """Whether the transcript has a stored turn: all of it, or its question with the answer, also in its own words."""
+def _has(transcript: Transcript, known: Mapping[int, Message], turn: Sequence[Message], question: int) -> bool:
+    """Whether the transcript has a stored turn before the one that goes on.
+
+    That is all of it, or its question with the answer, also in its own words. What follows the transcript's last
+    question belongs to the turn that goes on.
+    """
     places = {message.id: place for place, message in known.items()}
     if all(message.id in places for message in turn):
         return True
     place = places.get(turn[0].id)
     if place is None or not is_question(turn[0]):
         return False
-    answered = place + 1 < len(transcript) and not transcript.is_question(place + 1)
+    answered = place < question and not transcript.is_question(place + 1)
     return turn[-1].id in places or (answered and place + 1 not in known)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dynamiq_memory.filters import earlier_than
 from dynamiq_memory.messages import Message, clock
 
-__all__ = ["earlier_than", "move_after", "set_batch_times"]
+__all__ = ["earlier_than", "move_after", "set_batch_times", "set_times_between"]
 
 
 def set_batch_times(messages: Sequence[Message], after: Sequence[Message] = ()) -> None:
@@ -39,3 +39,17 @@ def move_after(messages: Sequence[Message], latest: Sequence[Message]) -> None:
     """
     if latest and (latest[-1].timestamp or 0.0) > time.time():
         set_batch_times(messages, latest)
+
+
+def set_times_between(messages: Sequence[Message], before: Message, after: Message) -> None:
+    """Set the times of messages that belong directly after a stored one, though others have come since.
+
+    Args:
+        messages: The messages, in order; their times are changed.
+        before: The stored message that they follow.
+        after: The next stored message. Where no time is between, that of `before` is kept: the later arrival counts.
+    """
+    first, end = before.timestamp or 0.0, math.nextafter(after.timestamp or 0.0, -math.inf)
+    at = first
+    for message in messages:
+        at = message.timestamp = max(first, min(math.nextafter(at, math.inf), end))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
-from dynamiq_memory.integrations.alignment import Alignment, Transcript, _common, _longest, align
+from dynamiq_memory.integrations.alignment import Alignment, Transcript, _common, _longest, align, stored_since
 from dynamiq_memory.integrations.plans import run
 
 ROLES = {"u": MessageRole.USER, "a": MessageRole.ASSISTANT, "t": MessageRole.TOOL}
@@ -194,3 +194,39 @@ def test_a_repeated_conversation_is_described_once(memory: Memory) -> None:
     found = run(memory, align(transcript))
     assert found.new_from == 1000
     assert transcript.outlined <= 1001
+
+
+@pytest.mark.parametrize(
+    ("stored", "message", "since"),
+    [
+        (["u0", "u1", "a1"], 0, ["u1", "a1"]),  # another client has asked since
+        (["u0", "t0", "u1"], 1, ["u1"]),
+        (["u0", "a0", "u1"], 0, []),  # the turn has gone on
+        (["u0", "a0", "u1"], 1, []),  # an answer waits for nothing
+        (["u0"], 0, []),
+        (["u0", *(f"u{n}" for n in range(1, 100))], 0, [f"u{n}" for n in range(1, 100)]),
+    ],
+)
+def test_what_was_stored_since_a_message_that_waits_for_its_answer(
+    memory: Memory, stored: list[str], message: int, since: list[str]
+) -> None:
+    memory.add_many(said(*stored))
+    found = run(memory, stored_since(memory.get_all()[message]))
+    assert [each.text for each in found] == since
+
+
+@pytest.mark.parametrize(
+    ("held", "lacking"),
+    [
+        (["u1", "a1", "t1", "a2", "t2"], []),
+        (["t1", "a2", "t2"], ["u1", "a1"]),  # the last messages
+        (["u0", "a2", "t2"], ["u1", "a1", "t1"]),  # the first and the last
+        (["u0", "a0", "u1", "a2", "t2"], ["a1", "t1"]),
+        (["u1", "a1", "t1", "a2", "t2", "u2"], []),  # another turn begins
+    ],
+)
+def test_what_a_transcript_lacks_of_the_turn_that_goes_on(memory: Memory, held: list[str], lacking: list[str]) -> None:
+    memory.add_many(said("u0", "a0", "u1", "a1", "t1"))
+    found = run(memory, align(ListTranscript(said(*held))))
+    assert found.lacking_ids == {*lacking}
+    assert [message.text for message in found.running if message.id in lacking] == lacking

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dynamiq_memory import Memory, Message, MessageRole
-from dynamiq_memory.integrations.ordering import move_after, set_batch_times
+from dynamiq_memory.integrations.ordering import move_after, set_batch_times, set_times_between
 from dynamiq_memory.messages import LATEST
 
 
@@ -46,6 +46,26 @@ def test_the_last_time_there_is_can_still_be_followed() -> None:
     put(memory, "x", "y")
     put(memory, "z")
     assert [message.text for message in memory.get_all()] == ["last", "x", "y", "z"]
+
+
+def test_what_belongs_between_two_messages_comes_directly_after_the_first() -> None:
+    memory = Memory().scoped("s")
+    first, other = memory.add("user", "first"), memory.add("user", "other")
+    for texts in (("a", "b"), ("c",)):
+        between = batch(*texts)
+        set_times_between(between, memory.get_all()[-2], other)
+        memory.add_many(between)
+    assert [message.text for message in memory.get_all()] == ["first", "a", "b", "c", "other"]
+    assert all((message.timestamp or 0.0) < (first.timestamp or 0.0) + 1e-3 for message in memory.get_all()[:-1])
+
+
+def test_where_no_time_is_between_the_arrival_counts() -> None:
+    memory = Memory().scoped("s")
+    put(memory, "first", "other")
+    between = batch("a", "b")
+    set_times_between(between, *memory.get_all())
+    memory.add_many(between)
+    assert [message.text for message in memory.get_all()] == ["first", "a", "b", "other"]
 
 
 def test_batches_after_the_same_message_do_not_mix() -> None:

@@ -25,6 +25,8 @@ from langchain_dynamiq_memory._messages import fixed_filters
 
 # Sessions of which an unfinished turn is remembered.
 _TURNS_KEPT = 10_000
+# Runs of a session at the same time of which one is remembered.
+_RUNS_KEPT = 8
 
 T = TypeVar("T")
 
@@ -145,7 +147,8 @@ class UnfinishedTurn:
     calls: Message | None = None
 
 
-_turns: WeakKeyDictionary[MemoryBackend, OrderedDict[tuple[str, str], UnfinishedTurn]] = WeakKeyDictionary()
+_Turns = OrderedDict[tuple[str, str], dict[str, UnfinishedTurn]]
+_turns: WeakKeyDictionary[MemoryBackend, _Turns] = WeakKeyDictionary()
 
 
 def remember(memory: Memory, agent: str, turn: UnfinishedTurn) -> None:
@@ -156,15 +159,25 @@ def remember(memory: Memory, agent: str, turn: UnfinishedTurn) -> None:
         agent: As `agent_of` names it.
         turn: The turn.
     """
-    turns = _turns.setdefault(memory.backend, OrderedDict())
-    turns[fixed_filters(memory), agent] = turn
-    if len(turns) > _TURNS_KEPT:
-        turns.popitem(last=False)
+    sessions = _turns.setdefault(memory.backend, OrderedDict())
+    session = fixed_filters(memory), agent
+    turns = sessions.setdefault(session, {})
+    sessions.move_to_end(session)
+    turns[turn.turn] = turn
+    if len(turns) > _RUNS_KEPT:
+        turns.pop(next(iter(turns)), None)
+    if len(sessions) > _TURNS_KEPT:
+        sessions.popitem(last=False)
 
 
-def recollect(memory: Memory, agent: str) -> UnfinishedTurn | None:
-    """Return the unfinished turn of an agent in a session, and forget it."""
-    return _turns.get(memory.backend, OrderedDict()).pop((fixed_filters(memory), agent), None)
+def recollect(memory: Memory, agent: str, turn: str) -> list[UnfinishedTurn]:
+    """Return what is unfinished of a turn in a session, and the calls of other turns, and forget them.
+
+    Another run of the session may be about to finish its answer, which is remembered for it.
+    """
+    turns = _turns.get(memory.backend, OrderedDict()).get((fixed_filters(memory), agent), {})
+    found = [each for name, each in list(turns.items()) if name == turn or each.calls is not None]
+    return [each for each in found if turns.pop(each.turn, None)]
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -33,7 +33,7 @@ class Held:
         has_gaps: Whether the session has messages between them.
         answered: As for `whole_turns`.
         questions: As for `whole_turns`.
-        last: Id under which its last message is stored; None if it is not.
+        last: The last of its messages that is stored; None if none is.
     """
 
     scope: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Held:
     has_gaps: bool
     answered: Collection[str]
     questions: Mapping[str, str]
-    last: str | None
+    last: Message | None
 
 
 def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block: str, held: Held) -> ModelRequest[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from dynamiq_memory import Memory, Message
+from dynamiq_memory import Memory, MemorySaveMode, Message, MessageRole
 from dynamiq_memory.integrations.alignment import Transcript
+from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, digest_of
 from langchain_dynamiq_memory._messages import (
@@ -142,6 +144,11 @@ class StateTranscript(Transcript):
         """Whether the run goes on from an older checkpoint of the thread."""
         return self._is_fork and self._thread is not None
 
+    @property
+    def stores_calls(self) -> bool:
+        """Whether the memory keeps calls and their results."""
+        return self._memory.save_mode is MemorySaveMode.FULL
+
     def wrote(self, stored: Message) -> bool:
         """Whether a message was stored from the state of the same thread."""
         return self._thread is not None and (stored.native or {}).get(_THREAD) == self._thread
@@ -156,17 +163,46 @@ class StateTranscript(Transcript):
         longer = StateTranscript([*self._state, *messages], self._memory, self._default)
         return [longer.message(position) for position in range(len(self), len(longer))]
 
+    def unnamed(self, stored: Iterable[Message]) -> list[Message]:
+        """Return the questions of the same thread without its name.
+
+        They were asked while this run went on: of two runs at the same time, the thread may keep this one only, and yet
+        the other was not undone. See `confirmed`.
+        """
+        return [self._named(each, None) for each in stored if each.role is MessageRole.USER and self.wrote(each)]
+
     def confirmed(self, known: Mapping[int, Message]) -> list[Message]:
-        """Return the last answer with the name of the thread, if it was stored before the thread had it."""
+        """Return the last answer, and its question, with the name of the thread.
+
+        Those that lack it were stored before it was known that the thread has them.
+        """
         answers = [place for place in known if not self.is_question(place)]
         if self._thread is None or not answers:
             return []
-        stored = known[max(answers)]
-        native = stored.native or {}
-        if native.get("framework") != FRAMEWORK or _THREAD in native:
-            return []
-        native = {**native, _THREAD: self._thread}
-        return [stored.model_copy(update={"native": native, "timestamp": stored.timestamp})]
+        last = [known[max(answers)]]
+        question = self._question_of(max(answers))
+        if question is not None and question in known and self.is_question(len(self) - 1):  # else the turn goes on
+            last.insert(0, known[question])
+        natives = [each.native or {} for each in last]
+        return [
+            self._named(each, self._thread)
+            for each, native in zip(last, natives, strict=True)
+            if native.get("framework") == FRAMEWORK and _THREAD not in native
+        ]
+
+    def resumed(self, known: Mapping[int, Message]) -> list[Message]:
+        """Return calls that were taken for interrupted while their run went on: the state has their results."""
+        return [
+            stored.model_copy(update={"metadata": {**stored.metadata, INTERRUPTED_KEY: False}})
+            for place, stored in known.items()
+            if stored.interrupted and 0 < len(stored.tool_calls or ()) <= self._count_results(place + 1)
+        ]
+
+    def _named(self, stored: Message, thread: str | None) -> Message:
+        native = {key: value for key, value in (stored.native or {}).items() if key != _THREAD}
+        if thread is not None:
+            native[_THREAD] = thread
+        return stored.model_copy(update={"native": native, "timestamp": stored.timestamp})
 
     def has(self, converted: Message) -> bool:
         """Whether a message is in the state, as LangChain knows it."""
@@ -191,6 +227,9 @@ class StateTranscript(Transcript):
             return stable_id(self._filters, id_, digest_of(message))
         asked = self._state[question].id or digest_of(self.outline(question))
         return stable_id(self._filters, id_, digest_of(message), asked)
+
+    def _count_results(self, start: int) -> int:
+        return sum(1 for _ in takewhile(lambda message: isinstance(message, ToolMessage), self._state[start:]))
 
     def _question_of(self, position: int) -> int | None:
         """The position of the last question before a message."""

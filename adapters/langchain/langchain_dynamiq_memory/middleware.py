@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -27,7 +28,7 @@ from dynamiq_memory import (
     Window,
     select_to_save,
 )
-from dynamiq_memory.integrations.alignment import Alignment, align, store_revisions
+from dynamiq_memory.integrations.alignment import Alignment, align, store_revisions, stored_since
 from dynamiq_memory.integrations.arguments import (
     check_limit,
     check_memory,
@@ -45,9 +46,10 @@ from dynamiq_memory.integrations.messages import (
     quoted_messages,
 )
 from dynamiq_memory.integrations.native import Default
-from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times
+from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times, set_times_between
 from dynamiq_memory.integrations.plans import AddMany, ExplainAgentConversation, GetAll, Plan, Take, arun, run
 from dynamiq_memory.integrations.references import reference_to, resolve
+from dynamiq_memory.integrations.turns import Budget, split_turns
 from langchain_dynamiq_memory._interruptions import (
     StreamedAnswer,
     UnfinishedTurn,
@@ -149,7 +151,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 raise
             except BaseException:
                 with _reporting(memory):
-                    run(memory, self._cut_off(memory, state, streamed))
+                    run(memory, self._cut_off(memory, state, streamed, held.last))
                 raise
         run(memory, self._answered(memory, state, response, held.last))
         return response
@@ -168,7 +170,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 raise
             except BaseException:
                 with _reporting(memory):
-                    await to_the_end(arun(memory, self._cut_off(memory, state, streamed)))
+                    await to_the_end(arun(memory, self._cut_off(memory, state, streamed, held.last)))
                 raise
         await to_the_end(arun(memory, self._answered(memory, state, response, held.last)))
         return response
@@ -219,12 +221,12 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         yield from store_revisions(transcript, alignment)
         new = alignment.new_messages(transcript)
         mark_interrupted(with_open_calls(new))
-        last = new[-1] if new else alignment.known.get(len(transcript) - 1)
         if memory.save_mode is not MemorySaveMode.FULL:
             # Which answer is the final one is only known when the next question comes, or the run ends.
             questions = [place for place, message in enumerate(new) if message.role is MessageRole.USER]
             new = new[: questions[-1] + 1] if questions else []
-        stored = yield from _add(select_to_save(new, memory.save_mode), transcript.confirmed(alignment.known))
+        versions = [*transcript.confirmed(alignment.known), *transcript.resumed(alignment.known)]
+        stored = yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last, versions)
         before = alignment.recall_before or next(iter(stored), None)
         recalled, block = yield from self._recall(memory, state, before, alignment)
         scope = {key: memory.filters[key] for key in (USER_KEY, SESSION_KEY)}
@@ -234,7 +236,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             has_gaps=alignment.has_gaps,
             answered=alignment.answered_ids,
             questions=alignment.question_ids,
-            last=last.id if last else None,
+            last=stored[-1] if stored else alignment.last,
         )
         return recalled, block, held
 
@@ -253,7 +255,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         )
 
     def _answered(
-        self, memory: Memory, state: Sequence[BaseMessage], response: ModelResponse[Any], last: str | None
+        self, memory: Memory, state: Sequence[BaseMessage], response: ModelResponse[Any], last: Message | None
     ) -> Plan[None]:
         """Store an answer as soon as it is whole: the client may stop reading here, and the run end.
 
@@ -263,24 +265,27 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             return
         transcript = self._transcript(memory, state)
         said = transcript.following(response.result)
-        unfinished = UnfinishedTurn(transcript.turn, last)
+        unfinished = UnfinishedTurn(transcript.turn, last.id if last else None)
         if has_open_calls(response.result):
             unfinished.calls = next(iter(select_to_save(said, memory.save_mode)), None)
         else:
-            answer = yield from _add(select_to_save(said, memory.save_mode))
+            answer = yield from _add(transcript, select_to_save(said, memory.save_mode), last)
             unfinished.answer = [message.id for message in answer]
         remember(memory, transcript.agent, unfinished)
 
-    def _cut_off(self, memory: Memory, state: Sequence[BaseMessage], streamed: StreamedAnswer) -> Plan[None]:
+    def _cut_off(
+        self, memory: Memory, state: Sequence[BaseMessage], streamed: StreamedAnswer, last: Message | None
+    ) -> Plan[None]:
         """Store what the model has streamed of an answer that it could not finish."""
         answer = streamed.message() if self._keep_interrupted else None
         if answer is None:
             return
         message, whole = answer
-        said = self._transcript(memory, state).following([message])
+        transcript = self._transcript(memory, state)
+        said = transcript.following([message])
         if not whole or has_open_calls([message]):
             mark_interrupted(said)
-        yield from _add(select_to_save(said, memory.save_mode))
+        yield from _add(transcript, select_to_save(said, memory.save_mode), last)
 
     def _recall(
         self, memory: Memory, state: Sequence[BaseMessage], before: Message | None, alignment: Alignment
@@ -291,25 +296,36 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             The messages to merge into the conversation, and the block for the user's last message.
         """
         strategy = self.strategy
-        if any(is_summary(message) for message in state):
+        summarised = any(is_summary(message) for message in state)
+        if summarised:
             # The note replaces the earlier messages; only those that it may lack are worth recalling.
             if strategy is MemoryRetrievalStrategy.ALL:
                 return [], ""
             strategy = MemoryRetrievalStrategy.RELEVANT
         asked = [message for message in state if is_question(message)]
         questions = asked or [message for message in state if isinstance(message, HumanMessage)]
+        query = str(questions[-1].text) if questions else None
+        limit, max_tokens = self.limit, self.max_tokens
+        missing: list[Message] = []
+        if alignment.lacking_ids and not summarised:
+            budget = Budget(limit or memory.message_limit, max_tokens or memory.max_tokens, memory.token_counter)
+            missing = _missing(alignment, budget)
+            if budget.spent:
+                return missing, ""
+            query, limit, max_tokens = alignment.running[0].text, budget.messages, budget.tokens
         earlier = earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)) if before else None
         recalled = yield from ExplainAgentConversation(
-            query=str(questions[-1].text) if questions else None,
-            limit=self.limit,
+            query=query,
+            limit=limit,
             filters=earlier,
             strategy=strategy,
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens,
             window=self.window,
             placement=self.placement if asked else Placement.CHRONOLOGICAL,
         )
         found = [message for message in recalled.recalled if message.id not in alignment.shared_ids]
-        return [message for message in recalled.recent if message.id not in alignment.shared_ids], _block(found)
+        recent = [message for message in recalled.recent if message.id not in alignment.shared_ids]
+        return [*recent, *missing], _block(found)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])
@@ -320,7 +336,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(transcript.last, ToolMessage):
             answer = to_message(_answer_of(state["messages"], transcript.last, state), self._default)
             new.append(answer.model_copy(update={"id": new[-1].id}))
-        yield from _add(select_to_save(new, memory.save_mode))
+        yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last)
 
 
 def _tools(memory: Memory, search: SearchScope | None) -> list[BaseTool]:
@@ -344,33 +360,72 @@ def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan
         transcript: The state, in which other middleware may have changed or removed the message.
         ended: Whether the run ends, so that an answer is the final one.
     """
-    left = recollect(memory, transcript.agent)
-    if left is None:
-        return
-    if left.turn != transcript.turn:
-        if left.calls is not None and not transcript.has(left.calls):
-            latest = yield from GetAll(1)
-            if [message.id for message in latest] == [left.last]:
-                mark_interrupted([left.calls])
-                yield from _add([left.calls])
-        return
-    final = ended or memory.save_mode is MemorySaveMode.FULL
-    kept = transcript.ids_of_turn() if final and left.answer else frozenset()
-    replaced = [id_ for id_ in left.answer if id_ not in kept]
-    if replaced:
-        yield from Take({**memory.filters, MESSAGE_ID_KEY: replaced})
+    for left in recollect(memory, transcript.agent, transcript.turn):
+        if left.turn != transcript.turn:
+            yield from _settle_calls(transcript, left)
+            continue
+        final = ended or memory.save_mode is MemorySaveMode.FULL
+        kept = transcript.ids_of_turn() if final and left.answer else frozenset()
+        replaced = [id_ for id_ in left.answer if id_ not in kept]
+        if replaced:
+            yield from Take({**memory.filters, MESSAGE_ID_KEY: replaced})
 
 
-def _add(messages: list[Message], versions: Sequence[Message] = ()) -> Plan[list[Message]]:
+def _settle_calls(transcript: StateTranscript, left: UnfinishedTurn) -> Plan[None]:
+    """Store the calls of another turn as interrupted, unless the session has gone on since.
+
+    If its run goes on all the same, the calls are no longer marked when their results are stored.
+    """
+    if left.calls is not None and not transcript.has(left.calls):
+        latest = yield from GetAll(1)
+        if [message.id for message in latest] == [left.last]:
+            mark_interrupted([left.calls])
+            yield from _add(transcript, [left.calls], None)
+
+
+def _add(
+    transcript: StateTranscript, messages: list[Message], after: Message | None, versions: Sequence[Message] = ()
+) -> Plan[list[Message]]:
     """Store messages after those of the session, and with them new versions of stored ones.
+
+    What answers a question, or goes on after calls or results, is stored directly after it if another question has been
+    stored since.
+
+    Args:
+        transcript: The state.
+        messages: The messages.
+        after: The stored message that they follow in the state; None if they follow none.
+        versions: The new versions.
 
     Returns:
         The messages, without the versions.
     """
     if not messages:
         return []
-    set_batch_times(messages, after=(yield from GetAll(1)))
+    latest = yield from GetAll(1)
+    answer = list(takewhile(lambda message: message.role is not MessageRole.USER, messages))
+    since: Sequence[Message] = ()
+    if answer and after is not None and [message.id for message in latest] != [after.id]:
+        since = yield from stored_since(after)
+    if after is not None and since:
+        set_times_between(answer, after, since[0])
+        versions = [*versions, *transcript.unnamed(since)]
+    set_batch_times(messages[len(answer) :] if since else messages, after=latest)
     return (yield from AddMany([*versions, *messages]))[len(versions) :]
+
+
+def _missing(alignment: Alignment, budget: Budget) -> list[Message]:
+    """Recall what the state lacks of the turn that goes on: its question, and the latest rounds that fit.
+
+    Args:
+        alignment: The alignment of the state.
+        budget: What may be recalled; reduced by what is.
+    """
+    rounds = [part for turn in split_turns(alignment.running) for part in turn.rounds]
+    lacking = [[message for message in part if message.id in alignment.lacking_ids] for part in rounds]
+    taken = list(takewhile(budget.take, [*lacking[:1], *reversed(lacking[1:])]))
+    ids = {message.id for part in taken for message in part}
+    return [message for message in alignment.running if message.id in ids]
 
 
 def _block(found: Sequence[Message]) -> str:

@@ -292,7 +292,7 @@ def test_runs_of_one_session_at_the_same_time_lose_no_answer_of_one_id(memory: M
         talker.invoke(talker.agent([AIMessage("Yes.", id="same")], [DynamiqMemoryMiddleware(memory)])[1], "b", ANN)
         done.set()
         run.result(120)
-    assert stored(memory) == ["human: a", "human: b", "ai: Yes.", "ai: Yes."]
+    assert stored(memory) == ["human: a", "ai: Yes.", "human: b", "ai: Yes."]
 
 
 def test_a_client_that_numbers_its_questions_anew_loses_none(talker: Talker, memory: Memory) -> None:

@@ -5,12 +5,19 @@ The cases are those of the table in docs/decisions/0020-what-a-state-means.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from langchain.agents.middleware import before_model
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain.agents.middleware import after_model, before_model
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolCall, ToolMessage
+from langchain_core.outputs import ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
@@ -18,6 +25,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from dynamiq_memory import Memory, MemoryRetrievalStrategy, Message
 from langchain_dynamiq_memory import DynamiqMemoryMiddleware
 from tests.fakes.langchain import ScriptedModel, Talker, calls, in_short
+from tests.fakes.sessions import examples
 
 ANN = {"user_id": "ann", "session_id": "s-1"}
 CONFIG = {"configurable": ANN}
@@ -436,3 +444,299 @@ def test_an_interrupted_answer_goes_with_its_question(talker: Talker, memory: Me
     memory.backend.update([answer])
     assert thread.ask("q2", thread.state_of("q0", "a0")) == ["q0", "a0", "q2"]
     assert superseded(memory) == ["q1", "a1"]
+
+
+# --- replays, and what others have stored since ----------------------------------------------------------------
+
+
+def with_rounds(*answers: Any, rounds: int = 1, parallel: int = 1) -> list[Any]:
+    """A script: the first answer after rounds of calls."""
+    made = []
+    for number in range(rounds):
+        call = calls(*[("ferry", {})] * parallel)
+        call.tool_calls = [{**each, "id": f"{number}-{place}"} for place, each in enumerate(call.tool_calls)]
+        made.append(call)
+    return [*made, *answers]
+
+
+def scripted(talker: Talker, memory: Memory, script: Any, hook: Any = None, **options: Any) -> tuple[Any, Any]:
+    """A model, and its agent in a checkpointer's thread, with a hook that trims the state before the model is called."""
+    middleware = [*([before_model(hook)] if hook else []), DynamiqMemoryMiddleware(memory, **options)]
+    made: tuple[Any, Any] = talker.agent(script, middleware, [ferry], checkpointer=InMemorySaver())
+    return made
+
+
+def replay(talker: Talker, agent: Any, count: int, next_: str) -> None:
+    """Go on from the checkpoint with a number of messages, before a node."""
+    config = next(
+        each.config
+        for each in agent.get_state_history(THREAD)
+        if each.next == (next_,) and len(each.values["messages"]) == count
+    )
+    talker.invoke(agent, None, {"configurable": {**ANN, **config["configurable"]}})
+
+
+@pytest.mark.parametrize(("count", "before", "gone"), [(3, "model", ["a0"]), (2, "tools", ["9:40", "a0"])])
+def test_an_answer_after_calls_is_given_again(
+    talker: Talker, memory: Memory, count: int, before: str, gone: list[str]
+) -> None:
+    model, agent = scripted(talker, memory, with_rounds("a0", "a0 again", "a0 once more", "a1"))
+    talker.invoke(agent, "q0", THREAD)
+    replay(talker, agent, count, before)
+    assert current(memory) == ["q0", "", "9:40", "a0 again"]
+    assert superseded(memory) == gone
+    replay(talker, agent, count, before)
+    assert current(memory) == ["q0", "", "9:40", "a0 once more"]
+    talker.invoke(agent, "q1", THREAD)
+    assert texts(model.prompts[-1]) == ["q0", "", "9:40", "a0 once more", "q1"]
+
+
+@pytest.mark.parametrize(("count", "before"), [(1, "model"), (2, "tools"), (3, "model")])
+def test_an_answer_is_given_again_where_calls_are_not_stored(
+    talker: Talker, memory: Memory, count: int, before: str
+) -> None:
+    memory = Memory(backend=memory.backend, save_mode="input_output")
+    _, agent = scripted(talker, memory, with_rounds("a0", "b", "a0 again"))
+    talker.invoke(agent, "q0", THREAD)
+    talker.invoke(agent, "q by phone", {"configurable": {**ANN, "thread_id": "phone"}})
+    replay(talker, agent, count, before)
+    assert current(memory) == ["q0", "a0 again", "q by phone", "b"]
+    assert superseded(memory) == ["a0"]
+
+
+def test_all_that_followed_an_answer_that_is_given_again_is_superseded(talker: Talker, memory: Memory) -> None:
+    _, agent = scripted(talker, memory, with_rounds("a0", "a1", "a0 again"))
+    talker.invoke(agent, "q0", THREAD)
+    talker.invoke(agent, "q1", THREAD)
+    replay(talker, agent, 3, "model")
+    assert current(memory) == ["q0", "", "9:40", "a0 again"]
+    assert superseded(memory) == ["a0", "q1", "a1"]
+
+
+def test_a_client_has_an_answer_after_calls_given_again(talker: Talker, memory: Memory) -> None:
+    model, agent = talker.agent(with_rounds("a0", "a0 again"), [DynamiqMemoryMiddleware(memory)], [ferry])
+    said = talker.invoke(agent, "q0", CONFIG)["messages"]
+    talker.invoke(agent, {"messages": said[:3]}, CONFIG)
+    assert texts(model.prompts[-1]) == ["q0", "", "9:40"]
+    assert current(memory) == ["q0", "", "9:40", "a0 again"]
+    assert superseded(memory) == ["a0"]
+
+
+@pytest.mark.parametrize(("rounds", "count", "before"), [(0, 1, "model"), (1, 3, "model"), (1, 2, "tools")])
+def test_an_answer_given_again_comes_before_what_others_have_stored_since(
+    talker: Talker, memory: Memory, rounds: int, count: int, before: str
+) -> None:
+    model, agent = scripted(talker, memory, with_rounds("a0", "b", "a0 again", "a0 once more", "a1", rounds=rounds))
+    elsewhere = {"configurable": {**ANN, "thread_id": "phone"}}
+    talker.invoke(agent, "q0", THREAD)
+    talker.invoke(agent, "q by phone", elsewhere)
+    replay(talker, agent, count, before)
+    turn = ["q0", *["", "9:40"] * rounds]
+    assert current(memory) == [*turn, "a0 again", "q by phone", "b"]
+    replay(talker, agent, count, before)
+    talker.invoke(agent, "q1", THREAD)
+    assert texts(model.prompts[-1]) == [*turn, "a0 once more", "q by phone", "b", "q1"]
+    given = memory.get_agent_conversation(filters=ANN)
+    assert texts_of(given) == [*turn, "a0 once more", "q by phone", "b", "q1", "a1"]
+
+
+def test_a_run_that_failed_goes_on_before_what_others_have_stored_since(talker: Talker, memory: Memory) -> None:
+    _, agent = scripted(talker, memory, [ValueError("no model"), "b", "a0"])
+    with pytest.raises(ValueError, match="no model"):
+        talker.invoke(agent, "q0", THREAD)
+    talker.invoke(agent, "q by phone", {"configurable": {**ANN, "thread_id": "phone"}})
+    talker.invoke(agent, None, THREAD)
+    assert lines(memory) == [("q0", False), ("a0", False), ("q by phone", False), ("b", False)]
+
+
+def keep_last(count: int) -> Any:
+    """A hook that keeps the last messages only."""
+
+    def trim_to_last(state: Any, runtime: Any) -> Any:
+        messages = state["messages"][-count:]
+        return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages]}
+
+    return trim_to_last
+
+
+def in_detail(messages: Sequence[BaseMessage]) -> list[str]:
+    """The texts of messages, and the calls that they make or answer."""
+    return [
+        f"{message.text} {[call['id'] for call in message.tool_calls]}"
+        if isinstance(message, AIMessage)
+        else f"{message.text} {getattr(message, 'tool_call_id', '')}"
+        for message in messages
+    ]
+
+
+@pytest.mark.parametrize("strategy", MemoryRetrievalStrategy)
+@pytest.mark.parametrize(
+    ("hook", "rounds", "parallel"),
+    [*((hook, 4, 1) for hook in (keep_last(2), keep_last(3), keep_last(4), trim)), (trim, 3, 2), (keep_last(5), 14, 3)],
+)
+def test_what_a_hook_trims_of_a_running_turn_is_recalled(
+    talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int, strategy: MemoryRetrievalStrategy
+) -> None:
+    script = ["a0", *with_rounds("a1", rounds=rounds, parallel=parallel)]
+    whole, untrimmed = scripted(talker, Memory(), script)
+    model, agent = scripted(talker, memory, script, hook, strategy=strategy)
+    for question in ("q0", "q1"):
+        talker.invoke(untrimmed, question, THREAD)
+        talker.invoke(agent, question, THREAD)
+    for expected, prompt in zip(whole.prompts[1:], model.prompts[1:], strict=True):
+        assert in_detail(prompt)[-len(expected) + 2 :] == in_detail(expected)[2:]
+        if strategy is MemoryRetrievalStrategy.ALL:
+            assert in_detail(prompt) == in_detail(expected)
+    assert superseded(memory) == []
+
+
+@pytest.mark.parametrize("hook", [keep_last(3), trim])
+def test_a_trimmed_turn_goes_on_before_what_others_have_stored_since(talker: Talker, memory: Memory, hook: Any) -> None:
+    script = ["a0", *with_rounds("a1", rounds=3), "a2"]
+
+    def said(prompt: list[BaseMessage]) -> Any:
+        if len(model.prompts) == 4:
+            memory.add("user", "q by phone", ANN)
+        return script[len(model.prompts) - 1]
+
+    model, agent = scripted(talker, memory, said, hook)
+    for question in ("q0", "q1"):
+        talker.invoke(agent, question, THREAD)
+    assert current(memory) == ["q0", "a0", "q1", *["", "9:40"] * 3, "a1", "q by phone"]
+    assert texts(model.prompts[-1]) == ["q0", "a0", "q1", *["", "9:40"] * 3]
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_of_a_running_turn_the_latest_rounds_are_recalled_within_the_limit(memory: Memory, limit: int) -> None:
+    talker = Talker(asynchronous=False)
+    model, agent = scripted(
+        talker, memory, ["a0", *with_rounds("a1", "a2", rounds=4)], keep_last(2), limit=limit, max_tokens=10_000
+    )
+    for question in ("q0", "q1"):
+        talker.invoke(agent, question, THREAD)
+    prompt = in_detail(model.prompts[-1])
+    rounds = [text for n in range(4) for text in (f" ['{n}-0']", f"9:40 {n}-0")]
+    recalled = min(3, (limit - 1) // 2)
+    turns = ["q0 ", "a0 []"] if limit >= 9 else []
+    assert prompt == [*turns, "q1 ", *rounds[-2 - 2 * recalled :]]
+
+
+def test_a_round_that_a_client_sends_without_ids_is_not_given_twice(talker: Talker, memory: Memory) -> None:
+    script = with_rounds(*[ValueError("no model")] * 2, rounds=2)
+    model, agent = talker.agent(script, [DynamiqMemoryMiddleware(memory)], [ferry])
+    question = HumanMessage("q0", id="id-q0")
+    with pytest.raises(ValueError, match="no model"):
+        talker.invoke(agent, {"messages": [question]}, CONFIG)
+    prompt = model.prompts[-1]
+    again = [question, *(message.model_copy(update={"id": None}) for message in prompt[1:])]
+    with pytest.raises(ValueError, match="no model"):
+        talker.invoke(agent, {"messages": again}, CONFIG)
+    assert in_detail(model.prompts[-1]) == in_detail(prompt)
+
+
+# --- two runs of a thread at the same time ---------------------------------------------------------------------
+
+
+class InTurns(ScriptedModel):
+    """A model of two runs at the same time, each of which goes on until it calls the model or ends.
+
+    Attributes:
+        order: Whose call is answered next; other calls are answered at once.
+        running: Number of runs that have not come to their next call.
+    """
+
+    order: list[str]
+    running: int = 0
+
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        question = next(message.text for message in reversed(messages) if isinstance(message, HumanMessage))
+        name = question.split()[0]
+        if name in self.order:
+            self.running -= 1
+            await until(lambda: self.order[0] == name and not self.running)
+            self.running += 1
+            self.order.pop(0)
+        return self._generate(messages)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks go on until something is so."""
+    while not condition():  # noqa: ASYNC110 - conditions of several kinds, and some steps only
+        await asyncio.sleep(0)
+
+
+def call_or_answer(messages: list[BaseMessage]) -> AIMessage | str:
+    places = [place for place, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    question: str = messages[places[-1]].text
+    done = sum(1 for message in messages[places[-1] :] if isinstance(message, ToolMessage))
+    if done < int(question.partition(" ")[2] or 0):
+        return AIMessage("", tool_calls=[ToolCall(name="ferry", args={}, id=f"{question}.{done}", type="tool_call")])
+    return f"answer to {question}"
+
+
+ROUNDS = st.tuples(st.integers(0, 2), st.integers(0, 2))
+RUNS = ROUNDS.flatmap(
+    lambda rounds: st.permutations(["qA"] * (rounds[0] + 1) + ["qB"] * (rounds[1] + 1)).map(
+        lambda order: (f"qA {rounds[0]}", f"qB {rounds[1]}", order)
+    )
+)
+
+
+@examples(40)
+@given(RUNS, st.integers(0, 2), st.booleans(), st.booleans())
+def test_two_runs_at_the_same_time_keep_their_turns(
+    runs: tuple[str, str, list[str]], late: int, keeps_state: bool, keep_interrupted: bool
+) -> None:
+    one, other, order = runs
+    config: Any = THREAD
+    memory = Memory()
+    model = InTurns(script=call_or_answer, order=order)
+    middleware = [DynamiqMemoryMiddleware(memory, keep_interrupted=keep_interrupted)]
+    agent = create_agent(model, [ferry], middleware=middleware, checkpointer=InMemorySaver() if keeps_state else None)
+
+    async def ask(question: str, after: int = 0) -> None:
+        await until(lambda: not after or (len(model.prompts) > after and not model.running))
+        model.running += 1
+        given: Any = {"messages": [HumanMessage(question)]}
+        await agent.ainvoke(given, config)
+        model.running -= 1
+
+    async def talk() -> None:
+        await ask("q0")
+        await asyncio.gather(ask(one), ask(other, min(late, order.index("qB"))))
+        for question in ("q1", "q2"):
+            await ask(question)
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
+    rounds = {q: [text for n in range(int(q[-1])) for text in (f" ['{q}.{n}']", f"9:40 {q}.{n}")] for q in (one, other)}
+    turns = [[f"{q} ", *rounds[q], f"answer to {q} []"] for q in (one, other)]
+    if texts_of(memory.get_all(filters=ANN))[2] == other:
+        turns.reverse()
+    said = ["q0 ", "answer to q0 []", *turns[0], *turns[1], "q1 ", "answer to q1 []", "q2 "]
+    assert in_detail(model.prompts[-2]) == said[:-2]
+    assert in_detail(model.prompts[-1]) == said
+    assert superseded(memory) == []
+    assert len(lines(memory)) == len(said) + 1
+    assert not any(message.interrupted for message in memory.get_all(filters=ANN))
+
+
+def test_an_answer_that_others_change_while_another_run_begins_is_replaced(memory: Memory) -> None:
+    talker = Talker(asynchronous=False)
+    waiting, done = threading.Event(), threading.Event()
+
+    def redact(state: Any, runtime: Any) -> Any:
+        answer = state["messages"][-1]
+        if answer.text != "a1":
+            return None
+        waiting.set()
+        assert done.wait(120)
+        return {"messages": [AIMessage("redacted", id=answer.id)]}
+
+    _, agent = talker.agent(echo, [DynamiqMemoryMiddleware(memory), after_model(redact)])
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(talker.invoke, agent, "q1", CONFIG)
+        assert waiting.wait(120)
+        talker.invoke(agent, "q2", CONFIG)
+        done.set()
+        first.result(120)
+    assert lines(memory) == [("q1", False), ("redacted", False), ("q2", False), ("a2", False)]
