@@ -166,7 +166,7 @@ FORMS = {
     ),
 }
 # Without history_messages_key, LangChain's own class would read the history again to find out what to save.
-UNKEYED = ["model", "model, a string", "model bound", "list", "list to string", "dict", "dict to dict"]
+UNKEYED = ["model", "list to string", "dict", "dict to dict"]
 SYNC_ONLY = {"dict to dict"}
 
 

@@ -364,7 +364,7 @@ def test_the_classes_here_are_all_that_langchain_has():
 @pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
 def test_every_message_comes_back_equal_and_shares_nothing_with_the_callers(memories, kind):
     @hypothesis.given(messages_of(kind))
-    @hypothesis.settings(max_examples=15, report_multiple_bugs=False, phases=PHASES)
+    @hypothesis.settings(max_examples=8, report_multiple_bugs=False, phases=PHASES)
     def check(message: BaseMessage) -> None:
         before = shape(message)
         ruin(to_message(message))

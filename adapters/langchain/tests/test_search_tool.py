@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
@@ -85,6 +85,7 @@ def test_what_is_superseded_is_marked(talker: Talker, memory: Memory) -> None:
 MARKUP = ["<", ">", "&", '"', "'", "/", "message", "quoted_messages", " ", "\n", "&lt;", "]]>"]
 
 
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(MARKUP)).map("".join), st.lists(st.sampled_from(MARKUP), min_size=1).map("".join))
 def test_no_text_breaks_out_of_its_quotation(text: str, odd: str) -> None:
     memory = Memory()

@@ -250,10 +250,10 @@ def test_a_thread_is_forked(talker: Talker, memory: Memory, question: str) -> No
 
 def test_a_long_thread_is_forked_at_its_beginning(talker: Talker, memory: Memory) -> None:
     thread = Thread(talker, memory)
-    for number in range(40):
+    for number in range(20):
         thread.ask(f"q{number}")
     assert thread.ask("q99", thread.state_of("q0", "a0")) == ["q0", "a0", "q99"]
-    assert len(superseded(memory)) == 78
+    assert len(superseded(memory)) == 38
 
 
 def test_a_thread_answers_again(talker: Talker, memory: Memory) -> None:
@@ -404,8 +404,7 @@ def first_and_newest(state: Any, runtime: Any) -> Any:
 
 
 @pytest.mark.parametrize("hook", [trim, first_and_newest])
-@pytest.mark.parametrize("rounds", [1, 4])
-@pytest.mark.parametrize("parallel", [1, 2, 4])
+@pytest.mark.parametrize(("rounds", "parallel"), [(1, 1), (4, 1), (1, 4), (4, 2)])
 def test_what_a_hook_trims_is_not_superseded(
     talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int
 ) -> None:

@@ -940,8 +940,7 @@ def test_tasks_that_put_at_once_lose_nothing(memory, shared, together):
 # --- prompts that begin like the one before -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "tokens"), [(50, None), (None, 1_000)])
-@pytest.mark.parametrize("strategy", ["all", "both"])
+@pytest.mark.parametrize(("strategy", "limit", "tokens"), [("all", 50, None), ("both", None, 1_000)])
 def test_a_stable_window_keeps_the_beginning_of_prompts(do, memory, limit, tokens, strategy):
     chat = DynamiqMemory(memory, "s1", "ann", strategy, limit, tokens, window="stable", placement="before_question")
     begins = []

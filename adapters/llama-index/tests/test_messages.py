@@ -254,7 +254,7 @@ def test_every_message_comes_back_equal_and_shares_nothing_with_the_callers(memo
     )
 
     @hypothesis.given(messages)
-    @hypothesis.settings(max_examples=15, report_multiple_bugs=False, phases=PHASES)
+    @hypothesis.settings(max_examples=8, report_multiple_bugs=False, phases=PHASES)
     def check(message: ChatMessage) -> None:
         assert_comes_back(memories, message)
 
