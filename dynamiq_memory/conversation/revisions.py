@@ -27,7 +27,7 @@ from dynamiq_memory.messages import (
 
 def current(messages: Iterable[Message]) -> list[Message]:
     """Return the messages that are not superseded."""
-    return [message for message in messages if message.superseded_at is None]
+    return [each for each in messages if SUPERSEDED_KEY not in each.metadata or each.superseded_at is None]
 
 
 def marked(messages: Iterable[Message], at: float | None) -> list[Message]:

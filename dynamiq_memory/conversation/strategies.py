@@ -109,9 +109,11 @@ class Explanation(list[Pick]):
     ) -> None:
         """Separate what is given as a block, and count the tokens."""
         super().__init__(picks)
-        in_place = placement is Placement.CHRONOLOGICAL
-        self.recent = [pick.message for pick in self if in_place or pick.reason is Reason.RECENT]
-        self.recalled = [pick.message for pick in self if not in_place and pick.reason is not Reason.RECENT]
+        found = (
+            [] if placement is Placement.CHRONOLOGICAL else [pick for pick in self if pick.reason is not Reason.RECENT]
+        )
+        self.recalled = [pick.message for pick in found]
+        self.recent = [pick.message for pick in self if not found or pick.reason is Reason.RECENT]
         self.recalled_block = _block(self.recalled, self.recent, session_id)
         self.tokens = None if budget.tokens is None else budget.tokens_of(self.conversation)
         self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
@@ -123,7 +125,9 @@ class Explanation(list[Pick]):
         A block is part of the last question among the recent messages; without such a question, all messages are given
         in the order of time.
         """
-        place = last_question(self.recent) if self.recalled else None
+        if not self.recalled:
+            return list(self.recent)
+        place = last_question(self.recent)
         if place is None:
             return [pick.message for pick in self]
         conversation = list(self.recent)
@@ -217,11 +221,15 @@ def pick(
         yield from _pick_both(choice, ranked, filters, recent_share)
     if not choice.picks:
         messages, _ = yield from _latest(filters, choice.budget)
-        if len(set(map(scope_of, messages))) == 1:
+        if _one_session(filters) or len(set(map(scope_of, messages))) == 1:
             picks = [Pick(message, Reason.RECENT) for message in messages]
             return Explanation(picks, choice.budget, placement, choice.session_id)
         choice.add(messages, Reason.RECENT)
     return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
+
+
+def _one_session(filters: Mapping[str, Any]) -> bool:
+    return isinstance(filters.get(USER_KEY), str) and isinstance(filters.get(SESSION_KEY), str)
 
 
 def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Message], list[Turn]]]:
