@@ -57,7 +57,7 @@ from langchain_dynamiq_memory._interruptions import (
     remember,
     to_the_end,
 )
-from langchain_dynamiq_memory._messages import check_default, to_message
+from langchain_dynamiq_memory._messages import check_default, split, to_message
 from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
 from langchain_dynamiq_memory._scope import agent_of, check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
@@ -309,7 +309,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             placement=self.placement if asked else Placement.CHRONOLOGICAL,
         )
         found = [message for message in recalled.recalled if message.id not in alignment.shared_ids]
-        return [message for message in recalled.recent if message.id not in alignment.shared_ids], _block(found)
+        recent = [message for message in recalled.recent if message.id not in alignment.shared_ids]
+        return split(recent), _block(found)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])

@@ -11,7 +11,7 @@ from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.native import digest_of
 from dynamiq_memory.integrations.plans import Plan, ReplaceMessages, get_conversation
-from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages
+from llama_index.memory.dynamiq._messages import from_message, in_groups, to_message, to_messages
 
 
 def set_messages(session: Memory, messages: Any) -> Plan[None]:
@@ -24,22 +24,32 @@ def set_messages(session: Memory, messages: Any) -> Plan[None]:
 def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Message]:
     """Use stored messages instead of equal ones among those given, as far as their order allows.
 
+    A stored message that LlamaIndex reads as several is used where all of these come one after the other.
+
     Args:
         stored: The session's messages, in order.
         given: The messages that the session is to contain, in order.
     """
+    identities = [[_identity(to_message(from_message(part))) for part in group] for group in in_groups(stored)]
     places: dict[str, deque[int]] = {}
-    for place, message in enumerate(stored):
-        places.setdefault(_identity(to_message(from_message(message))), deque()).append(place)
+    for number, parts in enumerate(identities):
+        places.setdefault(parts[0], deque()).append(number)
+    wanted = list(map(_identity, given))
     result: list[Message] = []
-    start = 0
-    for message in given:
-        equal = places.get(_identity(message), deque())
+    start = position = 0
+    while position < len(given):
+        equal = places.get(wanted[position], deque())
         while equal and equal[0] < start:
             equal.popleft()
-        if equal:
-            start = equal[0] + 1
-        result.append(stored[equal.popleft()] if equal else message)
+        same = (one for one in equal if identities[one] == wanted[position : position + len(identities[one])])
+        place = next(same, None)
+        if place is None:
+            result.append(given[position])
+            position += 1
+        else:
+            result.append(stored[place])
+            position += len(identities[place])
+            start = place + 1
     return result
 
 
