@@ -153,6 +153,24 @@ def test_the_oldest_messages_are_archived_or_deleted_as_they_are_counted(form: F
     asyncio.run(use(archive=False))
 
 
+@pytest.mark.parametrize("place", range(6))
+def test_messages_of_one_time_stay_in_order(place: int) -> None:
+    memory = Memory()
+    stored = [message.model_copy(update={"timestamp": 1_000.0}) for message in messages(FORMS["anthropic"])]
+    memory.scoped("s", "u").add_many(stored)
+    store = DynamiqAsyncChatStore(memory)
+
+    async def use() -> None:
+        given = [message.content for message in await store.get_messages("u/s")]
+        await store.archive_oldest_messages("u/s", place)
+        assert [message.content for message in await store.get_messages("u/s", None)] == given
+        await store.delete_message("u/s", place)
+        del given[place]
+        assert [message.content for message in await store.get_messages("u/s", None)] == given
+
+    asyncio.run(use())
+
+
 def test_messages_are_read_page_by_page() -> None:
     store = DynamiqAsyncChatStore(session(FORMS["anthropic"], "core"))
 

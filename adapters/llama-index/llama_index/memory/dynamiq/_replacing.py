@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.native import digest_of
-from dynamiq_memory.integrations.plans import Plan, ReplaceMessages, get_conversation
+from dynamiq_memory.integrations.plans import AddMany, Plan, ReplaceMessages, UpdateMany, get_conversation
 from llama_index.memory.dynamiq._messages import from_message, in_groups, to_message, to_messages
 
 
@@ -51,6 +52,24 @@ def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Mes
             position += len(identities[place])
             start = place + 1
     return result
+
+
+def store_apart(parts: Sequence[Message], session: Sequence[Message]) -> Plan[None]:
+    """Store a message as the several that LlamaIndex reads it as; a plan over the session's memory.
+
+    They have the message's time and arrive now, so others of that time that follow it are moved by the least possible.
+
+    Args:
+        parts: The messages; the first has the id of the stored one.
+        session: The session's messages, in order.
+    """
+    at = parts[0].timestamp or 0.0
+    place = next(place for place, message in enumerate(session) if message.id == parts[0].id)
+    following = [message for message in session[place + 1 :] if message.timestamp == at]
+    moved = [message.model_copy(update={"timestamp": math.nextafter(at, math.inf)}) for message in following]
+    if moved:
+        yield from UpdateMany(moved)
+    yield from AddMany(parts)
 
 
 def scope_of(session: Memory) -> dict[str, Any]:

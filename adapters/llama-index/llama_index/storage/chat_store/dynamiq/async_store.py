@@ -16,7 +16,7 @@ from dynamiq_memory.integrations.ordering import move_after, set_batch_times
 from dynamiq_memory.integrations.plans import arun, get_conversation
 from dynamiq_memory.integrations.turns import current
 from llama_index.memory.dynamiq._messages import from_message, from_messages, in_groups, split, to_batch, to_messages
-from llama_index.memory.dynamiq._replacing import keep_stored, scope_of
+from llama_index.memory.dynamiq._replacing import keep_stored, scope_of, store_apart
 from llama_index.storage.chat_store.dynamiq._keys import session_of
 from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
 
@@ -112,13 +112,13 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
             The message; None if the position is empty.
         """
         session = session_of(self._memory, key)
-        groups = in_groups(await arun(session, get_conversation()))
-        counted = [(one, group) for group in groups for one in group]
+        messages = await arun(session, get_conversation())
+        counted = [(one, group) for group in in_groups(messages) for one in group]
         if not -len(counted) <= idx < len(counted):
             return None
         message, group = counted[idx]
         if len(group) > 1:
-            await session.aadd_many(group)  # replaces the message that it is a part of
+            await arun(session, store_apart(group, messages))
         taken = await session.backend.atake(_only(session, [message]))
         return from_messages(taken)[0] if taken else None
 
@@ -183,7 +183,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         oldest = active[:whole]
         parts = groups[whole][: count - ends[whole - 1] if whole else count] if whole < len(groups) else []
         if parts:
-            await session.aadd_many(groups[whole])  # replaces the message
+            await arun(session, store_apart(groups[whole], active))
         return [*oldest, *parts]
 
     # Calls that add and archive at the same time both look afterwards, so one of them sees the effect of the other.

@@ -13,7 +13,7 @@ from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after
 from dynamiq_memory.integrations.plans import AddMany, GetAll, Plan, Take, arun, get_conversation, get_latest, run
 from llama_index.memory.dynamiq._messages import from_messages, in_groups, to_batch
-from llama_index.memory.dynamiq._replacing import set_messages
+from llama_index.memory.dynamiq._replacing import set_messages, store_apart
 from llama_index.storage.chat_store.dynamiq._keys import session_of
 from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
 
@@ -144,12 +144,13 @@ def _delete(session: Memory) -> Plan[list[ChatMessage]]:
 def _delete_at(session: Memory, idx: int) -> Plan[ChatMessage | None]:
     if not isinstance(idx, int):
         raise InvalidArgumentError(f"idx must be a whole number, not {idx!r}")
-    counted = [(one, group) for group in in_groups((yield from get_conversation())) for one in group]
+    messages = yield from get_conversation()
+    counted = [(one, group) for group in in_groups(messages) for one in group]
     if not -len(counted) <= idx < len(counted):
         return None
     message, group = counted[idx]
     if len(group) > 1:
-        yield from AddMany(group)  # replaces the message that it is a part of
+        yield from store_apart(group, messages)
     return (yield from _take(session, message))
 
 
