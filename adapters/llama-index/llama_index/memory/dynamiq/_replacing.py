@@ -57,16 +57,20 @@ def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Mes
 def store_apart(parts: Sequence[Message], session: Sequence[Message]) -> Plan[None]:
     """Store a message as the several that LlamaIndex reads it as; a plan over the session's memory.
 
-    They have the message's time and arrive now, so others of that time that follow it are moved by the least possible.
+    They have the message's time and arrive now, so those of that time that follow it are moved by the least possible.
 
     Args:
         parts: The messages; the first has the id of the stored one.
         session: The session's messages, in order.
     """
-    at = parts[0].timestamp or 0.0
+    last = parts[0].timestamp or 0.0
     place = next(place for place, message in enumerate(session) if message.id == parts[0].id)
-    following = [message for message in session[place + 1 :] if message.timestamp == at]
-    moved = [message.model_copy(update={"timestamp": math.nextafter(at, math.inf)}) for message in following]
+    moved: list[Message] = []
+    for message in session[place + 1 :]:
+        if (message.timestamp or 0.0) > last:
+            break
+        last = math.nextafter(last, math.inf)
+        moved.append(message.model_copy(update={"timestamp": last}))
     if moved:
         yield from UpdateMany(moved)
     yield from AddMany(parts)
