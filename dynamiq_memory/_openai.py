@@ -103,6 +103,23 @@ def result_content(result: Any) -> str | list[dict[str, Any]]:
     return result if isinstance(result, str) else _json(result)
 
 
+def content_parts(part: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+    """Return a content part as parts of the API, or unchanged if it has no equivalent there.
+
+    Gemini's thoughts, which are text too, are left out.
+
+    Args:
+        part: The part; not changed.
+        role: The role of its message.
+    """
+    kind = kind_of(part)
+    if kind in _FIELD_TYPES:
+        return [dict(part)]
+    if kind is None and part.get("thought"):
+        return []
+    return _for_role(part, role) or [dict(part)]
+
+
 def _tool_name(name: str) -> str:
     """Return a tool's name as the API accepts it: 1 to 64 ASCII letters, digits, underscores and dashes."""
     return _NOT_IN_TOOL_NAMES.sub("_", name)[:_LONGEST_TOOL_NAME] or "_"

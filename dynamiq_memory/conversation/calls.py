@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from dynamiq_memory._blocks import block_call, block_result, call_of, calls_in, results_in
+from dynamiq_memory._openai import result_content
 from dynamiq_memory.messages import Message, MessageRole
 
 # Providers refuse a message that ends with one.
@@ -84,6 +87,48 @@ def without_results(message: Message, kept: Collection[int] = ()) -> Message:
         if not is_result or number in kept:
             content.append(part)
     return message.model_copy(update={"content": content})
+
+
+def split_results(message: Message) -> list[Message]:
+    """Split a message with results in its content into one of the tool for each, and one with what the user says.
+
+    Any other message comes back as it is. What the framework keeps beside the canonical fields is then ignored.
+    """
+    if message.role not in (MessageRole.TOOL, MessageRole.USER) or not (results := results_in(message.content)):
+        return [message]
+    id_, name = None, None
+    if message.role is MessageRole.TOOL:
+        if len(results) < len(message.content) or (len(results) == 1 and message.tool_call_id):
+            return [message]  # it is one result, of the call that its fields name
+        id_, name = message.tool_call_id, message.name
+    apart = [
+        message.model_copy(
+            update={
+                "role": MessageRole.TOOL,
+                "content": result_content(result.content),
+                "tool_call_id": result.id or id_,
+                "name": result.name or name,
+            }
+        )
+        for result in results
+    ]
+    rest = without_results(message)
+    return [*apart, rest] if says_something(rest) else apart
+
+
+def calls_without_ids(message: Message) -> set[int]:
+    """Return the numbers of a message's calls with ids that are not unique in it."""
+    calls = calls_of(message)
+    times = Counter(call.id for call in calls)
+    return {number for number, call in enumerate(calls) if not call.id or times[call.id] > 1}
+
+
+def made_id(message: Message, number: int) -> str:
+    """Make an id for a call that has none, from its message only, so that prompts can be cached.
+
+    OpenAI allows 40 characters.
+    """
+    return "call_" + hashlib.blake2b(f"{message.id}/{number}".encode(), digest_size=12).hexdigest()
 
 
 def _reference(call: Any) -> ToolReference:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dynamiq_memory._blocks import results_in
-from dynamiq_memory._openai import chat_calls, result_content
-from dynamiq_memory.conversation.calls import calls_of, says_something, without_calls, without_results
+from dynamiq_memory._openai import chat_calls
+from dynamiq_memory.conversation.calls import calls_without_ids, made_id, split_results, without_calls
 from dynamiq_memory.conversation.turns import pair_results
 from dynamiq_memory.exceptions import InvalidArgumentError
-from dynamiq_memory.messages import Message, MessageRole, check_message
+from dynamiq_memory.messages import Message, check_message
 
 
 def to_openai(messages: Iterable[Message], *, strict: bool = False) -> list[dict[str, Any]]:
@@ -38,57 +35,26 @@ def to_openai(messages: Iterable[Message], *, strict: bool = False) -> list[dict
     messages = list(messages)
     for position, message in enumerate(messages):
         check_message(message, position)
-    parts = [part for message in messages for part in _apart(message)]
+    parts = [part for message in messages for part in split_results(message)]
     converted = (part.to_openai(strict=strict) for part in _with_ids(parts))
     return _joined(part for part in converted if part["role"] == "tool" or part["content"] or "tool_calls" in part)
 
 
-def _apart(message: Message) -> list[Message]:
-    """A user's message with results as messages of the tools and of the user."""
-    if message.role is not MessageRole.USER or not (results := results_in(message.content)):
-        return [message]
-    apart = [
-        message.model_copy(
-            update={
-                "role": MessageRole.TOOL,
-                "content": result_content(result.content),
-                "tool_call_id": result.id or None,
-                "name": result.name or None,
-            }
-        )
-        for result in results
-    ]
-    words = without_results(message)
-    return [*apart, words] if says_something(words) else apart
-
-
 def _with_ids(messages: list[Message]) -> list[Message]:
     """Give ids to calls that have none of their own, and the same ids to their results."""
-    nameless = {place: numbers for place, message in enumerate(messages) if (numbers := _without_ids(message))}
+    nameless = {place: numbers for place, message in enumerate(messages) if (numbers := calls_without_ids(message))}
     if not nameless:
         return messages
     result = list(messages)
     for place, numbers in nameless.items():
         message = messages[place]
         calls = chat_calls(message.tool_calls, message.content)
-        named = [{**call, "id": _new_id(message, n)} if n in numbers else call for n, call in enumerate(calls)]
+        named = [{**call, "id": made_id(message, n)} if n in numbers else call for n, call in enumerate(calls)]
         result[place] = without_calls(message).model_copy(update={"tool_calls": named})
     for place, (calling, number) in pair_results(messages).items():
         if number in nameless.get(calling, ()):
-            result[place] = messages[place].model_copy(update={"tool_call_id": _new_id(messages[calling], number)})
+            result[place] = messages[place].model_copy(update={"tool_call_id": made_id(messages[calling], number)})
     return result
-
-
-def _without_ids(message: Message) -> set[int]:
-    """The numbers of a message's calls with ids that are not unique in it."""
-    calls = calls_of(message)
-    times = Counter(call.id for call in calls)
-    return {number for number, call in enumerate(calls) if not call.id or times[call.id] > 1}
-
-
-def _new_id(message: Message, number: int) -> str:
-    """An id that does not depend on the other messages, so that prompts can be cached. OpenAI allows 40 characters."""
-    return "call_" + hashlib.blake2b(f"{message.id}/{number}".encode(), digest_size=12).hexdigest()
 
 
 def _joined(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
+from dynamiq_memory.conversation.calls import calls_of
 from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
@@ -17,6 +18,7 @@ __all__ = [
     "Turn",
     "arrange",
     "begins_turn",
+    "calls_of",
     "current",
     "last_question",
     "latest_turns",

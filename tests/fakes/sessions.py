@@ -132,7 +132,8 @@ STYLES: dict[str, Style] = {
         ),
     ),
 }
-IN_FIELDS = [name for name in STYLES if name not in ("openai responses", "anthropic", "gemini")]
+IN_BLOCKS = ["openai responses", "anthropic", "gemini"]
+IN_FIELDS = [name for name in STYLES if name not in IN_BLOCKS]
 
 TEXTS = ["apple", "pear", "plum fig", "fig pear apple", "plum plum", "pear " * 30]
 # How a round of calls ends; most are answered.

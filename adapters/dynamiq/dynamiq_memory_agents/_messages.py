@@ -20,6 +20,7 @@ from dynamiq.prompts import Message as DynamiqMessage
 from dynamiq.prompts import MessageRole as DynamiqRole
 
 from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import (
     MESSAGE_ID_KEY,
@@ -83,11 +84,16 @@ def to_stored(messages: Sequence[DynamiqMessage]) -> list[Message]:
     return [_with_identity(ours, theirs.metadata or {}) for theirs, ours in pairs]
 
 
-def from_message(message: Message) -> DynamiqMessage:
-    """Convert our message to dynamiq's: as dynamiq wrote it, or by its canonical fields.
+def from_messages(messages: Iterable[Message]) -> list[DynamiqMessage]:
+    """Convert our messages to dynamiq's: as dynamiq wrote them, or by their canonical fields.
 
-    Dynamiq's messages are text: images and files among the content parts are named in brackets.
+    Dynamiq's messages are text: images and files among the content parts are named in brackets. A message of others
+    with results of tools becomes one for each.
     """
+    return [_from_message(part) for parts in in_fields(messages, FRAMEWORK) for part in parts]
+
+
+def _from_message(message: Message) -> DynamiqMessage:
     fields = _fields(message)
     native = unpack(FRAMEWORK, message)
     content = _text(message)

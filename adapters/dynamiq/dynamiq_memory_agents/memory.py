@@ -33,7 +33,7 @@ from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.ordering import set_batch_times
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from dynamiq_memory_agents._loads import Load, LoadKey, forget, recall, remember
-from dynamiq_memory_agents._messages import from_message, to_stored, with_metadata, with_stable_ids
+from dynamiq_memory_agents._messages import from_messages, to_stored, with_metadata, with_stable_ids
 from dynamiq_memory_agents._prompt import new_messages
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class AgentMemory(DynamiqMemory):
         if key is not None:
             store.scoped(key[2], key[1])  # refuses, before the run, a session that could not be saved after it
         chosen = (strategy or MemoryRetrievalStrategy.ALL).value
-        found = [from_message(m) for m in store.get_agent_conversation(query, limit, filters, chosen)]
+        found = from_messages(store.get_agent_conversation(query, limit, filters, chosen))
         if key is not None:
             hooks = current_hook_ctx.get()
             # A hook may mask the user's text: then only the masked text may be stored.
@@ -241,7 +241,7 @@ class AgentMemory(DynamiqMemory):
             InvalidArgumentError: The limit is not 1 or more.
             BackendError: The store failed.
         """
-        return [from_message(message) for message in self._store().get_all(limit)]
+        return from_messages(self._store().get_all(limit))
 
     def search(
         self, query: str | None = None, filters: dict[str, Any] | None = None, limit: int | None = None
@@ -253,7 +253,7 @@ class AgentMemory(DynamiqMemory):
             FilterError: The filter is wrong.
             BackendError: The store failed.
         """
-        return [from_message(message) for message in self._store().search(query, filters, limit)]
+        return from_messages(self._store().search(query, filters, limit))
 
     def get_all_messages_as_string(self, format_type: FormatType = FormatType.PLAIN) -> str:
         """Write what `get_all` returns as text."""

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -33,6 +34,7 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, MessageRole
+from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
 from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, unpack
@@ -156,8 +158,18 @@ def fixed_filters(memory: Memory) -> str:
     return json.dumps(fixed, sort_keys=True)
 
 
+def from_messages(messages: Iterable[Message]) -> list[BaseMessage]:
+    """Convert our messages to LangChain's; see `split` and `from_message`."""
+    return list(map(from_message, split(messages)))
+
+
+def split(messages: Iterable[Message]) -> list[Message]:
+    """Return our messages with calls in their fields, and one for each result, unless LangChain wrote them."""
+    return list(chain.from_iterable(in_fields(messages, FRAMEWORK)))
+
+
 def from_message(message: Message) -> BaseMessage:
-    """Convert our message to LangChain's: as LangChain wrote it, or by its canonical fields."""
+    """Convert a message of `split` to LangChain's: as LangChain wrote it, or by its canonical fields."""
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
@@ -210,8 +222,7 @@ def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
     Directives are left out, since no provider accepts them, and instructions come first, since some providers refuse
     them later.
     """
-    restored = [from_message(message) for message in messages]
-    spoken = [message for message in restored if not isinstance(message, RemoveMessage)]
+    spoken = [message for message in from_messages(messages) if not isinstance(message, RemoveMessage)]
     return sorted(spoken, key=lambda message: not isinstance(message, SystemMessage))
 
 

@@ -21,7 +21,7 @@ from langchain_dynamiq_memory._messages import (
     check_default,
     fixed_filters,
     for_model,
-    from_message,
+    from_messages,
     stable_id,
     to_messages,
 )
@@ -186,11 +186,11 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             InvalidArgumentError: The limit is not 1 or more.
             BackendError: The store failed.
         """
-        return [from_message(message) for message in self.memory.search(query, _CURRENT, limit)]
+        return from_messages(self.memory.search(query, _CURRENT, limit))
 
     async def asearch(self, query: str, limit: int = 10) -> list[BaseMessage]:
         """Find the session's messages that are relevant to a query; see `search`."""
-        return [from_message(message) for message in await self.memory.asearch(query, _CURRENT, limit)]
+        return from_messages(await self.memory.asearch(query, _CURRENT, limit))
 
     def __repr__(self) -> str:
         """Name the session and the store."""
@@ -215,7 +215,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     def _read(self) -> Plan[list[BaseMessage]]:
         if self.limit is None:
-            return list(map(from_message, (yield from get_conversation())))
+            return from_messages((yield from get_conversation()))
         return for_model((yield from GetAgentConversation(limit=self.limit, window=self.window)))
 
     def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:

@@ -59,7 +59,7 @@ from langchain_dynamiq_memory._interruptions import (
     remember,
     to_the_end,
 )
-from langchain_dynamiq_memory._messages import check_default, to_message
+from langchain_dynamiq_memory._messages import check_default, split, to_message
 from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
 from langchain_dynamiq_memory._scope import agent_of, check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
@@ -311,7 +311,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             budget = Budget(limit or memory.message_limit, max_tokens or memory.max_tokens, memory.token_counter)
             missing = _missing(alignment, budget)
             if budget.spent:
-                return missing, ""
+                return split(missing), ""
             query, limit, max_tokens = alignment.running[0].text, budget.messages, budget.tokens
         earlier = earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)) if before else None
         recalled = yield from ExplainAgentConversation(
@@ -325,7 +325,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         )
         found = [message for message in recalled.recalled if message.id not in alignment.shared_ids]
         recent = [message for message in recalled.recent if message.id not in alignment.shared_ids]
-        return [*recent, *missing], _block(found)
+        return split([*recent, *missing]), _block(found)
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from io import BytesIO, IOBase
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +22,7 @@ from llama_index.core.base.llms.types import MessageRole as Role
 from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
+from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, unpack
 from dynamiq_memory.integrations.ordering import set_batch_times
 
@@ -119,12 +121,22 @@ def to_batch(messages: Any) -> list[Message]:
 
 
 def from_messages(messages: Iterable[Message]) -> list[ChatMessage]:
-    """Convert our messages to LlamaIndex's; see `from_message`."""
-    return [from_message(message) for message in messages]
+    """Convert our messages to LlamaIndex's; see `split` and `from_message`."""
+    return list(map(from_message, split(messages)))
+
+
+def split(messages: Iterable[Message]) -> list[Message]:
+    """Return our messages as LlamaIndex counts them: of a message with several results, one for each."""
+    return list(chain.from_iterable(in_groups(messages)))
+
+
+def in_groups(messages: Iterable[Message]) -> list[list[Message]]:
+    """Return our messages as LlamaIndex counts them, in a list for each stored message."""
+    return in_fields(messages, FRAMEWORK)
 
 
 def from_message(message: Message) -> ChatMessage:
-    """Convert our message to LlamaIndex's: as LlamaIndex wrote it, or by its canonical fields."""
+    """Convert a message of `split` to LlamaIndex's: as LlamaIndex wrote it, or by its canonical fields."""
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
@@ -366,7 +378,12 @@ def _tool_call_block(call: Mapping[str, Any]) -> BaseModel:
 def _blocks(message: Message) -> list[Any]:
     if isinstance(message.content, str):
         return [TextBlock(text=message.content)] if message.content or not message.tool_calls else []
-    return [block for part in message.content if (block := _block(part)) is not None]
+    blocks = [(part, _block(part)) for part in message.content]
+    if message.role is MessageRole.TOOL:
+        # The model must see that there is a result.
+        named = [(part, block or TextBlock(text=f"[{part.get('type') or 'attachment'}]")) for part, block in blocks]
+        return [block for _, block in named]
+    return [block for _, block in blocks if block is not None]
 
 
 def _block(part: Mapping[str, Any]) -> BaseModel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.native import digest_of
-from dynamiq_memory.integrations.plans import Plan, ReplaceMessages, get_conversation
-from llama_index.memory.dynamiq._messages import from_message, to_message, to_messages
+from dynamiq_memory.integrations.plans import AddMany, Plan, ReplaceMessages, UpdateMany, get_conversation
+from llama_index.memory.dynamiq._messages import from_message, in_groups, to_message, to_messages
 
 
 def set_messages(session: Memory, messages: Any) -> Plan[None]:
@@ -24,23 +25,55 @@ def set_messages(session: Memory, messages: Any) -> Plan[None]:
 def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Message]:
     """Use stored messages instead of equal ones among those given, as far as their order allows.
 
+    A stored message that LlamaIndex reads as several is used where all of these come one after the other.
+
     Args:
         stored: The session's messages, in order.
         given: The messages that the session is to contain, in order.
     """
+    identities = [[_identity(to_message(from_message(part))) for part in group] for group in in_groups(stored)]
     places: dict[str, deque[int]] = {}
-    for place, message in enumerate(stored):
-        places.setdefault(_identity(to_message(from_message(message))), deque()).append(place)
+    for number, parts in enumerate(identities):
+        places.setdefault(parts[0], deque()).append(number)
+    wanted = list(map(_identity, given))
     result: list[Message] = []
-    start = 0
-    for message in given:
-        equal = places.get(_identity(message), deque())
+    start = position = 0
+    while position < len(given):
+        equal = places.get(wanted[position], deque())
         while equal and equal[0] < start:
             equal.popleft()
-        if equal:
-            start = equal[0] + 1
-        result.append(stored[equal.popleft()] if equal else message)
+        same = (one for one in equal if identities[one] == wanted[position : position + len(identities[one])])
+        place = next(same, None)
+        if place is None:
+            result.append(given[position])
+            position += 1
+        else:
+            result.append(stored[place])
+            position += len(identities[place])
+            start = place + 1
     return result
+
+
+def store_apart(parts: Sequence[Message], session: Sequence[Message]) -> Plan[None]:
+    """Store a message as the several that LlamaIndex reads it as; a plan over the session's memory.
+
+    They have the message's time and arrive now, so those of that time that follow it are moved by the least possible.
+
+    Args:
+        parts: The messages; the first has the id of the stored one.
+        session: The session's messages, in order.
+    """
+    last = parts[0].timestamp or 0.0
+    place = next(place for place, message in enumerate(session) if message.id == parts[0].id)
+    moved: list[Message] = []
+    for message in session[place + 1 :]:
+        if (message.timestamp or 0.0) > last:
+            break
+        last = math.nextafter(last, math.inf)
+        moved.append(message.model_copy(update={"timestamp": last}))
+    if moved:
+        yield from UpdateMany(moved)
+    yield from AddMany(parts)
 
 
 def scope_of(session: Memory) -> dict[str, Any]:

@@ -38,9 +38,17 @@ from dynamiq_memory.integrations.plans import (
     run,
 )
 from dynamiq_memory.integrations.references import reference_to
-from dynamiq_memory.integrations.turns import Budget, arrange, begins_turn, last_question, latest_turns, split_turns
+from dynamiq_memory.integrations.turns import (
+    Budget,
+    arrange,
+    begins_turn,
+    calls_of,
+    last_question,
+    latest_turns,
+    split_turns,
+)
 from llama_index.memory.dynamiq._by_reference import MemoryByReference, find_memory
-from llama_index.memory.dynamiq._messages import from_messages, to_batch, to_message
+from llama_index.memory.dynamiq._messages import from_message, from_messages, in_groups, to_batch, to_message
 from llama_index.memory.dynamiq._replacing import set_messages
 
 # Number of messages that are read first to find the last question; more if they do not contain it.
@@ -368,7 +376,9 @@ def _given(explanation: Explanation, asked: Sequence[Message]) -> list[ChatMessa
     place = last_question(messages)
     if not explanation.recalled or place is None:
         return from_messages([*(pick.message for pick in explanation), *asked])
-    given = from_messages(messages)
+    groups = in_groups(messages)
+    given = [from_message(part) for group in groups for part in group]
+    place = sum(map(len, groups[:place]))
     block = TextBlock(text=f"{explanation.recalled_block}\n\n")
     question = given[place]
     given[place] = question.model_copy(update={"blocks": [block, *question.blocks]})
@@ -376,7 +386,7 @@ def _given(explanation: Explanation, asked: Sequence[Message]) -> list[ChatMessa
 
 
 def _is_answer(message: Message) -> bool:
-    return message.role is MessageRole.ASSISTANT and not message.tool_calls
+    return message.role is MessageRole.ASSISTANT and not calls_of(message)
 
 
 def _query(given: Any) -> str | None:

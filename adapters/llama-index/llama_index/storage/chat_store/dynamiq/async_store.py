@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -13,8 +15,8 @@ from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after, set_batch_times
 from dynamiq_memory.integrations.plans import arun, get_conversation
 from dynamiq_memory.integrations.turns import current
-from llama_index.memory.dynamiq._messages import from_message, from_messages, to_batch, to_messages
-from llama_index.memory.dynamiq._replacing import keep_stored, scope_of
+from llama_index.memory.dynamiq._messages import from_message, from_messages, in_groups, split, to_batch, to_messages
+from llama_index.memory.dynamiq._replacing import keep_stored, scope_of, store_apart
 from llama_index.storage.chat_store.dynamiq._keys import session_of
 from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
 
@@ -74,15 +76,12 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         """
         start = _count("offset", offset or 0)
         stop = None if limit is None else start + _count("limit", limit)
-        return from_messages((await self._of_status(session_of(self._memory, key), status))[start:stop])
+        messages = split(await self._of_status(session_of(self._memory, key), status))
+        return list(map(from_message, messages[start:stop]))
 
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
         """Count the messages of a session that have a status; None for any."""
-        session = session_of(self._memory, key)
-        if _status(status) is MessageStatus.ACTIVE:
-            return len(await self._active(session))
-        stored = await session.acount()
-        return stored if status is None else stored - len(await self._active(session))
+        return len(split(await self._of_status(session_of(self._memory, key), status)))
 
     async def add_message(self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE) -> None:
         """Store a message at the end of a session."""
@@ -113,11 +112,15 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
             The message; None if the position is empty.
         """
         session = session_of(self._memory, key)
-        stored = await arun(session, get_conversation())
-        if not -len(stored) <= idx < len(stored):
+        messages = await arun(session, get_conversation())
+        counted = [(one, group) for group in in_groups(messages) for one in group]
+        if not -len(counted) <= idx < len(counted):
             return None
-        taken = await session.backend.atake(_only(session, [stored[idx]]))
-        return from_message(taken[0]) if taken else None
+        message, group = counted[idx]
+        if len(group) > 1:
+            await arun(session, store_apart(group, messages))
+        taken = await session.backend.atake(_only(session, [message]))
+        return from_messages(taken)[0] if taken else None
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Delete the messages of a session that have a status; None for any."""
@@ -133,7 +136,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         Calls that delete or archive at the same time each get different messages.
         """
         session = session_of(self._memory, key)
-        oldest = (await self._active(session))[: _count("n", n)]
+        oldest = await self._oldest(session, _count("n", n))
         return from_messages(await session.backend.atake({**_only(session, oldest), STATUS: None}))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
@@ -142,7 +145,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         Calls that delete or archive at the same time each get different messages.
         """
         session = session_of(self._memory, key)
-        oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in (await self._active(session))[: _count("n", n)]]
+        oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in await self._oldest(session, _count("n", n))]
         archived = await session.backend.aupdate(oldest, {**session.filters, STATUS: None})
         await self._leave_active(session, archived)
         return from_messages(archived)
@@ -170,6 +173,18 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
             if len(page) < size or _settled(read):
                 return _active_of(current(read))
             size *= 2
+
+    async def _oldest(self, session: Memory, count: int) -> list[Message]:
+        """Read a number of the oldest active messages; a stored one of which only a part is meant is split."""
+        active = await self._active(session)
+        groups = in_groups(active)
+        ends = list(accumulate(map(len, groups)))
+        whole = bisect_right(ends, count)
+        oldest = active[:whole]
+        parts = groups[whole][: count - ends[whole - 1] if whole else count] if whole < len(groups) else []
+        if parts:
+            await arun(session, store_apart(groups[whole], active))
+        return [*oldest, *parts]
 
     # Calls that add and archive at the same time both look afterwards, so one of them sees the effect of the other.
 

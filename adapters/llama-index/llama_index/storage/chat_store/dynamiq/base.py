@@ -12,8 +12,8 @@ from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after
 from dynamiq_memory.integrations.plans import AddMany, GetAll, Plan, Take, arun, get_conversation, get_latest, run
-from llama_index.memory.dynamiq._messages import from_messages, to_batch
-from llama_index.memory.dynamiq._replacing import set_messages
+from llama_index.memory.dynamiq._messages import from_messages, in_groups, to_batch
+from llama_index.memory.dynamiq._replacing import set_messages, store_apart
 from llama_index.storage.chat_store.dynamiq._keys import session_of
 from llama_index.storage.chat_store.dynamiq._store import StoreOfSessions
 
@@ -145,14 +145,19 @@ def _delete_at(session: Memory, idx: int) -> Plan[ChatMessage | None]:
     if not isinstance(idx, int):
         raise InvalidArgumentError(f"idx must be a whole number, not {idx!r}")
     messages = yield from get_conversation()
-    if not -len(messages) <= idx < len(messages):
+    counted = [(one, group) for group in in_groups(messages) for one in group]
+    if not -len(counted) <= idx < len(counted):
         return None
-    return (yield from _take(session, messages[idx]))
+    message, group = counted[idx]
+    if len(group) > 1:
+        yield from store_apart(group, messages)
+    return (yield from _take(session, message))
 
 
 def _delete_last(session: Memory) -> Plan[ChatMessage | None]:
     while last := (yield from get_latest(1)):
-        deleted = yield from _take(session, last[0])
+        is_part = len(in_groups(last)[0]) > 1
+        deleted = yield from (_delete_at(session, -1) if is_part else _take(session, last[0]))
         if deleted is not None:  # else another call has deleted it, and there may be one before
             return deleted
     return None
