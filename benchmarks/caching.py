@@ -37,7 +37,7 @@ from dynamiq_memory import (
 # When run as a script, make `benchmarks` importable.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.retrieval import messages_of, questions_of
+from benchmarks.conversations import Conversation, read
 
 # Maximum numbers of messages, and of tokens.
 LIMITS = (20, 50, 100)
@@ -45,22 +45,6 @@ TOKENS = (4_000, 16_000)
 NO_LIMIT = 100_000
 # What BOTH gives to the recent turns, where the window is stable.
 RECENT_SHARES = (0.5, 0.75)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question about a conversation, and the ids of the messages that answer it."""
-
-    text: str
-    gold: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation, and questions about it."""
-
-    messages: Sequence[Message]
-    questions: Sequence[Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +105,6 @@ def ways() -> Iterator[Way]:
             yield Way(MemoryRetrievalStrategy.BOTH, Window.STABLE, *last)
 
 
-def read(path: Path) -> Iterator[Conversation]:
-    """Read conversations in LoCoMo's format, or with the fields `id`, `msgs` and `qs`."""
-    for sample in json.loads(path.read_text(encoding="utf-8")):
-        if "msgs" not in sample:
-            messages = list(messages_of(sample))
-            place = {message.metadata["dia_id"]: message for message in messages}
-            for dia_id, message in place.items():
-                message.id = f"{sample['sample_id']}-{dia_id}"
-            questions = questions_of(sample, set(place))
-            asked = [Asked(each.text, frozenset(place[name].id for name in each.gold)) for each in questions]
-            yield Conversation(messages, asked)
-            continue
-        messages = [
-            Message(
-                role=MessageRole(each["role"]),
-                content=each["text"],
-                id=f"{sample['id']}-{number}",
-                timestamp=each["ts"],
-                metadata={"user_id": str(sample["id"]), "session_id": each["sess"]},
-            )
-            for number, each in enumerate(sample["msgs"])
-        ]
-        asked = [Asked(each["q"], frozenset(messages[place].id for place in each["gold"])) for each in sample["qs"]]
-        yield Conversation(messages, [each for each in asked if each.gold])
-
-
 @dataclass(slots=True)
 class Measured:
     """What has been measured of one way so far; see `Result`."""
@@ -177,7 +135,7 @@ class Measured:
 
 def measure(conversation: Conversation, measured: dict[Way, Measured], every: int) -> None:
     """Play a conversation, and ask the questions about it."""
-    user = {"user_id": conversation.messages[0].user_id}
+    user = {"user_id": conversation.user_id}
     questions = [place for place, message in enumerate(conversation.messages) if message.role is MessageRole.USER]
     stored = 0
     with Memory() as memory:
@@ -231,7 +189,7 @@ def main(
     """Measure the unchanged share of prompts and the recall of conversations, side by side."""
     report = {}
     for path in paths:
-        conversations = list(read(path))
+        conversations = read(path)
         console = Console(stderr=True)
         measured = {way: Measured() for way in ways()}
         for conversation in track(

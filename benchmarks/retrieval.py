@@ -1,17 +1,15 @@
-"""How many of the turns that answer a question does the memory find? Measures recall on LoCoMo conversations.
+"""How many of the messages that answer a question does the memory find? Measures recall on public conversations.
 
     python benchmarks/retrieval.py locomo10.json
-    python benchmarks/retrieval.py locomo10.json --backend Qdrant --vectors vectors.npz
+    python benchmarks/retrieval.py locomo10.json beam.json --backend Qdrant --vectors vectors.npz
 
-All conversations of the file are stored in one store, with a user for each, and each question is asked within its user.
+All conversations of a file are stored in one store, with a user for each, and each question is asked within its user.
 Backends that rank by meaning use MiniLM (see minilm.py), whose vectors can be kept in a file between runs.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import re
 import sys
 import tempfile
 import time
@@ -28,11 +26,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dynamiq_memory import Memory, MemoryBackend, MemoryRetrievalStrategy, Message, MessageRole
+from dynamiq_memory import Memory, MemoryBackend, MemoryRetrievalStrategy, Message
 from dynamiq_memory.backends import InMemory, SQLite
 
 # When run as a script, make `benchmarks` and `tests` importable.
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.conversations import Conversation, Kind, Question, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,31 +42,23 @@ if TYPE_CHECKING:
 SEARCH_LIMITS = (5, 10, 20)
 CONVERSATION_LIMITS = (10, 20)
 SEARCH = "search"
-# The recall that --check requires by way and limit. Backends that rank by words and meaning must reach more.
-REQUIRED = {(SEARCH, 10): 0.63, ("relevant", 20): 0.66, ("both", 20): 0.55}
+# The share of questions for which a session with an answering message is among the first ones.
+SESSIONS = "sessions"
+# The recall that --check requires by way and limit, of conversations in LoCoMo's format and of chats with an assistant.
+# Backends that rank by words and meaning must reach more.
+REQUIRED = {
+    Kind.LOCOMO: {(SEARCH, 10): 0.72, (SESSIONS, 10): 0.96, ("relevant", 20): 0.73, ("both", 20): 0.69},
+    Kind.CHATS: {(SEARCH, 10): 0.46, ("relevant", 20): 0.55, ("both", 20): 0.5},
+}
 REQUIRED_OF_HYBRID = {
-    (SEARCH, 5): 0.57,
-    (SEARCH, 10): 0.67,
-    (SEARCH, 20): 0.74,
-    ("relevant", 20): 0.68,
-    ("both", 20): 0.57,
+    Kind.LOCOMO: {(SEARCH, 10): 0.75, (SESSIONS, 10): 0.965, ("relevant", 20): 0.76, ("both", 20): 0.72},
+    Kind.CHATS: {(SEARCH, 10): 0.53, ("relevant", 20): 0.55, ("both", 20): 0.5},
 }
 LARGEST_GAP = 0.02
 
 Opened = AbstractContextManager[MemoryBackend]
 
-# The evidence was written by hand: "D8:6; D9:17", "D:11:26", "D30:05".
-_TURN_ID = re.compile(r"D:?(\d+):0*(\d+)")
 _WARM_UP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question, its user, and the turns that answer it."""
-
-    user_id: str
-    text: str
-    gold: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +68,17 @@ class Way:
     name: str
     limit: int
 
-    def fetch(self, memory: Memory, question: Question) -> list[Message]:
-        """Fetch the messages for a question."""
-        filters = {"user_id": question.user_id}
+    def fetch(self, memory: Memory, user_id: str, question: Question) -> list[Message]:
+        """Fetch the messages for a question about the conversations of a user."""
+        filters: dict[str, Any] = {"user_id": user_id}
+        if question.before is not None:
+            filters["timestamp"] = {"$lt": question.before}
         if self.name == SEARCH:
             return memory.search(question.text, filters, self.limit)
+        if self.name == SESSIONS:
+            found = memory.search(question.text, filters, None)
+            first = list(dict.fromkeys(message.session_id for message in found))[: self.limit]
+            return [message for message in found if message.session_id in first]
         return memory.get_agent_conversation(question.text, self.limit, filters, self.name)
 
 
@@ -96,67 +94,39 @@ class Result:
     hybrid: bool
 
 
-WAYS = [Way(SEARCH, limit) for limit in SEARCH_LIMITS] + [
-    Way(strategy.value, limit) for strategy in MemoryRetrievalStrategy for limit in CONVERSATION_LIMITS
+WAYS = [
+    *(Way(SEARCH, limit) for limit in SEARCH_LIMITS),
+    Way(SESSIONS, 10),
+    *(Way(strategy.value, limit) for strategy in MemoryRetrievalStrategy for limit in CONVERSATION_LIMITS),
 ]
 
 
-def messages_of(sample: dict[str, Any]) -> Iterator[Message]:
-    """Convert a conversation to messages, with the first speaker as the user and the other as the assistant."""
-    conversation = sample["conversation"]
-    numbers = [int(key.removeprefix("session_")) for key in conversation if re.fullmatch(r"session_\d+", key)]
-    for number in sorted(numbers):
-        written = conversation[f"session_{number}_date_time"]
-        began = dt.datetime.strptime(written, "%I:%M %p on %d %B, %Y").replace(tzinfo=dt.UTC)
-        for second, turn in enumerate(conversation[f"session_{number}"]):
-            shared = f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else ""
-            spoken_first = turn["speaker"] == conversation["speaker_a"]
-            yield Message(
-                role=MessageRole.USER if spoken_first else MessageRole.ASSISTANT,
-                content=f"{turn['speaker']}: {turn['text']}{shared}",
-                timestamp=began.timestamp() + second,
-                # All conversations use the same session names, so that a leak between users would be visible.
-                metadata={
-                    "user_id": sample["sample_id"],
-                    "session_id": f"session_{number}",
-                    "dia_id": turn["dia_id"],
-                },
-            )
-
-
-def questions_of(sample: dict[str, Any], turns: set[str]) -> Iterator[Question]:
-    """Yield the questions of a conversation that have at least one answering turn in it."""
-    for entry in sample["qa"]:
-        evidence = {f"D{s}:{t}" for text in entry.get("evidence", ()) for s, t in _TURN_ID.findall(text)}
-        gold = evidence & turns
-        if gold:
-            yield Question(sample["sample_id"], entry["question"], frozenset(gold))
-
-
-def measure(backend: str, memory: Memory, questions: Sequence[Question], progress: Console) -> Iterator[Result]:
+def measure(backend: str, memory: Memory, conversations: Sequence[Conversation], progress: Console) -> Iterator[Result]:
     """Ask every question in every way."""
+    asked = [(each.user_id, question) for each in conversations for question in each.questions]
     for way in WAYS:
-        for question in questions[:_WARM_UP]:
-            way.fetch(memory, question)
+        for user_id, question in asked[:_WARM_UP]:
+            way.fetch(memory, user_id, question)
         recalls, times = [], []
         label = f"{backend}: {way.name}@{way.limit}"
-        for question in track(questions, label, console=progress, transient=True, disable=not progress.is_terminal):
+        for user_id, question in track(
+            asked, label, console=progress, transient=True, disable=not progress.is_terminal
+        ):
             start = time.perf_counter()
-            found = way.fetch(memory, question)
+            found = way.fetch(memory, user_id, question)
             times.append(time.perf_counter() - start)
-            # Another user's message must not count, even if its turn has the same number.
-            turns = {message.metadata["dia_id"] for message in found if message.user_id == question.user_id}
-            recalls.append(len(turns & question.gold) / len(question.gold))
+            answering = {message.id for message in found} & question.gold
+            recalls.append(float(bool(answering)) if way.name == SESSIONS else len(answering) / len(question.gold))
         hybrid = memory.backend.capabilities.hybrid
         yield Result(backend, way.name, way.limit, fmean(recalls), median(times) * 1e3, hybrid)
 
 
-def failures(results: Sequence[Result]) -> list[str]:
+def failures(results: Sequence[Result], kind: Kind) -> list[str]:
     """Return the requirements of --check that are not met."""
     unmet = [
         f"{r.backend} {r.way}@{r.limit}: recall {r.recall:.3f}, required {required:.2f}"
         for r in results
-        if (required := (REQUIRED_OF_HYBRID if r.hybrid else REQUIRED).get((r.way, r.limit))) is not None
+        if (required := (REQUIRED_OF_HYBRID if r.hybrid else REQUIRED)[kind].get((r.way, r.limit))) is not None
         and r.recall < required
     ]
     reference = {(r.way, r.limit): r.recall for r in results if r.backend == "InMemory"}
@@ -275,7 +245,9 @@ BACKENDS: dict[str, Callable[[Path, CachedMiniLM], Opened]] = {
 
 
 def main(
-    path: Annotated[Path, typer.Argument(help="A file in LoCoMo's format.", exists=True, dir_okay=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files in LoCoMo's format, or lists of chats.", exists=True, dir_okay=False)
+    ],
     backend: Annotated[list[str], typer.Option(help=f"Backends to measure (repeatable): {', '.join(BACKENDS)}.")] = [  # noqa: B006 - typer copies it
         "InMemory",
         "SQLite",
@@ -290,41 +262,33 @@ def main(
     unknown = sorted(set(backend) - set(BACKENDS))
     if unknown:
         sys.exit(f"unknown backend {unknown[0]!r}: use {', '.join(BACKENDS)}")
-    samples = json.loads(path.read_text(encoding="utf-8"))
-    messages: list[Message] = []
-    questions: list[Question] = []
-    for sample in samples:
-        conversation = list(messages_of(sample))
-        messages += conversation
-        questions += questions_of(sample, {message.metadata["dia_id"] for message in conversation})
-    if not questions:
-        sys.exit(f"{path} has no question with an answering turn: is it in LoCoMo's format?")
-
-    results: list[Result] = []
+    reports = []
+    unmet: list[str] = []
     embedder = CachedMiniLM(vectors)
-    for name in backend:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            BACKENDS[name](Path(folder), embedder) as opened,
-            Memory(backend=opened) as memory,
-        ):
-            if opened.capabilities.vector:
-                # Embed in advance, so that the embedder's time is not measured.
-                embedder.prepare([m.text for m in messages], [question.text for question in questions])
-            memory.add_many(messages)
-            results += measure(name, memory, questions, Console(stderr=True))
-
-    print(f"{len(questions)} questions, {len(samples)} conversations, {len(messages)} messages in one store")
-    show(results)
+    for path in paths:
+        conversations = read(path)
+        messages = [message for conversation in conversations for message in conversation.messages]
+        questions = [question for conversation in conversations for question in conversation.questions]
+        results: list[Result] = []
+        for name in backend:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                BACKENDS[name](Path(folder), embedder) as opened,
+                Memory(backend=opened) as memory,
+            ):
+                if opened.capabilities.vector:
+                    # Embed in advance, so that the embedder's time is not measured.
+                    embedder.prepare([m.text for m in messages], [question.text for question in questions])
+                memory.add_many(messages)
+                results += measure(name, memory, conversations, Console(stderr=True))
+        counts = {"questions": len(questions), "conversations": len(conversations), "messages": len(messages)}
+        print(f"{path.name}: {', '.join(f'{number:,} {what}' for what, number in counts.items())} in one store")
+        show(results)
+        reports.append({"file": path.name, **counts, "results": [asdict(result) for result in results]})
+        unmet += [f"{path.name}: {each}" for each in failures(results, conversations[0].kind)]
     if json_file is not None:
-        report = {
-            "questions": len(questions),
-            "messages": len(messages),
-            "results": [asdict(result) for result in results],
-        }
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
     if check:
-        unmet = failures(results)
         print("\n".join(unmet) if unmet else "check: all requirements are met")
         raise typer.Exit(1 if unmet else 0)
 

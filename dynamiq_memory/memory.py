@@ -63,7 +63,8 @@ class Memory(Closing):
         max_tokens: Maximum number of tokens that an agent is given where a call sets none, by `token_counter`. Defaults
             to 32,000, which leaves room for instructions and an answer in the context of any current model; None for
             no limit.
-        recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1.
+        recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1. The last
+            two turns may take more, up to half of the limit.
         window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
             with up to five sixteenths less, so that providers' caches keep most of the prompt.
         placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
@@ -83,7 +84,7 @@ class Memory(Closing):
         save_mode: MemorySaveMode | str = MemorySaveMode.FULL,
         token_counter: TokenCounter = count_tokens_approximately,
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
-        recent_share: float = 0.5,
+        recent_share: float = 0.25,
         window: Window | str = Window.SLIDING,
         placement: Placement | str = Placement.CHRONOLOGICAL,
     ) -> None:

@@ -28,6 +28,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, key_of, scope_of
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 if TYPE_CHECKING:
@@ -294,7 +295,8 @@ def _rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, 
     index = InvertedIndex()
     for number, message in enumerate(messages):
         index.add(number, terms_of(tokenizer, message.text))
-    scores = index.scores(bm25, terms_of(tokenizer, query))
+    sessions = in_sessions(range(len(messages)), lambda number: scope_of(messages[number]), int)
+    scores = pooled(index.scores(bm25, terms_of(tokenizer, query)), sessions)
     ranked = best(scores, lambda number: number, limit)
     for number in ranked:
         messages[number].score = scores[number]

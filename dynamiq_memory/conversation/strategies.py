@@ -15,7 +15,7 @@ from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
 from dynamiq_memory.conversation.placement import Placement, last_question, with_block
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.tokens import as_sent
-from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
+from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, opening_turn, split_turns
 from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import quoted_message, quoted_messages
@@ -268,11 +268,9 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
 def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:
     budget = choice.budget
     in_block = choice.placement is Placement.BEFORE_QUESTION
-    recent = budget.share(recent_share)
-    if recent.messages == 1 and budget.messages > 2:
-        recent.messages = 2  # a question without its answer would seem to be asked once more
     whole = budget.copy()
     latest, turns = yield from _latest(filters, whole)
+    recent = _recent_part(budget, recent_share, turns)
     if not in_block:
         # What is found comes first, so the beginning of the prompt changes with each question.
         recent.window = Window.SLIDING
@@ -289,6 +287,16 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
         choice.add(latest, Reason.RECENT)
     elif not in_block:
         _add_rest(choice, turns)
+
+
+def _recent_part(budget: Budget, share: float, turns: Sequence[Turn]) -> Budget:
+    """Return the part of the budget that is for recent turns: the share, or what two turns take, if half is enough."""
+    part, half = budget.share(share), (budget.messages + 1) // 2
+    two = [message for turn in [turn for turn in turns if turn.opened][-2:] for message in turn.messages]
+    part.messages = max(part.messages, min(len(two), half))
+    if part.tokens is not None and budget.tokens is not None:
+        part.tokens = max(part.tokens, min(budget.tokens_of(two), budget.tokens // 2))
+    return part
 
 
 def _add_rest(choice: _Choice, turns: Sequence[Turn]) -> None:
@@ -419,10 +427,12 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
             if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
                 return turn
         # The question of the turn, or the call that the match answers, is further back.
-        missing = bool(results_of(match)) or not _has_user(current([*before, match]))
+        unopened = not _has_user(current([*before, match]))
+        missing = unopened or bool(results_of(match))
         size = reach.next(min(size * 4, 10 * _PAGE)) if missing and not whole else 0
         if not size:
-            return None
+            turn = opening_turn(near) if whole and unopened else Turn()
+            return turn if any(key_of(message) == key_of(match) for message in turn.messages) else None
         page = yield from Read(parse(session), size, before=before[0])
         before, whole = [*page, *before], len(page) < size
 
@@ -464,5 +474,5 @@ def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[lis
         # Equal timestamps: only the store knows which message arrived first.
         stored = yield from Read(parse({**filters, MESSAGE_ID_KEY: [message.id for message in messages]}))
         place = {key_of(message): number for number, message in enumerate(stored)}
-        messages.sort(key=lambda message: place.get(key_of(message), -1))
+        messages.sort(key=lambda message: (message.timestamp or 0.0, place.get(key_of(message), -1)))
     return [Pick(message, picks[key_of(message)].reason) for message in arrange(messages)]

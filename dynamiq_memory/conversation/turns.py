@@ -20,7 +20,10 @@ from dynamiq_memory.conversation.calls import (
 from dynamiq_memory.conversation.interruptions import closing_answer, closing_result, with_note
 from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
 from dynamiq_memory.conversation.windows import Window, count_from_step, similar
-from dynamiq_memory.messages import Key, Message, MessageRole, Scope, key_of, scope_of
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Key, Message, MessageRole, Scope, key_of, scope_of
+
+# Given before what an assistant says unasked.
+OPENING_LINE = "[The assistant began this conversation.]"
 
 
 @dataclass(slots=True)
@@ -405,6 +408,32 @@ def _end(turn: Turn, *, over: bool) -> None:
     turn.answered = turn.answered or (over and any(part[0].role in done for part in turn.rounds[1:]))
 
 
+def opening_turn(messages: Iterable[Message]) -> Turn:
+    """Make a turn of what the assistant said before the first question of a session.
+
+    Many LLM APIs accept no conversation that an assistant begins, so a line of the user says that it did.
+
+    Args:
+        messages: The messages of a session from its beginning on.
+
+    Returns:
+        The turn; without rounds if the session begins with a question.
+    """
+    begun = itertools.takewhile(lambda message: not begins_turn(message), messages)
+    rounds = [part for turn in split_turns(begun) if not turn.instructions for part in turn.rounds]
+    if not rounds:
+        return Turn()
+    first = rounds[0][0]
+    line = Message(
+        role=MessageRole.USER,
+        content=OPENING_LINE,
+        id=f"{first.id}/opening",
+        timestamp=math.nextafter(first.timestamp or 0.0, -math.inf),
+        metadata={key: first.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in first.metadata},
+    )
+    return Turn([[line], *rounds], answered=True)
+
+
 def pair_results(messages: Iterable[Message]) -> dict[int, tuple[int, int]]:
     """Find the call that each result answers; of several results of one call, only the last is paired.
 
@@ -528,9 +557,13 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
     before = budget.copy()
     taken: list[tuple[int, Turn]] = []
     left: list[Budget] = []
+    unopened: list[tuple[int, Turn]] = []
     full = False
     for place, turn in sorted(enumerate(turns), key=lambda each: each[1].last, reverse=True):
-        if not turn.opened or turn.question_alone:
+        if not turn.opened:
+            unopened.append((place, turn))
+            continue
+        if turn.question_alone:
             continue
         if budget.take(turn.messages):
             taken.append((place, turn))
@@ -549,7 +582,7 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
         taken = taken[:kept]
         budget.messages, budget.tokens = left[kept - 1].messages, left[kept - 1].tokens
     if not full:
-        instructions = [(place, turn) for place, turn in enumerate(turns) if turn.instructions]
+        instructions = [(place, turn) for place, turn in reversed(unopened) if turn.instructions]
         fitting = [(place, turn) for place, turn in instructions if budget.take(turn.messages)]
         full = len(fitting) < len(instructions)
         taken += fitting

@@ -13,12 +13,14 @@ from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import Search
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import USER_KEY, Message
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, packed_terms
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.pooling import in_sessions, pooled
 
 TermsRow = Sequence[Any]
-"""A message's number of arrival, its timestamp, the number of its terms, and these terms, packed."""
+"""A message's number of arrival, its timestamp, the number of its terms, these terms, packed, and its user and session,
+unless these are the same in all rows."""
 
 
 class WordSearch:
@@ -54,13 +56,16 @@ class WordSearch:
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         """A SELECT of terms, with parameters for those of user_id and session_id that are named."""
         terms = self._tables.terms
-        statement = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
+        columns = [sa.null() if key in scope else terms.c[key] for key in (USER_KEY, SESSION_KEY)]
+        statement = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms, *columns)
         statement = statement.select_from(terms if source is None else source)
         return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
     def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> dict[int, float]:
         """Score rows, by their numbers in the list."""
-        return packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+        scores = packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
+        sessions = in_sessions(range(len(rows)), lambda n: tuple(rows[n][4:6]), lambda n: (rows[n][1], rows[n][0]))
+        return pooled(scores, sessions)
 
     def _best(
         self, connection: sa.Connection, search: Search, rows: Sequence[TermsRow], scores: Mapping[int, float]

@@ -15,6 +15,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, scope_of, views
 from dynamiq_memory.ranking import BM25, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, Postings, best
+from dynamiq_memory.ranking.pooling import pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 
@@ -62,7 +63,7 @@ class InMemory(MemoryBackend):
     def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
         terms = list(dict.fromkeys(terms_of(self.tokenizer, query)))
         with self._lock:
-            scores = self._scores(terms, filter)
+            scores = pooled(self._scores(terms, filter), self._conversations.documents(filter))
             by_document = self._conversations.by_document
             ranked = best(scores, lambda document: by_document[document].position, limit)
             messages = [by_document[document].message for document in ranked]

@@ -106,6 +106,10 @@ class Conversations:
             entries = conversation.entries
             yield conversation, [e for e in entries if rest.matches(e.message)] if rest.conditions else entries
 
+    def documents(self, filter: Filter) -> Iterator[list[int]]:
+        """Return the numbers of the matching entries of each conversation, in order."""
+        return ([entry.document for entry in entries] for _, entries in self.matching(filter))
+
     def in_order(self, filter: Filter, before: Message | None, after: Message | None) -> Iterator[Entry]:
         """Return the matching entries, the latest first, or with `after` the earliest first."""
         upper = self._position(before) if before is not None else None

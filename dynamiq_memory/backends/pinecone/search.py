@@ -20,6 +20,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.fusion import Ranking, min_max
+from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 _MIN_OTHERS = 200
@@ -96,7 +97,10 @@ class Ranker:
         index = InvertedIndex()
         for number, stored in enumerate(documents.values()):
             index.add(number, terms_of(tokenizer, stored.message.text if stored.message is not None else ""))
-        word_scores = index.scores(self._bm25, terms_of(tokenizer, query))
+        sessions = in_sessions(
+            range(len(names)), lambda n: keys.parse(names[n]).scope, lambda n: documents[names[n]].position
+        )
+        word_scores = pooled(index.scores(self._bm25, terms_of(tokenizer, query)), sessions)
         words = Ranking({names[number]: score for number, score in word_scores.items()}, zero=0.0)
         related = {name: score for name, score in nearest.scores.items() if name in documents}
         scores = min_max([words, replace(nearest, scores=related)])

@@ -27,7 +27,7 @@ class HybridSearch(WordSearch):
         self._tables.check_meta(connection)
         rows = self._rows(connection, search.filter, {NEAR: as_text(vector)})
         # A vector that points away from the query's has nothing to do with it.
-        by_meaning = {number: row[4] for number, row in enumerate(rows) if row[4] is not None and row[4] > 0}
+        by_meaning = {number: row[6] for number, row in enumerate(rows) if row[6] is not None and row[6] > 0}
         scores = min_max([Ranking(self._scores(terms, rows), zero=0.0), Ranking(by_meaning)])
         return self._best(connection, search, rows, scores)
 

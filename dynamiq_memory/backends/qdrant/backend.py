@@ -40,7 +40,7 @@ Metric = Literal["cosine", "dot_product", "l2"]
 
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MOST_RANKED = 10_000
-_CANDIDATES = 100
+_CANDIDATES = 400
 _INDEX_NAME = re.compile(r"[^/\0]+")
 _READERS: Readers = {
     "https": yes_or_no,

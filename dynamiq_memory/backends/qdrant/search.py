@@ -18,9 +18,10 @@ from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.filters import Translation, translate
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import TIMESTAMP_KEY, Message, views
+from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message, views
 from dynamiq_memory.ranking import BM25, Tokenize, packed_terms
 from dynamiq_memory.ranking.fusion import Ranking, min_max
+from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 _FIELDS = [records.MESSAGE, TIMESTAMP_KEY, records.ARRIVAL]
@@ -60,7 +61,7 @@ class Ranker:
         size = yield from self._size(translation, limit)
         queries = []
         if terms:
-            fields = [*_FIELDS, records.TERMS, records.LENGTH]
+            fields = [*_FIELDS, USER_KEY, SESSION_KEY, records.TERMS, records.LENGTH]
             queries.append(_query(translation, records.searched_words(terms), records.WORDS, fields, size))
         if vector:
             queries.append(_query(translation, vector, records.DENSE, _FIELDS, size))
@@ -102,7 +103,12 @@ class Ranker:
         lengths = [payload[records.LENGTH] for payload in payloads]
         packed = [base64.b64decode(payload[records.TERMS]) for payload in payloads]
         scores = packed_terms.scores(self.bm25, terms, lengths, packed)
-        return {names[number]: score for number, score in scores.items()}
+        sessions = in_sessions(
+            range(len(names)),
+            lambda n: (payloads[n].get(USER_KEY), payloads[n].get(SESSION_KEY)),
+            lambda n: records.position_of(candidates[names[n]]),
+        )
+        return {names[number]: score for number, score in pooled(scores, sessions).items()}
 
     def _similarities(self, candidates: _Points) -> dict[str, float]:
         if not self.is_similarity:

@@ -18,14 +18,13 @@ from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import MESSAGE, PARTLY, REPLACING, Translation, has_fact, translate
 from dynamiq_memory.backends.weaviate.records import NOTE_TIME, Note, Position, Row, messages_of, uuid_of
 from dynamiq_memory.backends.weaviate.requests import AtOnce
-from dynamiq_memory.backends.weaviate.schema import ARRIVAL, BODY, DIMENSION, POSITION, TIMESTAMP
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, BODY, DIMENSION, IN_SESSION, POSITION, TIMESTAMP
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
+from dynamiq_memory.messages import Message, Session
 
 IDS_AT_ONCE = 1000
 WHOLE = (*POSITION, BODY)
-_IN_SESSION = (*POSITION, USER_KEY, SESSION_KEY)
 # The first page is small, since messages may be large; later ones are as large as approximately this many bytes take.
 _FIRST_PAGE = 100
 _PAGE_BYTES = 8 * 1024 * 1024
@@ -125,7 +124,7 @@ class Reader:
         """List the sessions of messages that match."""
         wanted = translate(filter)
         exact = yield from self.match_exactly(wanted)
-        rows = yield from self.matching(wanted, properties=_IN_SESSION if exact else (*_IN_SESSION, BODY))
+        rows = yield from self.matching(wanted, properties=IN_SESSION if exact else (*IN_SESSION, BODY))
         return sessions_of((row.scope, row.position[0]) for row in rows)
 
     def _positions(self, anchors: Sequence[Message]) -> Plan[dict[str, Position]]:

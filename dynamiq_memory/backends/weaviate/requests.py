@@ -16,7 +16,7 @@ from weaviate.outputs.data import DeleteManyReturn
 from dynamiq_memory.backends.plans import Plan, Step
 from dynamiq_memory.backends.weaviate.errors import is_too_large
 from dynamiq_memory.backends.weaviate.records import Row, row_of
-from dynamiq_memory.backends.weaviate.schema import ARRIVAL, LENGTH, POSITION, TERMS, TIMESTAMP, VECTOR
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, IN_SESSION, LENGTH, POSITION, TERMS, TIMESTAMP, VECTOR
 from dynamiq_memory.exceptions import BackendError
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def rank_by_words(filters: FilterReturn, words: Sequence[str], offset: int, limi
             filters=filters,
             limit=limit,
             offset=offset,
-            return_properties=[*POSITION, TERMS, LENGTH],
+            return_properties=[*IN_SESSION, TERMS, LENGTH],
             return_metadata=[],
         )
     )

@@ -30,6 +30,7 @@ ARRIVAL = "arrival"
 DIMENSION = "dimension"
 VECTOR = "default"
 POSITION = (TIMESTAMP, ARRIVAL)
+IN_SESSION = (*POSITION, USER_KEY, SESSION_KEY)
 
 # https://docs.weaviate.io/weaviate/config-refs/collections: names follow GraphQL's rules.
 _COLLECTION = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")

@@ -26,6 +26,7 @@ from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.fusion import Ranking, min_max
+from dynamiq_memory.ranking.pooling import in_sessions, pooled
 
 T = TypeVar("T")
 
@@ -113,7 +114,8 @@ class Searcher:
 
 
 def _ranking(rows: Sequence[Row], scores: dict[int, float], *, cut: bool = False) -> Ranking[Position]:
-    return Ranking({rows[number].position: score for number, score in scores.items()}, cut=cut, zero=0.0)
+    sessions = in_sessions(range(len(rows)), lambda n: rows[n].scope, lambda n: rows[n].position)
+    return Ranking({rows[n].position: score for n, score in pooled(scores, sessions).items()}, cut=cut, zero=0.0)
 
 
 def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:
