@@ -13,8 +13,7 @@ export UV_LINK_MODE := copy
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := pyproject.toml $(wildcard adapters/*/pyproject.toml constraints/*.txt)
 ARGS ?=
-# One more than there are processors, since tests of servers wait now and then.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 # Names and versions only: an address would tie the repository to one package registry.
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package dynamiq-memory --no-emit-package langchain-dynamiq-memory \
@@ -23,7 +22,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --no-header --no-an
 # The dynamiq package pins older versions of what the rest uses: an environment of its own.
 AGENTS := .venv-dynamiq/bin
 AGENTS_TESTS := adapters/dynamiq/tests $(foreach test,postgresql::TestPostgreSQL postgresql::TestPostgreSQLAsync \
-	sqlite::TestSQLiteFile qdrant::TestQdrantInMemory pinecone::TestPinecone weaviate::TestWeaviate \
+	sqlite::TestSQLiteFileAsync qdrant::TestQdrantInMemory pinecone::TestPinecone weaviate::TestWeaviate \
 	weaviate::TestWeaviateAsync,tests/backends/$(subst ::,/test_conformance.py::,$(test)))
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11

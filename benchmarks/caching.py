@@ -44,7 +44,7 @@ LIMITS = (20, 50, 100)
 TOKENS = (4_000, 16_000)
 NO_LIMIT = 100_000
 # What BOTH gives to the recent turns, where the window is stable.
-RECENT_SHARES = (0.5, 0.75)
+RECENT_SHARES = (0.25, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Way:
     placement: Placement
     messages: int | None
     tokens: int | None
-    recent_share: float = 0.5
+    recent_share: float = 0.25
 
     def explain(self, memory: Memory, query: str, filters: dict[str, Any]) -> Explanation:
         """Pick messages."""

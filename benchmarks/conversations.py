@@ -1,8 +1,8 @@
 """Conversations with questions about them, and the messages that answer these, read from the files of public datasets.
 
 Two formats are read: LoCoMo's, in which two people talk in turns, and a list of
-`{"id", "msgs": [{"role", "text", "ts", "sess"}], "qs": [{"q", "gold", "before"}]}`, in which `gold` has the positions of
-the messages that answer a question, and only the messages in front of `before` count (all of them with null).
+`{"id", "msgs": [{"role", "text", "ts", "sess"}], "qs": [{"q", "gold", "before"}]}`, in which `gold` has the positions
+of the messages that answer a question, and only the messages in front of `before` count (all of them with null).
 """
 
 from __future__ import annotations

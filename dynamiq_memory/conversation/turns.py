@@ -409,7 +409,7 @@ def _end(turn: Turn, *, over: bool) -> None:
 
 
 def opening_turn(messages: Iterable[Message]) -> Turn:
-    """Make a turn of what the assistant said before the first question of a session.
+    """Make a turn of what the assistant said before the first question of a session, without calls.
 
     Many LLM APIs accept no conversation that an assistant begins, so a line of the user says that it did.
 
@@ -420,7 +420,8 @@ def opening_turn(messages: Iterable[Message]) -> Turn:
         The turn; without rounds if the session begins with a question.
     """
     begun = itertools.takewhile(lambda message: not begins_turn(message), messages)
-    rounds = [part for turn in split_turns(begun) if not turn.instructions for part in turn.rounds]
+    parts = [part for turn in split_turns(begun) for part in turn.rounds]
+    rounds = [part for part in parts if len(part) == 1 and part[0].role is MessageRole.ASSISTANT]
     if not rounds:
         return Turn()
     first = rounds[0][0]

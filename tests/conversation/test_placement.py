@@ -53,7 +53,7 @@ def talk(store, *, asked=True, **settings):
 def test_older_messages_are_part_of_the_question(store, strategy):
     memory = talk(store)
     given_ = memory.get_agent_conversation("zebra", limit=10, strategy=strategy)
-    assert len(given_) == {"relevant": 1, "both": 5}[strategy]
+    assert len(given_) == {"relevant": 1, "both": 3}[strategy]
     block, question = split(given_[-1].content)
     assert question == "What about the zebra?"
     assert parsed(block) == [("user", None, "I have a zebra"), ("assistant", None, "How nice")]

@@ -13,6 +13,7 @@ from dynamiq_memory import Memory, Message, Reason, count_tokens_approximately
 from dynamiq_memory.backends import InMemory
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of, says_something
 from dynamiq_memory.conversation.tokens import as_sent
+from dynamiq_memory.conversation.turns import OPENING_LINE
 from dynamiq_memory.messages import INTERRUPTED_KEY
 from dynamiq_memory.testing.providers import Provider, refusals
 from tests.fakes.sessions import ONE_SCOPE, SCOPES, any_sessions, dumped, examples, whole_sessions
@@ -175,6 +176,8 @@ def test_messages_are_given_as_stored_except_for_calls_and_results_without_each_
         backend.add_many(stored.messages)
         originals = {message.id: message for message in backend.get_all()}
         for message in ask(backend, asked, filters):
+            if message.content == OPENING_LINE:
+                continue
             original = originals[message.id]
             whole = message.model_copy(update={"content": original.content, "tool_calls": original.tool_calls})
             assert whole.model_copy(update={"score": None}) == original

@@ -392,7 +392,7 @@ def test_the_filters_are_the_memorys_own_copy():
 def test_message_limit_is_the_default_limit(store):
     memory = Memory(backend=store, message_limit=2)
     for number in range(4):
-        memory.add("user", f"hello {number}")
+        memory.add("user", f"hello {number}", {"session_id": f"s{number}"})
     for read in (memory.get_all, memory.search, memory.get_agent_conversation, lambda: memory.search("hello")):
         assert len(read()) == 2
         assert {m.content for m in read()} == {"hello 2", "hello 3"}

@@ -568,13 +568,19 @@ def in_detail(messages: Sequence[BaseMessage]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("strategy", MemoryRetrievalStrategy)
 @pytest.mark.parametrize(
-    ("hook", "rounds", "parallel"),
-    [*((hook, 4, 1) for hook in (keep_last(2), keep_last(3), keep_last(4), trim)), (trim, 3, 2), (keep_last(5), 14, 3)],
+    ("hook", "rounds", "parallel", "strategy"),
+    [
+        (keep_last(2), 4, 1, "all"),
+        (keep_last(3), 4, 1, "relevant"),
+        (keep_last(4), 4, 1, "both"),
+        (trim, 4, 1, "all"),
+        (trim, 3, 2, "relevant"),
+        (keep_last(5), 14, 3, "both"),
+    ],
 )
 def test_what_a_hook_trims_of_a_running_turn_is_recalled(
-    talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int, strategy: MemoryRetrievalStrategy
+    talker: Talker, memory: Memory, hook: Any, rounds: int, parallel: int, strategy: str
 ) -> None:
     script = ["a0", *with_rounds("a1", rounds=rounds, parallel=parallel)]
     whole, untrimmed = scripted(talker, Memory(), script)

@@ -69,7 +69,7 @@ def check(sent: Sequence[Message], asked: Asked) -> None:
         assert sum(map(count_tokens_approximately, chosen)) <= asked.token_limit
 
 
-@examples(50)
+@examples(25)
 @given(whole_sessions(IN_FIELDS), ASKED)
 def test_a_conversation_of_finished_turns_is_accepted_by_every_provider(written: Written, asked: Asked) -> None:
     sent = ask(written.messages, asked)
@@ -78,7 +78,7 @@ def test_a_conversation_of_finished_turns_is_accepted_by_every_provider(written:
         assert refusals(sent, provider) == []
 
 
-@examples(50)
+@examples(25)
 @given(any_sessions(IN_FIELDS), ASKED)
 def test_a_conversation_is_accepted_except_for_what_is_stored_so(written: Written, asked: Asked) -> None:
     sent = ask(written.messages, asked)
@@ -95,7 +95,7 @@ def text(message: Message) -> tuple[str | None, str]:
     return message.tool_call_id, message.text
 
 
-@examples(30)
+@examples(20)
 @given(any_sessions(IN_FIELDS))
 def test_all_that_is_put_is_stored(written: Written) -> None:
     memory = DynamiqMemory(Memory(), "s", "u")
