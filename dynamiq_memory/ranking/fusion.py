@@ -1,7 +1,7 @@
 """Fusion of several rankings into one, such as by words and by meaning.
 
-Recall at 5, 10 and 20 on the development conversations of benchmarks/retrieval.py, where BM25 alone has .576 / .650 /
-.705 and all-MiniLM-L6-v2 has .344 / .452 / .552:
+Recall at 5, 10 and 20 on four conversations of LoCoMo, where BM25 alone (b=0.4, without the scores around a message) has
+.576 / .650 / .705 and all-MiniLM-L6-v2 has .344 / .452 / .552:
 
     | used of each ranking          | the best 100       | all                |
     |-------------------------------|--------------------|--------------------|
@@ -22,6 +22,9 @@ Document = TypeVar("Document", bound=Hashable)
 
 # Keeps the score of the last document of a ranking above zero, since it still matches.
 _MIN_SCORE = 1e-3
+# Fewer texts than this are rarely as different as the best and the worst of many: scaling their scores to the whole
+# range would let chance decide.
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | No
     """Fuse rankings by the weighted mean of their scores, after scaling each ranking to the range from 0 to 1.
 
     If a ranking was cut, a document missing from it gets the lowest score in it, which is an upper bound. If its zero
-    is unknown too, that lowest score is scaled to the middle of the range instead of to 0.
+    is unknown too, that lowest score is scaled to the middle of the range instead of to 0. Of a few
+    scores without a zero, the lowest stays above 0.
 
     Args:
         rankings: The rankings.
@@ -61,10 +65,10 @@ def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | No
         best, last = max(ranking.scores.values()), min(ranking.scores.values())
         zero = ranking.zero if ranking.zero is not None else last - (best - last) * ranking.cut
         span = best - zero
-        missing = last if ranking.cut else zero
+        if ranking.zero is None and not ranking.cut:
+            span *= max(1.0, _FEW / len(ranking.scores))
         for document in fused:
-            scaled = (
-                (ranking.scores.get(document, missing) - zero) / span if span else float(document in ranking.scores)
-            )
-            fused[document] += weight / total * scaled
+            score = ranking.scores.get(document, last if ranking.cut else None)
+            if score is not None:
+                fused[document] += weight / total * (1 - (best - score) / span if span else 1.0)
     return {document: _MIN_SCORE + (1 - _MIN_SCORE) * score for document, score in fused.items()}
