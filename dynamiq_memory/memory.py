@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
@@ -13,12 +14,13 @@ from dynamiq_memory._checks import check_choice, check_limit, check_query, check
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
-from dynamiq_memory.backends.plans import Plan, arun, run
+from dynamiq_memory.backends.operations import Operation, Read
+from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
 from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick
+from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick, search
 from dynamiq_memory.conversation.tokens import TokenCounter, count_tokens_approximately
 from dynamiq_memory.conversation.turns import Budget
 from dynamiq_memory.conversation.windows import Window
@@ -38,6 +40,7 @@ from dynamiq_memory.messages import (
     refusal,
     views,
 )
+from dynamiq_memory.ranking.reranking import reranker_of
 
 DEFAULT_LIMIT = 1000
 DEFAULT_MAX_TOKENS = 32_000
@@ -65,6 +68,9 @@ class Memory(Closing):
             no limit.
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1. The last
             two turns may take more, up to half of the limit.
+        reranker: Orders the 50 best messages of a search again, also for RELEVANT and BOTH: a function of the query and
+            the messages that returns a score for each, or a reranker of LangChain, LlamaIndex or `dynamiq`. By default,
+            the order is the backend's.
         window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
             with up to five sixteenths less, so that providers' caches keep most of the prompt.
         placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
@@ -85,6 +91,7 @@ class Memory(Closing):
         token_counter: TokenCounter = count_tokens_approximately,
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
         recent_share: float = 0.25,
+        reranker: Any = None,
         window: Window | str = Window.SLIDING,
         placement: Placement | str = Placement.CHRONOLOGICAL,
     ) -> None:
@@ -110,6 +117,7 @@ class Memory(Closing):
         self.token_counter = token_counter
         self.max_tokens = max_tokens
         self.recent_share = recent_share
+        self._reranker = None if reranker is None else reranker_of(reranker)
         self.window = check_choice(Window, window, "window", ConfigurationError)
         self.placement = check_choice(Placement, placement, "placement", ConfigurationError)
 
@@ -263,13 +271,13 @@ class Memory(Closing):
             InvalidArgumentError: The limit is not 1 or more.
             FilterError: A filter is malformed.
         """
-        return self.backend.search(query, self._merged(filters), self._limit(limit))
+        return run(self._search(query, filters, limit), self._perform)
 
     async def asearch(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> list[Message]:
         """Rank messages by their relevance to a query; see `search`."""
-        return await self.backend.asearch(query, self._merged(filters), self._limit(limit))
+        return await arun(self._search(query, filters, limit), self._aperform)
 
     def get_agent_conversation(
         self,
@@ -357,7 +365,7 @@ class Memory(Closing):
             tokens.
         """
         plan = self._pick(query, limit, filters, strategy, max_tokens, window, placement, compare)
-        return run(plan, self.backend.execute)
+        return run(plan, self._perform)
 
     async def aexplain_agent_conversation(
         self,
@@ -373,7 +381,7 @@ class Memory(Closing):
     ) -> Explanation:
         """Select messages, with reasons; see `explain_agent_conversation`."""
         plan = self._pick(query, limit, filters, strategy, max_tokens, window, placement, compare)
-        return await arun(plan, self.backend.aexecute)
+        return await arun(plan, self._aperform)
 
     def get_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
         """Return the messages of `get_all` as text: "plain", "markdown" or "xml"."""
@@ -600,6 +608,20 @@ class Memory(Closing):
         required = {key: value for key, value in defaults.items() if key not in scope}
         return [_with_scope(message, scope, required) for message in messages]
 
+    def _search(self, query: str | None, filters: Mapping[str, Any] | None, limit: int | None) -> Plan[list[Message]]:
+        merged, limit, query = self._merged(filters), self._limit(limit), check_query(query)
+        if query is None:
+            return (yield from Read(parse(merged), limit))
+        return (yield from search(query, merged, limit, self._reranker))
+
+    def _perform(self, step: Step[Any]) -> Any:
+        return step.work() if isinstance(step, Compute) else self.backend.execute(cast("Operation[Any]", step))
+
+    async def _aperform(self, step: Step[Any]) -> Any:
+        if isinstance(step, Compute):
+            return await asyncio.to_thread(step.work)
+        return await self.backend.aexecute(cast("Operation[Any]", step))
+
     def _pick(
         self,
         query: str | None,
@@ -626,7 +648,9 @@ class Memory(Closing):
         budget = Budget(self._limit(limit), tokens, self.token_counter, window=window)
 
         def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
-            return pick(strategy, query, filters, replace(budget, exceeded=set()), self.recent_share, placement)
+            return pick(
+                strategy, query, filters, replace(budget, exceeded=set()), self.recent_share, placement, self._reranker
+            )
 
         merged = self._merged(filters)
         return pick_and_compare(picking, query, merged, self.token_counter) if compare else picking(query, merged)

@@ -6,11 +6,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from itertools import dropwhile
 from typing import Any
 
 from dynamiq_memory.backends.operations import Around, Read, Search
-from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.backends.plans import Compute, Plan
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
 from dynamiq_memory.conversation.placement import Placement, last_question, with_block
 from dynamiq_memory.conversation.revisions import current
@@ -30,6 +31,7 @@ from dynamiq_memory.messages import (
     key_of,
     scope_of,
 )
+from dynamiq_memory.ranking.reranking import RERANKED, Reranker, reranked
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
@@ -143,6 +145,7 @@ class _Choice:
         budget: What may still be picked.
         placement: Where messages are placed that match the query.
         session_id: The session that the conversation belongs to, if it is only one.
+        rerank: Orders the best matches again.
         picks: The messages.
         found: The messages of each turn that was found by the query, the best first.
     """
@@ -150,6 +153,7 @@ class _Choice:
     budget: Budget
     placement: Placement
     session_id: str | None
+    rerank: Reranker | None = None
     picks: dict[Key, Pick] = field(default_factory=dict)
     found: list[list[Message]] = field(default_factory=list)
 
@@ -197,6 +201,7 @@ def pick(
     budget: Budget,
     recent_share: float,
     placement: Placement = Placement.CHRONOLOGICAL,
+    rerank: Reranker | None = None,
 ) -> Plan[Explanation]:
     """Pick the messages that an agent is given.
 
@@ -211,9 +216,10 @@ def pick(
         budget: How much may be picked.
         recent_share: The part of the budget that BOTH gives to the most recent turns, from 0 to 1.
         placement: Where messages are placed that match the query.
+        rerank: Orders the best matches again.
     """
     session_id = filters.get(SESSION_KEY)
-    choice = _Choice(budget, placement, session_id if isinstance(session_id, str) else None)
+    choice = _Choice(budget, placement, session_id if isinstance(session_id, str) else None, rerank)
     ranked = query if query is not None and query.strip() and strategy != MemoryRetrievalStrategy.ALL else None
     if ranked is not None and strategy == MemoryRetrievalStrategy.RELEVANT:
         yield from _pick_relevant_alone(choice, ranked, filters)
@@ -226,6 +232,22 @@ def pick(
             return Explanation(picks, choice.budget, placement, choice.session_id)
         choice.add(messages, Reason.RECENT)
     return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
+
+
+def search(query: str, filters: Mapping[str, Any], limit: int, rerank: Reranker | None = None) -> Plan[list[Message]]:
+    """Rank messages by their relevance to a query.
+
+    Args:
+        query: The query.
+        filters: Only messages that match.
+        limit: Maximum number of messages.
+        rerank: Orders the best ones again.
+    """
+    if rerank is None:
+        return (yield from Search(parse(filters), query, limit))
+    found = yield from Search(parse(filters), query, max(limit, RERANKED))
+    ranked = yield from Compute(partial(reranked, rerank, query, found))
+    return ranked[:limit]
 
 
 def _one_session(filters: Mapping[str, Any]) -> bool:
@@ -337,9 +359,9 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     whole = budget.copy()
     # Some matches are picked already, and some will not fit.
     wanted = budget.messages + len(choice.picks) + _SPARE_MATCHES
-    matches = yield from Search(parse(filters), query, wanted)
+    matches = yield from search(query, filters, wanted, choice.rerank)
     if len(current(matches)) < len(matches):
-        matches = yield from Search(parse({**filters, SUPERSEDED_KEY: None}), query, wanted)
+        matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.rerank)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     reach = _Reach(_REACH)
     turns: dict[Key, Turn] = {}

@@ -1,6 +1,6 @@
 """Fusion of several rankings into one, such as by words and by meaning.
 
-Recall at 5, 10 and 20 on four conversations of LoCoMo, where BM25 alone (b=0.4, without the scores around a message) has
+Recall at 5, 10 and 20 on four conversations of LoCoMo, where BM25 alone (b=0.4, without scores around a message) has
 .576 / .650 / .705 and all-MiniLM-L6-v2 has .344 / .452 / .552:
 
     | used of each ranking          | the best 100       | all                |
