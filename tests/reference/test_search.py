@@ -61,7 +61,7 @@ def test_b3_what_does_not_match_at_all_is_not_returned(store):
 def test_b3_equal_scores_the_latest_first(store):
     memory = Memory(backend=store)
     for number in range(4):
-        memory.add(MessageRole.USER, "same words", {"number": number})
+        memory.add(MessageRole.USER, "same words", {"number": number, "session_id": f"s{number}"})
     assert [m.metadata["number"] for m in memory.search("words", limit=3)] == [3, 2, 1]
 
 

@@ -966,7 +966,7 @@ def test_older_messages_are_put_before_the_question(do, memory, strategy):
     question = ChatMessage(role="user", blocks=[TextBlock(text="Is this my dog?"), picture], additional_kwargs={"k": 1})
     do(chat, "put", question)
     given = do(chat, "get")
-    assert len(given) == {"relevant": 1, "both": 3}[strategy]
+    assert len(given) == {"relevant": 1, "both": 5}[strategy]
     block, *rest = given[-1].blocks
     assert rest == question.blocks
     assert given[-1].additional_kwargs == {"k": 1}

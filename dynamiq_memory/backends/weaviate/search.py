@@ -22,7 +22,7 @@ from dynamiq_memory.backends.weaviate.reader import WHOLE, Reader
 from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
 from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
 from dynamiq_memory.filters import Filter
-from dynamiq_memory.messages import Message, views
+from dynamiq_memory.messages import Message, Scope, scope_of, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.fusion import Ranking, min_max
@@ -103,18 +103,22 @@ class Searcher:
         # A message that was added between the two requests is counted too.
         documents = max(documents, len(rows))
         scores = self.bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
-        return _ranking(rows, scores, cut=len(rows) >= self.reader.max_results)
+        scopes = [row.scope for row in rows]
+        return _ranking(rows, scopes, scores, cut=len(rows) >= self.reader.max_results)
 
     def _by_words_of(self, words: Sequence[str], rows: Sequence[Row]) -> Ranking[Position]:
         """Rank objects of which the whole messages have been read."""
         index = InvertedIndex()
         for number, row in enumerate(rows):
             index.add(number, words_of(self.tokenizer, row.message.text))
-        return _ranking(rows, index.scores(self.bm25, words) if words else {})
+        scopes = [scope_of(row.message) for row in rows]
+        return _ranking(rows, scopes, index.scores(self.bm25, words) if words else {})
 
 
-def _ranking(rows: Sequence[Row], scores: dict[int, float], *, cut: bool = False) -> Ranking[Position]:
-    sessions = in_sessions(range(len(rows)), lambda n: rows[n].scope, lambda n: rows[n].position)
+def _ranking(
+    rows: Sequence[Row], scopes: Sequence[Scope], scores: dict[int, float], *, cut: bool = False
+) -> Ranking[Position]:
+    sessions = in_sessions(range(len(rows)), scopes.__getitem__, lambda n: rows[n].position)
     return Ranking({rows[n].position: score for n, score in pooled(scores, sessions).items()}, cut=cut, zero=0.0)
 
 

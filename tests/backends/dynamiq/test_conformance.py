@@ -62,6 +62,7 @@ SEVERAL_SESSIONS = [
     "test_an_update_stays_in_its_session",
     "test_a_deleted_session_can_be_filled_again",
     "test_default_filters_hold_everywhere",
+    "test_equal_scores_come_latest_first",
     "test_delete_needs_a_scope",
     "test_delete_touches_its_scope_alone",
     "test_injected_filters_reach_nobody_else",
