@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError
 from dynamiq_memory.filters import Filter, parse
@@ -54,6 +56,25 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     ):
         return value
     raise ConfigurationError(f"{name} must be {'0 seconds or more' if zero else 'more than 0 seconds'}, not {value!r}")
+
+
+def check_timezone(value: object) -> dt.tzinfo:
+    """Check a time zone: an IANA name such as "Europe/Brussels", or a `tzinfo`.
+
+    Raises:
+        ConfigurationError: It is neither, or this machine does not know the name.
+    """
+    if isinstance(value, dt.tzinfo):
+        return value
+    try:
+        if isinstance(value, str):
+            return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise ConfigurationError(
+        f"timezone must be a name such as 'Europe/Brussels' that this machine knows (pip install tzdata), or a tzinfo; "
+        f"not {value!r}"
+    )
 
 
 def check_share(name: str, value: object) -> float:

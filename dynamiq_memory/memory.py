@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
-from dynamiq_memory._checks import check_choice, check_limit, check_query, check_share, check_whole_number
+from dynamiq_memory._checks import (
+    check_choice,
+    check_limit,
+    check_query,
+    check_share,
+    check_timezone,
+    check_whole_number,
+)
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
@@ -20,7 +28,7 @@ from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
-from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, pick, search
+from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Ordering, pick, search
 from dynamiq_memory.conversation.tokens import TokenCounter, count_tokens_approximately
 from dynamiq_memory.conversation.turns import Budget
 from dynamiq_memory.conversation.windows import Window
@@ -40,6 +48,7 @@ from dynamiq_memory.messages import (
     refusal,
     views,
 )
+from dynamiq_memory.ranking.dates import FUSED_FACTOR, WORDS_FACTOR
 from dynamiq_memory.ranking.reranking import reranker_of
 
 DEFAULT_LIMIT = 1000
@@ -71,6 +80,8 @@ class Memory(Closing):
         reranker: Orders the 50 best messages of a search again, also for RELEVANT and BOTH: a function of the query and
             the messages that returns a score for each, or a reranker of LangChain, LlamaIndex or `dynamiq`. By default,
             the order is the backend's.
+        timezone: The time zone in which queries name dates ("in March", "last Friday"): a name such as
+            "Europe/Brussels", or a `tzinfo`. Messages of these dates are preferred.
         window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
             with up to five sixteenths less, so that providers' caches keep most of the prompt.
         placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
@@ -92,6 +103,7 @@ class Memory(Closing):
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
         recent_share: float = 0.25,
         reranker: Any = None,
+        timezone: str | dt.tzinfo = dt.UTC,
         window: Window | str = Window.SLIDING,
         placement: Placement | str = Placement.CHRONOLOGICAL,
     ) -> None:
@@ -118,6 +130,7 @@ class Memory(Closing):
         self.max_tokens = max_tokens
         self.recent_share = recent_share
         self._reranker = None if reranker is None else reranker_of(reranker)
+        self._zone = check_timezone(timezone)
         self.window = check_choice(Window, window, "window", ConfigurationError)
         self.placement = check_choice(Placement, placement, "placement", ConfigurationError)
 
@@ -612,7 +625,11 @@ class Memory(Closing):
         merged, limit, query = self._merged(filters), self._limit(limit), check_query(query)
         if query is None:
             return (yield from Read(parse(merged), limit))
-        return (yield from search(query, merged, limit, self._reranker))
+        return (yield from search(query, merged, limit, self._ordering()))
+
+    def _ordering(self) -> Ordering:
+        factor = FUSED_FACTOR if self.backend.capabilities.hybrid else WORDS_FACTOR
+        return Ordering(self._reranker, self._zone, factor)
 
     def _perform(self, step: Step[Any]) -> Any:
         return step.work() if isinstance(step, Compute) else self.backend.execute(cast("Operation[Any]", step))
@@ -648,9 +665,8 @@ class Memory(Closing):
         budget = Budget(self._limit(limit), tokens, self.token_counter, window=window)
 
         def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
-            return pick(
-                strategy, query, filters, replace(budget, exceeded=set()), self.recent_share, placement, self._reranker
-            )
+            fresh = replace(budget, exceeded=set())
+            return pick(strategy, query, filters, fresh, self.recent_share, placement, self._ordering())
 
         merged = self._merged(filters)
         return pick_and_compare(picking, query, merged, self.token_counter) if compare else picking(query, merged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +29,11 @@ from dynamiq_memory.messages import (
     Key,
     Message,
     MessageRole,
+    clock,
     key_of,
     scope_of,
 )
+from dynamiq_memory.ranking.dates import LOOKED_AT, WORDS_FACTOR, date_of, periods_of, with_dates
 from dynamiq_memory.ranking.reranking import RERANKED, Reranker, reranked
 
 # Messages read at once when more may be needed than the budget will take.
@@ -137,6 +140,21 @@ class Explanation(list[Pick]):
         return conversation
 
 
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How the best matches are ordered again.
+
+    Attributes:
+        rerank: A reranker; None for no other order.
+        zone: The time zone of the dates in queries.
+        dates_factor: What the scores of messages of such dates are multiplied by.
+    """
+
+    rerank: Reranker | None = None
+    zone: dt.tzinfo = dt.UTC
+    dates_factor: float = WORDS_FACTOR
+
+
 @dataclass(slots=True)
 class _Choice:
     """The messages picked so far.
@@ -145,7 +163,7 @@ class _Choice:
         budget: What may still be picked.
         placement: Where messages are placed that match the query.
         session_id: The session that the conversation belongs to, if it is only one.
-        rerank: Orders the best matches again.
+        ordering: How matches are ordered again.
         picks: The messages.
         found: The messages of each turn that was found by the query, the best first.
     """
@@ -153,7 +171,7 @@ class _Choice:
     budget: Budget
     placement: Placement
     session_id: str | None
-    rerank: Reranker | None = None
+    ordering: Ordering = field(default_factory=Ordering)
     picks: dict[Key, Pick] = field(default_factory=dict)
     found: list[list[Message]] = field(default_factory=list)
 
@@ -201,7 +219,7 @@ def pick(
     budget: Budget,
     recent_share: float,
     placement: Placement = Placement.CHRONOLOGICAL,
-    rerank: Reranker | None = None,
+    ordering: Ordering = Ordering(),
 ) -> Plan[Explanation]:
     """Pick the messages that an agent is given.
 
@@ -216,10 +234,10 @@ def pick(
         budget: How much may be picked.
         recent_share: The part of the budget that BOTH gives to the most recent turns, from 0 to 1.
         placement: Where messages are placed that match the query.
-        rerank: Orders the best matches again.
+        ordering: How matches are ordered again.
     """
     session_id = filters.get(SESSION_KEY)
-    choice = _Choice(budget, placement, session_id if isinstance(session_id, str) else None, rerank)
+    choice = _Choice(budget, placement, session_id if isinstance(session_id, str) else None, ordering)
     ranked = query if query is not None and query.strip() and strategy != MemoryRetrievalStrategy.ALL else None
     if ranked is not None and strategy == MemoryRetrievalStrategy.RELEVANT:
         yield from _pick_relevant_alone(choice, ranked, filters)
@@ -234,20 +252,23 @@ def pick(
     return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
 
 
-def search(query: str, filters: Mapping[str, Any], limit: int, rerank: Reranker | None = None) -> Plan[list[Message]]:
+def search(query: str, filters: Mapping[str, Any], limit: int, ordering: Ordering) -> Plan[list[Message]]:
     """Rank messages by their relevance to a query.
 
     Args:
         query: The query.
         filters: Only messages that match.
         limit: Maximum number of messages.
-        rerank: Orders the best ones again.
+        ordering: How matches are ordered again.
     """
-    if rerank is None:
-        return (yield from Search(parse(filters), query, limit))
-    found = yield from Search(parse(filters), query, max(limit, RERANKED))
-    ranked = yield from Compute(partial(reranked, rerank, query, found))
-    return ranked[:limit]
+    periods = periods_of(query, date_of(clock(), ordering.zone) or dt.date.max)
+    least = max(LOOKED_AT if periods else 0, RERANKED if ordering.rerank else 0)
+    found = yield from Search(parse(filters), query, max(limit, least))
+    if periods:
+        found = with_dates(found, periods, ordering.zone, ordering.dates_factor)
+    if ordering.rerank is not None:
+        found = yield from Compute(partial(reranked, ordering.rerank, query, found))
+    return found[:limit]
 
 
 def _one_session(filters: Mapping[str, Any]) -> bool:
@@ -359,9 +380,9 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     whole = budget.copy()
     # Some matches are picked already, and some will not fit.
     wanted = budget.messages + len(choice.picks) + _SPARE_MATCHES
-    matches = yield from search(query, filters, wanted, choice.rerank)
+    matches = yield from search(query, filters, wanted, choice.ordering)
     if len(current(matches)) < len(matches):
-        matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.rerank)
+        matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.ordering)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     reach = _Reach(_REACH)
     turns: dict[Key, Turn] = {}
