@@ -7,7 +7,7 @@ from dynamiq.nodes.rankers import TimeWeightedDocumentRanker
 from dynamiq_memory import Memory, Message
 
 
-class Longest(TimeWeightedDocumentRanker):  # type: ignore[misc] - dynamiq is not installed here
+class Longest(TimeWeightedDocumentRanker):  # type: ignore[misc]  # dynamiq is not installed here
     """One that needs no model."""
 
     def execute(self, input_data, config=None, **kwargs):
