@@ -147,7 +147,7 @@ class Ordering:
     Attributes:
         rerank: A reranker; None for no other order.
         zone: The time zone of the dates in queries.
-        dates_factor: What the scores of messages of such dates are multiplied by.
+        dates_factor: The factor of the scores of messages of such dates.
     """
 
     rerank: Reranker | None = None

@@ -57,7 +57,7 @@ def token_counter(tokenizer: Any) -> TokenCounter:
         A counter for `Memory(token_counter=…)`. Attachments count as in `count_tokens_approximately`.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: It is something else.
     """
     count = _text_counter(tokenizer)
 

@@ -97,7 +97,7 @@ class Turn:
     """A user's question and all that follows it until the next one.
 
     Attributes:
-        rounds: What must stay together: a single message, or an assistant's calls with their results.
+        rounds: The parts that stay whole: a single message, or an assistant's calls with their results.
         last: The place of its last message in the conversation: a result may come turns later.
         answered: Whether it ends with an assistant's message without calls.
     """

@@ -232,7 +232,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
 def stored_since(message: Message | None) -> Plan[Sequence[Message]]:
     """Find what was stored after a message that waits for its answer, from another question on.
 
-    Another client, thread or run has stored it. What is said now belongs before it.
+    Another client, thread or run has stored it. The answer to the earlier question belongs before it.
 
     Args:
         message: A stored message, or None.

@@ -33,7 +33,7 @@ def in_fields(messages: Iterable[Message], framework: str) -> list[list[Message]
 
     Args:
         messages: Stored messages in order; not changed.
-        framework: The framework that reads. What it wrote itself, and what has no such blocks, stays the same object.
+        framework: The framework that reads. Messages that it wrote itself or without such blocks stay the same objects.
 
     Returns:
         For each message, what it becomes: at least one message.

@@ -76,7 +76,7 @@ def with_dates(messages: Sequence[Message], periods: Sequence[Period], zone: dt.
         messages: Messages with scores, best first.
         periods: The time.
         zone: The user's time zone.
-        factor: What the scores are multiplied by.
+        factor: The factor of their scores.
     """
     for message in messages:
         date = date_of(message.timestamp or 0.0, zone)
@@ -111,7 +111,7 @@ def _named(question: str) -> Iterator[Period]:
             year, day = (int(parts[name]) if parts.get(name) else None for name in ("year", "day"))
             if month <= 12 and (day is None or 1 <= day <= 31):
                 yield Period(year=year, month=month or None, day=day)
-        question = pattern.sub(" ", question)  # the parts of a date are no dates
+        question = pattern.sub(" ", question)  # a part of a date is not a date
 
 
 def _relative(question: str, today: dt.date) -> Iterator[Period]:

@@ -18,8 +18,8 @@ def place_of(query: str, text: str, tokenize: Tokenize, span: int) -> int:
     Args:
         query: The query.
         text: The text.
-        tokenize: The store's tokenizer. A function of the caller's own is replaced by English words: it may need a
-            whole text.
+        tokenize: The store's tokenizer. Any other function is replaced by English words: it may need a whole
+            text.
         span: Number of characters that are read.
 
     Returns:

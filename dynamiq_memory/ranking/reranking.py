@@ -26,7 +26,7 @@ def reranker_of(given: Any) -> Reranker:
             `dynamiq` package (`execute`). Those of frameworks may leave messages out, which then come last.
 
     Raises:
-        ConfigurationError: It is none of these, or its framework is not installed.
+        ConfigurationError: It is something else, or its framework is not installed.
     """
     for method, adapt in (
         ("compress_documents", _of_langchain),

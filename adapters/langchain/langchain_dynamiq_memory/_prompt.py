@@ -53,7 +53,7 @@ def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block
         request: The request, with the conversation as the agent has it.
         recalled: Recalled messages that it lacks, in their order.
         block: Text in front of the user's last question; empty if there is none.
-        held: What is known of the conversation.
+        held: The conversation as far as it is known.
     """
     merged = _with_merged(request, recalled, held)
     if not block:

@@ -419,7 +419,7 @@ def _missing(alignment: Alignment, budget: Budget) -> list[Message]:
 
     Args:
         alignment: The alignment of the state.
-        budget: What may be recalled; reduced by what is.
+        budget: The messages and tokens that may be recalled; reduced by those that are.
     """
     rounds = [part for turn in split_turns(alignment.running) for part in turn.rounds]
     lacking = [[message for message in part if message.id in alignment.lacking_ids] for part in rounds]
