@@ -25,6 +25,7 @@ from dynamiq_memory.messages import (
     MESSAGE_ID_KEY,
     SESSION_KEY,
     SUPERSEDED_KEY,
+    TIMESTAMP_KEY,
     USER_KEY,
     Key,
     Message,
@@ -474,10 +475,17 @@ def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, An
         missing = unopened or bool(results_of(match))
         size = reach.next(min(size * 4, 10 * _PAGE)) if missing and not whole else 0
         if not size:
-            turn = opening_turn(near) if whole and unopened else Turn()
+            turn = opening_turn(near) if whole and unopened and _has_beginnings(filters) else Turn()
             return turn if any(key_of(message) == key_of(match) for message in turn.messages) else None
         page = yield from Read(parse(session), size, before=before[0])
         before, whole = [*page, *before], len(page) < size
+
+
+def _has_beginnings(filters: Mapping[str, Any]) -> bool:
+    """Whether a filter leaves sessions with their first messages, so that the first one that matches is that."""
+    times = filters.get(TIMESTAMP_KEY, {})
+    others = set(filters) - {USER_KEY, SESSION_KEY, TIMESTAMP_KEY, SUPERSEDED_KEY}
+    return not others and isinstance(times, Mapping) and not any("gt" in bound for bound in times)
 
 
 def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:

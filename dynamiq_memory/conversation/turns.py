@@ -24,6 +24,8 @@ from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Key, Message, Message
 
 # Given before what an assistant says unasked.
 OPENING_LINE = "[The assistant began this conversation.]"
+# At the end of its id, after that of the message.
+OPENING = "/opening"
 
 
 @dataclass(slots=True)
@@ -428,7 +430,7 @@ def opening_turn(messages: Iterable[Message]) -> Turn:
     line = Message(
         role=MessageRole.USER,
         content=OPENING_LINE,
-        id=f"{first.id}/opening",
+        id=f"{first.id}{OPENING}",
         timestamp=math.nextafter(first.timestamp or 0.0, -math.inf),
         metadata={key: first.metadata[key] for key in (USER_KEY, SESSION_KEY) if key in first.metadata},
     )
@@ -651,6 +653,11 @@ def arrange(messages: Iterable[Message]) -> list[Message]:
         return list(filter(_may_be_given, spoken))
     parts = {key_of(part[0]): part for turn in split_turns(ordered) for part in turn.rounds}
     given = [message for first in ordered for message in parts.pop(key_of(first), ())]
-    # No answer is added here, where the messages have been counted.
+    # No answer is added here, where the messages have been counted. One that was added before may come twice: with its
+    # result, and where its time has put it.
     known = set(map(key_of, ordered))
-    return [message for message in given if message.role is not MessageRole.ASSISTANT or key_of(message) in known]
+    once: dict[Key, Message] = {}
+    for message in given:
+        if message.role is not MessageRole.ASSISTANT or key_of(message) in known:
+            once.setdefault(key_of(message), message)
+    return list(once.values())

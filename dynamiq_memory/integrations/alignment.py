@@ -219,6 +219,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     result = _result(transcript, known, start, question, asked, latest)
     return replace(
         result,
+        recall_before=result.recall_before or (asked if lacking else None),
         has_gaps=result.has_gaps or bool(lacking),
         repeated_ids=repeated,
         replaced=replaced,
@@ -508,8 +509,10 @@ def _with_running(
         that the transcript lacks.
     """
     nothing: tuple[list[Message], list[Message], frozenset[str]] = (latest, [], frozenset())
-    if not known or transcript.is_nested or transcript.is_question(len(transcript) - 1):
+    if transcript.is_nested or transcript.is_question(len(transcript) - 1):
         return nothing
+    if not known and transcript.outline(0).role is not MessageRole.TOOL:
+        return nothing  # else its call is stored, and the results after it are new
     places = {message.id: place for place, message in known.items()}
     turn = _goes_on(transcript, known, latest)
     if all(message.id in places or message.interrupted for message in turn):

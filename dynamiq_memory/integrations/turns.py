@@ -4,6 +4,7 @@ from dynamiq_memory.conversation.calls import calls_of
 from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
+    OPENING,
     Budget,
     Turn,
     arrange,
@@ -14,6 +15,7 @@ from dynamiq_memory.conversation.turns import (
 )
 
 __all__ = [
+    "OPENING",
     "Budget",
     "Turn",
     "arrange",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -35,9 +36,9 @@ def reranker_of(given: Any) -> Reranker:
     ):
         if callable(getattr(given, method, None)) and not isinstance(given, type):
             return adapt(given)
-    if not callable(given) or isinstance(given, type):
+    if not callable(given) or isinstance(given, type) or inspect.iscoroutinefunction(given):
         raise ConfigurationError(
-            f"reranker must be a function of a query and messages, or a reranker of LangChain, LlamaIndex or dynamiq; "
+            f"reranker must be a plain function of a query and messages, or a reranker of LangChain, LlamaIndex or dynamiq; "
             f"not {given!r}"
         )
     rerank: Reranker = given
@@ -60,14 +61,14 @@ def reranked(rerank: Reranker, query: str, messages: Sequence[Message]) -> list[
     if not first:
         return []
     try:
-        scores = list(rerank(query, first))
+        scores = list(rerank(query, list(first)))
     except Exception as error:
         raise BackendError(f"the reranker failed: {type(error).__name__}: {error}") from error
     try:
         numbers = [float(score) for score in scores]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
-    if len(numbers) != len(first) or any(math.isnan(number) for number in numbers):
+    if len(numbers) != len(first) or not all(map(math.isfinite, numbers)):
         raise ConfigurationError(f"the reranker must return {len(first)} numbers, one for each message, not {scores!r}")
     for message, number in zip(first, numbers, strict=True):
         message.score = number

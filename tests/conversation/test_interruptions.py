@@ -13,7 +13,8 @@ from dynamiq_memory.conversation.turns import arrange
 from tests.conversation.test_turns import STRATEGIES, faults
 
 SCOPE = {"user_id": "u", "session_id": "s"}
-CUT = {**SCOPE, "interrupted": True}
+CUT_OFF = {"interrupted": True}
+CUT = {**SCOPE, **CUT_OFF}
 
 
 def call(id_, name="pay"):
@@ -84,6 +85,33 @@ def test_of_parallel_calls_with_and_without_an_id_the_result_that_came_is_given(
     memory.add_many([Message(role="user", content="the kettle!"), Message(role="assistant", content="ok")])
     texts = [m.text for m in memory.get_agent_conversation("kettle", strategy=strategy)]
     assert texts == ["the kettle?", "wait", "bought", CALL_NOTE, ANSWER_NOTE, "the kettle!", "ok"]
+
+
+@pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+@pytest.mark.parametrize("sessions", [["s"], ["s", "other"]])
+@pytest.mark.parametrize("apart", [0.0, 2e-7, 4e-7])
+def test_what_is_added_to_an_interrupted_call_comes_once_before_the_next_question(strategy, sessions, apart):
+    memory = Memory(filters={"user_id": "u"})
+    for session in sessions:
+        scope = {"user_id": "u", "session_id": session}
+        memory.add_many(
+            [
+                Message(role="user", content="the kettle?", timestamp=1000.0, metadata=scope),
+                Message(role="assistant", tool_calls=[call("a")], timestamp=1001.0, metadata=scope | CUT_OFF),
+                Message(role="user", content="the kettle!", timestamp=1001.0 + apart, metadata=scope),
+                Message(role="assistant", content="ok", timestamp=1002.0, metadata=scope),
+            ]
+        )
+    for limit in (6, 12, 13):
+        given = memory.get_agent_conversation("kettle", limit, strategy=strategy)
+        assert len({(m.session_id, m.id) for m in given}) == len(given) <= limit
+        for session in {m.session_id for m in given}:
+            texts = [m.text for m in given if m.session_id == session]
+            assert texts in (
+                ["the kettle?", "", CALL_NOTE, ANSWER_NOTE, "the kettle!", "ok"],
+                ["the kettle?", "", CALL_NOTE, ANSWER_NOTE],
+                ["the kettle!", "ok"],
+            )
 
 
 def test_a_call_that_got_its_result_after_all_is_whole(memory):

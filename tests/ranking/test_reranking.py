@@ -82,13 +82,17 @@ def test_its_failures_are_named(store, way):
 
     with pytest.raises(BackendError, match="the reranker failed: OSError: no model"):
         search(memory_with(store, fail), way, "pear")
-    for wrong in ([1.0], ["x"] * 3, [float("nan")] * 3):
+    for wrong in ([1.0], ["x"] * 3, [float("nan")] * 3, [float("inf")] * 3, [10**400] * 3):
         memory = Memory(store, filters=SCOPE, reranker=lambda _, __, wrong=wrong: wrong)
         with pytest.raises(ConfigurationError, match="3 numbers"):
             search(memory, way, "pear")
 
 
-@pytest.mark.parametrize("wrong", [5, "bge", Memory])
+async def later(query, messages):
+    return [0.0] * len(messages)
+
+
+@pytest.mark.parametrize("wrong", [5, "bge", Memory, later])
 def test_what_is_no_reranker_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="reranker must be"):
         Memory(reranker=wrong)

@@ -209,6 +209,11 @@ class StateTranscript(Transcript):
         id_ = langchain_id(converted)
         return any(message.id == id_ for message in self._state)
 
+    def answers(self, converted: Message) -> bool:
+        """Whether a result of a message's calls is in the state."""
+        ids = {call.get("id") for call in converted.tool_calls or ()}
+        return any(isinstance(message, ToolMessage) and message.tool_call_id in ids for message in self._state)
+
     def ids_of_turn(self) -> frozenset[str]:
         """The ids of the messages after the last question."""
         question = self._question_of(len(self))

@@ -49,7 +49,7 @@ from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import earlier_than, set_batch_times, set_times_between
 from dynamiq_memory.integrations.plans import AddMany, ExplainAgentConversation, GetAll, Plan, Take, arun, run
 from dynamiq_memory.integrations.references import reference_to, resolve
-from dynamiq_memory.integrations.turns import Budget, split_turns
+from dynamiq_memory.integrations.turns import OPENING, Budget, split_turns
 from langchain_dynamiq_memory._interruptions import (
     StreamedAnswer,
     UnfinishedTurn,
@@ -323,9 +323,12 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             window=self.window,
             placement=self.placement if asked else Placement.CHRONOLOGICAL,
         )
-        found = [message for message in recalled.recalled if message.id not in alignment.shared_ids]
-        recent = [message for message in recalled.recent if message.id not in alignment.shared_ids]
-        return split([*recent, *missing]), _block(found)
+        # The line before an answer that the state has goes with it.
+        new = [
+            [message for message in some if message.id.removesuffix(OPENING) not in alignment.shared_ids]
+            for some in (recalled.recent, recalled.recalled)
+        ]
+        return split([*new[0], *missing]), _block(new[1])
 
     def _after_run(self, memory: Memory, state: Mapping[str, Any]) -> Plan[None]:
         transcript = self._transcript(memory, state["messages"])
@@ -374,12 +377,14 @@ def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan
 def _settle_calls(transcript: StateTranscript, left: UnfinishedTurn) -> Plan[None]:
     """Store the calls of another turn as interrupted, unless the session has gone on since.
 
-    If its run goes on all the same, the calls are no longer marked when their results are stored.
+    If its run goes on all the same, the calls are no longer marked when their results are stored. A state with results of
+    the calls is of that turn too, only trimmed.
     """
     if left.calls is not None and not transcript.has(left.calls):
         latest = yield from GetAll(1)
         if [message.id for message in latest] == [left.last]:
-            mark_interrupted([left.calls])
+            if not transcript.answers(left.calls):
+                mark_interrupted([left.calls])
             yield from _add(transcript, [left.calls], None)
 
 
@@ -422,6 +427,9 @@ def _missing(alignment: Alignment, budget: Budget) -> list[Message]:
         budget: The messages and tokens that may be recalled; reduced by those that are.
     """
     rounds = [part for turn in split_turns(alignment.running) for part in turn.rounds]
+    # The state may have the results of the last calls.
+    known = {message.id for part in rounds for message in part}
+    rounds.append([message for message in alignment.running if message.id not in known])
     lacking = [[message for message in part if message.id in alignment.lacking_ids] for part in rounds]
     taken = list(takewhile(budget.take, [*lacking[:1], *reversed(lacking[1:])]))
     ids = {message.id for part in taken for message in part}

@@ -248,6 +248,21 @@ def test_a_thread_is_forked(talker: Talker, memory: Memory, question: str) -> No
     assert thread.ask("q8") == ["q0", "a0", question, echo(talk(question)), "q8"]
 
 
+@pytest.mark.parametrize(("kept", "parallel"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize("saver", [None, InMemorySaver])
+def test_results_without_their_call_are_given_with_it(
+    talker: Talker, memory: Memory, kept: int, parallel: int, saver: Any
+) -> None:
+    working = calls(*[("ferry", {})] * parallel)
+    middleware = [DynamiqMemoryMiddleware(memory), before_model(keep_last(kept))]
+    model, agent = talker.agent([working, "done", "a1"], middleware, [ferry], checkpointer=saver and saver())
+    talker.invoke(agent, "q0", THREAD)
+    assert [m.type for m in model.prompts[1]] == ["human", "ai", *["tool"] * parallel]
+    stored = memory.get_all()
+    assert [m.role.value for m in stored] == ["user", "assistant", *["tool"] * parallel, "assistant"]
+    assert not any(m.interrupted for m in stored)
+
+
 def test_a_long_thread_is_forked_at_its_beginning(talker: Talker, memory: Memory) -> None:
     thread = Thread(talker, memory)
     for number in range(20):
