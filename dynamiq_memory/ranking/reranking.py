@@ -38,8 +38,8 @@ def reranker_of(given: Any) -> Reranker:
             return adapt(given)
     if not callable(given) or isinstance(given, type) or inspect.iscoroutinefunction(given):
         raise ConfigurationError(
-            f"reranker must be a plain function of a query and messages, or a reranker of LangChain, LlamaIndex or dynamiq; "
-            f"not {given!r}"
+            "reranker must be a plain function of a query and messages, or a reranker of LangChain, LlamaIndex or "
+            f"dynamiq; not {given!r}"
         )
     rerank: Reranker = given
     return rerank

@@ -377,8 +377,8 @@ def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan
 def _settle_calls(transcript: StateTranscript, left: UnfinishedTurn) -> Plan[None]:
     """Store the calls of another turn as interrupted, unless the session has gone on since.
 
-    If its run goes on all the same, the calls are no longer marked when their results are stored. A state with results of
-    the calls is of that turn too, only trimmed.
+    If its run goes on all the same, the calls are no longer marked when their results are stored. A state with results
+    of the calls is of that turn too, only trimmed.
     """
     if left.calls is not None and not transcript.has(left.calls):
         latest = yield from GetAll(1)
