@@ -7,7 +7,7 @@ import copy
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -22,8 +22,8 @@ from dynamiq_memory._checks import (
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
-from dynamiq_memory.backends.operations import Operation, Read
-from dynamiq_memory.backends.plans import Compute, Plan, Step, arun, run
+from dynamiq_memory.backends.operations import Read
+from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
 from dynamiq_memory.conversation.placement import Placement
@@ -631,13 +631,13 @@ class Memory(Closing):
         factor = FUSED_FACTOR if self.backend.capabilities.hybrid else WORDS_FACTOR
         return Ordering(self._reranker, self._zone, factor)
 
-    def _perform(self, step: Step[Any]) -> Any:
-        return step.work() if isinstance(step, Compute) else self.backend.execute(cast("Operation[Any]", step))
+    def _perform(self, step: Any) -> Any:
+        return step.work() if isinstance(step, Compute) else self.backend.execute(step)
 
-    async def _aperform(self, step: Step[Any]) -> Any:
+    async def _aperform(self, step: Any) -> Any:
         if isinstance(step, Compute):
             return await asyncio.to_thread(step.work)
-        return await self.backend.aexecute(cast("Operation[Any]", step))
+        return await self.backend.aexecute(step)
 
     def _pick(
         self,
