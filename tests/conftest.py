@@ -28,7 +28,7 @@ set_hypothesis_home_dir(_HYPOTHESIS_HOME.name)
 hypothesis.settings.register_profile(
     "dynamiq-memory",
     derandomize=True,
-    max_examples=50,
+    max_examples=30,
     deadline=None,
     database=None,
     print_blob=False,
