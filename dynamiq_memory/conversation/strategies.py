@@ -489,13 +489,13 @@ def _has_beginnings(filters: Mapping[str, Any]) -> bool:
 
 
 def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:
-    """Return the messages from the question of a match to the next one, if no later result is among the others."""
+    """Return the messages from the question of a match up to the next one, if no later result is among the others."""
     here = next(number for number, message in enumerate(messages) if key_of(message) == match)
     start = next((number for number in range(here, -1, -1) if is_question(messages[number])), None)
     end = next((number for number in range(here + 1, len(messages)) if is_question(messages[number])), len(messages))
     if start is None or _has_late_result(messages[end:]) or _has_late_result(messages[start:end]):
         return messages
-    return messages[start:end]
+    return messages[start : end + 1]  # the next question shows that the turn is over
 
 
 def _has_user(messages: Iterable[Message]) -> bool:
