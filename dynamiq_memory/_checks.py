@@ -66,15 +66,16 @@ def check_timezone(value: object) -> dt.tzinfo:
     """
     if isinstance(value, dt.tzinfo):
         return value
-    try:
-        if isinstance(value, str):
-            return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        pass
-    raise ConfigurationError(
+    error = ConfigurationError(
         f"timezone must be a name such as 'Europe/Brussels' that this machine knows (pip install tzdata), or a tzinfo; "
         f"not {value!r}"
     )
+    if not isinstance(value, str):
+        raise error
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise error from None
 
 
 def check_share(name: str, value: object) -> float:
