@@ -6,6 +6,7 @@ relevant, or both, always within a user and a session. The messages are stored i
 """
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.conversation.dating import Dates
 from dynamiq_memory.conversation.openai import to_openai
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
@@ -38,6 +39,7 @@ __all__ = [
     "BackendError",
     "Capabilities",
     "ConfigurationError",
+    "Dates",
     "DynamiqMemoryError",
     "Explanation",
     "FilterError",

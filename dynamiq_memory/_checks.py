@@ -59,7 +59,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
 
 
 def check_timezone(value: object) -> dt.tzinfo:
-    """Check a time zone: an IANA name such as "Europe/Brussels", or a `tzinfo`.
+    """Check a time zone: an IANA name such as "Europe/Brussels", "UTC+01:00", or a `tzinfo`.
 
     Raises:
         ConfigurationError: It is neither, or this machine does not know the name.
@@ -67,12 +67,15 @@ def check_timezone(value: object) -> dt.tzinfo:
     if isinstance(value, dt.tzinfo):
         return value
     error = ConfigurationError(
-        f"timezone must be a name such as 'Europe/Brussels' that this machine knows (pip install tzdata), or a tzinfo; "
-        f"not {value!r}"
+        "timezone must be a name such as 'Europe/Brussels' that this machine knows (pip install tzdata), 'UTC+01:00', "
+        f"or a tzinfo; not {value!r}"
     )
     if not isinstance(value, str):
         raise error
+    offset = value.removeprefix("UTC")
     try:
+        if offset != value and offset:  # as str() names a datetime.timezone
+            return dt.datetime.strptime(offset, "%z").tzinfo or dt.UTC
         return ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise error from None

@@ -26,6 +26,7 @@ from dynamiq_memory.backends.operations import Read
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
+from dynamiq_memory.conversation.dating import Dates, Dating
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Ordering, pick, search
@@ -82,6 +83,9 @@ class Memory(Closing):
             the order is the backend's.
         timezone: The time zone in which queries name dates ("in March", "last Friday"): a name such as
             "Europe/Brussels", or a `tzinfo`. Messages of these dates are preferred.
+        dates: Whether an agent is told when the questions that it is given were asked, in that time zone: "off", or
+            "turns", with a line such as `[12 Mar 2024]` in front of the first question of each day. The line also names
+            the session where the filters allow several. Stored messages remain as they are.
         window: Where the most recent turns begin when not all of them fit: "sliding", with as many as fit, or "stable",
             with up to five sixteenths less, so that providers' caches keep most of the prompt.
         placement: Where RELEVANT and BOTH place messages that match the query: "chronological", or "before_question",
@@ -104,6 +108,7 @@ class Memory(Closing):
         recent_share: float = 0.25,
         reranker: Any = None,
         timezone: str | dt.tzinfo = dt.UTC,
+        dates: Dates | str = Dates.OFF,
         window: Window | str = Window.SLIDING,
         placement: Placement | str = Placement.CHRONOLOGICAL,
     ) -> None:
@@ -131,6 +136,7 @@ class Memory(Closing):
         self.recent_share = recent_share
         self._reranker = None if reranker is None else reranker_of(reranker)
         self._zone = check_timezone(timezone)
+        self.dates = check_choice(Dates, dates, "dates", ConfigurationError)
         self.window = check_choice(Window, window, "window", ConfigurationError)
         self.placement = check_choice(Placement, placement, "placement", ConfigurationError)
 
@@ -565,6 +571,8 @@ class Memory(Closing):
             "save_mode": self.save_mode.value,
             "max_tokens": self.max_tokens,
             "recent_share": self.recent_share,
+            "timezone": str(self._zone),
+            "dates": self.dates.value,
             "window": self.window.value,
             "placement": self.placement.value,
         }
@@ -662,13 +670,16 @@ class Memory(Closing):
             )
         check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens
-        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window)
+        merged = self._merged(filters)
+        dating = None
+        if self.dates is Dates.TURNS:
+            dating = Dating(self._zone, names_sessions=not isinstance(merged.get(SESSION_KEY), str))
+        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window, dating=dating)
 
         def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
             fresh = replace(budget, exceeded=set())
             return pick(strategy, query, filters, fresh, self.recent_share, placement, self._ordering())
 
-        merged = self._merged(filters)
         return pick_and_compare(picking, query, merged, self.token_counter) if compare else picking(query, merged)
 
 

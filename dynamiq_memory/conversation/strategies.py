@@ -96,8 +96,8 @@ class Explanation(list[Pick]):
     Attributes:
         tokens: The number of tokens of the conversation; None where tokens are not limited.
         bounded_by: What bounds the choice, so that older turns may be left out: "limit", "max_tokens", both or neither.
-        recent: The messages that are given as messages. With `placement="before_question"`, these are the most recent
-            ones, otherwise all.
+        recent: The messages that are given as messages, with dates if these are given. With
+            `placement="before_question"`, these are the most recent ones, otherwise all.
         recalled: The messages that are given as a block of text in front of the last question, oldest first.
         recalled_block: The block; empty if there are none.
         unchanged: The share of the conversation's tokens, from 0 to 1, in the messages at its beginning that were the
@@ -115,13 +115,15 @@ class Explanation(list[Pick]):
     ) -> None:
         """Separate what is given as a block, and count the tokens."""
         super().__init__(picks)
+        self._dating = budget.dating
         found = (
             [] if placement is Placement.CHRONOLOGICAL else [pick for pick in self if pick.reason is not Reason.RECENT]
         )
         self.recalled = [pick.message for pick in found]
-        self.recent = [pick.message for pick in self if not found or pick.reason is Reason.RECENT]
-        self.recalled_block = _block(self.recalled, self.recent, session_id)
-        self.tokens = None if budget.tokens is None else budget.tokens_of(self.conversation)
+        recent = [pick.message for pick in self if not found or pick.reason is Reason.RECENT]
+        self.recalled_block = _block(self.recalled, recent, session_id)
+        self.recent = self._dated(recent)
+        self.tokens = None if budget.tokens is None else budget.tokens_as_given(self.conversation)
         self.bounded_by = frozenset(budget.exceeded | ({"limit"} if budget.messages <= 0 else set()))
 
     @property
@@ -135,10 +137,13 @@ class Explanation(list[Pick]):
             return list(self.recent)
         place = last_question(self.recent)
         if place is None:
-            return [pick.message for pick in self]
+            return self._dated([pick.message for pick in self])
         conversation = list(self.recent)
         conversation[place] = with_block(conversation[place], self.recalled_block)
         return conversation
+
+    def _dated(self, messages: list[Message]) -> list[Message]:
+        return messages if self._dating is None else self._dating.dated(messages)
 
 
 @dataclass(frozen=True, slots=True)

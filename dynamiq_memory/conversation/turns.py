@@ -17,6 +17,7 @@ from dynamiq_memory.conversation.calls import (
     without_calls,
     without_results,
 )
+from dynamiq_memory.conversation.dating import Dating
 from dynamiq_memory.conversation.interruptions import closing_answer, closing_result, with_note
 from dynamiq_memory.conversation.tokens import TokenCounter, as_sent, count_tokens_approximately
 from dynamiq_memory.conversation.windows import Window, count_from_step, similar
@@ -38,6 +39,7 @@ class Budget:
         count_tokens: Counts the tokens of a message.
         exceeded: What has kept messages from being taken, "limit" or "max_tokens"; parts and copies share it.
         window: Where the most recent turns begin that are taken.
+        dating: Adds dates, which count too; None if there are none.
     """
 
     messages: int
@@ -45,6 +47,7 @@ class Budget:
     count_tokens: TokenCounter = count_tokens_approximately
     exceeded: set[str] = field(default_factory=set)
     window: Window = Window.SLIDING
+    dating: Dating | None = None
     _counted: dict[int, tuple[Message, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def share(self, part: float) -> Budget:
@@ -54,7 +57,9 @@ class Budget:
 
     def copy(self) -> Budget:
         """Return a budget of the same size."""
-        return Budget(self.messages, self.tokens, self.count_tokens, self.exceeded, self.window, self._counted)
+        return Budget(
+            self.messages, self.tokens, self.count_tokens, self.exceeded, self.window, self.dating, self._counted
+        )
 
     @property
     def spent(self) -> bool:
@@ -85,9 +90,16 @@ class Budget:
         for message in messages:
             known = counted.get(id(message))
             if known is None:
-                known = counted[id(message)] = message, self.count_tokens(as_sent(message))
+                longest = message if self.dating is None else self.dating.longest(message)
+                known = counted[id(message)] = message, self.count_tokens(as_sent(longest))
             total += known[1]
         return total
+
+    def tokens_as_given(self, conversation: Sequence[Message]) -> int:
+        """Count the tokens of a conversation that has its dates already."""
+        if self.dating is None:
+            return self.tokens_of(conversation)
+        return sum(self.count_tokens(as_sent(message)) for message in conversation)
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether messages could be taken."""

@@ -17,7 +17,10 @@ from dynamiq_memory.memory import Memory
 
 __all__ = ["memory_at", "reference_to", "register_memory", "resolve"]
 
-_SETTINGS = ("message_limit", "filters", "save_mode", "max_tokens", "recent_share", "window", "placement")
+_SETTINGS = (
+    *("message_limit", "filters", "save_mode", "max_tokens"),
+    *("recent_share", "timezone", "dates", "window", "placement"),
+)
 
 _lock = threading.RLock()
 _by_url: dict[str, Memory] = {}

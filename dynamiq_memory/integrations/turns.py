@@ -1,6 +1,7 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
 from dynamiq_memory.conversation.calls import calls_of
+from dynamiq_memory.conversation.dating import as_stored
 from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
@@ -19,6 +20,7 @@ __all__ = [
     "Budget",
     "Turn",
     "arrange",
+    "as_stored",
     "begins_turn",
     "calls_of",
     "current",

@@ -1021,6 +1021,19 @@ def test_a_block_is_not_put_into_a_result(talker: Talker, memory: Memory) -> Non
     assert answer.content == result.content
 
 
+def test_recalled_questions_have_dates_that_are_not_stored(talker: Talker) -> None:
+    memory = Memory(dates="turns")
+    middleware = DynamiqMemoryMiddleware(memory)
+    for number in range(2):
+        memory.add("user", f"I moved {number} days ago", {**ANN["configurable"], "timestamp": 1_710_244_800.0 + number})
+        memory.add("assistant", "Where to?", {**ANN["configurable"], "timestamp": 1_710_244_800.5 + number})
+    model, agent = talker.agent(lambda _: "ok", [middleware])
+    talker.invoke(agent, "When did I move?", ANN)
+    given = ["[12 Mar 2024]\n\nI moved 0 days ago", "Where to?", "I moved 1 days ago", "Where to?", "When did I move?"]
+    assert [message.text for message in model.prompts[-1]] == given
+    assert [message.text for message in memory.get_all()] == ["I moved 0 days ago", *given[1:], "ok"]
+
+
 def test_other_settings_of_windows_are_refused(memory: Memory) -> None:
     with pytest.raises(ConfigurationError, match="window"):
         DynamiqMemoryMiddleware(memory, window="moving")

@@ -991,6 +991,25 @@ def test_where_an_engine_adds_the_question_itself(do, memory, strategy):
         assert given[-2].content.endswith("small talk 9")
 
 
+@pytest.mark.parametrize("placement", ["chronological", "before_question"])
+def test_what_was_given_with_dates_and_a_block_can_be_set(do, placement):
+    memory = Memory(dates="turns", placement=placement)
+    chat = DynamiqMemory(memory, "s1", "ann", "both", limit=4)
+    picture = ImageBlock(url="https://example.org/a.png")
+    for number in range(4):
+        do(chat, "put_messages", [user(f"My dog is called Rex {number}."), assistant(f"Nice {number}.")])
+    do(chat, "put", ChatMessage(role="user", blocks=[TextBlock(text="Is this my dog?"), picture]))
+    before = memory.get_all()
+    given = do(chat, "get")
+    assert "[" in given[-1].blocks[0].text + given[0].blocks[0].text
+    do(chat, "set", given)
+    after = memory.get_all()
+    assert len(after) == len(given)
+    assert all(message in before for message in after)
+    do(chat, "set", [user("[12 Mar 2024]\n\nA user's own line")])
+    assert [message.text for message in memory.get_all()] == ["[12 Mar 2024]\n\nA user's own line"]
+
+
 def test_the_window_and_the_placement_come_back(memory):
     chat = DynamiqMemory.from_defaults(memory, "s1", "ann", window="stable", placement="before_question")
     for again in (DynamiqMemory.from_dict(chat.to_dict()), chat.model_copy(), pickle.loads(pickle.dumps(chat))):

@@ -12,6 +12,7 @@ from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.integrations.native import digest_of
 from dynamiq_memory.integrations.plans import AddMany, Plan, ReplaceMessages, UpdateMany, get_conversation
+from dynamiq_memory.integrations.turns import as_stored
 from llama_index.memory.dynamiq._messages import from_message, in_groups, to_message, to_messages
 
 
@@ -35,7 +36,13 @@ def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Mes
     places: dict[str, deque[int]] = {}
     for number, parts in enumerate(identities):
         places.setdefault(parts[0], deque()).append(number)
-    wanted = list(map(_identity, given))
+    wanted = [_identity(message) for message in given]
+    for number, message in enumerate(given):
+        if (
+            wanted[number] not in places
+            and (plain := _identity(to_message(from_message(as_stored(message))))) in places
+        ):
+            wanted[number] = plain  # as it was given to an agent
     result: list[Message] = []
     start = position = 0
     while position < len(given):

@@ -313,7 +313,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             # A filter on the time cannot separate the question from the message before it.
             ids = {message.id for message in asked}
             found = yield from replace(conversation, placement=Placement.CHRONOLOGICAL)
-            rest = [pick.message for pick in found if pick.message.id not in ids]
+            rest = [message for message in found.recent if message.id not in ids]
             picked, _ = latest_turns(split_turns(arrange(rest)), Budget(limit - len(asked), left, count))
             return from_messages([*picked, *asked])
         earlier = earlier_than(asked[0].timestamp or 0.0, self._session.filters.get(TIMESTAMP_KEY))
@@ -374,8 +374,10 @@ def _given(explanation: Explanation, asked: Sequence[Message]) -> list[ChatMessa
     """
     messages = [*explanation.recent, *asked]
     place = last_question(messages)
-    if not explanation.recalled or place is None:
-        return from_messages([*(pick.message for pick in explanation), *asked])
+    if not explanation.recalled:
+        return from_messages(messages)
+    if place is None:
+        return from_messages([*explanation.conversation, *asked])
     groups = in_groups(messages)
     given = [from_message(part) for group in groups for part in group]
     place = sum(map(len, groups[:place]))
