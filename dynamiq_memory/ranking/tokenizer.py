@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import regex
-import snowballstemmer
+import Stemmer
 
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
@@ -57,10 +57,10 @@ class Tokenizer:
 
     def __init__(self, language: str | None = "english", stop_words: Collection[str] | None = None) -> None:
         """Create the tokenizer."""
-        if language is not None and language not in snowballstemmer.algorithms():
+        if language is not None and language not in Stemmer.algorithms():
             raise ConfigurationError(
                 f"there is no stemmer for language={language!r}: use one of "
-                f"{', '.join(sorted(snowballstemmer.algorithms()))}, or None for no stemming"
+                f"{', '.join(sorted(Stemmer.algorithms()))}, or None for no stemming"
             )
         if isinstance(stop_words, str):
             raise ConfigurationError("stop_words must be a collection of words, not one string")
@@ -100,7 +100,7 @@ class Tokenizer:
         if self.language is not None and len(word) <= LONGEST_WORD:
             stemmer = getattr(self._stemmers, "stemmer", None)
             if stemmer is None:
-                stemmer = self._stemmers.stemmer = snowballstemmer.stemmer(self.language)
+                stemmer = self._stemmers.stemmer = Stemmer.Stemmer(self.language, 0)  # our cache serves all threads
             word = stemmer.stemWord(word)
         return _fold_diacritics(word)
 
