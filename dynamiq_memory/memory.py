@@ -78,6 +78,9 @@ class Memory(Closing):
             no limit.
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1. The last
             two turns may take more, up to half of the limit.
+        score_cutoff: Share of the best match's score, from 0 to 1, below which RELEVANT and BOTH use no more matches,
+            even if the limit is not reached. Defaults to 0, all matches. With a reranker, whose scores may have any
+            scale, it does not apply.
         reranker: Orders the 50 best messages of a search again, also for RELEVANT and BOTH: a function of the query and
             the messages that returns a score for each, or a reranker of LangChain, LlamaIndex or `dynamiq`. By default,
             the order is the backend's.
@@ -106,6 +109,7 @@ class Memory(Closing):
         token_counter: TokenCounter = count_tokens_approximately,
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
         recent_share: float = 0.25,
+        score_cutoff: float = 0.0,
         reranker: Any = None,
         timezone: str | dt.tzinfo = dt.UTC,
         dates: Dates | str = Dates.OFF,
@@ -124,6 +128,7 @@ class Memory(Closing):
         if not callable(token_counter):
             raise ConfigurationError(f"token_counter must be a function of a message, not {token_counter!r}")
         check_share("recent_share", recent_share)
+        check_share("score_cutoff", score_cutoff)
         if max_tokens is not None:
             check_whole_number("max_tokens", max_tokens)
         self.save_mode = check_choice(MemorySaveMode, save_mode, "save_mode", ConfigurationError)
@@ -134,6 +139,7 @@ class Memory(Closing):
         self.token_counter = token_counter
         self.max_tokens = max_tokens
         self.recent_share = recent_share
+        self.score_cutoff = score_cutoff
         self._reranker = None if reranker is None else reranker_of(reranker)
         self._zone = check_timezone(timezone)
         self.dates = check_choice(Dates, dates, "dates", ConfigurationError)
@@ -571,6 +577,7 @@ class Memory(Closing):
             "save_mode": self.save_mode.value,
             "max_tokens": self.max_tokens,
             "recent_share": self.recent_share,
+            "score_cutoff": self.score_cutoff,
             "timezone": str(self._zone),
             "dates": self.dates.value,
             "window": self.window.value,
@@ -637,7 +644,7 @@ class Memory(Closing):
 
     def _ordering(self) -> Ordering:
         factor = FUSED_FACTOR if self.backend.capabilities.hybrid else WORDS_FACTOR
-        return Ordering(self._reranker, self._zone, factor)
+        return Ordering(self._reranker, self._zone, factor, self.score_cutoff)
 
     def _perform(self, step: Any) -> Any:
         return step.work() if isinstance(step, Compute) else self.backend.execute(step)

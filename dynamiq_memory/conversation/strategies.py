@@ -154,11 +154,20 @@ class Ordering:
         rerank: A reranker; None for no other order.
         zone: The time zone of the dates in queries.
         dates_factor: The factor of the scores of messages of such dates.
+        cutoff: The share of the best score below which matches are not picked for agents.
     """
 
     rerank: Reranker | None = None
     zone: dt.tzinfo = dt.UTC
     dates_factor: float = WORDS_FACTOR
+    cutoff: float = 0.0
+
+    def good_enough(self, matches: list[Message]) -> list[Message]:
+        """Leave out matches below the cutoff, of matches with the best first."""
+        if not self.cutoff or not matches or self.rerank is not None:  # a reranker's scores may be below zero
+            return matches
+        least = self.cutoff * (matches[0].score or 0.0)
+        return [match for match in matches if (match.score or 0.0) >= least]
 
 
 @dataclass(slots=True)
@@ -390,6 +399,7 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     if len(current(matches)) < len(matches):
         matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.ordering)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
+    matches = choice.ordering.good_enough(matches)
     reach = _Reach(_REACH)
     turns: dict[Key, Turn] = {}
     for start in range(0, len(matches), _MATCHES_AT_ONCE):

@@ -138,7 +138,7 @@ class Turn:
     @property
     def question_alone(self) -> bool:
         """Whether nothing but the question of an answered turn is left: it would seem to be asked again."""
-        if not self.answered or not self.opened:
+        if not self.answered or not self.opened or self.rounds[-1][0].role is MessageRole.ASSISTANT:
             return False
         return all(part[0].role is MessageRole.SYSTEM for part in self.rounds[1:])
 

@@ -19,7 +19,7 @@ __all__ = ["memory_at", "reference_to", "register_memory", "resolve"]
 
 _SETTINGS = (
     *("message_limit", "filters", "save_mode", "max_tokens"),
-    *("recent_share", "timezone", "dates", "window", "placement"),
+    *("recent_share", "score_cutoff", "timezone", "dates", "window", "placement"),
 )
 
 _lock = threading.RLock()

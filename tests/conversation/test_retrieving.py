@@ -180,3 +180,16 @@ def test_relevant_gives_the_best_with_their_turns_in_order_of_time(store: Memory
     ]
     assert len(picked) == 8
     assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12
+
+
+@pytest.mark.parametrize("reranker", [None, lambda _, messages: [-float(place) for place, _ in enumerate(messages)]])
+def test_relevant_stops_where_matches_are_much_weaker_than_the_best(store: MemoryBackend, reranker: object) -> None:
+    memory = Memory(backend=store, filters={"user_id": "u"}, score_cutoff=0.6, reranker=reranker)
+    for number, text in enumerate(["apple pear plum fig", "apple pear", "fig", "nothing"]):
+        memory.add("user", text, {"session_id": f"s{number}"})
+    texts = contents(memory.get_agent_conversation("apple pear plum fig", strategy="relevant"))
+    assert texts == (["apple pear plum fig"] if reranker is None else ["apple pear plum fig", "apple pear", "fig"])
+    assert len(memory.search("apple pear plum fig")) == 3
+    # What is left of the limit goes to recent turns.
+    both = Memory(backend=store, filters={"user_id": "u"}, score_cutoff=0.6, recent_share=0)
+    assert contents(both.get_agent_conversation("apple pear plum fig", limit=2, strategy="both"))[-1] == "nothing"

@@ -62,6 +62,7 @@ def test_defaults():
         ({"save_mode": None}, ConfigurationError, "save_mode"),
         ({"recent_share": -0.1}, ConfigurationError, "recent_share"),
         ({"recent_share": 1.1}, ConfigurationError, "recent_share"),
+        ({"score_cutoff": 1.1}, ConfigurationError, "score_cutoff"),
         ({"recent_share": float("nan")}, ConfigurationError, "recent_share"),
     ],
     ids=lambda v: re.sub(" at 0x.*?>", ">", str(v)) if isinstance(v, dict) else "",
