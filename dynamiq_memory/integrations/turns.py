@@ -11,6 +11,7 @@ from dynamiq_memory.conversation.turns import (
     arrange,
     begins_turn,
     latest_turns,
+    opening_turn,
     split_turns,
     whole_turns,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "current",
     "last_question",
     "latest_turns",
+    "opening_turn",
     "split_turns",
     "whole_turns",
 ]

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 
 from dynamiq_memory import Message, MessageRole
 from dynamiq_memory.integrations.interruptions import mark_interrupted, with_open_calls
-from dynamiq_memory.integrations.turns import begins_turn, whole_turns
+from dynamiq_memory.integrations.turns import begins_turn, opening_turn, whole_turns
 from langchain_dynamiq_memory._messages import for_model, outline
 from langchain_dynamiq_memory._transcript import is_summary
 
@@ -34,6 +34,7 @@ class Held:
         answered: As for `whole_turns`.
         questions: As for `whole_turns`.
         last: The last of its messages that is stored; None if none is.
+        opens: Whether it has the session's first message, and that is an assistant's.
     """
 
     scope: Mapping[str, Any]
@@ -42,6 +43,7 @@ class Held:
     answered: Collection[str]
     questions: Mapping[str, str]
     last: Message | None
+    opens: bool = False
 
 
 def with_recalled(request: ModelRequest[Any], recalled: Sequence[Message], block: str, held: Held) -> ModelRequest[Any]:
@@ -79,6 +81,12 @@ def is_question(message: BaseMessage) -> bool:
     return parts != [] and begins_turn(Message(role=MessageRole.USER, content=parts))
 
 
+def greeting_of(state: Sequence[BaseMessage]) -> AIMessage | None:
+    """Return what the assistant says at the beginning of a state, after any instructions."""
+    first = next((message for message in state if not isinstance(message, SystemMessage)), None)
+    return first if isinstance(first, AIMessage) and not first.tool_calls else None
+
+
 def _with_block(messages: Sequence[BaseMessage], block: str) -> list[BaseMessage]:
     place = next((place for place in reversed(range(len(messages))) if is_question(messages[place])), None)
     if place is None:  # other middleware has taken the question out of the request
@@ -103,7 +111,8 @@ def _with_merged(request: ModelRequest[Any], recalled: Sequence[Message], held: 
     mark_interrupted(with_open_calls(outlines))
     originals = {message.id: (message, one) for message, one in zip(outlines, own, strict=True)}
     summaries = sum(1 for _ in takewhile(is_summary, own))
-    merged = [*outlines[:summaries], *_merged(others, outlines[summaries:])]
+    line = opening_turn(outlines[summaries:]).messages[:1] if held.opens else []
+    merged = [*outlines[:summaries], *line, *_merged(others, outlines[summaries:])]
     whole = whole_turns(merged, held.answered, held.questions)
     given = [_original(message, originals) for message in whole]
     conversation = [*messages[:start], *for_model(instructions), *(each for some in given for each in some)]

@@ -60,7 +60,7 @@ from langchain_dynamiq_memory._interruptions import (
     to_the_end,
 )
 from langchain_dynamiq_memory._messages import check_default, split, to_message
-from langchain_dynamiq_memory._prompt import Held, awith_recalled, is_question, with_recalled
+from langchain_dynamiq_memory._prompt import Held, awith_recalled, greeting_of, is_question, with_recalled
 from langchain_dynamiq_memory._scope import agent_of, check_user, names_user, scoped_to_run, thread_of
 from langchain_dynamiq_memory._search_tool import TOOL_NAME, SearchScope, check_model, search_tool
 from langchain_dynamiq_memory._transcript import StateTranscript, is_summary
@@ -229,14 +229,18 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         stored = yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last, versions)
         before = alignment.recall_before or next(iter(stored), None)
         recalled, block = yield from self._recall(memory, state, before, alignment)
+        known = transcript.by_object(alignment.known)
+        greeting = greeting_of(state)
+        opens = greeting is not None and (yield from _is_first(memory, known.get(id(greeting), before)))
         scope = {key: memory.filters[key] for key in (USER_KEY, SESSION_KEY)}
         held = Held(
             scope=scope,
-            stored=transcript.by_object(alignment.known),
+            stored=known,
             has_gaps=alignment.has_gaps,
             answered=alignment.answered_ids,
             questions=alignment.question_ids,
             last=stored[-1] if stored else alignment.last,
+            opens=opens,
         )
         return recalled, block, held
 
@@ -353,6 +357,14 @@ def _reporting(memory: Memory) -> Iterator[None]:
         yield
     except DynamiqMemoryError:
         logger.exception("an interrupted answer of session %r was not stored", memory.filters.get(SESSION_KEY))
+
+
+def _is_first(memory: Memory, message: Message | None) -> Plan[bool]:
+    """Whether the session has no message before a stored one."""
+    if message is None:
+        return True
+    earlier = earlier_than(message.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY))
+    return earlier is not None and not (yield from GetAll(1, earlier))
 
 
 def _settle(memory: Memory, transcript: StateTranscript, *, ended: bool) -> Plan[None]:

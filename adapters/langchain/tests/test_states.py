@@ -16,13 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain.agents.middleware import after_model, before_model
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolCall, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
 from langchain_core.outputs import ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from dynamiq_memory import Memory, MemoryRetrievalStrategy, Message
+from dynamiq_memory.conversation.turns import OPENING_LINE
 from langchain_dynamiq_memory import DynamiqMemoryMiddleware
 from tests.fakes.langchain import ScriptedModel, Talker, calls, in_short
 from tests.fakes.sessions import examples
@@ -349,6 +358,21 @@ def test_a_trimmed_state_begins_with_a_question(talker: Talker, memory: Memory) 
     held = [ToolMessage("9:40", tool_call_id="call-ferry-0"), *talk("a0", "q1")]
     talker.invoke(agent, {"messages": held}, CONFIG)
     assert in_short(model.prompts[-1]) == ["human: q1"]
+
+
+@pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+def test_a_greeting_that_the_state_begins_with_is_given_after_a_line_of_the_user(
+    talker: Talker, memory: Memory, strategy: str
+) -> None:
+    model, agent = talker.agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, strategy=strategy)])
+    messages: list[BaseMessage] = [SystemMessage("Be brief."), AIMessage("Welcome!", id="w")]
+    greeted = ["system: Be brief.", f"human: {OPENING_LINE}", "ai: Welcome!"]
+    for number in range(3):
+        messages.append(HumanMessage(f"q{number}", id=f"q{number}"))
+        messages = talker.invoke(agent, {"messages": messages}, CONFIG)["messages"]
+        talk_so_far = [text for n in range(number) for text in (f"human: q{n}", "ai: ok")]
+        assert in_short(model.prompts[-1]) == [*greeted, *talk_so_far, f"human: q{number}"]
+    assert [message.text for message in memory.get_all()] == ["Welcome!", "q0", "ok", "q1", "ok", "q2", "ok"]
 
 
 def ferry() -> str:
