@@ -156,7 +156,7 @@ class Turn:
         needed = {number for number, part in enumerate(self.rounds) if any(key_of(message) == keep for message in part)}
         if self.opened:
             needed.add(0)
-        if self.answered and self.rounds:
+        if self.answered and self.rounds and not self.rounds[0][0].id.endswith(OPENING):
             needed.add(len(self.rounds) - 1)
         kept = [part for number, part in enumerate(self.rounds) if number in needed]
         rest = [part for number, part in enumerate(self.rounds) if number not in needed]

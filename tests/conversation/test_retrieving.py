@@ -182,6 +182,18 @@ def test_relevant_gives_the_best_with_their_turns_in_order_of_time(store: Memory
     assert len(memory.get_agent_conversation("zebra", limit=50, strategy="relevant")) == 12
 
 
+def test_of_a_long_opening_the_match_is_given_with_what_else_fits(store: MemoryBackend) -> None:
+    memory = Memory(backend=store, filters=SCOPE)
+    memory.add_many([say(text, "assistant") for text in ["Our zebras are well.", "Fed.", "Washed.", "Asleep."]])
+    picked = [memory.get_agent_conversation("zebras", limit=limit, strategy="relevant") for limit in (1, 2, 3, 5)]
+    assert [contents(messages)[1:] for messages in picked] == [
+        [],
+        ["Our zebras are well."],
+        ["Our zebras are well.", "Asleep."],
+        ["Our zebras are well.", "Fed.", "Washed.", "Asleep."],
+    ]
+
+
 @pytest.mark.parametrize("reranker", [None, lambda _, messages: [-float(place) for place, _ in enumerate(messages)]])
 def test_relevant_stops_where_matches_are_much_weaker_than_the_best(store: MemoryBackend, reranker: object) -> None:
     memory = Memory(backend=store, filters={"user_id": "u"}, score_cutoff=0.6, reranker=reranker)
