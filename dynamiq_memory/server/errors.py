@@ -19,12 +19,14 @@ from dynamiq_memory.exceptions import (
     MessageTooLargeError,
     PartialWriteError,
 )
+from dynamiq_memory.server.bodies import InvalidBodyError
 from dynamiq_memory.server.partition import OtherUserError
 
 logger = logging.getLogger("dynamiq_memory.server")
 
 RETRY = {"Retry-After": "1"}
 """The header of a response to a request that may succeed a second later."""
+_BODY_KINDS = {400: "InvalidArgumentError", 413: "BodyTooLarge", 422: "InvalidArgumentError"}
 _KINDS = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed"}
 
 
@@ -64,6 +66,8 @@ async def _respond(_: Request, error: Exception) -> JSONResponse:
 
 def _problem(error: Exception) -> ProblemError:
     match error:
+        case InvalidBodyError(status_code=status, detail=detail):
+            return ProblemError(status, _BODY_KINDS[status], detail)
         case HTTPException(status_code=status, detail=detail, headers=headers):
             return ProblemError(status, _KINDS.get(status, "Error"), detail, headers)
         case RequestValidationError():

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -18,23 +19,22 @@ from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
+from dynamiq_memory.server.bodies import BodyRoute, for_messages
 
 _PARAMETERS = ("user_id", "session_id", "page_size", "page", "cursor", "sort", "filters")
 _MINIMAL = "return=minimal"
 _BOOLEANS = {"true": True, "false": False}
 
-router = APIRouter(prefix="/v1/memories/{memory_id}/items", tags=["items"])
+router = APIRouter(prefix="/v1/memories/{memory_id}/items", tags=["items"], route_class=BodyRoute)
 Prefer = Annotated[str, Header(description="`return=minimal` omits the messages from the response.")]
 
 
 @router.post("", status_code=201, response_model=models.ItemResponse | models.ItemsResponse)
-async def store_messages(
-    access: RequestAccess, body: models.Item | models.Items | models.ItemList, prefer: Prefer = ""
-) -> Response:
+async def store_messages(access: RequestAccess, body: models.OneOrMoreItems, prefer: Prefer = "") -> Response:
     """Store one or more messages durably. A message with the same id in the same session is replaced."""
     items = [body] if isinstance(body, models.Item) else body.items if isinstance(body, models.Items) else body.root
-    stored = await access.memory.aadd_many(_messages(access, items))
-    return _written(access, stored, prefer, 201, single=isinstance(body, models.Item))
+    stored = await access.memory.aadd_many(await for_messages(len(items), _messages, access, items))
+    return await _written(access, stored, prefer, 201, single=isinstance(body, models.Item))
 
 
 @router.get("", response_model=models.ItemPage)
@@ -59,7 +59,7 @@ async def list_messages(
     latest = sort == "-created_at"
     bound = {"before": anchor} if latest else {"after": anchor or access.beginning()}
     messages = await access.memory.aget_all(page * size + 1, combined, **bound)
-    return _page(messages, size, page, latest_first=latest)
+    return await for_messages(size, partial(_page, messages, size, page, latest_first=latest))
 
 
 @router.delete("", response_model=models.DeleteResponse)
@@ -79,7 +79,7 @@ async def query_messages(access: RequestAccess, body: models.QueryRequest) -> Re
     size = _size(access, body.limit, access.service.settings.max_page_size)
     before, after = (_anchor(access, each) if each else None for each in (body.before, body.after))
     messages = await access.memory.aget_all(size + 1, access.filters(body.filters), before=before, after=after)
-    return _page(messages, size, latest_first=after is None)
+    return await for_messages(size, partial(_page, messages, size, latest_first=after is None))
 
 
 @router.post("/around", response_model=models.WindowsResponse)
@@ -93,7 +93,8 @@ async def neighbours_of_messages(access: RequestAccess, body: models.AroundReque
     # The windows contain the anchors, which have no content; put the stored messages there instead.
     stored = {key_of(each): each for each in await arun(stored_versions(anchors), access.memory.aexecute)}
     complete = [[stored.get(key_of(message), message) for message in window] for window in windows]
-    return JSONResponse({"data": list(map(stored_items, complete))})
+    most = len(anchors) * (body.before + body.after + 1)
+    return await for_messages(most, lambda: JSONResponse({"data": list(map(stored_items, complete))}))
 
 
 @router.post("/count", response_model=models.CountResponse)
@@ -113,7 +114,7 @@ async def take_messages(access: RequestAccess, body: models.FilterRequest) -> Re
     """Delete and return the matching messages. Among concurrent requests, only one gets each message."""
     taken = await access.memory.atake(access.filters(body.filters))
     access.service.metrics.deleted.inc(len(taken))
-    return JSONResponse({"data": stored_items(taken)})
+    return await for_messages(len(taken), lambda: JSONResponse({"data": stored_items(taken)}))
 
 
 @router.post("/replace", response_model=models.ItemsResponse)
@@ -122,13 +123,15 @@ async def replace_messages(access: RequestAccess, body: models.ReplaceRequest, p
     filters = access.filters(body.filters)
     if access.memory.user_id is not None:
         filters.setdefault(USER_KEY, access.memory.user_id)
-    return _written(access, await access.memory.areplace(filters, _messages(access, body.items)), prefer)
+    messages = await for_messages(len(body.items), _messages, access, body.items)
+    return await _written(access, await access.memory.areplace(filters, messages), prefer)
 
 
 @router.post("/update", response_model=models.ItemsResponse)
 async def update_messages(access: RequestAccess, body: models.UpdateRequest) -> Response:
     """Store new versions of the messages that still exist and match, and return these."""
-    return _written(access, await access.memory.aupdate(_messages(access, body.items), access.filters(body.filters)))
+    messages = await for_messages(len(body.items), _messages, access, body.items)
+    return await _written(access, await access.memory.aupdate(messages, access.filters(body.filters)))
 
 
 def stored_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -164,12 +167,16 @@ def _page(messages: list[Message], size: int, number: int = 1, *, latest_first: 
     return JSONResponse({"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor})
 
 
-def _written(
+async def _written(
     access: Access, stored: Sequence[Message], prefer: str = "", status: int = 200, *, single: bool = False
 ) -> Response:
     access.service.metrics.written.inc(len(stored))
     if prefer.strip().lower() == _MINIMAL:
         return Response(status_code=204)
+    return await for_messages(len(stored), partial(_response, stored, status, single=single))
+
+
+def _response(stored: Sequence[Message], status: int, *, single: bool) -> Response:
     data = stored_items(stored)
     return JSONResponse({"data": data[0] if single else data}, status)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from dynamiq_memory._wire import EXTENSION
 from dynamiq_memory.backends.base import Capabilities, Session
@@ -16,6 +17,9 @@ FILTERS = (
     'A filter on metadata: {"k": "v"} equals, {"k": ["a", "b"]} one of, {"k": {"gte": 1, "lt": 5}} range (gt, gte, lt, '
     'lte), {"k": null} absent. All keys must match. user_id, session_id, timestamp and message_id are keys too.'
 )
+T = TypeVar("T")
+# Otherwise there would be an error for each of millions of wrong elements.
+ListOf = Annotated[list[T], Field(fail_fast=True)]
 # JSON allows larger integers, but stores and other languages do not.
 _Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Filters = Annotated[dict[str, Any] | None, Field(description=FILTERS)]
@@ -26,13 +30,21 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, value: Any) -> Any:
+        """Report one unknown field rather than each."""
+        if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():
+            raise PydanticCustomError("extra_forbidden", "it has a field that is not described")
+        return value
+
 
 class Data(StrictModel):
     """The role and the content of a message."""
 
     role: Literal["user", "system", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = Field("", description="Text, or parts in OpenAI's format.")
-    tool_calls: list[dict[str, Any]] | None = None
+    content: str | ListOf[dict[str, Any]] | None = Field("", description="Text, or parts in OpenAI's format.")
+    tool_calls: ListOf[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     name: str | None = None
     metadata: dict[str, Any] | None = None
@@ -66,14 +78,31 @@ class Item(StrictModel):
 assert EXTENSION in Item.model_fields  # noqa: S101 - the field must have the extension's name
 
 
+MAX_ITEMS = 20_000
+ItemsOfRequest = Annotated[ListOf[Item], Field(max_length=MAX_ITEMS)]
+
+
 class Items(StrictModel):
     """Several messages. All or none are stored if the store has transactions."""
 
-    items: list[Item]
+    items: ItemsOfRequest
 
 
-class ItemList(RootModel[list[Item]]):
+class ItemList(RootModel[ItemsOfRequest]):
     """Several messages, as a bare list."""
+
+
+def _kind_of_body(value: Any) -> str:
+    if isinstance(value, list | ItemList):
+        return "list"
+    return "items" if isinstance(value, Items) or (isinstance(value, dict) and "items" in value) else "item"
+
+
+OneOrMoreItems = Annotated[
+    Annotated[Item, Tag("item")] | Annotated[Items, Tag("items")] | Annotated[ItemList, Tag("list")],
+    Discriminator(_kind_of_body),
+]
+"""A body that is checked as what it is, not as each of what it could be."""
 
 
 class Anchor(StrictModel):
@@ -99,7 +128,7 @@ class QueryRequest(StrictModel):
 class AroundRequest(StrictModel):
     """The anchors, and the number of neighbours to read."""
 
-    anchors: Annotated[list[Anchor], Field(max_length=100)]
+    anchors: Annotated[ListOf[Anchor], Field(max_length=100)]
     before: _Count
     after: _Count
     filters: Filters = None
@@ -120,7 +149,7 @@ class FilterRequest(StrictModel):
 class ReplaceRequest(FilterRequest):
     """The messages to replace, and their replacements."""
 
-    items: list[Item]
+    items: ItemsOfRequest
 
 
 class UpdateRequest(Items):

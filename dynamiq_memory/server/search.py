@@ -12,17 +12,19 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import dynamiq_memory
 from dynamiq_memory._wire import to_shown_item
+from dynamiq_memory.conversation.strategies import Explanation
 from dynamiq_memory.exceptions import InvalidArgumentError
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
+from dynamiq_memory.server.bodies import BodyRoute, for_messages
 from dynamiq_memory.server.items import stored_items
 
 _EXPORT_PAGE = 500
 _DEFAULT_LIMIT = 20
 
-router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"])
+router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"], route_class=BodyRoute)
 UserId = Annotated[str | None, Query(min_length=1)]
 
 
@@ -63,10 +65,7 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
             body.placement,
             compare=body.compare,
         )
-        items = stored_items([pick.message for pick in picks])
-        data = [item | {"reason": pick.reason.value} for item, pick in zip(items, picks, strict=True)]
-        block = picks.recalled_block or None
-        return JSONResponse({"data": data, "has_more": False, "recalled_block": block, "unchanged": picks.unchanged})
+        return await for_messages(len(picks), _explained, picks)
     for name in ("max_tokens", "window", "placement", "compare"):
         if getattr(body, name):
             raise InvalidArgumentError(f"{name} requires a strategy")
@@ -75,7 +74,17 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
     has_more = len(messages) > max_results
     if has_more and (body.query is None or not body.query.strip()):
         messages = messages[1:]  # without a query, the oldest come first
-    return JSONResponse({"data": stored_items(messages[:max_results]), "has_more": has_more})
+    found = {"has_more": has_more}
+    return await for_messages(
+        len(messages), lambda: JSONResponse({"data": stored_items(messages[:max_results]), **found})
+    )
+
+
+def _explained(picks: Explanation) -> Response:
+    items = stored_items([pick.message for pick in picks])
+    data = [item | {"reason": pick.reason.value} for item, pick in zip(items, picks, strict=True)]
+    block = picks.recalled_block or None
+    return JSONResponse({"data": data, "has_more": False, "recalled_block": block, "unchanged": picks.unchanged})
 
 
 @router.get("/sessions", response_model=models.SessionsResponse)
