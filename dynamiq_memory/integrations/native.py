@@ -20,7 +20,7 @@ from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, dumps, normalise
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
-__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "unpack"]
+__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "plain", "unpack"]
 
 TAG = "$native"
 
@@ -40,6 +40,11 @@ def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str,
         message: The message it is for, with its canonical fields set.
     """
     return {"framework": framework, "data": dict(data), "digest": digest_of(message)}
+
+
+def plain(value: Any) -> Any:
+    """Describe a value that JSON does not know, for `json.dumps(default=…)`; always in the same way, also a set."""
+    return sorted(map(repr, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def unpack(framework: str, message: Message) -> dict[str, Any] | None:

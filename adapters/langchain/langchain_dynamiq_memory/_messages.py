@@ -37,14 +37,14 @@ from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, Me
 from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
-from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, unpack
+from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, plain, unpack
 
 FRAMEWORK = "langchain"
 
 logger = logging.getLogger(__name__)
 
 # Errors of reading fields that have unexpected values.
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, MessageError, RecursionError, TypeError, ValueError)
 
 # Chunks come before the class that they derive from, since the first match counts.
 _CLASSES: tuple[type[BaseMessage], ...] = (
@@ -174,7 +174,7 @@ def from_message(message: Message) -> BaseMessage:
     if data is not None:
         try:
             fields = {"content": message.content, **decode(data["fields"], _KINDS)}
-            return _restore(_BY_NAME[data["class"]], fields)
+            return _checked(_restore(_BY_NAME[data["class"]], fields), message)
         except _UNREADABLE as error:  # not written by this module
             logger.warning("the LangChain fields of message %s cannot be read (%r)", message.id, error)
     common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
@@ -252,6 +252,24 @@ def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
     if missing or not isinstance(message.content, str | list):
         raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'content'}")
     return message
+
+
+def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
+    """Check that LangChain's fields say what the canonical ones do: whoever may store messages may store any `native`.
+
+    Raises:
+        ValueError: They do not.
+    """
+    same = (
+        _role(restored) is message.role
+        and (restored.content == message.content or _content(restored, repr) == message.content)
+        and _answered(restored) == message.tool_call_id
+        and _speaker(restored) == message.name
+        and any(_calls(restored, default) == (message.tool_calls or []) for default in (None, repr))
+    )
+    if not same:
+        raise ValueError("they differ from the message")
+    return restored
 
 
 def _plain_document(document: Document) -> dict[str, Any]:
@@ -355,9 +373,9 @@ def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]
 
 def _arguments(value: Any, default: Default | None) -> str:
     try:
-        return json.dumps(value, default=default or str)
+        return json.dumps(value, default=default or plain)
     except (TypeError, ValueError):  # keys that JSON does not know, or a value that contains itself
-        return json.dumps(encode(value, "args", _KINDS, default, _HINT), default=str)
+        return json.dumps(encode(value, "args", _KINDS, default, _HINT), default=plain)
 
 
 def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:

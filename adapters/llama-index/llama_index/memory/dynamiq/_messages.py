@@ -23,7 +23,7 @@ from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
 from dynamiq_memory.integrations.blocks import in_fields
-from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, unpack
+from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, unpack
 from dynamiq_memory.integrations.ordering import set_batch_times
 
 FRAMEWORK = "llama_index"
@@ -142,7 +142,9 @@ def from_message(message: Message) -> ChatMessage:
         try:
             fields = decode(data, _KINDS)
             blocks = fields["blocks"] if "blocks" in fields else [TextBlock(text=str(message.content))]
-            return _restore(ChatMessage, Role(fields["role"]), blocks, fields.get("additional_kwargs", {}))
+            return _checked(
+                _restore(ChatMessage, Role(fields["role"]), blocks, fields.get("additional_kwargs", {})), message
+            )
         except _UNREADABLE as error:  # not written by this module
             logger.warning("the LlamaIndex fields of message %s cannot be read (%r)", message.id, error)
     kwargs: dict[str, Any] = {}
@@ -212,6 +214,22 @@ def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dic
     if not isinstance(kwargs, dict) or not all(isinstance(block, BaseModel) for block in blocks):
         raise ValueError("blocks or additional_kwargs of another kind")
     return kind.model_construct(role=role, blocks=blocks, additional_kwargs=kwargs)
+
+
+def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
+    """Check that LlamaIndex's fields say what the canonical ones do: whoever may store messages may store any `native`.
+
+    Raises:
+        ValueError: They do not.
+    """
+    same = (
+        _ROLES[Role(restored.role)] is message.role
+        and _content(restored) == message.content
+        and _calls(restored) == (message.tool_calls or [])
+    )
+    if not same:
+        raise ValueError("they differ from the message")
+    return restored
 
 
 def _plain_model(model: BaseModel) -> dict[str, Any]:
@@ -354,9 +372,9 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
 def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, str):
         try:
-            arguments = json.dumps(arguments, default=str)
+            arguments = json.dumps(arguments, default=plain)
         except (TypeError, ValueError):  # keys that JSON does not know, or a value that contains itself
-            arguments = json.dumps(str(arguments))
+            arguments = json.dumps(encode(arguments, "tool_kwargs", _KINDS), default=plain)
     return {"id": str(id_ or ""), "type": "function", "function": {"name": str(name or ""), "arguments": arguments}}
 
 
