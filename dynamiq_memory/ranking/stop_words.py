@@ -13,6 +13,8 @@ _ENGLISH = """
     under until up us very was wasn't we we'd we'll we're we've were weren't what what's when when's where where's
     which while who who's whom whose why why's will with won't would wouldn't yeah yes you you'd you'll you're
     you've your yours yourself yourselves
+    arent cant couldnt didnt doesnt dont hadnt hasnt havent im isnt ive shouldnt thats theyre wasnt werent whats wont
+    wouldnt youre youve
 """
 
 ENGLISH = frozenset(_ENGLISH.split())

@@ -8,7 +8,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import regex
@@ -16,6 +16,9 @@ import Stemmer
 
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
+from dynamiq_memory.ranking.irregular import BASE
+from dynamiq_memory.ranking.languages import COMPOUNDING, LANGUAGES, language_of, stemmer_for
+from dynamiq_memory.ranking.parts import parts_of
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
 Tokenize = Callable[[str], list[str]]
@@ -23,17 +26,29 @@ Tokenize = Callable[[str], list[str]]
 
 # Scripts written without spaces between words. Their terms are pairs of neighbouring characters.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\u3005]"
-_SPACED_WORD = rf"(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+(?:['\u2019]\p{{L}}+)*"
-_TERM = regex.compile(rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|{_SPACED_WORD}", regex.V1)
+_SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]"
+
+
+def _words(character: str) -> str:
+    """The pattern of what is written as one word, and of several numbers with what may separate digits of one."""
+    # Possessive, so that no text takes quadratic time.
+    return rf"{character}++(?:['_.-]{character}++|(?<=\d)[ ,/)(]{{1,2}}(?=\d){character}++)*+"
+
+
+_TERM = regex.compile(rf"{_UNSPACED}[{_UNSPACED}\p{{M}}]*|{_words(_SPACED)}", regex.V1)
 # Each word; in scripts without spaces, each character with its marks.
-WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED_WORD}", regex.V1)
-_ASCII_TERM = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
+WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED}+(?:['\u2019]\p{{L}}+)*", regex.V1)
+_ASCII_TERM = re.compile(_words("[A-Za-z0-9]"))
 _UNSPACED_START = regex.compile(_UNSPACED, regex.V1)
 _LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _HAN = regex.compile(r"\p{Han}")
 # The stemmers of these languages do not handle diacritics: they stem "résumé" like "resume" only without its accents.
 _WITHOUT_DIACRITICS = ("english", "porter")
-_VERSION = 1
+# In messages of languages that write compounds as one word.
+_GRAM = 5
+_VERSION = 2
+# Of the default tokenizer.
+_EARLIER = frozenset({"words-1/english/7a2a7537"})
 
 
 class Tokenizer:
@@ -67,23 +82,23 @@ class Tokenizer:
         if stop_words is None:
             stop_words = BY_LANGUAGE.get(language or "", frozenset())
         self.language = language
-        self.stop_words = frozenset(_fold_case(word) for word in stop_words)
+        self.stop_words = frozenset(_normalized(word).casefold() for word in stop_words)
         words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
         self.signature = f"words-{_VERSION}/{language or 'unstemmed'}/{words}"
-        # Snowball stemmers are not thread-safe, so each thread has its own.
         self._stemmers = threading.local()
         self._terms = Cache(self._reduce)
+        languages = LANGUAGES if language == "english" else COMPOUNDING.intersection([language])
+        self._further = {each: Cache(partial(self._more_terms, each)) for each in languages}
 
     def __call__(self, text: str) -> list[str]:
         """Return the terms of a text in order, including repetitions."""
-        if text.isascii():
-            return list(filter(None, map(self._terms.__getitem__, _ASCII_TERM.findall(text.lower()))))
+        words = _ASCII_TERM.findall(text) if text.isascii() else _TERM.findall(_normalized(text))
         terms: list[str] = []
-        for piece in _TERM.findall(_fold_case(text)):
-            if _UNSPACED_START.match(piece):
-                terms += _character_terms(piece)
-            elif term := self._terms[piece]:
-                terms.append(term)
+        for each in filter(None, map(self._terms.__getitem__, words)):  # faster than a chain: many are stop words
+            terms += each
+        language = language_of(words) if self.language == "english" else self.language
+        if language in self._further:
+            terms += chain.from_iterable(map(self._further[language].__getitem__, words))
         return terms
 
     @property
@@ -91,18 +106,45 @@ class Tokenizer:
         """The same tokenizer without stop words, for queries that consist only of stop words."""
         return Tokenizer(self.language, ())
 
-    def _reduce(self, word: str) -> str:
-        word = word.replace("\u2019", "'")
+    def _reduce(self, word: str) -> tuple[str, ...]:
+        """Return the terms of what is written as one word."""
+        if _UNSPACED_START.match(word):
+            return tuple(_character_terms(word.casefold()))
+        return tuple(filter(None, map(self._stem, parts_of(_with_ascii_digits(word)))))
+
+    def _more_terms(self, language: str, word: str) -> tuple[str, ...]:
+        """Return the terms that a word has besides, in a message in this language.
+
+        They are added, so that a question whose language does not show still finds the message.
+        """
+        if _UNSPACED_START.match(word):
+            return ()
+        parts = [part.casefold() for part in parts_of(word) if part.isalpha() and len(part) <= LONGEST_WORD]
+        parts = [part for part in parts if stemmer_for(part, language) == language]
+        if language in COMPOUNDING:
+            return tuple(gram for part in parts for gram in _grams(_fold_diacritics(part)))
+        stems = dict.fromkeys(_fold_diacritics(self._stemmer(language).stemWord(part)) for part in parts)
+        return tuple(stem for stem in stems if stem not in self._terms[word])
+
+    def _stem(self, word: str) -> str:
+        word = word.casefold()
         if word in self.stop_words:
             return ""
-        if self.language in _WITHOUT_DIACRITICS:
+        if self.language is None or len(word) > LONGEST_WORD:
+            return _fold_diacritics(word)
+        language = stemmer_for(word, self.language)
+        if language in _WITHOUT_DIACRITICS:
             word = _fold_diacritics(word)
-        if self.language is not None and len(word) <= LONGEST_WORD:
-            stemmer = getattr(self._stemmers, "stemmer", None)
-            if stemmer is None:
-                stemmer = self._stemmers.stemmer = Stemmer.Stemmer(self.language, 0)  # our cache serves all threads
-            word = stemmer.stemWord(word)
-        return _fold_diacritics(word)
+        if language == "english":
+            word = BASE.get(word, word)
+        return _fold_diacritics(self._stemmer(language).stemWord(word))
+
+    def _stemmer(self, language: str) -> Any:
+        """Return this thread's stemmer: they are not thread-safe."""
+        stemmers = self._stemmers.__dict__
+        if language not in stemmers:
+            stemmers[language] = Stemmer.Stemmer(language, 0)  # our cache serves all threads
+        return stemmers[language]
 
 
 def signature_of(tokenize: Tokenize) -> str:
@@ -116,6 +158,11 @@ def signature_of(tokenize: Tokenize) -> str:
     return f"{getattr(kind, '__module__', None) or 'builtins'}.{kind.__qualname__}"
 
 
+def earlier_signatures_of(tokenize: Tokenize) -> frozenset[str]:
+    """Return the signatures of earlier versions of a tokenizer; a store indexes what they indexed again by itself."""
+    return _EARLIER if signature_of(tokenize) == Tokenizer().signature else frozenset()
+
+
 def _character_terms(run: str) -> list[str]:
     pairs = [a + b for a, b in pairwise(run)]
     if not pairs:
@@ -123,11 +170,23 @@ def _character_terms(run: str) -> list[str]:
     return [*pairs, *_HAN.findall(run)]
 
 
-def _fold_case(text: str) -> str:
+def _normalized(text: str) -> str:
     # Normalising takes quadratic time on a run of combining marks. No language uses more than 30 in a row (UAX #15,
     # Stream-Safe Text Format).
     text = _LONG_MARKS.sub(r"\1", text)
-    return unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+    text = unicodedata.normalize("NFKC", text)
+    return text.replace("\u2019", "'").replace("\u2018", "'").replace("\u02bc", "'")
+
+
+def _with_ascii_digits(word: str) -> str:
+    if word.isascii() or not any(map(str.isdecimal, word)):
+        return word
+    return "".join(str(unicodedata.decimal(character, character)) for character in word)
+
+
+def _grams(word: str) -> list[str]:
+    """Return all sequences of five letters, which a compound shares with the words that it consists of."""
+    return [word[start : start + _GRAM] for start in range(len(word) - _GRAM + 1)]
 
 
 def _fold_diacritics(word: str) -> str:

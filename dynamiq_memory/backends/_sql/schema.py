@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.legacy import LegacyTable, upgrade
 from dynamiq_memory.backends._sql.records import from_rows
-from dynamiq_memory.backends._sql.tables import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY, SQLTables
+from dynamiq_memory.backends._sql.tables import (
+    RENEWED_KEY,
+    SCHEMA_VERSION,
+    TOKENIZER_KEY,
+    VERSION_KEY,
+    SQLTables,
+)
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
@@ -28,12 +35,15 @@ class SQLSchema:
         self._writer = writer
         self._legacy = legacy
 
-    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
+    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> bool:
         """Create the tables, upgrade them, or check that they are as they should be.
 
         Args:
             connection: A connection in a transaction that writes.
             reindex: Whether to index the stored messages again if another tokenizer indexed them.
+
+        Returns:
+            Whether `renew_terms` has work to do.
 
         Raises:
             ConfigurationError: The table is not one of this package, or is of a newer version or another tokenizer.
@@ -55,6 +65,34 @@ class SQLSchema:
         values = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
         rows = [{"key": key, "value": value} for key, value in values.items()]
         connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), rows)
+        return RENEWED_KEY in tables.read_meta(connection)
+
+    def renew_terms(self, connection: sa.Connection) -> bool:
+        """Index the next messages that an earlier version of the tokenizer indexed.
+
+        Each batch is a transaction, so that a process that is killed loses only the last. Several processes may do it
+        at the same time.
+
+        Args:
+            connection: A connection in a transaction that writes.
+
+        Returns:
+            Whether there may be more.
+        """
+        tables, meta = self._tables, self._tables.meta
+        tables.wait_for_writers(connection)
+        done = tables.read_meta(connection).get(RENEWED_KEY)
+        if done is None:
+            return False
+        # Nobody may delete them meanwhile: their terms would stay.
+        rows = connection.execute(self._batch_after(int(done)).with_for_update()).fetchall()
+        if rows:
+            self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))
+            connection.execute(meta.update().where(meta.c.key == RENEWED_KEY).values(value=str(rows[-1][0])))
+            logger.info("re-indexed %s up to its message number %d", tables.name, rows[-1][0])
+        else:
+            connection.execute(meta.delete().where(meta.c.key == RENEWED_KEY))
+        return bool(rows)
 
     def _check_meta(self, connection: sa.Connection, *, reindex: bool) -> None:
         name, signature = self._tables.name, self._tables.signature
@@ -67,6 +105,10 @@ class SQLSchema:
         stored = meta.get(TOKENIZER_KEY, signature)
         if stored == signature:
             return
+        if stored in self._tables.earlier_signatures:
+            self._set_tokenizer(connection)
+            connection.execute(self._tables.meta.insert(), {"key": RENEWED_KEY, "value": "-1"})
+            return
         if not reindex:
             raise ConfigurationError(
                 f"the messages in {name!r} are indexed by the tokenizer {stored!r}, not {signature!r}: pass that "
@@ -74,18 +116,25 @@ class SQLSchema:
             )
         self._reindex(connection)
 
-    def _reindex(self, connection: sa.Connection) -> None:
-        tables = self._tables
+    def _set_tokenizer(self, connection: sa.Connection) -> None:
+        """Let nobody write or search any more by the tokenizer that indexed the messages."""
+        tables, meta = self._tables, self._tables.meta
         tables.wait_for_writers(connection)
-        seq, meta = tables.messages.c.seq, tables.meta
         connection.execute(meta.update().where(meta.c.key == TOKENIZER_KEY).values(value=tables.signature))
-        statement = sa.select(seq, *tables.columns).order_by(seq).limit(_BATCH)
+        connection.execute(meta.delete().where(meta.c.key == RENEWED_KEY))
+
+    def _reindex(self, connection: sa.Connection) -> None:
+        self._set_tokenizer(connection)
         last, done = -1, 0
-        while rows := connection.execute(statement.where(seq > last)).fetchall():
+        while rows := connection.execute(self._batch_after(last)).fetchall():
             self._store(connection, prepare(from_rows([row[1:] for row in rows])))
             last = rows[-1][0]
             done += len(rows)
-            logger.info("re-indexed %d messages of %s", done, tables.name)
+            logger.info("re-indexed %d messages of %s", done, self._tables.name)
+
+    def _batch_after(self, last: int) -> sa.Select[Any]:
+        seq = self._tables.messages.c.seq
+        return sa.select(seq, *self._tables.columns).where(seq > last).order_by(seq).limit(_BATCH)
 
     def _store(self, connection: sa.Connection, messages: Sequence[Message]) -> None:
         self._writer.upsert(connection, self._writer.rows(messages))

@@ -17,11 +17,13 @@ from sqlalchemy.sql import ClauseElement
 from dynamiq_memory.backends._sql.filters import SQLFilters
 from dynamiq_memory.backends._sql.records import COLUMNS
 from dynamiq_memory.exceptions import ConfigurationError
-from dynamiq_memory.ranking.tokenizer import Tokenize, signature_of
+from dynamiq_memory.ranking.tokenizer import Tokenize, earlier_signatures_of, signature_of
 
 SCHEMA_VERSION = "1"
 VERSION_KEY = "schema_version"
 TOKENIZER_KEY = "tokenizer"
+# The last message that has been indexed again; the key is there only until all have been.
+RENEWED_KEY = "renewed_up_to"
 
 
 class SQLTables:
@@ -55,6 +57,7 @@ class SQLTables:
         self.insert = insert
         self.tokenize = tokenize
         self.signature = signature_of(tokenize)
+        self.earlier_signatures = earlier_signatures_of(tokenize)
         self._dialect = dialect
         self.metadata = sa.MetaData(schema=schema)
         # SQLite numbers rows itself only if the type is exactly INTEGER.

@@ -43,6 +43,10 @@ class SQLWriter:
         self._upsert_messages.run(connection, rows)
         self._upsert_terms.run(connection, rows)
 
+    def index(self, connection: sa.Connection, messages: Sequence[Message]) -> None:
+        """Make the terms of stored messages again."""
+        self._upsert_terms.run(connection, self.rows(messages))
+
     def delete(self, connection: sa.Connection, filter: Filter) -> int:
         """Delete matching messages and return their number."""
         messages, terms = self._tables.messages, self._tables.terms

@@ -14,7 +14,7 @@ from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
 from dynamiq_memory.backends._sql.records import from_rows, to_row
 from dynamiq_memory.backends._sql.schema import SQLSchema, columns_of
-from dynamiq_memory.backends._sql.tables import SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
+from dynamiq_memory.backends._sql.tables import RENEWED_KEY, SCHEMA_VERSION, TOKENIZER_KEY, VERSION_KEY
 from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text, require_pgvector
@@ -58,7 +58,9 @@ class PostgreSQLSchema(SQLSchema):
                 f"the table {name!r} does not exist in {client.server}: correct table_name or schema, or pass "
                 "create_if_not_exist=True"
             )
-        client.run(Transaction(partial(self.make_ready, reindex=reindex), write=True))
+        more = client.run(Transaction(partial(self.make_ready, reindex=reindex), write=True))
+        while more:
+            more = client.run(Transaction(self.renew_terms, write=True))
         if self._tables.embedder is None:
             return
         if reindex:
@@ -70,15 +72,16 @@ class PostgreSQLSchema(SQLSchema):
                 name,
             )
 
-    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> None:
+    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> bool:
         """Create the tables, upgrade them, or check that they are as they should be."""
         if self._tables.embedder is not None:
             require_pgvector(connection)
         self._writer.lock_tables(connection)
-        super().make_ready(connection, reindex=reindex)
+        more = super().make_ready(connection, reindex=reindex)
         if self._tables.embedder is not None:
             self._tables.vectors.table.create(connection, checkfirst=True)
         self._tables.check_meta(connection)
+        return more
 
     def _is_ready(self, connection: sa.Connection) -> bool:
         """Whether the tables are as they should be, so that opening them needs no write."""
@@ -87,7 +90,10 @@ class PostgreSQLSchema(SQLSchema):
             if columns_of(connection, table) != {column.name for column in table.columns}:
                 return False
         meta = tables.read_meta(connection)
-        if (meta.get(VERSION_KEY), meta.get(TOKENIZER_KEY)) != (SCHEMA_VERSION, tables.signature):
+        if (meta.get(VERSION_KEY), meta.get(TOKENIZER_KEY)) != (
+            SCHEMA_VERSION,
+            tables.signature,
+        ) or RENEWED_KEY in meta:
             return False
         tables.check_meta(connection)
         return tables.embedder is None or _has_table(tables.vectors.table, connection)

@@ -98,7 +98,9 @@ class SQLite(SQLBackend):
         self._words = WordSearch(tables, self._reader, self.bm25)
         schema = SQLSchema(tables, self._writer, _LEGACY)
         with self._opening():
-            self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
+            more = self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
+            while more:
+                more = self._ask(Transaction(schema.renew_terms, write=True))
 
     @classmethod
     def from_url(cls, url: str) -> SQLite:
