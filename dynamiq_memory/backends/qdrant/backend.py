@@ -20,7 +20,6 @@ from dynamiq_memory.connections import without_secrets
 from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
 from dynamiq_memory.messages import Message, views
 from dynamiq_memory.ranking import BM25, Tokenize
-from dynamiq_memory.ranking.tokenizer import signature_of
 
 try:
     import qdrant_client  # noqa: F401 - the modules below import it
@@ -143,7 +142,7 @@ class Qdrant(PlannedBackend):
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
         self.path, self.url = self._address.path, self._address.url and without_secrets(self._address.url)
         with self._opening():
-            wanted = schema.Schema(self._location, self._embedder, metric, on_disk, signature_of(self.tokenizer))
+            wanted = schema.Schema(self._location, self._embedder, metric, on_disk, self.tokenizer)
             self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=self._clients.is_local))
         self.dimension = None if self._embedder is None else self._embedder.dimension
 

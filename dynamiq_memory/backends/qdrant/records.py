@@ -124,15 +124,14 @@ def point_of(message: Message, arrival: int, terms: Sequence[str], vector: Vecto
         ARRIVAL: arrival,
         LABELS: labels,
         NUMBERS: numbers,
-        TERMS: base64.b64encode(packed_terms.encode(terms)).decode(),
-        LENGTH: len(terms),
+        **ranked_by(terms),
         MESSAGE if len(text) <= _LARGE_BYTES else LARGE: text,
     }
     vectors: dict[str, Any] = {}
     if vector is not None:
         vectors[DENSE] = vector
     if terms:
-        vectors[WORDS] = _words(terms)
+        vectors[WORDS] = words_of(terms)
     return models.PointStruct(id=point_id(message), vector=vectors, payload=payload)
 
 
@@ -149,7 +148,13 @@ def _filterable(message: Message) -> tuple[list[str], list[dict[str, Any]]]:
     return labels, numbers
 
 
-def _words(terms: Sequence[str]) -> models.SparseVector:
+def ranked_by(terms: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a point by which it is ranked within a scope."""
+    return {TERMS: base64.b64encode(packed_terms.encode(terms)).decode(), LENGTH: len(terms)}
+
+
+def words_of(terms: Sequence[str]) -> models.SparseVector:
+    """Return the words of a message as a sparse vector, for the server's choice of candidates."""
     scale = _K1 * (1 - _B + _B * len(terms) / _MEAN_LENGTH)
     counts = Counter(map(_index, terms))
     values = [count * (_K1 + 1) / (count + scale) for count in counts.values()]

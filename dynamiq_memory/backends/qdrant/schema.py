@@ -11,9 +11,12 @@ from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.errors import missing
+from dynamiq_memory.backends.qdrant.renewing import NOTE, RENEWED, renew_words
 from dynamiq_memory.backends.qdrant.requests import Request
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
+from dynamiq_memory.ranking import Tokenize
+from dynamiq_memory.ranking.tokenizer import earlier_signatures_of, signature_of
 
 VERSION = 1
 DISTANCES = {
@@ -22,7 +25,6 @@ DISTANCES = {
     "l2": models.Distance.EUCLID,
 }
 
-_NOTE = records.special_id("about")
 _KEYWORD = models.PayloadSchemaType.KEYWORD
 # The fields to filter and sort by. Without these indexes, a server reads every message of every user, or refuses.
 _INDEXES: dict[str, Any] = {
@@ -47,14 +49,14 @@ class Schema:
         embedder: Makes its vectors; None for a collection without vectors.
         metric: How vectors are compared.
         on_disk: Whether vectors and payloads stay on disk.
-        tokenizer: The signature of the tokenizer of its words.
+        tokenize: Splits texts into its words.
     """
 
     location: str
     embedder: MessageEmbedder | None
     metric: str
     on_disk: bool
-    tokenizer: str
+    tokenize: Tokenize
 
 
 def open_collection(schema: Schema, *, create: bool, is_local: bool) -> Plan[None]:
@@ -79,7 +81,8 @@ def open_collection(schema: Schema, *, create: bool, is_local: bool) -> Plan[Non
         present = information.payload_schema or {}
         for field in [field for field in _INDEXES if field not in present]:
             yield from _index(field, _INDEXES[field])
-    yield from _check_note(schema)
+    if (yield from _check_note(schema)):
+        yield from renew_words(schema.tokenize, schema.location)
 
 
 def _exists() -> Request[bool]:
@@ -139,27 +142,34 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
     embedder.dimension = vectors.size
 
 
-def _check_note(schema: Schema) -> Plan[None]:
-    """Check or write the note of the collection's version and tokenizer, a point that no reader sees."""
-    location = schema.location
-    found = yield from requests.retrieve([_NOTE], ["version", "tokenizer"])
+def _check_note(schema: Schema) -> Plan[bool]:
+    """Check or write the note of the collection's version and tokenizer, a point that no reader sees.
+
+    Returns:
+        Whether the words were made by an earlier version of the tokenizer, at least those of some messages.
+    """
+    location, signature = schema.location, signature_of(schema.tokenize)
+    found = yield from requests.retrieve([NOTE], ["version", "tokenizer", RENEWED])
     if not found:
-        note = {"version": VERSION, "tokenizer": schema.tokenizer, records.GONE: records.NEVER_GONE}
+        note = {"version": VERSION, "tokenizer": signature, records.GONE: records.NEVER_GONE}
         # The local mode of old clients fails in a search by words before there are any.
         words: dict[str, Any] = {records.WORDS: models.SparseVector(indices=[0], values=[1.0])}
-        yield from requests.upsert([models.PointStruct(id=_NOTE, vector=words, payload=note)])
-        return
+        yield from requests.upsert([models.PointStruct(id=NOTE, vector=words, payload=note)])
+        return False
     note = records.payload_of(found[0])
     if note["version"] != VERSION:
         raise BackendError(
             f"{location} was made by another version of this package (its schema is {note['version']}, this "
             f"version's is {VERSION}): update dynamiq-memory"
         )
-    if note["tokenizer"] != schema.tokenizer:
+    if note["tokenizer"] in earlier_signatures_of(schema.tokenize):
+        return True
+    if note["tokenizer"] != signature:
         raise ConfigurationError(
-            f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {schema.tokenizer}: open "
+            f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {signature}: open "
             "it with that tokenizer, or copy its messages to another collection"
         )
+    return note.get(RENEWED) is not None
 
 
 def _index(field: str, index: Any) -> Request[Any]:

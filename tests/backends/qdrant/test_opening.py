@@ -74,7 +74,7 @@ def test_the_embedder_is_asked_for_the_dimension_of_a_new_collection(server: Qdr
         ({}, {"metric": "dot_product"}, "metric='dot_product'.*Cosine"),
         ({}, {"embedder": None}, "64 numbers: pass the embedder"),
         ({"embedder": None}, {}, "without an embedder.*add_many"),
-        ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-1/english.*german"),
+        ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-2/english.*german"),
         ({}, {"tokenizer": str.split}, "builtins.str.split"),
     ],
     ids=["dimension", "metric", "no embedder", "an embedder", "language", "tokenizer"],

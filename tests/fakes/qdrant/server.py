@@ -48,6 +48,7 @@ class Engine(Protocol):
     def upsert(self, points: list[models.PointStruct]) -> None: ...
     def delete(self, chosen: Any) -> None: ...
     def set_payload(self, payload: dict[str, Any], chosen: Any) -> None: ...
+    def update_vectors(self, points: list[models.PointVectors]) -> None: ...
     def retrieve(self, request: models.PointRequest) -> list[Any]: ...
     def scroll(self, request: models.ScrollRequest) -> tuple[list[Any], Any]: ...
     def count(self, request: models.CountRequest) -> int: ...
@@ -73,6 +74,9 @@ class LocalEngine:
 
     def set_payload(self, payload: dict[str, Any], chosen: Any) -> None:
         self._client.set_payload("c", payload, chosen)
+
+    def update_vectors(self, points: list[models.PointVectors]) -> None:
+        self._client.update_vectors("c", points)
 
     def retrieve(self, request: models.PointRequest) -> list[Any]:
         return self._client.retrieve("c", request.ids, _fields(request), request.with_vector or False)
@@ -128,6 +132,10 @@ class EdgeEngine:
 
     def set_payload(self, payload: dict[str, Any], chosen: Any) -> None:
         self._shard.update(edge.UpdateOperation.set_payload_by_filter(_edge_filter(chosen), payload))
+
+    def update_vectors(self, points: list[models.PointVectors]) -> None:
+        made = [edge.PointVectors(_edge_id(p.id), _edge_vectors(p.vector)) for p in points]
+        self._shard.update(edge.UpdateOperation.update_vectors(made))
 
     def retrieve(self, request: models.PointRequest) -> list[Any]:
         return self._shard.retrieve([_edge_id(each) for each in request.ids], _fields(request), False)
@@ -390,11 +398,7 @@ def _delete(collection: Collection, request: Request) -> Any:
 
 
 def _set_payload(collection: Collection, request: Request) -> Any:
-    body = _read(models.SetPayload, request)
-    assert body.filter is not None, "the test server sets payloads by filters only"
-    chosen = body.filter
-    collection.check_filter(chosen)
-    return _write(collection, request, [lambda: collection.engine.set_payload(body.payload, chosen)])
+    return _write(collection, request, [_setting(collection, _read(models.SetPayload, request))])
 
 
 def _batch(collection: Collection, request: Request) -> Any:
@@ -403,6 +407,10 @@ def _batch(collection: Collection, request: Request) -> Any:
         if isinstance(operation, models.UpsertOperation):
             assert isinstance(operation.upsert, models.PointsList)
             changes.append(_upserting(collection, operation.upsert))
+        elif isinstance(operation, models.SetPayloadOperation):
+            changes.append(_setting(collection, operation.set_payload))
+        elif isinstance(operation, models.UpdateVectorsOperation):
+            changes.append(_updating(collection, operation.update_vectors))
         else:
             assert isinstance(operation, models.DeleteOperation)
             changes.append(_deleting(collection, operation.delete))
@@ -416,6 +424,22 @@ def _upserting(collection: Collection, body: models.PointsList) -> Callable[[], 
         for name, vector in vectors.items():
             collection.check_vector(name, vector)
     return lambda: collection.engine.upsert(body.points)
+
+
+def _setting(collection: Collection, body: models.SetPayload) -> Callable[[], None]:
+    assert body.filter is not None, "the test server sets payloads by filters only"
+    chosen = body.filter
+    collection.check_filter(chosen)
+    return lambda: collection.engine.set_payload(body.payload, chosen)
+
+
+def _updating(collection: Collection, body: models.UpdateVectors) -> Callable[[], None]:
+    for point in body.points:
+        _check_id(point.id)
+        vectors: Any = point.vector
+        for name, vector in vectors.items():
+            collection.check_vector(name, vector)
+    return lambda: collection.engine.update_vectors(body.points)
 
 
 def _deleting(collection: Collection, chosen: Any) -> Callable[[], None]:
