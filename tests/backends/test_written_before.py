@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory._wire import from_item, to_item
 from dynamiq_memory.backends import MemoryBackend, SQLite
+from dynamiq_memory.backends._sql.backend import SQLBackend, Transaction
+from dynamiq_memory.ranking import Tokenizer, packed_terms
 from tests.fakes.embedders import NGrams
 
 DATA = Path(__file__).parent / "data"
@@ -43,6 +46,8 @@ def test_a_sqlite_file(tmp_path: Path) -> None:
     file = tmp_path / "conversations.db"
     shutil.copy(DATA / "conversations.db", file)
     with SQLite(file) as backend:
+        assert _signature(backend) == Tokenizer().signature
+        _check_terms(backend)
         check(backend)
 
 
@@ -103,8 +108,27 @@ def test_rows_of_postgresql_tables(postgresql_url: str, postgresql_table: str) -
                     connection.execute(f'INSERT INTO "{ours}" VALUES ({values})', _plain(row))
             sequence = f"pg_get_serial_sequence('\"{postgresql_table}\"', 'seq')"
             connection.execute(f'SELECT setval({sequence}, (SELECT max(seq) FROM "{postgresql_table}"))')
+        assert _signature(backend) == "words-1/english/7a2a7537"
     with PostgreSQL(postgresql_url, postgresql_table, create_if_not_exist=False) as backend:
+        assert _signature(backend) == Tokenizer().signature
+        _check_terms(backend)
         check(backend)
+
+
+def _signature(backend: SQLBackend) -> str:
+    meta: dict[str, str] = backend._ask(Transaction(backend._words._tables.read_meta))
+    assert meta.keys() == {"schema_version", "tokenizer"}
+    return meta["tokenizer"]
+
+
+def _check_terms(backend: SQLBackend) -> None:
+    table = backend._words._tables.terms
+    statement = sa.select(table.c.length, table.c.terms)
+    rows = backend._ask(Transaction(lambda connection: connection.execute(statement).fetchall()))
+    terms = [Tokenizer()(message.text) for message in MESSAGES]
+    assert sorted((length, bytes(packed)) for length, packed in rows) == sorted(
+        (len(each), packed_terms.encode(each)) for each in terms
+    )
 
 
 def _records(store: str) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from sqlalchemy import create_engine, make_url
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import PostgreSQL
+from dynamiq_memory.backends._sql import schema
+from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError
 from tests.fakes.embedders import NGrams
 from tests.fakes.postgresql.server import PostgreSQLServer
@@ -138,6 +140,52 @@ def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
     assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
     with pytest.raises(ConfigurationError, match=r"re-indexed"):
         store.add(say("third"))
+
+
+class Earlier(Words):
+    """Stands for version 1 of the default tokenizer."""
+
+    signature = "words-1/english/7a2a7537"
+
+
+def test_a_write_in_flight_is_indexed_by_the_later_version(
+    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tokenizer=Earlier())
+    store.add(say("I bought a canoe"))
+    with during_a_write(store, sql, open_store, monkeypatch) as started:
+        store.add(say("I bought a kayak"))
+        renewed = started[0].result(120)
+    assert texts(renewed.search("buy", ANN)) == ["I bought a kayak", "I bought a canoe"]
+    for call in (lambda: store.add(say("late")), lambda: store.search("bought", ANN)):
+        with pytest.raises(ConfigurationError, match=r"re-indexed by the tokenizer 'words-2"):
+            call()
+    assert texts(store.get_all(filters=ANN)) == ["I bought a canoe", "I bought a kayak"]
+
+
+def test_an_interrupted_renewal_is_continued_by_two_processes(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_BATCH", 10)
+    open_store(tokenizer=Earlier()).add_many([say(f"I bought canoe {n}") for n in range(45)])
+    index = SQLWriter.index
+    indexed: list[str] = []
+
+    def interrupted(self: SQLWriter, connection: Any, messages: Any) -> None:
+        index(self, connection, messages)
+        indexed.extend(message.text for message in messages)
+        if len(indexed) == 20:
+            raise KeyboardInterrupt  # before the commit of the second batch
+
+    monkeypatch.setattr(SQLWriter, "index", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_store()
+    with ThreadPoolExecutor(2) as pool:
+        stores = [future.result(120) for future in [pool.submit(open_store) for _ in range(2)]]
+    assert len(indexed) == 20 + 35
+    assert len(set(indexed)) == 45
+    for each in stores:
+        assert len(each.search("buy", ANN, None)) == 45
 
 
 @pytest.fixture
