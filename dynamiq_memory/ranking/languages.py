@@ -63,11 +63,15 @@ _FUNCTION_WORDS = {
     """,
 }
 LANGUAGES = frozenset(_FUNCTION_WORDS)
+"""The languages that `language_of` knows."""
+
 _BY_WORD: dict[str, list[str]] = {}
 for _language, _words in _FUNCTION_WORDS.items():
     for _word in _words.split():
         for _written in {_word, _word.capitalize()}:
             _BY_WORD.setdefault(_written, []).append(_language)
+# Asked for each message, nearly always in vain: a set answers twice as fast as a dictionary.
+_ANY = frozenset(_BY_WORD)
 # The language of a message shows in its beginning.
 _LOOKED_AT = 50
 _LEAST = 2
@@ -98,7 +102,7 @@ def language_of(words: Sequence[str]) -> str | None:
         A language of Snowball, or None for English, and for one that is not known or in doubt.
     """
     beginning = words[:_LOOKED_AT]
-    if _BY_WORD.keys().isdisjoint(beginning):
+    if _ANY.isdisjoint(beginning):
         return None
     counts = Counter(language for word in beginning for language in _BY_WORD.get(word, ()))
     language, count = counts.most_common(1)[0]
