@@ -50,6 +50,8 @@ def _parts_of_one(word: str) -> list[str]:
     found: list[str] = []
     for joined in _JOINER.split(word):
         parts = _PART.findall(joined)
+        if _HASH.fullmatch(joined):
+            parts = [joined, joined[:_SHORT]]
         found += parts if len(parts) <= _MOST_PARTS else [joined]
     whole = _JOINER.sub("", word)
     if len(found) > 1 and not whole.isdigit() and len(whole) <= LONGEST_WORD:

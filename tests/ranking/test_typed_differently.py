@@ -61,6 +61,7 @@ PAIRS = [
     ("The fix is a1b2c3d4e5f60718293a4b5c6d7e8f9012345678.", "a1b2c3d", "The fix is b2c3d4e5f60718293a4b."),
     ("The fix is a1b2c3d.", "a1b2c3d4e5f6", "The fix is b2c3d4e."),
     ("The trace is 550e8400-e29b-41d4-a716-446655440000.", "550e8400", "The trace is 6ba7b810-9dad-11d1."),
+    ("The branch is fix-a1b2c3d4e5f6.", "a1b2c3d", "The branch is fix-b2c3d4e5."),
     # Apostrophes
     ("It is six o\u2019clock.", "o'clock", "It is late, look at the clock."),
     ("O\u2019Neil called.", "oneil", "Neil called."),
