@@ -213,12 +213,12 @@ def test_threads_and_tasks_lose_nothing(store):
     memory = Memory(backend=store)
     barrier = threading.Barrier(6)
 
-    def thread(number):
+    def thread(letter):
         barrier.wait()
         for n in range(25):
-            memory.add("user", f"t{number} {n}", SCOPE)
-            memory.search(f"t{number}", SCOPE, 3)
-            memory.get_agent_conversation(f"t{number}", 5, SCOPE, "both")
+            memory.add("user", f"t{letter} {n}", SCOPE)
+            memory.search(f"t{letter}", SCOPE, 3)
+            memory.get_agent_conversation(f"t{letter}", 5, SCOPE, "both")
 
     async def tasks():
         async def task(number):
@@ -228,13 +228,13 @@ def test_threads_and_tasks_lose_nothing(store):
         await asyncio.gather(*(task(number) for number in range(8)))
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(thread, range(6)))
+        list(pool.map(thread, "abcdef"))
     asyncio.run(tasks())
     held = [m.content for m in memory.get_all(filters=SCOPE)]
-    for who, count in [*((f"t{n}", 25) for n in range(6)), *((f"a{n}", 10) for n in range(8))]:
+    for who, count in [*((f"t{letter}", 25) for letter in "abcdef"), *((f"a{n}", 10) for n in range(8))]:
         assert [text for text in held if text.startswith(f"{who} ")] == [f"{who} {n}" for n in range(count)]
     assert len(held) == 6 * 25 + 8 * 10
-    assert len(memory.search("t0", SCOPE)) == 25
+    assert len(memory.search("ta", SCOPE)) == 25
 
 
 def test_a_replacement_is_never_seen_in_part(store):
