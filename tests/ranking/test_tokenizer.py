@@ -241,9 +241,9 @@ def test_parts(word, parts):
 
 
 @pytest.mark.parametrize("repeated", ["1 ", "1,000,", "000.", "a-", "aA", "a1", "1(", "'s", "ß-", "٣ "])
-def test_no_text_takes_quadratic_time(repeated):
-    """These would take minutes."""
-    assert english(f"{repeated * 20_000}x")
+def test_terms_take_no_more_than_a_multiple_of_the_text(repeated):
+    text = f"{repeated * 20_000}x"
+    assert 0 < sum(map(len, english(text))) < 6 * len(text)
 
 
 def test_a_function_is_named_by_where_it_is_defined():

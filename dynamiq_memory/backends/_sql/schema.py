@@ -78,9 +78,13 @@ class SQLSchema:
 
         Returns:
             Whether there may be more.
+
+        Raises:
+            ConfigurationError: Another process has indexed the messages again, with another tokenizer.
         """
         tables, meta = self._tables, self._tables.meta
         tables.wait_for_writers(connection)
+        tables.check_meta(connection)
         done = tables.read_meta(connection).get(RENEWED_KEY)
         if done is None:
             return False

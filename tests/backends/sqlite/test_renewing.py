@@ -134,6 +134,29 @@ def test_a_process_of_version_1_reads_meanwhile_and_is_refused_to_write(
 
 
 @pytest.mark.usefixtures("_batches_of_ten")
+def test_it_stops_when_a_process_of_version_1_indexes_all_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path)
+    before = terms(path)
+    ask = SQLite._ask
+    opened: list[int] = []
+
+    def between(self: SQLite, request: Any) -> Any:
+        result = ask(self, request)
+        if getattr(request.work, "__name__", None) == "renew_terms" and not opened:
+            opened.append(1)
+            SQLite(path, tokenizer=Earlier(), reindex=True).close()
+        return result
+
+    monkeypatch.setattr(SQLite, "_ask", between)
+    with pytest.raises(ConfigurationError, match=r"re-indexed by the tokenizer 'words-1"):
+        SQLite(path)
+    assert terms(path) == before
+    with SQLite(path) as store:
+        assert len(store.search("buy")) == 35
+    assert meta(path) == {"schema_version": "1", "tokenizer": Tokenizer().signature}
+
+
+@pytest.mark.usefixtures("_batches_of_ten")
 def test_two_processes_share_the_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path)
     index = SQLWriter.index
