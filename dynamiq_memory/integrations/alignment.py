@@ -41,7 +41,7 @@ _MANY = 256
 _MOST_COMPARED = 64
 # An edited question has more than this share of the words of the shorter version.
 _EDITED = 0.5
-_words = Tokenizer()
+_tokenizer = Tokenizer()
 
 T = TypeVar("T")
 _Text = tuple[MessageRole, str]
@@ -412,7 +412,7 @@ def _is_edited(transcript: Transcript, position: int, stored: Message) -> bool:
     if transcript.has_id_of(position, stored):
         return True
     message = transcript.message(position)
-    words, others = set(_words(message.text)), set(_words(stored.text))
+    words, others = _tokenizer.words(message.text), _tokenizer.words(stored.text)
     shared = len(words & others) / max(1, min(len(words), len(others)))
     return shared > _EDITED or _text(message) == _text(stored)
 

@@ -15,6 +15,8 @@ from dynamiq_memory.ranking.cache import LONGEST_WORD
 _CONTRACTION = re.compile(r"'(?:s|t|d|m|ll|ve|re)(?![^\W_])", re.IGNORECASE)
 _BETWEEN_NUMBERS = re.compile(r"[ ,/()]+")
 _JOINER = re.compile(r"[_.'-]")
+BETWEEN_WORDS = re.compile(r"[_.\- ,/()]+")
+"""What may be between words that are written as one; an apostrophe belongs to the word."""
 # Words as in getUserName and HTTPServer, and digits.
 _PART = regex.compile(r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[\p{Ll}\p{M}]+|\p{Nd}+|(?:(?!\p{Nd})[\p{L}\p{M}\p{N}])+")
 # What changes more often between letters and digits is a code.

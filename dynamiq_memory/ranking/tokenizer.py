@@ -18,7 +18,7 @@ from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
 from dynamiq_memory.ranking.irregular import BASE
 from dynamiq_memory.ranking.languages import COMPOUNDING, LANGUAGES, language_of, stemmer_for
-from dynamiq_memory.ranking.parts import parts_of
+from dynamiq_memory.ranking.parts import BETWEEN_WORDS, parts_of
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
 Tokenize = Callable[[str], list[str]]
@@ -104,6 +104,14 @@ class Tokenizer:
         if language in self._further:
             terms += chain.from_iterable(map(self._further[language].__getitem__, words))
         return terms
+
+    def words(self, text: str) -> frozenset[str]:
+        """Return the distinct words of a text as stems: its terms without those that only make it easier to find."""
+        found: set[str] = set()
+        for word in _TERM.findall(_normalized(text)):
+            unspaced = _UNSPACED_START.match(word)
+            found.update(_character_terms(word) if unspaced else map(self._stem, BETWEEN_WORDS.split(word)))
+        return frozenset(found - {""})
 
     @property
     def keeping_stop_words(self) -> Tokenizer:

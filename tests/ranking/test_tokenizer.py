@@ -210,6 +210,19 @@ def test_signatures_distinguish_tokenizers():
     assert Tokenizer(stop_words=["b", "A"]).signature == Tokenizer(stop_words=("a", "b", "a")).signature
 
 
+def test_words_are_terms_without_parts():
+    assert english.words("The getUserName of q1, e-mails: 1,000; don't") == {
+        "getusernam",
+        "q1",
+        "e",
+        "mail",
+        "1",
+        "000",
+    }
+    assert english.words("Wann ist der Geburtstag?") == {"wann", "ist", "der", "geburtstag"}
+    assert english.words("北京烤") == {"北京", "京烤", "北", "京", "烤"}
+
+
 def test_only_the_default_tokenizer_has_earlier_versions():
     assert earlier_signatures_of(english) == {"words-1/english/7a2a7537"}
     for other in (plain, Tokenizer("german"), Tokenizer(stop_words=()), str.split):
