@@ -151,7 +151,9 @@ def _filterable(message: Message) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _words(terms: Sequence[str]) -> models.SparseVector:
     scale = _K1 * (1 - _B + _B * len(terms) / _MEAN_LENGTH)
-    counts = Counter(map(_index, terms))
+    counts: Counter[int] = Counter()
+    for term, count in Counter(terms).items():  # a hash for each term, not for each time it occurs
+        counts[_index(term)] += count
     values = [count * (_K1 + 1) / (count + scale) for count in counts.values()]
     return models.SparseVector(indices=list(counts), values=values)
 
