@@ -134,9 +134,9 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stored(shell: Shell, conversation: Path) -> str:
+def stored(tmp_path: Path, conversation: Path) -> str:
     """A file with the conversation in it, the test's own."""
-    return str(shutil.copy(conversation, shell.folder))
+    return str(shutil.copy(conversation, tmp_path))
 
 
 # --- the recipes ---------------------------------------------------------------------------------------------
@@ -250,13 +250,13 @@ def test_the_whole_demo_piped(shell: Shell) -> None:
     assert "set OPENAI_API_KEY" in printed
 
 
-def test_a_file_that_is_named_stays_and_is_not_doubled(shell: Shell, stored: str) -> None:
-    assert "315 messages" in shell.run("demo.py", "store", "--db", stored)
+def test_a_file_that_is_named_stays_and_is_not_doubled(same_process: SameProcess, stored: str) -> None:
+    assert "315 messages" in same_process.run("demo.py", "store", "--db", stored)
     with Memory(backend=SQLite(stored)) as memory:
         assert memory.count() == 315
         assert {message.user_id for message in memory.get_all()} == {"hanne"}
         assert sum(len(message.tool_calls or ()) for message in memory.get_all()) == 12
-    printed = shell.run(
+    printed = same_process.run(
         "demo.py", "ask", "Who teaches Portuguese?", "--db", stored, "--limit", "4", env={"COLUMNS": "80"}
     )
     assert "RELEVANT  4 messages (matching turns)" in printed
@@ -286,11 +286,11 @@ def test_a_wrong_command_line_is_explained(
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-def test_help_and_errors_are_plain_when_piped(shell: Shell) -> None:
-    printed = shell.run("demo.py", "--help")
+def test_help_and_errors_are_plain_when_piped(same_process: SameProcess) -> None:
+    printed = same_process.run("demo.py", "--help")
     assert all(f"\n  {name} " in printed for name in ("store", "ask", "summary", "chat"))
     assert not BOX_DRAWING.search(printed)
-    assert not BOX_DRAWING.search(shell.run("demo.py", "ask", "13", code=2))
+    assert not BOX_DRAWING.search(same_process.run("demo.py", "ask", "13", code=2))
 
 
 # --- the chat ------------------------------------------------------------------------------------------------
@@ -380,20 +380,20 @@ def test_chat_is_given_the_memory_and_keeps_each_turn(shell: Shell, stored: str,
     assert "[20 October 2026] And which oven suits it?" in texts(model.requests[2])
 
 
-def test_chat_with_a_wrong_key_keeps_nothing(shell: Shell, stored: str, model: Model) -> None:
+def test_chat_with_a_wrong_key_keeps_nothing(same_process: SameProcess, stored: str, model: Model) -> None:
     env = model.env | {"OPENAI_API_KEY": "sk-wrong"}
-    printed = shell.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
+    printed = same_process.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
     assert "error: the server rejected the key (401): check OPENAI_API_KEY" in printed
     assert "sk-wrong" not in printed
     with Memory(backend=SQLite(stored)) as memory:
         assert memory.count() == 315
 
 
-def test_chat_without_a_server(shell: Shell, stored: str) -> None:
+def test_chat_without_a_server(same_process: SameProcess, stored: str) -> None:
     pytest.importorskip("openai")
     # Nobody listens on port 9 of this machine, the discard service of old.
     env = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": RIGHT_KEY}
-    printed = shell.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
+    printed = same_process.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
     assert "error: no connection to http://127.0.0.1:9/v1/: check the network and OPENAI_BASE_URL" in printed
 
 
