@@ -30,7 +30,7 @@ AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --unive
 PROPERTIES := tests/conversation/test_properties.py $(addsuffix /tests/test_properties.py,adapters/langchain \
 	adapters/llama-index)
 
-.PHONY: help demo test soak agents floor lint format bench build lock clean
+.PHONY: help demo test pytest soak agents floor lint format bench build lock clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,8 +38,13 @@ help: ## Show this help
 demo: .venv/.demo ## What an agent would be given: a stored conversation, asked from new processes
 	@$(BIN)/python cookbook/demo.py $(ARGS)
 
-test: .venv/.dev agents .venv/.browser ## Run all tests
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
+# What `agents` prints comes in one piece, at its end; old versions of make mix it with the rest.
+test: .venv/.dev .venv-dynamiq/.ready .venv/.browser ## Run all tests
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) agents pytest
+
+# With the plus, make shows its output at once.
+pytest:
+	+$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
 soak: .venv/.dev .venv-dynamiq/.ready ## Try 10,000 examples of what an agent is given; EXAMPLES=… for another number
 	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PROPERTIES)

@@ -58,9 +58,9 @@ class FilteringConformance(ConformanceBase):
     def test_values_are_typed(self, store: Twin, filters: dict[str, Any], expected: list[str]) -> None:
         values: dict[str, Any] = {"int": 7, "float": 7.0, "text": "7", "true": True, "one": 1, "false": False}
         values |= {"null": None, "absent": ..., "list": [7, "7", True], "dict": {"k": 7}, "empty": ""}
-        for name, value in values.items():
-            metadata = {} if value is ... else {"k": value}
-            store.add(say(name, metadata=metadata | ({"l": "x"} if name == "int" else {})))
+        messages = [say(name) if value is ... else say(name, k=value) for name, value in values.items()]
+        messages[0].metadata["l"] = "x"
+        store.add_many(messages)
         assert contents(store.get_all(filters=filters)) == expected
         assert store.count(filters) == len(expected)
         assert contents(store.search(filters=filters)) == expected
@@ -70,16 +70,14 @@ class FilteringConformance(ConformanceBase):
 
     def test_strings_are_exact(self, store: Twin) -> None:
         values = ["%", "_", "a", "A", "a%", "ab", "a ", " a", "*", "a'b", 'a"b', "a;b", "ä", "a\u0308", "u 1", "u-1"]
-        for value in values:
-            store.add(say(value, k=value))
+        store.add_many([say(value, k=value) for value in values])
         for value in values:
             assert contents(store.get_all(filters={"k": value})) == [value]
 
     def test_user_and_session_are_exact(self, store: Twin) -> None:
         ids = ["user-1", "user 1", "USER-1", "%", "_", "user-1%", "u'; --", 'q"', "ä", "user-1 "]
-        for user in ids:
-            for session in ("s", "S", "%"):
-                store.add(say(f"{user}|{session}", user=user, session=session))
+        sessions = ("s", "S", "%")
+        store.add_many([say(f"{user}|{session}", user=user, session=session) for user in ids for session in sessions])
         for user in ids:
             assert store.count({"user_id": user}) == 3
             assert contents(store.get_all(filters={"user_id": user, "session_id": "%"})) == [f"{user}|%"]

@@ -1,7 +1,9 @@
-"""The demo and the recipes, each in a process of its own and from another folder, as a reader runs them."""
+"""The demo and the recipes, from another folder, as a reader runs them."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
+from unittest.mock import patch
 
 import pytest
 
@@ -43,7 +47,7 @@ LEFT_OUT = {
 
 @dataclass
 class Shell:
-    """Runs scripts of the cookbook and checks that they leave no files."""
+    """Runs scripts of the cookbook, each in a process of its own, and checks that they leave no files."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -67,27 +71,59 @@ class Shell:
 
     def run(self, script: str, *arguments: str, typed: str = "", code: int = 0, env: Env = NOTHING) -> str:
         """Run a script, check its exit code and that it left no file; return all that it printed."""
+        left, printed = self._execute([str(COOKBOOK / script), *arguments], typed, {**self.env, **env})
+        assert left == code, printed
+        assert "Traceback" not in printed
+        assert "\x1b" not in printed
+        assert not list(self.temporary.iterdir())
+        return printed
+
+    def _execute(self, command: list[str], typed: str, env: dict[str, str]) -> tuple[Any, str]:
+        """Return the exit code and all that was printed."""
         done = subprocess.run(
-            [sys.executable, str(COOKBOOK / script), *arguments],
+            [sys.executable, *command],
             cwd=self.folder,
-            env={**self.env, **env},
+            env=env,
             input=typed,
             capture_output=True,
             encoding="utf-8",
             timeout=300,
             check=False,
         )
-        printed = done.stdout + done.stderr
-        assert done.returncode == code, printed
-        assert "Traceback" not in printed
-        assert "\x1b" not in printed
-        assert not list(self.temporary.iterdir())
-        return printed
+        return done.returncode, done.stdout + done.stderr
+
+
+@dataclass
+class SameProcess(Shell):
+    """Runs scripts in this process, where their imports, which take most of their time, are there already."""
+
+    capture: pytest.CaptureFixture[str] | None = None
+
+    def _execute(self, command: list[str], typed: str, env: dict[str, str]) -> tuple[Any, str]:
+        assert self.capture is not None
+        left: Any = 0
+        with (
+            patch.dict(os.environ, env, clear=True),
+            patch.object(sys, "argv", command),
+            patch.object(sys, "stdin", io.StringIO(typed)),
+            patch.object(tempfile, "tempdir", str(self.temporary)),
+            contextlib.chdir(self.folder),
+        ):
+            try:
+                runpy.run_path(command[0], run_name="__main__")
+            except SystemExit as exit_:
+                left = exit_.code
+        return left, "".join(self.capture.readouterr())
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def same_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> SameProcess:
+    return SameProcess(tmp_path, capture=capfd)
 
 
 @pytest.fixture(scope="module")
@@ -98,41 +134,41 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stored(shell: Shell, conversation: Path) -> str:
+def stored(tmp_path: Path, conversation: Path) -> str:
     """A file with the conversation in it, the test's own."""
-    return str(shutil.copy(conversation, shell.folder))
+    return str(shutil.copy(conversation, tmp_path))
 
 
 # --- the recipes ---------------------------------------------------------------------------------------------
 
 
-def test_quickstart(shell: Shell) -> None:
-    printed = shell.run("quickstart.py")
+def test_quickstart(same_process: SameProcess) -> None:
+    printed = same_process.run("quickstart.py")
     assert "ann: 'I am allergic to peanuts, please remember that.'" in printed
     assert "ben: 'Peanuts are my favourite snack.'" in printed
     assert "  user: I am allergic to peanuts, please remember that.\n  assistant: Noted: no peanuts.\n" in printed
     assert "deleted for Ann: 4\nleft for Ann: 0, for Ben: 1\n" in printed
 
 
-def test_async_and_threads(shell: Shell) -> None:
-    printed = shell.run("async_and_threads.py")
+def test_async_and_threads(same_process: SameProcess) -> None:
+    printed = same_process.run("async_and_threads.py")
     assert "written: 300 by 100 tasks and 8 threads\nstored:  300\nlost: 0, duplicated: 0\n" in printed
     assert "thread 0 in order: True" in printed
     assert "search for 'task 42': task 42\n" in printed
 
 
-def test_qdrant_hybrid(shell: Shell) -> None:
+def test_qdrant_hybrid(same_process: SameProcess) -> None:
     pytest.importorskip("qdrant_client")
-    printed = shell.run("qdrant_hybrid.py")
+    printed = same_process.run("qdrant_hybrid.py")
     assert "Who is Minka? My kitten is called Minka.\n" in printed
     assert "What pets are there? My kitten is called Minka.\n" in printed
     assert "Which car was it? I sold my old automobile last week.\n" in printed
     assert "stored for Ann: 4, newest: On Sundays I cook for my neighbours.\ndeleted: 4, left for Ann: 0\n" in printed
 
 
-def test_langchain_chain(shell: Shell) -> None:
+def test_langchain_chain(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
-    printed = shell.run("langchain_chain.py")
+    printed = same_process.run("langchain_chain.py")
     chain = (
         "System: Be brief.\\nHuman: I keep bees, three hives.\\nAI: Lovely! How are they?\\nHuman: How many hives do"
     )
@@ -141,9 +177,9 @@ def test_langchain_chain(shell: Shell) -> None:
     assert [line for line in printed.splitlines() if "stored" in line] == [f"  stored: {n} messages" for n in (2, 4, 6)]
 
 
-def test_langchain_search(shell: Shell) -> None:
+def test_langchain_search(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
-    printed = shell.run("langchain_search.py")
+    printed = same_process.run("langchain_search.py")
     assert re.findall("^call: .*", printed, re.MULTILINE) == [
         "call: search_memory with query",
         "call: search_memory with message_id, offset",
@@ -152,28 +188,28 @@ def test_langchain_search(shell: Shell) -> None:
     assert printed.endswith("ai: You paid 412.50 euros.\n")
 
 
-def test_across_frameworks(shell: Shell) -> None:
+def test_across_frameworks(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("llama_index.core")
-    printed = shell.run("across_frameworks.py")
+    printed = same_process.run("across_frameworks.py")
     said = ["I keep bees, three hives.", "Lovely! How are they?", "Fine. How many hives did I say?", "Three."]
     assert f"the model is given: {said[:3]}" in printed
     assert f"the model is given: {[*said, 'And what lives in them?']}" in printed
     assert "stored: 6 messages" in printed
 
 
-def test_served_store(shell: Shell) -> None:
+def test_served_store(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx_retries")
-    printed = shell.run("served_store.py", "--agent-python", "nowhere")
+    printed = same_process.run("served_store.py", "--agent-python", "nowhere")
     assert "chain: I keep bees, three hives. Lovely! How are they?" in printed
     assert "agent: skipped, its framework is not installed" in printed
     assert "stored:\n  user: I keep bees, three hives.\n  assistant: Lovely! How are they?\n" in printed
 
 
-def test_import_from_dynamiq(shell: Shell) -> None:
-    printed = shell.run("import_from_dynamiq.py")
+def test_import_from_dynamiq(same_process: SameProcess) -> None:
+    printed = same_process.run("import_from_dynamiq.py")
     assert "in the old file: 5, found: 5" in printed
     assert "old-5 ben 1700090000 user: My dog is called Luna." in printed
     ranked = printed.partition("Ann's dog, ranked:")[2]
@@ -214,13 +250,13 @@ def test_the_whole_demo_piped(shell: Shell) -> None:
     assert "set OPENAI_API_KEY" in printed
 
 
-def test_a_file_that_is_named_stays_and_is_not_doubled(shell: Shell, stored: str) -> None:
-    assert "315 messages" in shell.run("demo.py", "store", "--db", stored)
+def test_a_file_that_is_named_stays_and_is_not_doubled(same_process: SameProcess, stored: str) -> None:
+    assert "315 messages" in same_process.run("demo.py", "store", "--db", stored)
     with Memory(backend=SQLite(stored)) as memory:
         assert memory.count() == 315
         assert {message.user_id for message in memory.get_all()} == {"hanne"}
         assert sum(len(message.tool_calls or ()) for message in memory.get_all()) == 12
-    printed = shell.run(
+    printed = same_process.run(
         "demo.py", "ask", "Who teaches Portuguese?", "--db", stored, "--limit", "4", env={"COLUMNS": "80"}
     )
     assert "RELEVANT  4 messages (matching turns)" in printed
@@ -250,11 +286,11 @@ def test_a_wrong_command_line_is_explained(
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-def test_help_and_errors_are_plain_when_piped(shell: Shell) -> None:
-    printed = shell.run("demo.py", "--help")
+def test_help_and_errors_are_plain_when_piped(same_process: SameProcess) -> None:
+    printed = same_process.run("demo.py", "--help")
     assert all(f"\n  {name} " in printed for name in ("store", "ask", "summary", "chat"))
     assert not BOX_DRAWING.search(printed)
-    assert not BOX_DRAWING.search(shell.run("demo.py", "ask", "13", code=2))
+    assert not BOX_DRAWING.search(same_process.run("demo.py", "ask", "13", code=2))
 
 
 # --- the chat ------------------------------------------------------------------------------------------------
@@ -344,20 +380,20 @@ def test_chat_is_given_the_memory_and_keeps_each_turn(shell: Shell, stored: str,
     assert "[20 October 2026] And which oven suits it?" in texts(model.requests[2])
 
 
-def test_chat_with_a_wrong_key_keeps_nothing(shell: Shell, stored: str, model: Model) -> None:
+def test_chat_with_a_wrong_key_keeps_nothing(same_process: SameProcess, stored: str, model: Model) -> None:
     env = model.env | {"OPENAI_API_KEY": "sk-wrong"}
-    printed = shell.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
+    printed = same_process.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
     assert "error: the server rejected the key (401): check OPENAI_API_KEY" in printed
     assert "sk-wrong" not in printed
     with Memory(backend=SQLite(stored)) as memory:
         assert memory.count() == 315
 
 
-def test_chat_without_a_server(shell: Shell, stored: str) -> None:
+def test_chat_without_a_server(same_process: SameProcess, stored: str) -> None:
     pytest.importorskip("openai")
     # Nobody listens on port 9 of this machine, the discard service of old.
     env = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": RIGHT_KEY}
-    printed = shell.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
+    printed = same_process.run("demo.py", "chat", "--db", stored, typed="Hello?\n", code=1, env=env)
     assert "error: no connection to http://127.0.0.1:9/v1/: check the network and OPENAI_BASE_URL" in printed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,24 +25,43 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> Iterator[KeyStore]:
-    with KeyStore(tmp_path / "keys.db") as store:
+@pytest.fixture(scope="module")
+def module_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyStore]:
+    with KeyStore(tmp_path_factory.mktemp("keys") / "keys.db") as store:
         yield store
 
 
 @pytest.fixture
-def service(keys: KeyStore) -> Iterator[Service]:
-    """Asks for keys; over a store in this process."""
-    with InMemory() as store, serving(store, keys) as service:
+def keys(module_keys: KeyStore) -> Iterator[KeyStore]:
+    """No keys, at first."""
+    yield module_keys
+    module_keys._run("DELETE FROM keys")
+
+
+@pytest.fixture(scope="module")
+def module_service(module_keys: KeyStore) -> Iterator[Service]:
+    with InMemory() as store, serving(store, module_keys) as service:
         yield service
 
 
 @pytest.fixture
-def open_service() -> Iterator[Service]:
-    """Asks for none."""
+def service(module_service: Service, keys: KeyStore) -> Iterator[Service]:
+    """Asks for keys; over an empty store in this process."""
+    yield module_service
+    module_service.store.clear()
+
+
+@pytest.fixture(scope="module")
+def module_open_service() -> Iterator[Service]:
     with InMemory() as store, serving(store, local_only=True) as service:
         yield service
+
+
+@pytest.fixture
+def open_service(module_open_service: Service) -> Iterator[Service]:
+    """Asks for none; over an empty store in this process."""
+    yield module_open_service
+    module_open_service.store.clear()
 
 
 @pytest.fixture

@@ -58,9 +58,10 @@ def test_wrong_keys_are_refused(keys: KeyStore, tmp_path: Path) -> None:
     assert keys.all() == []
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         KeyStore(tmp_path / "no folder" / "keys.db")
-    keys.close()
-    with pytest.raises(BackendError, match="keys"):
-        keys.check("dm_")
+    with KeyStore(tmp_path / "keys.db") as closed:
+        closed.close()
+        with pytest.raises(BackendError, match="keys"):
+            closed.check("dm_")
 
 
 def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:

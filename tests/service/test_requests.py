@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -333,22 +333,20 @@ def test_what_the_store_says_stays_inside(
     assert not any("hunter2" in line for line in lines)
 
 
-def test_logs_and_metrics_name_nobody(
-    client: Callable[..., httpx.Client], service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_logs_and_metrics_name_nobody(keys: KeyStore, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dynamiq_memory")
-    api = client("memory-name")
+    key, text = keys.create(["memory-name"])
     path = "/v1/memories/memory-name/items"
-    api.post(path, json=item("the content", user="user-name", session="session-name"))
-    api.get(path, params={"user_id": "user-name", "content": "the content"})
-    api.get("/v1/memories/other-name/items")
-    api.get(f"/nothing/{'user-name'}")
-    metrics = httpx.get(f"{service.url}/metrics", timeout=60).text
+    with InMemory() as store, serving(store, keys) as service, service.client(text) as api:
+        api.post(path, json=item("the content", user="user-name", session="session-name"))
+        api.get(path, params={"user_id": "user-name", "content": "the content"})
+        api.get("/v1/memories/other-name/items")
+        api.get(f"/nothing/{'user-name'}")
+        metrics = httpx.get(f"{service.url}/metrics", timeout=60).text
     lines = [JSONFormatter().format(record) for record in caplog.records]
     assert [json.loads(line)["status"] for line in lines if "/items" in line] == [201, 200, 403]
-    key_id = api.headers["Authorization"].split("_")[1]
-    assert json.loads(lines[0])["key"] == key_id
-    secret = api.headers["Authorization"].split("_", 2)[2]
+    assert json.loads(lines[0])["key"] == key.id
+    secret = text.split("_", 2)[2]
     for name in ("the content", "user-name", "session-name", "memory-name", "other-name", secret):
         assert not any(name in line for line in lines)
         assert name not in metrics

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -240,14 +241,15 @@ def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
 
 @cache
 def _defaults(kind: type[BaseMessage]) -> dict[str, Any]:
-    """The default values of a class, only for comparing: pydantic takes long to make them."""
+    """The default values of a class, to compare with and to copy: pydantic takes long to make them."""
     fields = kind.model_fields.items()
     return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
     # Validating would parse tool calls again, and so change the message.
-    message = kind.model_construct(**fields)
+    defaults = {name: copy(value) for name, value in _defaults(kind).items()}
+    message = kind.model_construct(kind.model_fields.keys() & fields.keys(), **{**defaults, **fields})
     missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
     if missing or not isinstance(message.content, str | list):
         raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'content'}")

@@ -21,7 +21,7 @@ from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableLa
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from dynamiq_memory import ConfigurationError, Memory, MessageError
-from dynamiq_memory.backends import InMemory
+from dynamiq_memory.backends import InMemory, SQLite
 from langchain_dynamiq_memory import DynamiqChatMessageHistory, with_message_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
@@ -624,8 +624,10 @@ print(chain.invoke([HumanMessage(question)], {"configurable": {"session_id": "s"
 
 def test_a_second_process_remembers_what_the_first_one_stored(run_script, tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
-    assert run_script(SCRIPT, url, "first").stdout.strip() == "first"
-    assert run_script(SCRIPT, url, "second").stdout.strip() == "first | first | second"
+    with Memory(backend=SQLite(tmp_path / "a.db")) as memory:
+        chain = with_message_history(echo(), lambda session_id: DynamiqChatMessageHistory(memory, session_id, "ann"))
+        chain.invoke([HumanMessage("first")], CONFIG)
+    assert run_script(SCRIPT, url, "second").stdout.strip() == "first | re: first | second"
 
 
 # --- histories of a class of one's own ---------------------------------------------------------------------------

@@ -156,7 +156,9 @@ def ranked_by(terms: Sequence[str]) -> dict[str, Any]:
 def words_of(terms: Sequence[str]) -> models.SparseVector:
     """Return the words of a message as a sparse vector, for the server's choice of candidates."""
     scale = _K1 * (1 - _B + _B * len(terms) / _MEAN_LENGTH)
-    counts = Counter(map(_index, terms))
+    counts: Counter[int] = Counter()
+    for term, count in Counter(terms).items():  # a hash for each term, not for each time it occurs
+        counts[_index(term)] += count
     values = [count * (_K1 + 1) / (count + scale) for count in counts.values()]
     return models.SparseVector(indices=list(counts), values=values)
 

@@ -1,4 +1,4 @@
-"""How the server executes each call, in a store of 200,000 messages."""
+"""How the server executes each call, in a store of 20,000 messages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dynamiq_memory.backends import PostgreSQL
 from tests.fakes.embedders import NGrams
 from tests.fakes.postgresql.server import PostgreSQLServer
 
-MESSAGES = 200_000
-SESSIONS = 2_000
+MESSAGES = 20_000
+SESSIONS = 500
 SCOPE = {"user_id": "u-7", "session_id": "s-7"}
 
 
@@ -79,18 +79,18 @@ def plans_of(large: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
 
 
 CALLS: dict[str, Callable[[PostgreSQL], Any]] = {
-    "the newest of a session": lambda store: store.get_all(50, SCOPE),
+    "the newest of a session": lambda store: store.get_all(10, SCOPE),
     "all of a session": lambda store: store.get_all(None, SCOPE),
-    "a user's newest": lambda store: store.get_all(50, {"user_id": "u-7"}),
-    "the newest of a session's name": lambda store: store.get_all(50, {"session_id": "s-7"}),
-    "the newest of all": lambda store: store.get_all(50),
-    "some of several users": lambda store: store.get_all(50, {"user_id": ["u-7", "u-8"], "session_id": "s-7"}),
-    "by a key within a session": lambda store: store.get_all(50, SCOPE | {"n": 7}),
-    "by a key of all": lambda store: store.get_all(50, {"n": 7}),
-    "by many values of a key": lambda store: store.get_all(50, {"n": [1, 2, 3]}),
-    "by ids": lambda store: store.get_all(None, SCOPE | {"message_id": ["id-7", "id-2007"]}),
-    "before a message": lambda store: store.get_all(50, SCOPE, before=anchor()),
-    "after a message": lambda store: store.get_all(50, SCOPE, after=anchor()),
+    "a user's newest": lambda store: store.get_all(10, {"user_id": "u-7"}),
+    "the newest of a session's name": lambda store: store.get_all(10, {"session_id": "s-7"}),
+    "the newest of all": lambda store: store.get_all(10),
+    "some of several users": lambda store: store.get_all(10, {"user_id": ["u-7", "u-8"], "session_id": "s-7"}),
+    "by a key within a session": lambda store: store.get_all(10, SCOPE | {"n": 7}),
+    "by a key of all": lambda store: store.get_all(10, {"n": 7}),
+    "by many values of a key": lambda store: store.get_all(10, {"n": [1, 2, 3]}),
+    "by ids": lambda store: store.get_all(None, SCOPE | {"message_id": ["id-7", "id-507"]}),
+    "before a message": lambda store: store.get_all(10, SCOPE, before=anchor()),
+    "after a message": lambda store: store.get_all(10, SCOPE, after=anchor()),
     "around a message": lambda store: store.around([anchor()], 3, 3),
     "searching a session": lambda store: store.search("word", SCOPE, 5),
     "searching a user": lambda store: store.search("word", {"user_id": "u-7"}, 5),
@@ -108,7 +108,7 @@ CALLS: dict[str, Callable[[PostgreSQL], Any]] = {
 
 
 def anchor() -> Message:
-    return Message(role="user", content="word", id="id-100007", timestamp=100007.0, metadata={**SCOPE, "n": 7})
+    return Message(role="user", content="word", id="id-10007", timestamp=10007.0, metadata={**SCOPE, "n": 7})
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -87,9 +87,20 @@ def postgresql() -> Iterator[PostgreSQLServer]:
                 raise
             _skip(f"no PostgreSQL server can be started: {error!r}")
         try:
+            _without_waiting_for_the_disk(server.get_uri())
             yield PostgreSQLServer(server.get_uri(), server)
         finally:
             server.cleanup()
+
+
+def _without_waiting_for_the_disk(url: str) -> None:
+    """Let commits not wait for the disk: what the server holds ends with the tests."""
+    import psycopg  # noqa: PLC0415 - not where only the lowest versions are tested
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def _skip(why: str) -> None:
