@@ -40,7 +40,7 @@ class FastEmbedEmbedder(ThreadedEmbedder):
     ) -> None:
         """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
-        self._name = model if isinstance(model, str) else str(model.model_name)
+        self.name = model if isinstance(model, str) else str(model.model_name)
         settings: Any = {"cache_dir": None if cache_dir is None else str(cache_dir), "threads": threads}
         self._model = LazyClient(
             lambda: TextEmbedding(model, **settings) if isinstance(model, str) else model, leave_open
@@ -48,7 +48,7 @@ class FastEmbedEmbedder(ThreadedEmbedder):
 
     def __repr__(self) -> str:
         """Return the class and the model's name."""
-        return f"FastEmbedEmbedder({self._name!r})"
+        return f"FastEmbedEmbedder({self.name!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts to store."""

@@ -72,3 +72,18 @@ def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | No
             if score is not None:
                 fused[document] += weight / total * (1 - (best - score) / span if span else 1.0)
     return {document: _MIN_SCORE + (1 - _MIN_SCORE) * score for document, score in fused.items()}
+
+
+def hybrid(by_words: Mapping[Document, float], by_meaning: Mapping[Document, float]) -> dict[Document, float]:
+    """Fuse the rankings by words and by meaning, half and half. Stores that rank exactly share it.
+
+    Args:
+        by_words: BM25 scores of the messages that have a word of the query.
+        by_meaning: The cosine similarity of each message that has a vector.
+
+    Returns:
+        Scores above 0 and up to 1, of the messages that have a word of the query or a similar meaning.
+    """
+    # A vector that points away from the query's has nothing to do with it.
+    similar = {document: similarity for document, similarity in by_meaning.items() if similarity > 0}
+    return min_max([Ranking(by_words, zero=0.0), Ranking(similar)])
