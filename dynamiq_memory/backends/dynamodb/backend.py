@@ -163,9 +163,9 @@ class DynamoDB(MemoryBackend):
         """Make a backend for `dynamodb://table?region=eu-west-1`.
 
         Args:
-            url: The URL. Its query may set `region`, `endpoint_url`, `create_if_not_exist` and `consistent_reads`
-                ("true" or "false"), `billing_mode`, `ttl` (seconds), and `embedder` ("local" or a model of OpenAI). It
-                cannot contain credentials: they come from the environment.
+            url: The URL. Its query may set `region`, `endpoint_url`, `create_if_not_exist`, `consistent_reads` and
+                `reindex` ("true" or "false"), `billing_mode`, `ttl` (seconds), and `embedder` ("local" or a model of
+                OpenAI). It cannot contain credentials: they come from the environment.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is wrong.
@@ -281,6 +281,7 @@ _READERS: Readers = {
     "consistent_reads": yes_or_no,
     "ttl": float,
     "embedder": str,
+    "reindex": yes_or_no,
 }
 
 

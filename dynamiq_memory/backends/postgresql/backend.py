@@ -31,6 +31,7 @@ _READERS: Readers = {
     "pool_timeout": float,
     "statement_timeout": float,
     "embedder": str,
+    "reindex": yes_or_no,
 }
 
 
@@ -113,9 +114,9 @@ class PostgreSQL(SQLBackend):
         """Make a backend for `postgresql://user:password@host:port/database`.
 
         Args:
-            url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` ("true" or "false"),
-                `pool_size`, `pool_timeout`, `statement_timeout`, and `embedder` ("local" or a model of OpenAI); the
-                rest of it is for libpq
+            url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` and `reindex` ("true" or
+                "false"), `pool_size`, `pool_timeout`, `statement_timeout`, and `embedder` ("local" or a model of
+                OpenAI); the rest of it is for libpq
                 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
 
         Raises:
@@ -144,8 +145,8 @@ class PostgreSQL(SQLBackend):
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
             options["schema"] = self.schema
-        if self._embedder is not None and self._embedder.given_name is not None:
-            options["embedder"] = self._embedder.given_name
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
 
     def _ask(self, request: Transaction[Any]) -> Any:

@@ -180,8 +180,8 @@ class Qdrant(PlannedBackend):
         if not self._fits_in_a_url or path == ":memory:" or (path is None and url is None):
             return None
         options = {"create_if_not_exist": "false"}
-        if self._embedder is not None and self._embedder.given_name is not None:
-            options["embedder"] = self._embedder.given_name
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         if path is not None:
             folder = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
             return f"qdrant:///{folder}?{urlencode({'collection': self.index_name, **options})}"

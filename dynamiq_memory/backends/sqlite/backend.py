@@ -36,6 +36,7 @@ _READERS: Readers = {
     "synchronous": str,
     "create_if_not_exist": yes_or_no,
     "embedder": str,
+    "reindex": yes_or_no,
 }
 _LEGACY = LegacyTable(("id", "role", "content", "metadata", "timestamp"), column("metadata"), literal_column("rowid"))
 
@@ -121,8 +122,8 @@ class SQLite(SQLBackend):
         """Make a backend for `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`.
 
         Args:
-            url: The URL; its query may set `index_name`, `timeout`, `synchronous`, `create_if_not_exist` ("true"
-                or "false") and `embedder` ("local" or a model of OpenAI).
+            url: The URL; its query may set `index_name`, `timeout`, `synchronous`, `create_if_not_exist` and
+                `reindex` ("true" or "false"), and `embedder` ("local" or a model of OpenAI).
 
         Raises:
             ConfigurationError: The URL names a host, or an unknown option.
@@ -150,8 +151,8 @@ class SQLite(SQLBackend):
             return None
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one
-        if self._embedder is not None and self._embedder.given_name is not None:
-            options["embedder"] = self._embedder.given_name
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
 
     @property

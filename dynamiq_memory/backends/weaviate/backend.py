@@ -170,8 +170,8 @@ class Weaviate(PlannedBackend):
             "create_if_not_exist": "false",
             "consistency_level": self.consistency_level,
         }
-        if self._embedder is not None and self._embedder.given_name is not None:
-            options |= {"embedder": self._embedder.given_name, "alpha": str(self.alpha)}
+        if self._embedder is not None:
+            options |= {"embedder": str(self._embedder.given_name), "alpha": str(self.alpha)}
         if self.tenant_name is not None:
             options["tenant_name"] = self.tenant_name
         return f"weaviate://{http.host}:{http.port}/{self.collection_name}?{urlencode(options)}"
