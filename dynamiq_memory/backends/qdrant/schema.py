@@ -140,11 +140,13 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
 
 
 def _check_note(schema: Schema) -> Plan[None]:
-    """Check or write the note of the collection's version and tokenizer, a point that no reader sees."""
-    location = schema.location
-    found = yield from requests.retrieve([_NOTE], ["version", "tokenizer"])
+    """Check or write the note of the collection's version, tokenizer and embedder, a point that no reader sees."""
+    location, embedder = schema.location, schema.embedder
+    found = yield from requests.retrieve([_NOTE], ["version", "tokenizer", "embedder"])
     if not found:
         note = {"version": VERSION, "tokenizer": schema.tokenizer, records.GONE: records.NEVER_GONE}
+        if embedder is not None and embedder.name is not None:
+            note["embedder"] = embedder.name
         # The local mode of old clients fails in a search by words before there are any.
         words: dict[str, Any] = {records.WORDS: models.SparseVector(indices=[0], values=[1.0])}
         yield from requests.upsert([models.PointStruct(id=_NOTE, vector=words, payload=note)])
@@ -160,6 +162,8 @@ def _check_note(schema: Schema) -> Plan[None]:
             f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {schema.tokenizer}: open "
             "it with that tokenizer, or copy its messages to another collection"
         )
+    if embedder is not None and embedder.dimension is not None:
+        embedder.check_stored(note.get("embedder"), embedder.dimension)
 
 
 def _index(field: str, index: Any) -> Request[Any]:
