@@ -112,7 +112,23 @@ class MessageEmbedder(WatchesForks):
             )
         if self.dimension is None:
             self.dimension = dimension
-        self._check_dimension(self.dimension, dimension)
+        self.check_dimension(self.dimension, dimension)
+
+    def check_dimension(self, own: int, stored: int | None = None) -> None:
+        """Check the dimension of a vector.
+
+        Args:
+            own: The vector's dimension.
+            stored: The dimension of the store's vectors. Defaults to what is known of it.
+
+        Raises:
+            ConfigurationError: They differ.
+        """
+        stored = stored or self.dimension or own
+        if own != stored:
+            raise ConfigurationError(
+                f"the embedder's vectors have {own} numbers, those of {self._location} have {stored}: {self._fix}"
+            )
 
     def close(self) -> None:
         """Close the embedder, unless the caller passed it in."""
@@ -201,7 +217,7 @@ class MessageEmbedder(WatchesForks):
         checked = [_numbers(vector) for vector in vectors]
         dimension = self.dimension or len(checked[0])
         for vector in checked:
-            self._check_dimension(len(vector), dimension)
+            self.check_dimension(len(vector), dimension)
         self.dimension = dimension
         remaining = iter([vector if any(vector) else None for vector in checked])
         return [next(remaining) if text else None for text in texts]
@@ -216,19 +232,13 @@ class MessageEmbedder(WatchesForks):
     def _cache(self, text: str, returned: Any) -> Vector | None:
         numbers = _numbers(returned)
         # This does not set the dimension: only stored vectors do.
-        self._check_dimension(len(numbers), self.dimension or len(numbers))
+        self.check_dimension(len(numbers), self.dimension)
         vector = numbers if any(numbers) else None
         with self._lock:
             self._queries[text] = vector
             if len(self._queries) > _MAX_CACHED_QUERIES:
                 self._queries.popitem(last=False)
         return vector
-
-    def _check_dimension(self, own: int, stored: int) -> None:
-        if own != stored:
-            raise ConfigurationError(
-                f"the embedder's vectors have {own} numbers, those of {self._location} have {stored}: {self._fix}"
-            )
 
 
 def _numbers(returned: Any) -> Vector:

@@ -252,6 +252,15 @@ class KeepsVectors(RanksByMeaning):
         assert len(open_store(embedder=embedder, reindex=True).search("gardenia", ANN)) == 10
         assert sum(map(len, embedder.documents)) == 4
 
+    def test_a_store_that_was_opened_first_notices_the_embedder_of_another(self, open_store: Open) -> None:
+        store = open_store(embedder=NGrams(256))
+        assert store.search("gardens", ANN) == []
+        open_store(embedder=NGrams(512)).add(say("gardening"))
+        for call in (lambda: store.search("gardens", ANN), lambda: store.add(say("rain"))):
+            with pytest.raises(ConfigurationError, match=r"have 256 numbers.*512"):
+                call()
+        assert store.count() == 1
+
     def test_another_dimension_is_refused_and_embedded_again_on_demand(self, open_store: Open) -> None:
         open_store(embedder=NGrams(512)).add(say("gardening"))
         with pytest.raises(ConfigurationError, match=r"have 256 numbers.*512.*reindex=True"):

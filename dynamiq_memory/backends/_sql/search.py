@@ -94,6 +94,7 @@ class HybridSearch(WordSearch):
         """Rank matching messages by the vector and the terms of a query."""
         self._tables.check_meta(connection)
         vectors = self._tables.vectors
+        vectors.check_query(vector)
         rows = self._rows(connection, search.filter, vectors.parameters(vector))
         read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
         scores = hybrid(self._scores(terms, rows), vectors.similarities(read, vector))

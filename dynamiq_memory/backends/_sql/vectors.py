@@ -97,6 +97,7 @@ class VectorTable(ABC):
         if sa.inspect(connection).has_table(self.table.name, self.table.schema):
             return
         self.table.create(connection)
+        self._tables.wait_for_writers(connection)
         if connection.execute(sa.select(self._tables.messages.c.seq).limit(1)).first() is None:
             self._set(connection, ALL_EMBEDDED_KEY, "true")
 
@@ -116,6 +117,15 @@ class VectorTable(ABC):
         """
         if self.embedder is not None and DIMENSION_KEY in meta:
             self.embedder.check_stored(meta.get(EMBEDDER_KEY), int(meta[DIMENSION_KEY]))
+
+    def check_query(self, vector: Sequence[float]) -> None:
+        """Check the vector of a query, which may be older than the first vector of the store.
+
+        Raises:
+            ConfigurationError: It has another dimension.
+        """
+        if self.embedder is not None:
+            self.embedder.check_dimension(len(vector))
 
     def joined(self, statement: sa.Select[Any], terms: sa.Table) -> sa.Select[Any]:
         """Add what a search reads of each vector; NULL for a message without one."""

@@ -144,6 +144,7 @@ class Vectors:
 
         if any(self._is_of_another_generation(each.item) for each in found):
             self._check(self._table.get(_ABOUT))
+            self._embedder.check_dimension(len(query))
         current = {
             number: key for number, each in enumerate(found) if (key := self._current_key(each.item)) is not None
         }

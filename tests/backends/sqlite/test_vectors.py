@@ -12,7 +12,7 @@ import pytest
 
 from dynamiq_memory.backends import SQLite, create_backend
 from dynamiq_memory.exceptions import MissingDependencyError
-from tests.backends.sqlite.conftest import Record
+from tests.backends.sqlite.conftest import OldFile, Record
 from tests.backends.vectors import ANN, Count, EmbedsAsynchronously, KeepsVectors, Open, say
 from tests.fakes.embedders import NGrams
 
@@ -115,3 +115,17 @@ def test_a_url_names_the_embedder(file: Path, monkeypatch: pytest.MonkeyPatch) -
         assert again.capabilities.hybrid
     with SQLite(file, embedder=NGrams()) as given:
         assert given.to_url() is None
+
+
+def test_a_url_asks_to_embed_what_is_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamiq_memory.embedders.adapting._named", lambda _: NGrams())
+    with SQLite(file) as store:
+        store.add(say("gardening"))
+    with create_backend(f"sqlite:///{file}?embedder=local&reindex=true") as store:
+        assert [message.text for message in store.search("gardens", ANN)] == ["gardening"]
+
+
+def test_a_file_of_the_dynamiq_package_is_upgraded_and_embedded(file: Path, old_file: type[OldFile]) -> None:
+    old_file(file).add("1", "user", "gardening", ANN)
+    with SQLite(file, embedder=NGrams(), reindex=True) as store:
+        assert [message.text for message in store.search("gardens", ANN)] == ["gardening"]
