@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from typing import Any
+
 import pytest
 
 from dynamiq_memory.backends import DynamoDB
@@ -40,6 +44,42 @@ def test_a_large_replacement_leaves_no_old_vector(new_store: NewStore, count_vec
     assert count_vectors() == 70
     assert len(store.search("invoices", ANN)) == 70
     assert store.search("gardens", ANN) == []
+
+
+def test_a_crash_at_any_request_leaves_each_message_with_the_vector_of_its_text(
+    new_store: NewStore, watched: Watched, count_vectors: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    store, other = new_store(embedder=NGrams()), new_store(embedder=NGrams())
+    store.add(say("gardening", session_id="first"))
+    for crash_at in itertools.count(1):
+        scope = ANN | {"session_id": f"s-{crash_at}"}
+        [message] = store.add_many([say("gardening", **scope)])
+        requests = itertools.count(1)
+
+        def before(*_: object, requests: Any = requests, crash_at: int = crash_at) -> None:
+            if next(requests) == crash_at:
+                raise Crash
+
+        monkeypatch.setattr(watched, "before", before)
+        try:
+            store.replace(scope, [message.model_copy(update={"content": "invoicing"})])
+        except Crash:
+            monkeypatch.setattr(watched, "before", lambda *_: None)
+        else:
+            break
+        stored = texts(other.get_all(filters=scope))
+        assert stored in (["gardening"], ["invoicing"])
+        assert texts(other.search("gardens", scope)) == [text for text in stored if text == "gardening"]
+        assert texts(other.search("invoices", scope)) == [text for text in stored if text == "invoicing"]
+    assert crash_at > 3
+    monkeypatch.setattr(watched, "before", lambda *_: None)
+    later = time.time() + 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    store.clear()
+    assert count_vectors() == 0
 
 
 def test_a_message_that_changes_while_it_is_embedded_gets_no_vector_of_its_old_text(
