@@ -144,7 +144,7 @@ def _check_note(schema: Schema) -> Plan[None]:
     location, embedder = schema.location, schema.embedder
     found = yield from requests.retrieve([_NOTE], ["version", "tokenizer", "embedder"])
     if not found:
-        note = {"version": VERSION, "tokenizer": schema.tokenizer, records.GONE: records.NEVER_GONE}
+        note: dict[str, Any] = {"version": VERSION, "tokenizer": schema.tokenizer, records.GONE: records.NEVER_GONE}
         if embedder is not None and embedder.name is not None:
             note["embedder"] = embedder.name
         # The local mode of old clients fails in a search by words before there are any.
