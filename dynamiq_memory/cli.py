@@ -98,8 +98,8 @@ def serve(
         run.check_open(host, key_store)
         # By default SIGTERM ends the process at once, before the store is closed.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        configure(log_level)
         with create_backend(backend) as store:
-            configure(log_level)
             if key_store is None:
                 logging.getLogger("dynamiq_memory").warning("there are no keys: everyone on this machine is admitted")
             run.serve(store, key_store, settings, host, port, max_connections)

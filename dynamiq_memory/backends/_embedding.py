@@ -8,16 +8,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends.plans import Step
-from dynamiq_memory.embedders import as_embedder
+from dynamiq_memory.embedders.adapting import as_embedder, name_of
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
 from dynamiq_memory.messages import Message
-
-if TYPE_CHECKING:
-    from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
 _MAX_CACHED_QUERIES = 256
 _MAX_LENGTH = 1e18
@@ -51,21 +49,40 @@ class MessageEmbedder(WatchesForks):
         embedder: Any object that `dynamiq_memory.embedders.as_embedder` accepts.
         dimension: Dimension of the store's vectors, or None until it is known.
         location: The store's name in error messages.
+        reindexes: Whether the store embeds its messages again when it is opened with `reindex=True`.
 
     Attributes:
         dimension: Dimension of the store's vectors, which the store sets when it knows it, or that of the first vector.
+        name: The name of the embedder's model, or None if it has none.
+        given_name: The name by which the embedder was given, or None if it was an object, which its owner closes.
 
     Raises:
         ConfigurationError: The object is not an embedder.
     """
 
-    def __init__(self, embedder: Any, dimension: int | None = None, location: str = "the store") -> None:
+    def __init__(
+        self, embedder: Any, dimension: int | None = None, location: str = "the store", *, reindexes: bool = False
+    ) -> None:
         """Create the embedder for a store."""
+        self.given_name = embedder if isinstance(embedder, str) else None
         self.embedder = as_embedder(embedder)
+        self.name = name_of(self.embedder)
         self.dimension = dimension
         self._location = location
+        other = "reindex=True to embed all messages again" if reindexes else "another collection for this one"
+        self._fix = f"use the embedder that the messages were stored with, or {other}"
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    @classmethod
+    def compared_here(cls, embedder: Any, location: str, *, reindexes: bool = False) -> MessageEmbedder:
+        """Create the embedder for a store whose vectors are compared in this process.
+
+        Raises:
+            MissingDependencyError: numpy is not installed.
+        """
+        import_module("dynamiq_memory.ranking.vectors")  # slow, so not without an embedder
+        return cls(embedder, location=location, reindexes=reindexes)
 
     def measured_dimension(self) -> int:
         """Return the dimension of the embedder's vectors, by embedding a word."""
@@ -74,6 +91,50 @@ class MessageEmbedder(WatchesForks):
         except Exception as error:
             raise _translated(error) from error
         return len(_numbers(vector))
+
+    def differs_from(self, name: str | None) -> bool:
+        """Whether this is certainly not the embedder of that name. Embedders without a name may be the same."""
+        return name is not None and self.name is not None and name != self.name
+
+    def check_stored(self, name: str | None, dimension: int) -> None:
+        """Check that the vectors of the store are of this embedder. Take their dimension, if its own is not known yet.
+
+        Args:
+            name: The name of the embedder that made them; None if it had none.
+            dimension: Their dimension.
+
+        Raises:
+            ConfigurationError: They are of another embedder.
+        """
+        if self.differs_from(name):
+            raise ConfigurationError(
+                f"the vectors of {self._location} are of the embedder {name!r}, not of {self.name!r}: {self._fix}"
+            )
+        if self.dimension is None:
+            self.dimension = dimension
+        self.check_dimension(self.dimension, dimension)
+
+    def check_dimension(self, own: int, stored: int | None = None) -> None:
+        """Check the dimension of a vector.
+
+        Args:
+            own: The vector's dimension.
+            stored: The dimension of the store's vectors. Defaults to what is known of it.
+
+        Raises:
+            ConfigurationError: They differ.
+        """
+        stored = stored or self.dimension or own
+        if own != stored:
+            raise ConfigurationError(
+                f"the embedder's vectors have {own} numbers, those of {self._location} have {stored}: {self._fix}"
+            )
+
+    def close(self) -> None:
+        """Close the embedder, unless the caller passed it in."""
+        close = getattr(self.embedder, "close", None)
+        if self.given_name is not None and close is not None:
+            close()
 
     def _after_fork(self) -> None:
         """Replace the lock in a forked child, since a thread that the child does not have may have locked it."""
@@ -155,7 +216,8 @@ class MessageEmbedder(WatchesForks):
             raise EmbedderError(f"the embedder returned {len(vectors)} vectors for {count} texts")
         checked = [_numbers(vector) for vector in vectors]
         dimension = self.dimension or len(checked[0])
-        self._check_dimension(checked, dimension)
+        for vector in checked:
+            self.check_dimension(len(vector), dimension)
         self.dimension = dimension
         remaining = iter([vector if any(vector) else None for vector in checked])
         return [next(remaining) if text else None for text in texts]
@@ -170,34 +232,13 @@ class MessageEmbedder(WatchesForks):
     def _cache(self, text: str, returned: Any) -> Vector | None:
         numbers = _numbers(returned)
         # This does not set the dimension: only stored vectors do.
-        self._check_dimension([numbers], self.dimension or len(numbers))
+        self.check_dimension(len(numbers), self.dimension)
         vector = numbers if any(numbers) else None
         with self._lock:
             self._queries[text] = vector
             if len(self._queries) > _MAX_CACHED_QUERIES:
                 self._queries.popitem(last=False)
         return vector
-
-    def _check_dimension(self, vectors: Sequence[Vector], dimension: int) -> None:
-        for vector in vectors:
-            if len(vector) != dimension:
-                raise ConfigurationError(
-                    f"the embedder's vectors have {len(vector)} numbers, those of {self._location} have {dimension}: "
-                    "use the embedder that the messages were stored with, or another collection for this one"
-                )
-
-
-def embedder_of_url(model: str | None) -> OpenAIDocumentEmbedder | None:
-    """Create the embedder for the `embedder` option of a URL; None without the option.
-
-    Args:
-        model: An OpenAI model. The key and the server's URL come from the environment.
-    """
-    if model is None:
-        return None
-    from dynamiq_memory.embedders import OpenAIDocumentEmbedder  # noqa: PLC0415 - needs its library
-
-    return OpenAIDocumentEmbedder(model)
 
 
 def _numbers(returned: Any) -> Vector:

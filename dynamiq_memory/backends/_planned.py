@@ -16,7 +16,6 @@ from dynamiq_memory.exceptions import DynamiqMemoryError, PartialWriteError
 
 if TYPE_CHECKING:
     from dynamiq_memory.backends._loops import ClientPerLoop
-    from dynamiq_memory.embedders import OpenAIDocumentEmbedder
 
 T = TypeVar("T")
 
@@ -31,8 +30,6 @@ class PlannedBackend(MemoryBackend):
     request_errors: tuple[type[Exception], ...] = ()
     """The client's exceptions for failed requests, which are passed to `_wait_before_retry`."""
     _embedder: MessageEmbedder | None = None
-    _embedder_of_url: OpenAIDocumentEmbedder | None = None
-    """The embedder named in the backend's URL, which the backend closes."""
     _per_loop: ClientPerLoop[Any] | None = None
     """The asynchronous clients. Without them, asynchronous callers use threads."""
 
@@ -64,7 +61,7 @@ class PlannedBackend(MemoryBackend):
     @property
     def _fits_in_a_url(self) -> bool:
         """Whether a URL can describe how the backend ranks."""
-        return self._has_default_ranking and (self._embedder is None or self._embedder_of_url is not None)
+        return self._has_default_ranking and (self._embedder is None or self._embedder.given_name is not None)
 
     def _perform(self, operation: Operation[T]) -> T:
         result: T = self._run(self._plan_of(operation))
@@ -138,8 +135,8 @@ class PlannedBackend(MemoryBackend):
     def _close(self) -> None:
         if self._per_loop is not None:
             self._per_loop.close()
-        if self._embedder_of_url is not None:
-            self._embedder_of_url.close()
+        if self._embedder is not None:
+            self._embedder.close()
 
 
 def stored_in_batches(

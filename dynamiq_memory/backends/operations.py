@@ -28,6 +28,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, key_of, scope_of
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.fusion import hybrid
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
@@ -136,7 +137,7 @@ class Search(FilteredOperation[list[Message]]):
         """Rank with BM25 in this process, over all messages that match the filter, or the most recent of them."""
         found = yield from Read(self.filter, backend.most_ranked)
         tokenizer = backend._tokenizer_for(self.query)
-        return (yield from Compute(partial(_rank, found, self.query, tokenizer, backend.bm25, self.limit)))
+        return (yield from Compute(partial(rank, found, self.query, tokenizer, backend.bm25, self.limit)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +283,15 @@ def stored_versions(messages: Sequence[Message], filter: Filter = Filter()) -> P
     return found
 
 
-def _rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, limit: int | None) -> list[Message]:
-    """Rank messages by words in this process; messages that do not match are omitted.
+def rank(
+    messages: list[Message],
+    query: str,
+    tokenizer: Tokenize,
+    bm25: BM25,
+    limit: int | None,
+    by_meaning: Mapping[int, float] | None = None,
+) -> list[Message]:
+    """Rank messages in this process, by words or by words and meaning; messages that do not match are omitted.
 
     Args:
         messages: The messages, oldest first. The results get their `score`.
@@ -291,12 +299,15 @@ def _rank(messages: list[Message], query: str, tokenizer: Tokenize, bm25: BM25, 
         tokenizer: Splits texts into terms.
         bm25: The parameters of the ranking.
         limit: Maximum number of results, or None for all.
+        by_meaning: The similarities of messages to the query, by their numbers in the list; None to rank by words.
     """
     index = InvertedIndex()
     for number, message in enumerate(messages):
         index.add(number, terms_of(tokenizer, message.text))
     sessions = in_sessions(range(len(messages)), lambda number: scope_of(messages[number]), int)
     scores = pooled(index.scores(bm25, terms_of(tokenizer, query)), sessions)
+    if by_meaning is not None:
+        scores = hybrid(scores, by_meaning)
     ranked = best(scores, lambda number: number, limit)
     for number in ranked:
         messages[number].score = scores[number]

@@ -17,17 +17,32 @@ _DYNAMIQ = ("embed_documents", "embed_text")
 _DYNAMIQ_PARTS = ("document_embedder", "text_embedder")
 
 
+# Where embedders keep the name of their model. The first is for users: no package's embedder has it.
+_NAMES = ("name", "model_name", "model")
+# LlamaIndex's default for a model without a name.
+_UNNAMED = "unknown"
+LOCAL = "local"
+
+
 def as_embedder(given: Any) -> Embedder:
     """Convert an embedder of this or another package to an `Embedder`.
 
     Args:
-        given: One of: an object with the methods of `Embedder`, such as LangChain's `Embeddings`; an object with only
-            its synchronous methods, which are run in a thread for asynchronous callers; a LlamaIndex `BaseEmbedding`;
-            an embedder node or component of the `dynamiq` package.
+        given: One of:
+
+            - "local" for `FastEmbedEmbedder` with its default model, or the name of a model of OpenAI, such as
+              "text-embedding-3-small", with the key and the URL of the environment;
+            - an object with the methods of `Embedder`, such as LangChain's `Embeddings`;
+            - an object with only its synchronous methods, which are run in a thread for asynchronous callers;
+            - a LlamaIndex `BaseEmbedding`;
+            - an embedder node or component of the `dynamiq` package.
 
     Raises:
         ConfigurationError: The object is not an embedder.
+        MissingDependencyError: The library of a named embedder is not installed.
     """
+    if isinstance(given, str):
+        return _named(given)
     if isinstance(given, type):
         raise ConfigurationError(
             f"embedder must be an object, not the class {given.__name__}: write {given.__name__}(…)"
@@ -49,6 +64,26 @@ def as_embedder(given: Any) -> Embedder:
     )
 
 
+def name_of(embedder: Any) -> str | None:
+    """Return the name of an embedder's model, by which stores recognise the embedder of their vectors.
+
+    It is the first text in its attributes `name`, `model_name` and `model`. None if it has none of them.
+    """
+    names = (getattr(embedder, attribute, None) for attribute in _NAMES)
+    return next((name for name in names if isinstance(name, str) and name not in {"", _UNNAMED}), None)
+
+
+def _named(name: str) -> Embedder:
+    # Imported here, since their libraries are slow to import and may not be installed.
+    if name == LOCAL:
+        from dynamiq_memory.embedders.fastembed import FastEmbedEmbedder  # noqa: PLC0415
+
+        return FastEmbedEmbedder()
+    from dynamiq_memory.embedders.openai import OpenAIDocumentEmbedder  # noqa: PLC0415
+
+    return OpenAIDocumentEmbedder(name)
+
+
 def _has(embedder: Any, methods: Sequence[str]) -> bool:
     return all(callable(getattr(embedder, name, None)) for name in methods)
 
@@ -58,6 +93,7 @@ class _SyncEmbedder(ThreadedEmbedder):
 
     def __init__(self, embedder: Any) -> None:
         self._embedder = embedder
+        self.name = name_of(embedder)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return self._embedder.embed_documents(texts)  # type: ignore[no-any-return]
@@ -71,6 +107,7 @@ class _LlamaIndexEmbedder:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.name = name_of(model)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return self._model.get_text_embedding_batch(texts)  # type: ignore[no-any-return]
@@ -90,6 +127,7 @@ class _DynamiqEmbedder:
 
     def __init__(self, component: Any) -> None:
         self._component = component
+        self.name = name_of(component)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return _vectors(self._component.embed_documents(_documents(self._component, texts)))

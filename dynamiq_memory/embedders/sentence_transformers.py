@@ -39,7 +39,7 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
     ) -> None:
         """Create the embedder; the model is not loaded yet."""
         self.batch_size = batch_size
-        self._name = model if isinstance(model, str) else type(model).__name__
+        self.name = model if isinstance(model, str) else None
         self._model: LazyClient[Any] = LazyClient(
             lambda: SentenceTransformer(model, device=device) if isinstance(model, str) else model, leave_open
         )
@@ -47,7 +47,7 @@ class SentenceTransformersEmbedder(ThreadedEmbedder):
 
     def __repr__(self) -> str:
         """Return the class and the model's name."""
-        return f"SentenceTransformersEmbedder({self._name!r})"
+        return f"SentenceTransformersEmbedder({self.name!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts to store."""

@@ -51,6 +51,21 @@ def test_a_sqlite_file(tmp_path: Path) -> None:
         check(backend)
 
 
+def test_a_sqlite_file_gets_vectors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "conversations.db"
+    shutil.copy(DATA / "conversations.db", file)
+    text = MESSAGES[0].text
+    with SQLite(file, embedder=NGrams()) as backend:
+        assert "reindex=True" in caplog.text
+        assert backend.get_all() == MESSAGES
+        assert MESSAGES[0].id in [message.id for message in backend.search(text)]
+    with SQLite(file, embedder=NGrams(), reindex=True) as backend:
+        assert backend.get_all() == MESSAGES
+        assert backend.search(text, limit=1)[0].id == MESSAGES[0].id
+    with SQLite(file) as backend:
+        check(backend)
+
+
 def test_items_of_the_wire() -> None:
     items = json.loads((DATA / "items.json").read_text())
     messages = [from_item(item) for item in items]

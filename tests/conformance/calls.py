@@ -16,7 +16,9 @@ import pytest
 
 from dynamiq_memory.backends import MemoryBackend
 from dynamiq_memory.testing import MemoryBackendConformance, Twin
+from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.content import ContentConformance
+from dynamiq_memory.testing.deleting import DeletingConformance
 from dynamiq_memory.testing.reading import ReadingConformance
 from dynamiq_memory.testing.searching import SearchingConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
@@ -42,6 +44,12 @@ class WithOldClients(Operations, SearchingConformance):
     """What depends on a store's client: the requests, and how large they may be."""
 
     test_five_megabytes = ContentConformance.test_five_megabytes
+
+
+class Ranking(SearchingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
+    """What the vectors of a store with an embedder are a part of; the rest is the same code as without one."""
+
+    stateful_examples = 6
 
 
 # The dynamiq package pins old clients. Without it, the whole suite runs with the newest ones.

@@ -13,6 +13,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from dynamiq_memory.embedders import Embedder, as_embedder
+from dynamiq_memory.embedders.adapting import name_of
 from dynamiq_memory.exceptions import ConfigurationError
 from tests.fakes.embedders import NGrams
 
@@ -51,6 +52,26 @@ def test_one_of_langchain_is_taken_as_it_is() -> None:
 
 def test_one_of_llama_index() -> None:
     check(as_embedder(LlamaIndexNGrams()), BY_NGRAMS.embed_documents(TEXTS), BY_NGRAMS.embed_query("query apple"))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (NGrams(), None),
+        (LlamaIndexNGrams(), None),  # its model_name is "unknown"
+        (LlamaIndexNGrams(model_name="m-1"), "m-1"),
+        (SimpleNamespace(model="m-2", embed_documents=list, embed_query=list), "m-2"),
+        (SimpleNamespace(name="mine", model="m-2", embed_documents=list, embed_query=list), "mine"),
+        (SimpleNamespace(model=object(), embed_documents=list, embed_query=list), None),
+    ],
+)
+def test_a_name_is_that_of_the_model_unless_the_user_sets_one(given: Any, name: str | None) -> None:
+    assert name_of(as_embedder(given)) == name
+
+
+def test_a_text_names_an_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "very-secret")
+    assert name_of(as_embedder("text-embedding-3-small")) == "text-embedding-3-small"
 
 
 def test_one_without_twins_runs_in_a_thread() -> None:
@@ -130,7 +151,7 @@ def test_a_node_of_dynamiq_that_has_not_run_yet_makes_its_component(dynamiq: Non
     check(as_embedder(Node()), BY_NGRAMS.embed_documents(TEXTS), BY_NGRAMS.embed_query("query apple"))
 
 
-@pytest.mark.parametrize("given", ["text-embedding-3-small", None, object(), NGrams])
+@pytest.mark.parametrize("given", [None, object(), NGrams])
 def test_anything_else_is_refused(given: object) -> None:
     with pytest.raises(ConfigurationError, match="embedder must"):
         as_embedder(given)

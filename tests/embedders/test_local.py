@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import dynamiq_memory.embedders
-from dynamiq_memory.exceptions import MissingDependencyError
+from dynamiq_memory.embedders import as_embedder
+from dynamiq_memory.embedders.adapting import name_of
+from dynamiq_memory.exceptions import EmbedderError, MissingDependencyError
 from tests.fakes.embedders import NGrams
 
 BY_NGRAMS = NGrams(64)
@@ -89,6 +92,29 @@ def test_models_are_loaded_when_first_used_and_once(libraries: None, name: str, 
     assert asyncio.run(embedder.aembed_query("apple")) == BY_NGRAMS.embed_query("query apple")
     assert [made["model_name"] for made in model.made] == ["some-model"]
     assert repr(embedder) == f"{name}('some-model')"
+
+
+def test_a_model_that_cannot_be_downloaded_is_an_error_with_the_fix(
+    libraries: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise ValueError("Could not load model from any source.")
+
+    monkeypatch.setattr(TextEmbedding, "__init__", offline)
+    embedder = as_embedder("local")
+    with (
+        caplog.at_level(logging.INFO, "dynamiq_memory"),
+        pytest.raises(EmbedderError, match=r"bge-small.*any source.*set FASTEMBED_CACHE_PATH"),
+    ):
+        embedder.embed_query("apple")
+    assert "downloaded if it is not in the cache" in caplog.text
+
+
+def test_local_is_the_default_model(libraries: None) -> None:
+    embedder = as_embedder("local")
+    assert embedder.embed_documents(TEXTS) == BY_NGRAMS.embed_documents(TEXTS)
+    assert [made["model_name"] for made in TextEmbedding.made] == ["BAAI/bge-small-en-v1.5"]
+    assert name_of(embedder) == "BAAI/bge-small-en-v1.5"
 
 
 def test_a_loaded_model_is_taken(libraries: None) -> None:

@@ -97,6 +97,8 @@ def test_the_command_refuses_what_would_let_anybody_in(tmp_path: Path, monkeypat
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    configured: list[str] = []
+    monkeypatch.setattr("dynamiq_memory.cli.configure", configured.append)  # would change the logs of other tests
     for options, said in (
         (["--backend", "nothing://x"], "nothing"),
         (["--backend", "sqlite:///a.db?index=x"], "no option 'index'"),
@@ -104,6 +106,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monk
     ):
         wrong = CliRunner().invoke(app, ["serve", *options])
         assert (wrong.exit_code, said in wrong.output) == (2, True)
+    assert configured == ["info", "info"]  # opening a store, which may take long, is logged
     assert re.fullmatch(r"dynamiq-memory \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"]).output)
 
 

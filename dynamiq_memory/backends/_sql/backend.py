@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from dynamiq_memory.backends import operations
+from dynamiq_memory.backends._embedding import Embed, EmbedQuery, Vector
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.search import WordSearch
+from dynamiq_memory.backends._sql.search import HybridSearch, WordSearch
+from dynamiq_memory.backends._sql.tables import SQLTables
+from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.plans import Compute, Plan, Step, run
@@ -47,15 +50,20 @@ class Transaction(Step[T_co]):
 
 
 class SQLBackend(PlannedBackend):
-    """Messages in a SQL table, their terms in another, both written in one transaction.
+    """Messages in a SQL table, their terms and vectors in others, all written in one transaction.
 
     The plan of each operation prepares what is needed and yields one `Transaction`, which `_ask` carries out.
     """
 
     max_message_bytes: int
-    _reader: SQLReader
     _writer: SQLWriter
-    _words: WordSearch
+
+    def _use(self, tables: SQLTables) -> None:
+        """Set up reading and ranking."""
+        self._reader = SQLReader(tables)
+        self._words = WordSearch(tables, self._reader, self.bm25)
+        self._hybrid = HybridSearch(tables, self._reader, self.bm25)
+        self._encoded = tables.vectors.encoded
 
     @property
     def capabilities(self) -> Capabilities:
@@ -67,9 +75,11 @@ class SQLBackend(PlannedBackend):
         return self._ranking(operation) if isinstance(operation, operations.Search) else self._transaction(operation)
 
     def _ranking(self, search: operations.Search) -> Plan[list[Message]]:
-        """Rank by words."""
+        """Rank by words, and with an embedder by meaning too."""
+        vector = yield from EmbedQuery(search.query)
+        work = self._words.search if vector is None else partial(self._hybrid.search_near, vector=vector)
         terms = terms_of(self.tokenizer, search.query)
-        return (yield from Transaction(partial(self._words.search, search=search, terms=terms), snapshot=True))
+        return (yield from Transaction(partial(work, search=search, terms=terms), snapshot=True))
 
     def _transaction(self, operation: operations.Operation[Any]) -> Plan[Any]:
         """Perform an operation in a transaction; in a thread if there are many messages to write."""
@@ -82,9 +92,16 @@ class SQLBackend(PlannedBackend):
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         """Make the rows of messages, in a thread if there are many."""
-        if len(messages) <= _BATCH_ON_THE_LOOP:
-            return self._writer.rows(messages)
-        return (yield from Compute(partial(self._writer.rows, messages)))
+        vectors = (yield from Embed(messages)) if self._embedder is not None else None
+        make = partial(self._made, messages, vectors)
+        return make() if len(messages) <= _BATCH_ON_THE_LOOP else (yield from Compute(make))
+
+    def _made(self, messages: Sequence[Message], vectors: Sequence[Vector | None] | None) -> list[Row]:
+        rows = self._writer.rows(messages)
+        if vectors is None:
+            return rows
+        encoded = [None if vector is None else self._encoded(vector) for vector in vectors]
+        return [row | {VECTOR: vector} for row, vector in zip(rows, encoded, strict=True)]
 
     def _within(  # noqa: PLR0911 - a table of the operations
         self, connection: sa.Connection, operation: operations.Operation[Any], rows: Sequence[Row] = ()

@@ -1,15 +1,18 @@
-"""Creating, checking and upgrading the tables of a SQL store."""
+"""Creating, checking and upgrading the tables of a SQL store, and embedding its messages."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
+from dynamiq_memory.backends._embedding import MessageEmbedder
+from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable, upgrade
-from dynamiq_memory.backends._sql.records import from_rows
+from dynamiq_memory.backends._sql.records import from_rows, to_row
 from dynamiq_memory.backends._sql.tables import (
     RENEWED_KEY,
     SCHEMA_VERSION,
@@ -17,6 +20,7 @@ from dynamiq_memory.backends._sql.tables import (
     VERSION_KEY,
     SQLTables,
 )
+from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
@@ -24,6 +28,7 @@ from dynamiq_memory.messages import Message, prepare
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
+_EMBEDDED_AT_ONCE = 500
 
 
 class SQLSchema:
@@ -35,12 +40,46 @@ class SQLSchema:
         self._writer = writer
         self._legacy = legacy
 
-    def make_ready(self, connection: sa.Connection, *, reindex: bool) -> bool:
+    def open(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
+        """Make the tables ready for use.
+
+        Args:
+            run: Carries out a transaction.
+            reindex: Whether to index the stored messages again if another tokenizer indexed them; with an embedder,
+                whether to embed those without a vector, or all if their vectors are of another embedder.
+
+        Raises:
+            ConfigurationError: The table is not one of this package, or is of a newer version, or of another tokenizer
+                or embedder.
+        """
+        embedder = self._tables.vectors.embedder
+        dimension = embedder.measured_dimension() if reindex and embedder is not None else None
+        more = run(Transaction(partial(self.make_ready, reindex=reindex, dimension=dimension), write=True))
+        while more:
+            more = run(Transaction(self.renew_terms, write=True))
+        self._complete_vectors(run, reindex=reindex)
+
+    def _complete_vectors(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
+        """Embed the messages that have no vector, or warn of them."""
+        embedder = self._tables.vectors.embedder
+        if embedder is None or not run(Transaction(self._tables.vectors.may_miss_some, snapshot=True)):
+            return
+        if reindex:
+            self._embed_missing(run, embedder)
+        else:
+            logger.warning(
+                "%s has messages that were stored without this embedder: they are ranked by words alone, until it is "
+                "opened with reindex=True",
+                self._tables.name,
+            )
+
+    def make_ready(self, connection: sa.Connection, *, reindex: bool, dimension: int | None) -> bool:
         """Create the tables, upgrade them, or check that they are as they should be.
 
         Args:
             connection: A connection in a transaction that writes.
             reindex: Whether to index the stored messages again if another tokenizer indexed them.
+            dimension: The dimension of the embedder's vectors, to replace vectors of another one; or None.
 
         Returns:
             Whether `renew_terms` has work to do.
@@ -56,6 +95,7 @@ class SQLSchema:
             tables.metadata.create_all(connection)
             # Somebody may have dropped the messages and not their terms.
             connection.execute(tables.terms.delete())
+            tables.vectors.drop(connection)
         elif present == set(self._legacy.columns):
             upgrade(connection, tables, self._legacy, self._store)
         else:
@@ -65,6 +105,11 @@ class SQLSchema:
         values = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
         rows = [{"key": key, "value": value} for key, value in values.items()]
         connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), rows)
+        if tables.vectors.embedder is not None:
+            tables.vectors.create(connection)
+            if dimension is not None:
+                tables.vectors.replace_embedder(connection, tables.vectors.embedder, dimension)
+        tables.check_meta(connection)
         return RENEWED_KEY in tables.read_meta(connection)
 
     def renew_terms(self, connection: sa.Connection) -> bool:
@@ -139,6 +184,26 @@ class SQLSchema:
     def _batch_after(self, last: int) -> sa.Select[Any]:
         seq = self._tables.messages.c.seq
         return sa.select(seq, *self._tables.columns).where(seq > last).order_by(seq).limit(_BATCH)
+
+    def _embed_missing(self, run: Callable[[Transaction[Any]], Any], embedder: MessageEmbedder) -> None:
+        """Embed messages that have no vector, in batches that stay if this is interrupted."""
+        vectors = self._tables.vectors
+        total = run(Transaction(vectors.count_missing))
+        last, done, without = -1, 0, 0
+        while found := run(Transaction(partial(vectors.read_missing, after=last, limit=_EMBEDDED_AT_ONCE))):
+            messages = from_rows([row[1:] for row in found])
+            rows = [
+                {**to_row(message), "seq": row[0], VECTOR: vectors.encoded(vector)}
+                for row, message, vector in zip(found, messages, embedder.embed(messages), strict=True)
+                if vector is not None
+            ]
+            if rows:
+                run(Transaction(partial(vectors.insert_missing, rows=rows), write=True))
+            last = found[-1][0]
+            done += len(found)
+            without += len(found) - len(rows)
+            logger.info("embedded %d of %d messages of %s", done, total, self._tables.name)
+        run(Transaction(partial(vectors.end_embedding, without=without), write=True))
 
     def _store(self, connection: sa.Connection, messages: Sequence[Message]) -> None:
         self._writer.upsert(connection, self._writer.rows(messages))

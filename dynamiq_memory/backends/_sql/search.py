@@ -1,4 +1,4 @@
-"""Ranking messages by words, within a transaction."""
+"""Ranking messages by words, and by words and meaning together, within a transaction."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 from dynamiq_memory.ranking import BM25, packed_terms
 from dynamiq_memory.ranking.bm25 import best
+from dynamiq_memory.ranking.fusion import hybrid
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
 
 TermsRow = Sequence[Any]
@@ -82,3 +83,22 @@ class WordSearch:
                 message.score = scores[number]
                 results.append(message)
         return results
+
+
+class HybridSearch(WordSearch):
+    """Ranks by BM25 and by the similarity of vectors, both read by one statement."""
+
+    def search_near(
+        self, connection: sa.Connection, search: Search, terms: Sequence[str], vector: Sequence[float]
+    ) -> list[Message]:
+        """Rank matching messages by the vector and the terms of a query."""
+        self._tables.check_meta(connection)
+        vectors = self._tables.vectors
+        vectors.check_query(vector)
+        rows = self._rows(connection, search.filter, vectors.parameters(vector))
+        read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
+        scores = hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
+        return self._best(connection, search, rows, scores)
+
+    def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
+        return self._tables.vectors.joined(super()._select(scope, source), self._tables.terms)

@@ -1,7 +1,8 @@
 """The tables of a SQL store.
 
 `{name}` has a row for each message. `{name}_terms` has the terms of each message for keyword ranking, laid out so that
-the terms of a session are stored together. `{name}_meta` has the version and the tokenizer that wrote them.
+the terms of a session are stored together. `{name}_meta` has the version and the tokenizer that wrote them. With an
+embedder, `{name}_vectors` has the vector of each message.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import ClauseElement
 
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.filters import SQLFilters
 from dynamiq_memory.backends._sql.records import COLUMNS
+from dynamiq_memory.backends._sql.vectors import KEYS as VECTOR_KEYS
+from dynamiq_memory.backends._sql.vectors import VectorTable
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.tokenizer import Tokenize, earlier_signatures_of, signature_of
 
@@ -35,11 +39,13 @@ class SQLTables:
         insert: The dialect's INSERT, which has ON CONFLICT.
         filters: Translates filters.
         tokenize: Splits texts into terms.
+        vectors: Describes the table of vectors.
+        embedder: The embedder that ranks, or None.
         schema: The database schema of the tables, or None for the default one.
         more: Additional columns and indexes of the table of messages.
     """
 
-    checked_keys: ClassVar[tuple[str, ...]] = (TOKENIZER_KEY,)
+    checked_keys: ClassVar[tuple[str, ...]] = (TOKENIZER_KEY, *VECTOR_KEYS)
     """The keys with values that are checked in each write and search."""
 
     def __init__(
@@ -49,6 +55,9 @@ class SQLTables:
         insert: Any,
         filters: type[SQLFilters],
         tokenize: Tokenize,
+        vectors: type[VectorTable],
+        embedder: MessageEmbedder | None = None,
+        *,
         schema: str | None = None,
         more: Sequence[SchemaItem] = (),
     ) -> None:
@@ -110,6 +119,7 @@ class SQLTables:
         self._read_meta = self.prepare(statement)
         # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
         self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
+        self.vectors = vectors(self, embedder)
 
     def prepare(self, statement: ClauseElement) -> Prepared:
         """Compile a statement."""
@@ -127,7 +137,7 @@ class SQLTables:
             write: Whether the table must not change until the end of the transaction.
 
         Raises:
-            ConfigurationError: Another process has indexed the messages again, with another tokenizer.
+            ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
         """
         meta: dict[str, str] = dict((self._lock_meta if write else self._read_meta).fetch(connection, {}))
         stored = meta.get(TOKENIZER_KEY, self.signature)
@@ -136,6 +146,7 @@ class SQLTables:
                 f"the messages in {self.name!r} have been re-indexed by the tokenizer {stored!r}, but this object "
                 f"uses {self.signature!r}: make a new one with that tokenizer"
             )
+        self.vectors.check(meta)
         return meta
 
     def wait_for_writers(self, connection: sa.Connection) -> None:

@@ -17,11 +17,12 @@ from dynamiq_memory.ranking import packed_terms
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 Row = dict[str, Any]
-"""A message to store: the columns of the table of messages, and `length` and `terms` of the table of terms."""
+"""A message to store: the columns of the table of messages, `length` and `terms` of the table of terms, and with
+an embedder `VECTOR`."""
 
 
 class SQLWriter:
-    """Writes the messages of a store and their terms."""
+    """Writes the messages of a store, their terms and their vectors."""
 
     def __init__(self, tables: SQLTables) -> None:
         """Compile the statements of a write."""
@@ -35,8 +36,9 @@ class SQLWriter:
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Store messages in order, as one batch."""
-        self._tables.check_meta(connection, write=True)
+        meta = self._tables.check_meta(connection, write=True)
         self.upsert(connection, rows)
+        self._tables.vectors.write(connection, rows, meta)
 
     def upsert(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Insert messages and their terms, or replace the versions that are stored."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.platform import Platform
 from dynamiq_memory.backends.dynamiq.requests import Request
+from dynamiq_memory.backends.dynamiq.search import HybridSearch
 from dynamiq_memory.backends.dynamiq.service import Service
-from dynamiq_memory.backends.operations import Operation
+from dynamiq_memory.backends.operations import Operation, Search
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.connections import Dynamiq as DynamiqConnection
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, MissingDependencyError
@@ -34,7 +37,14 @@ except ImportError as error:
 _SERVICE = "dynamiq-memory"
 # Statuses that the platform may answer with, since it cannot describe itself.
 _UNKNOWN = (400, 404, 405, 422, 501)
-_READERS: Readers = {"user_id": str, "session_id": str, "timeout": float, "limit": int, "retries": int}
+_READERS: Readers = {
+    "user_id": str,
+    "session_id": str,
+    "timeout": float,
+    "limit": int,
+    "retries": int,
+    "embedder": str,
+}
 
 
 class Dynamiq(PlannedBackend):
@@ -53,6 +63,9 @@ class Dynamiq(PlannedBackend):
         session_id: The session for messages and filters without one.
         timeout: Seconds to wait for a connection, and for each part of a response.
         limit: Number of messages to ask the platform for at once.
+        embedder: Anything that `dynamiq_memory.embedders.as_embedder` accepts. With one, messages of the platform are
+            ranked by words and by meaning together, which needs numpy. Their vectors are kept in this process only: the
+            first search in a conversation embeds it. A service has its own embedder.
         retries: Maximum number of times to send a request again after the server was busy (429, 502, 503, 504) or the
             connection broke off. That includes writes, since a message that is sent again replaces itself. Requests
             that might do harm twice are sent again only if they were not carried out.
@@ -61,7 +74,8 @@ class Dynamiq(PlannedBackend):
         bm25: The parameters of keyword ranking in this process.
 
     Raises:
-        ConfigurationError: An argument is wrong.
+        ConfigurationError: An argument is wrong, or there is an embedder for a service.
+        MissingDependencyError: There is an embedder, and numpy is not installed.
         BackendConnectionError: The server cannot be reached.
         BackendAuthenticationError: It rejects the key.
     """
@@ -78,6 +92,7 @@ class Dynamiq(PlannedBackend):
         timeout: float = 10,
         limit: int = 100,
         *,
+        embedder: Any = None,
         retries: int = 5,
         detect: bool = True,
         tokenizer: Tokenize | None = None,
@@ -96,10 +111,18 @@ class Dynamiq(PlannedBackend):
         self._per_loop = self._client.per_loop
         self.url = self._client.url
         super().__init__(tokenizer=tokenizer, bm25=bm25)
+        if embedder is not None:
+            self._embedder = MessageEmbedder.compared_here(embedder, f"the memory {memory_id!r}")
+        self._hybrid = HybridSearch()
         self._server: Platform | Service = Platform(limit)
         if detect:
             with self._opening():
                 self._server = self._step(Request("GET", "", self._recognise, accept=_UNKNOWN))
+                if self.is_service and embedder is not None:
+                    raise ConfigurationError(
+                        "a service ranks with its own embedder: leave embedder out, and name it in the URL of the "
+                        "service's store (dynamiq-memory serve --backend 'sqlite:///memory.db?embedder=local')"
+                    )
         if self._server.user_id is not None:
             self._default_ids.setdefault(USER_KEY, self._server.user_id)
 
@@ -109,8 +132,8 @@ class Dynamiq(PlannedBackend):
 
         Args:
             url: The URL, with `dynamiq+http` or `dynamiq+https`; the last part of its path is the memory, the rest
-                belongs to the server's address. Its query may set `user_id`, `session_id`, `timeout`, `limit` and
-                `retries`.
+                belongs to the server's address. Its query may set `user_id`, `session_id`, `timeout`, `limit`,
+                `retries` and `embedder` ("local" or a model of OpenAI).
 
         Raises:
             ConfigurationError: The URL has another form, or an option is wrong.
@@ -126,12 +149,23 @@ class Dynamiq(PlannedBackend):
         return cls(connection, unquote(memory_id), **options)
 
     def to_url(self) -> str | None:
-        """The URL of the memory; None with a key or headers that the environment does not have, or another ranking."""
+        """The URL of the memory.
+
+        None with a key or headers that the environment does not have, or if an embedder, a tokenizer or BM25 was passed
+        as an object.
+        """
         has_headers = not self._client.headers.keys() <= {"Authorization", "User-Agent"}
         has_own_key = self._client.secret != (os.environ.get("DYNAMIQ_API_KEY") or None)
-        if has_headers or has_own_key or not self._has_default_ranking:
+        if has_headers or has_own_key or not self._fits_in_a_url:
             return None
-        options = {**self._default_ids, "timeout": self.timeout, "limit": self.limit, "retries": self.retries}
+        options: dict[str, Any] = {
+            **self._default_ids,
+            "timeout": self.timeout,
+            "limit": self.limit,
+            "retries": self.retries,
+        }
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         return f"dynamiq+{self.url}/{quote(self.memory_id, safe='')}?{urlencode(options)}"
 
     @property
@@ -142,7 +176,8 @@ class Dynamiq(PlannedBackend):
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities of the service's store, or the few that the platform has."""
-        return self._server.capabilities
+        capabilities = self._server.capabilities
+        return capabilities if self._embedder is None else replace(capabilities, vector=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the backend without its key and messages."""
@@ -150,6 +185,8 @@ class Dynamiq(PlannedBackend):
 
     def _plan(self, operation: Operation[Any]) -> Plan[Any]:
         operation = operation.translate({Filter: self._with_default_ids})
+        if isinstance(operation, Search) and self._embedder is not None:
+            return self._hybrid.plan(operation, self)
         return self._server.plan(operation) or super()._plan(operation)
 
     def _translate(self, error: Exception) -> BackendError:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_name, check_seconds, check_whole_number
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
+from dynamiq_memory.backends.operations import rank
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, views
@@ -29,6 +31,7 @@ from dynamiq_memory.backends.dynamodb.reader import Reader
 from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements
 from dynamiq_memory.backends.dynamodb.schema import open_table
 from dynamiq_memory.backends.dynamodb.table import Table
+from dynamiq_memory.backends.dynamodb.vectors import Vectors
 from dynamiq_memory.backends.dynamodb.writer import Writer
 
 BillingMode = Literal["PAY_PER_REQUEST", "PROVISIONED"]
@@ -52,6 +55,8 @@ class DynamoDB(MemoryBackend):
             a boto3 session, or a boto3 client, which the caller closes. Defaults to the environment's settings.
         table_name: The table.
         create_if_not_exist: Whether to create a missing table; otherwise it is an error.
+        embedder: Anything that `dynamiq_memory.embedders.as_embedder` accepts. With one, messages are ranked by words
+            and by meaning together, which needs numpy. Without one, messages are ranked by words.
         billing_mode: How a new table is paid for: "PAY_PER_REQUEST", or "PROVISIONED" with `read_capacity` and
             `write_capacity`.
         ttl: Seconds, or a timedelta, after which a message expires, counted from its last write; from 1 second to 100
@@ -71,9 +76,12 @@ class DynamoDB(MemoryBackend):
         most_ranked: Maximum number of messages, the most recent that match, that a search reads and ranks.
         tokenizer: Turns a text into the terms of keyword ranking. Defaults to English words.
         bm25: The parameters of keyword ranking.
+        reindex: With an embedder, embed the messages without a vector, or all if their vectors are of another embedder.
+            This reads the whole table.
 
     Raises:
-        ConfigurationError: An argument is wrong, no region is set, or the table is of another kind.
+        ConfigurationError: An argument is wrong, no region is set, or the table is of another kind or embedder.
+        MissingDependencyError: There is an embedder, and numpy is not installed.
         BackendConnectionError: The service cannot be reached.
         BackendAuthenticationError: Credentials are missing, refused or lack a permission.
         BackendError: The table is missing, and `create_if_not_exist` is False.
@@ -88,6 +96,7 @@ class DynamoDB(MemoryBackend):
         table_name: str = "conversations",
         create_if_not_exist: bool = True,
         *,
+        embedder: Any = None,
         billing_mode: BillingMode = "PAY_PER_REQUEST",
         ttl: float | dt.timedelta | None = None,
         consistent_reads: bool = True,
@@ -103,6 +112,7 @@ class DynamoDB(MemoryBackend):
         most_ranked: int = _MOST_RANKED,
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
+        reindex: bool = False,
     ) -> None:
         """Connect, and create the table."""
         hint = "use 3 to 255 letters, digits and the characters _ - ."
@@ -116,6 +126,9 @@ class DynamoDB(MemoryBackend):
         self.max_message_bytes = check_whole_number("max_message_bytes", max_message_bytes)
         self.most_ranked = check_whole_number("most_ranked", most_ranked)
         self._location = f"DynamoDB table {table_name!r}"
+        self._embedder = (
+            None if embedder is None else MessageEmbedder.compared_here(embedder, self._location, reindexes=True)
+        )
         config = Config(
             retries={"mode": "adaptive", "total_max_attempts": check_whole_number("max_attempts", max_attempts)},
             connect_timeout=check_seconds("connect_timeout", connect_timeout),
@@ -139,16 +152,20 @@ class DynamoDB(MemoryBackend):
         table = Table(table_name, self._location, self._client.get, consistent=self.consistent_reads)
         replacements = LargeReplacements(table)
         self._reader = Reader(table, replacements)
-        self._writer = Writer(table, self._reader, replacements, self.ttl)
+        self._vectors = None if self._embedder is None else Vectors(table, self._embedder)
+        self._writer = Writer(table, self._reader, replacements, self.ttl, self._vectors)
+        if self._vectors is not None:
+            with self._opening():
+                self._vectors.open(self._reader, reindex=reindex)
 
     @classmethod
     def from_url(cls, url: str) -> DynamoDB:
         """Make a backend for `dynamodb://table?region=eu-west-1`.
 
         Args:
-            url: The URL. Its query may set `region`, `endpoint_url`, `create_if_not_exist` and `consistent_reads`
-                ("true" or "false"), `billing_mode`, and `ttl` (seconds). It cannot contain credentials: they come from
-                the environment.
+            url: The URL. Its query may set `region`, `endpoint_url`, `create_if_not_exist`, `consistent_reads` and
+                `reindex` ("true" or "false"), `billing_mode`, `ttl` (seconds), and `embedder` ("local" or a model of
+                OpenAI). It cannot contain credentials: they come from the environment.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is wrong.
@@ -162,14 +179,17 @@ class DynamoDB(MemoryBackend):
         return cls(None, unquote(parsed.netloc), **options_in(parsed.query, "dynamodb", _READERS))
 
     def to_url(self) -> str | None:
-        """The URL of the table; None if the client is owned by the caller, or the ranking is not the default."""
-        if not self._owns_client or not self._has_default_ranking:
+        """The URL of the table; None if an object of the caller is its client, its embedder or its ranking."""
+        name = None if self._embedder is None else self._embedder.given_name
+        if not self._owns_client or not self._has_default_ranking or (self._embedder is not None and name is None):
             return None
         options = {"region": self.region, "endpoint_url": self.endpoint_url, "create_if_not_exist": "false"}
         if self.ttl is not None:
             options["ttl"] = str(self.ttl)
         if not self.consistent_reads:
             options["consistent_reads"] = "false"
+        if name is not None:
+            options["embedder"] = name
         return f"dynamodb://{self.table_name}?{urlencode(options)}"
 
     @property
@@ -179,7 +199,8 @@ class DynamoDB(MemoryBackend):
         It does not claim transactions: a batch of more than 100 messages has none, and a read at the moment when one
         becomes visible may see a part of it.
         """
-        return Capabilities(ttl=self.ttl is not None, max_message_bytes=self.max_message_bytes)
+        has_ttl, has_vectors = self.ttl is not None, self._embedder is not None
+        return Capabilities(vector=has_vectors, ttl=has_ttl, max_message_bytes=self.max_message_bytes)
 
     def copy_from_dynamiq(self, table_name: str) -> int:
         """Copy the messages of a table that the dynamiq package wrote; that table is only read.
@@ -208,6 +229,14 @@ class DynamoDB(MemoryBackend):
 
     def _read(self, filter: Filter, limit: int | None, before: Message | None, after: Message | None) -> list[Message]:
         return self._reader.read(filter, limit, before, after)
+
+    def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
+        vector = None if self._embedder is None else self._embedder.embed_query(query)
+        if vector is None or self._vectors is None:
+            return super()._search(query, filter, limit)
+        found = self._reader.newest(filter, self.most_ranked)
+        by_meaning = self._vectors.similarities(vector, self._reader, filter, found)
+        return rank(views(each.message for each in found), query, self.tokenizer, self.bm25, limit, by_meaning)
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
         return self._reader.around(anchors, before, after, filter)
@@ -240,6 +269,8 @@ class DynamoDB(MemoryBackend):
 
     def _close(self) -> None:
         self._client.close()
+        if self._embedder is not None:
+            self._embedder.close()
 
 
 _READERS: Readers = {
@@ -249,6 +280,8 @@ _READERS: Readers = {
     "create_if_not_exist": yes_or_no,
     "consistent_reads": yes_or_no,
     "ttl": float,
+    "embedder": str,
+    "reindex": yes_or_no,
 }
 
 

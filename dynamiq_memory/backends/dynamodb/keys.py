@@ -6,6 +6,7 @@
     session/<session>   @<user>               a registration: this user has, or had, a session of this name
     (a partition)       =<session>, =*        a guard, which changes when a session, or more, is replaced
     chunks/<version>    <number>              a part of a large message
+    vectors/<pk>        <session>/…           the vector of a message in the partition <pk>
 
 Each message also has a position in two local secondary indexes, `by_session` and `by_user`. The other items of large
 replacements are in `replacements`.
@@ -96,6 +97,18 @@ def chunk_key(version: str, number: int) -> ItemKey:
     return f"chunks/{version}", f"{number:05d}"
 
 
+def vector_partition(pk: str) -> str:
+    """Return the partition of the vectors of the messages in a partition."""
+    return f"vectors/{pk}"
+
+
+def vector_key(message: ItemKey, version: str, generation: str) -> ItemKey:
+    """Return the key of the vector of a version of a message."""
+    pk, sk = message
+    session, _, _ = sk.partition("/")
+    return vector_partition(pk), f"{session}/{version}/{generation}"
+
+
 def key_attributes(key: ItemKey) -> dict[str, Any]:
     """Return a key as the attributes of its item."""
     return {PK: {"S": key[0]}, SK: {"S": key[1]}}
@@ -139,6 +152,14 @@ class Span:
     def partition(self) -> str:
         """The partition that contains it."""
         return partition(self.user_id, self.session_id)
+
+    @property
+    def vectors(self) -> tuple[str, tuple[str, str, str] | None]:
+        """The partition of its vectors, and the sort key with its values from the first of them to the last."""
+        session = f"{key_part(self.session_id)}/"
+        # "0" is the character after "/".
+        between = None if self.index == BY_USER else (SK, session, f"{session[:-1]}0")
+        return vector_partition(self.partition), between
 
     def between(self, low: str, high: str) -> tuple[str, str, str]:
         """Return the index's sort key, and its values from one position to another."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -126,6 +126,36 @@ class Reader:
                     later = views(found.message for found in line[stop : stop + after])
                     windows[number] = [*earlier, anchors[number], *later]
         return windows
+
+    @retry_stale_reads
+    def newest(self, filter: Filter, limit: int | None) -> list[Found]:
+        """Read the newest matching messages, oldest first."""
+        return self._first(filter, _EVERYTHING, limit)[::-1]
+
+    def everything(self) -> Iterator[Found]:
+        """Read all messages, in no order; some come twice if the table changes in the meantime."""
+        while True:
+            with suppress(StaleReadError):
+                for item in self._items(None, None):
+                    if (found := self.match(item, Filter())) is not None:
+                        yield found
+                return
+
+    def vectors(self, filter: Filter, wanted: Collection[ItemKey]) -> dict[ItemKey, bytes]:
+        """Read the vectors of messages.
+
+        Args:
+            filter: The filter that found the messages.
+            wanted: The keys of the vectors.
+        """
+        spans = self._spans(filter)
+        items: Iterable[Item]
+        if filter.beyond_scope or spans is None:
+            items = self._table.get_many(list(wanted), consistent=self._table.consistent).values()
+        else:
+            # All vectors of the scope: they are read at once, a megabyte in each request.
+            items = chain.from_iterable(self._table.query(*span.vectors) for span in spans)
+        return {key_in(item): item[records.VECTOR]["B"] for item in items}
 
     def _line(self, filter: Filter, low: str, high: str, before: int, after: int) -> list[Found]:
         """Read what matches from one position to another, and some messages before and after, in order."""

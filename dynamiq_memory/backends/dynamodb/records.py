@@ -24,6 +24,9 @@ from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, check
 BODY = "body"
 CHUNKS = "chunks"
 VERSION = "version"
+# The generation of a message's vector, and the vector itself, which is in another item.
+EMBEDDED = "embedded"
+VECTOR = "vector"
 EXPIRES = "expires"
 # On items that are not messages: when they were written.
 SINCE = "since"
@@ -40,8 +43,8 @@ MOST_AT_ONCE = 1_300_000
 _MOST_TOGETHER = 100
 _LEAST_FILTERABLE = 2 * 1024
 _CHUNK_BYTES = 350 * 1024
-# The parts of a message must not expire before the message.
-_CHUNKS_OUTLIVE = 24 * 3600
+# The parts and the vector of a message must not expire before the message.
+_OTHERS_OUTLIVE = 24 * 3600
 
 Item = dict[str, Any]
 
@@ -54,17 +57,29 @@ class StoredVersion(NamedTuple):
         sk: The sort key of its item.
         version: Its random name.
         chunks: The number of its parts.
+        embedded: The generation of its vector; empty for none.
     """
 
     pk: str
     sk: str
     version: str
     chunks: int
+    embedded: str = ""
 
     @property
     def chunk_keys(self) -> list[ItemKey]:
         """The keys of its parts."""
         return [keys.chunk_key(self.version, number) for number in range(self.chunks)]
+
+    @property
+    def vector_key(self) -> ItemKey | None:
+        """The key of its vector."""
+        return keys.vector_key((self.pk, self.sk), self.version, self.embedded) if self.embedded else None
+
+    @property
+    def other_keys(self) -> list[ItemKey]:
+        """The keys of all its items besides its own, which are deleted after that."""
+        return self.chunk_keys if self.vector_key is None else [*self.chunk_keys, self.vector_key]
 
 
 def random_name() -> str:
@@ -90,6 +105,8 @@ class Draft:
         version: A random name of this version.
         chunks: The parts of its body, if that does not fit in one item.
         most_filterable: Maximum number of bytes of its metadata that the service can filter by.
+        vector: Its vector, packed, or None.
+        generation: The generation of its vector.
     """
 
     message: Message
@@ -100,6 +117,8 @@ class Draft:
     version: str = field(default_factory=random_name)
     chunks: Sequence[str] = ()
     most_filterable: int = MOST_FILTERABLE
+    vector: bytes | None = None
+    generation: str = ""
 
     def item(self, replaced: Item | None = None) -> Item:
         """Return the item of the message.
@@ -124,22 +143,36 @@ class Draft:
         item |= {CHUNKS: {"N": str(len(self.chunks))}} if self.chunks else {BODY: {"S": self.body}}
         if self.expires is not None:
             item[EXPIRES] = {"N": str(self.expires)}
+        if self.vector is not None:
+            item[EMBEDDED] = {"S": self.generation}
         return item | filterable(metadata, self.most_filterable)
 
-    def chunk_items(self) -> list[Item]:
-        """Return the items of its parts."""
-        attributes = {SINCE: from_now()}
-        if self.expires is not None:
-            attributes[EXPIRES] = {"N": str(self.expires + _CHUNKS_OUTLIVE)}
-        return [
-            {**key_attributes(keys.chunk_key(self.version, number)), BODY: {"S": text}, **attributes}
-            for number, text in enumerate(self.chunks)
-        ]
+    def other_items(self) -> list[Item]:
+        """Return the items of its parts and of its vector, which are written before its own."""
+        expires = self.expires
+        chunks = ((keys.chunk_key(self.version, number), text) for number, text in enumerate(self.chunks))
+        items = [other_item(key, {BODY: {"S": text}}, expires) for key, text in chunks]
+        if self.vector is not None:
+            key = keys.vector_key(self.key, self.version, self.generation)
+            items.append(other_item(key, {VECTOR: {"B": self.vector}}, expires))
+        return items
 
     @property
     def size(self) -> int:
         """The bytes of its item, without copies in the indexes."""
         return size_of(self.item())
+
+
+def other_item(key: ItemKey, content: Item, expires: int | None) -> Item:
+    """Return the item of a part or of the vector of a message.
+
+    Args:
+        key: Its key.
+        content: Its own attributes.
+        expires: When the message expires, POSIX seconds, or None.
+    """
+    item = {**key_attributes(key), **content, SINCE: from_now()}
+    return item if expires is None else item | {EXPIRES: {"N": str(expires + _OTHERS_OUTLIVE)}}
 
 
 def anchor_key(anchor: Message) -> ItemKey:
@@ -213,7 +246,8 @@ def version_of(item: Item | None) -> str | None:
 
 def stored_version(item: Item) -> StoredVersion:
     """Return the version of a message that an item holds."""
-    return StoredVersion(*key_in(item), item[VERSION]["S"], int(item.get(CHUNKS, {"N": "0"})["N"]))
+    chunks, embedded = item.get(CHUNKS, {"N": "0"})["N"], item.get(EMBEDDED, {"S": ""})["S"]
+    return StoredVersion(*key_in(item), item[VERSION]["S"], int(chunks), embedded)
 
 
 def size_of(item: Mapping[str, Any]) -> int:
@@ -235,6 +269,12 @@ def _size_of_value(value: Mapping[str, Any]) -> int:
     return 3  # true, false, or an empty list
 
 
+def expiry_of(item: Item) -> int | None:
+    """Return when an item expires, POSIX seconds, or None."""
+    return int(item[EXPIRES]["N"]) if EXPIRES in item else None
+
+
 def has_expired(item: Item) -> bool:
     """Whether an item is still there only because the service has not deleted it yet."""
-    return EXPIRES in item and int(item[EXPIRES]["N"]) <= time.time()
+    expires = expiry_of(item)
+    return expires is not None and expires <= time.time()

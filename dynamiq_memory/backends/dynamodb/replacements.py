@@ -183,7 +183,7 @@ class LargeReplacements:
 
     def _remove_staged(self, name: str) -> None:
         for item in self._read(name, "new"):
-            self._table.write_many(delete=[*records.stored_version(item[_ITEM]["M"]).chunk_keys, key_in(item)])
+            self._table.write_many(delete=[*records.stored_version(item[_ITEM]["M"]).other_keys, key_in(item)])
         self._table.write_many(delete=[key_in(item) for item in self._read(name, "old")])
         self._remove_markers(name)
 
@@ -208,7 +208,7 @@ class LargeReplacements:
             for few in batched(versions, MOST_IN_TRANSACTION):
                 self._delete(few)
             # All of these versions are gone, even if another process removed them.
-            self._table.write_many(delete=[chunk for version in versions for chunk in version.chunk_keys])
+            self._table.write_many(delete=[chunk for version in versions for chunk in version.other_keys])
             self._table.write_many(delete=[key_in(item)])
         self._remove_markers(name)
         self._table.write_many(delete=[_state_key(name)])
@@ -232,7 +232,7 @@ class LargeReplacements:
                     del deletes[numbers[conflict]]
         unused = [replaced for item in puts.values() if (replaced := _replaced(item)) is not None]
         unused += [records.stored_version(staged[number][_ITEM]["M"]) for number in deletes if number not in puts]
-        self._table.write_many(delete=[chunk for version in unused for chunk in version.chunk_keys])
+        self._table.write_many(delete=[chunk for version in unused for chunk in version.other_keys])
 
     def _put_staged(self, item: Item) -> dict[str, Any]:
         replaced = _replaced(item)

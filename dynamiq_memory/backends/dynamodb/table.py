@@ -33,6 +33,7 @@ _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 2.0
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 def wait(attempt: int) -> None:
@@ -171,6 +172,19 @@ class Table:
             ExpressionAttributeValues={":value": value},
         )
 
+    def set_each(self, items: Sequence[Item], attribute: str, value: dict[str, Any]) -> list[bool]:
+        """Set an attribute, which is not a reserved word, of messages; return which still had the same version."""
+
+        def set_one(item: Item) -> bool:
+            conditions = _conditions(ConditionExpression=Attr(VERSION).eq(item[VERSION]))
+            conditions["ExpressionAttributeValues"][":value"] = value
+            update = partial(
+                _conflicts, self._client().update_item, TableName=self.name, Key=key_attributes(key_in(item))
+            )
+            return not update(UpdateExpression=f"SET {attribute} = :value", **conditions)
+
+        return _concurrently(set_one, items)
+
     def delete_each(self, keys: Sequence[ItemKey]) -> list[Item]:
         """Delete items and return those that existed; of several callers at once, one gets each.
 
@@ -273,9 +287,9 @@ def _conflicts(request: Callable[..., Any], **arguments: Any) -> dict[int, Item 
     return {}
 
 
-def _concurrently(function: Callable[[ItemKey], T], keys: Sequence[ItemKey]) -> list[T]:
+def _concurrently(function: Callable[[V], T], values: Sequence[V]) -> list[T]:
     with ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="dynamiq-memory-dynamodb") as pool:
-        return list(pool.map(function, keys))
+        return list(pool.map(function, values))
 
 
 def _requested(request: dict[str, Any]) -> ItemKey:

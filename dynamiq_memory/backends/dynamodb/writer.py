@@ -17,6 +17,7 @@ from dynamiq_memory.backends.dynamodb.reader import Found, Reader
 from dynamiq_memory.backends.dynamodb.records import EXPIRES, SINCE, Draft, Item, from_now, version_of
 from dynamiq_memory.backends.dynamodb.replacements import LargeReplacements
 from dynamiq_memory.backends.dynamodb.table import MOST_IN_TRANSACTION, Table, wait
+from dynamiq_memory.backends.dynamodb.vectors import Vectors
 from dynamiq_memory.exceptions import BackendError, PartialWriteError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message, Scope, scope_of
@@ -41,14 +42,18 @@ class Writer:
         reader: Reads it.
         replacements: Replaces more than a transaction takes.
         ttl: Seconds after which messages expire, or None.
+        vectors: Embeds the messages, or None.
     """
 
-    def __init__(self, table: Table, reader: Reader, replacements: LargeReplacements, ttl: int | None) -> None:
+    def __init__(
+        self, table: Table, reader: Reader, replacements: LargeReplacements, ttl: int | None, vectors: Vectors | None
+    ) -> None:
         """Begin without registrations."""
         self._table = table
         self._reader = reader
         self._replacements = replacements
         self._ttl = ttl
+        self._vectors = vectors
         self._arrivals = Arrivals()
         self._registered: dict[tuple[str | None, str], float] = {}
 
@@ -60,12 +65,12 @@ class Writer:
         if len(drafts) > MOST_IN_TRANSACTION:
             self._write_many(drafts)
             return
-        self._write_chunks(drafts)
+        self._write_others(drafts)
         stored: list[Item | None] = [None] * len(drafts)
         for _ in self._attempts():
             conflicts = self._table.apply([self._put(*each) for each in zip(drafts, stored, strict=True)])
             if not conflicts:
-                self._delete_chunks([item for item in stored if item is not None])
+                self._delete_others([item for item in stored if item is not None])
                 return
             for number, current in conflicts.items():
                 # A server that does not return the stored item is asked for it.
@@ -75,7 +80,7 @@ class Writer:
         """Store more than a transaction takes, in batches."""
         done: set[ItemKey] = set()
         try:
-            self._write_chunks(drafts)
+            self._write_others(drafts)
             replaced = self._table.get_many([draft.key for draft in drafts])
             self._table.write_many([each.item(replaced.get(each.key)) for each in drafts], done=done)
         except (*SDK_ERRORS, BackendError) as error:
@@ -87,20 +92,24 @@ class Writer:
                 "to 25 more may be: add the same messages again, which doubles nothing",
                 ids,
             ) from error
-        self._delete_chunks(list(replaced.values()))
+        self._delete_others(list(replaced.values()))
 
     def _drafts(self, messages: Sequence[Message]) -> list[Draft]:
         expires = None if self._ttl is None else int(time.time()) + self._ttl
         drafts = records.drafts_of(messages, self._arrivals.keys(len(messages)), expires)
+        if self._vectors is not None:
+            generation, vectors = self._vectors.embed(messages)
+            for draft, vector in zip(drafts, vectors, strict=True):
+                draft.generation, draft.vector = generation, vector
         self._register(messages)
         return drafts
 
-    def _write_chunks(self, drafts: Sequence[Draft]) -> None:
-        self._table.write_many([chunk for draft in drafts for chunk in draft.chunk_items()])
+    def _write_others(self, drafts: Sequence[Draft]) -> None:
+        self._table.write_many([item for draft in drafts for item in draft.other_items()])
 
-    def _delete_chunks(self, replaced: Sequence[Item]) -> None:
-        """Delete the parts of messages that no longer exist."""
-        self._table.write_many(delete=[key for item in replaced for key in records.stored_version(item).chunk_keys])
+    def _delete_others(self, replaced: Sequence[Item]) -> None:
+        """Delete the parts and vectors of messages that no longer exist."""
+        self._table.write_many(delete=[key for item in replaced for key in records.stored_version(item).other_keys])
 
     def _register(self, messages: Sequence[Message]) -> None:
         """Register which users have which sessions, so that a session can be found by its name alone.
@@ -156,7 +165,7 @@ class Writer:
         stored = self._reader.items_to_change([draft.key for draft in group], list(scopes))
         found = ((draft, self._reader.match(stored.get(draft.key), filter)) for draft in group)
         wanted = [(draft, each) for draft, each in found if each is not None]
-        self._write_chunks([draft for draft, _ in wanted])
+        self._write_others([draft for draft, _ in wanted])
         return [draft.message for draft, _ in self._change(filter, wanted)]
 
     def _change(self, filter: Filter, wanted: list[tuple[R, Found]]) -> list[tuple[R, Found]]:
@@ -172,7 +181,7 @@ class Writer:
                 ]
             )
             if not conflicts:
-                self._delete_chunks([found.item for _, found in wanted])
+                self._delete_others([found.item for _, found in wanted])
                 break
             current = [
                 (draft, self._reader.match(conflicts[number], filter) if number in conflicts else found)
@@ -186,7 +195,7 @@ class Writer:
     def replace(self, filter: Filter, messages: Sequence[Message]) -> None:
         """Replace what matches: in one transaction if old and new messages, and guards, are at most 100 together."""
         drafts = self._drafts(messages)
-        self._write_chunks(drafts)
+        self._write_others(drafts)
         new = {draft.key: draft for draft in drafts}
         guards = self._replacements.guards(filter, {scope_of(draft.message) for draft in drafts})
         # Items at the keys of new messages that do not match the filter.
@@ -206,7 +215,7 @@ class Writer:
                 return
             conflicts = self._table.apply([*writes.values(), *guard_changes]) if writes else {}
             if not conflicts:
-                self._delete_chunks([item for key in writes if (item := stored.get(key)) is not None])
+                self._delete_others([item for key in writes if (item := stored.get(key)) is not None])
                 return
             others |= {key: conflicts[number] for number, key in enumerate(writes) if number in conflicts}
 
@@ -219,7 +228,7 @@ class Writer:
                     draft.version = (
                         records.random_name()
                     )  # the parts of the last attempt may still be deleted by others
-                self._write_chunks(drafts)
+                self._write_others(drafts)
             name = self._replacements.begin(scopes, self._replacements.guards(filter, scopes))
             old = {key_in(item): item for item, _ in self._reader.all_to_change(filter, replacing=name)}
             more_scopes = {records.scope_in(item) for item in old.values()} - scopes
@@ -254,7 +263,7 @@ class Writer:
         for group in batched(self._reader.keys_to_delete(filter), _DELETED_AT_ONCE):
             # Messages that others delete at the same time are counted there.
             deleted = self._table.delete_each([key_in(item) for item in group])
-            self._delete_chunks(deleted)
+            self._delete_others(deleted)
             count += len(deleted)
             scopes.update(records.scope_in(item) for item in group)
         if filter.conditions:

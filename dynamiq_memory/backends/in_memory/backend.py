@@ -6,8 +6,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._order import latest_first
+from dynamiq_memory.backends._urls import options_in
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.backends.in_memory.conversations import Changes, Conversations, Entry, position_of
 from dynamiq_memory.exceptions import ConfigurationError
@@ -15,6 +18,7 @@ from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, scope_of, views
 from dynamiq_memory.ranking import BM25, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, Postings, best
+from dynamiq_memory.ranking.fusion import hybrid
 from dynamiq_memory.ranking.pooling import pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
@@ -26,27 +30,43 @@ class InMemory(MemoryBackend):
     process continues with its own copy.
 
     Args:
+        embedder: Anything that `dynamiq_memory.embedders.as_embedder` accepts. With one, messages are ranked by words
+            and by meaning together, which needs numpy. Without one, they are ranked by words. Asynchronous methods
+            embed in a thread.
         tokenizer: Turns a text into the terms of keyword ranking. Defaults to English words.
         bm25: The parameters of keyword ranking.
+
+    Raises:
+        ConfigurationError: The embedder is not one.
+        MissingDependencyError: There is an embedder, and numpy is not installed.
     """
 
-    def __init__(self, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
+    def __init__(self, embedder: Any = None, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
         """Begin empty."""
         super().__init__(tokenizer=tokenizer, bm25=bm25)
+        self._embedder = None if embedder is None else MessageEmbedder.compared_here(embedder, "this InMemory store")
         self._lock = threading.RLock()
         self._conversations = Conversations()
 
     @classmethod
     def from_url(cls, url: str) -> InMemory:
-        """Make a backend for the URL `memory://`, which takes no options."""
-        if url != "memory://":
-            raise ConfigurationError("memory:// takes no host, no path and no options")
-        return cls()
+        """Make a backend for the URL `memory://`.
+
+        Args:
+            url: The URL; its query may set `embedder` ("local" or a model of OpenAI).
+
+        Raises:
+            ConfigurationError: The URL has a host or a path, or an unknown option.
+        """
+        base, _, query = url.partition("?")
+        if base != "memory://":
+            raise ConfigurationError("memory:// takes no host and no path")
+        return cls(**options_in(query, "memory", {"embedder": str}))
 
     @property
     def capabilities(self) -> Capabilities:
         """What this instance can do."""
-        return Capabilities(transactions=True)
+        return Capabilities(vector=self._embedder is not None, transactions=True)
 
     def _write(self, messages: Sequence[Message]) -> None:
         entries = self._entries(messages)
@@ -62,8 +82,11 @@ class InMemory(MemoryBackend):
 
     def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
         terms = list(dict.fromkeys(terms_of(self.tokenizer, query)))
+        vector = None if self._embedder is None else self._embedder.embed_query(query)
         with self._lock:
             scores = pooled(self._scores(terms, filter), self._conversations.documents(filter))
+            if vector is not None:
+                scores = hybrid(scores, self._similarities(vector, filter))
             by_document = self._conversations.by_document
             ranked = best(scores, lambda document: by_document[document].position, limit)
             messages = [by_document[document].message for document in ranked]
@@ -90,6 +113,13 @@ class InMemory(MemoryBackend):
             return [([p for p in packed if p >> COUNT_BITS in chosen], lengths) for packed, lengths in everything]
 
         return self.bm25.scores(map(postings, terms), len(chosen), total_length)
+
+    def _similarities(self, query: Sequence[float], filter: Filter) -> dict[int, float]:
+        """Compare the vectors of the messages that match the filter with that of the query."""
+        from dynamiq_memory.ranking.vectors import similarities  # noqa: PLC0415 - numpy is optional
+
+        matching = (entry for _, entries in self._conversations.matching(filter) for entry in entries)
+        return similarities(query, {entry.document: entry.vector for entry in matching if entry.vector is not None})
 
     def _delete(self, filter: Filter) -> int:
         with self._changing() as changes:
@@ -138,8 +168,19 @@ class InMemory(MemoryBackend):
         self._lock = threading.RLock()
 
     def _entries(self, messages: Sequence[Message]) -> list[Entry]:
-        # Without the lock, and before anything changes: the user's tokenizer may be slow, raise, or call back.
-        return [Entry(message, tuple(terms_of(self.tokenizer, message.text))) for message in messages]
+        # Without the lock, and before anything changes: the user's tokenizer and embedder may be slow, raise, or call
+        # back.
+        entries = [Entry(message, tuple(terms_of(self.tokenizer, message.text))) for message in messages]
+        if self._embedder is not None:
+            from dynamiq_memory.ranking.vectors import pack  # noqa: PLC0415 - numpy is optional
+
+            for entry, vector in zip(entries, self._embedder.embed(messages), strict=True):
+                entry.vector = None if vector is None else pack(vector)
+        return entries
+
+    def _close(self) -> None:
+        if self._embedder is not None:
+            self._embedder.close()
 
     @contextmanager
     def _changing(self) -> Iterator[Changes]:

@@ -25,12 +25,14 @@ class Entry:
     Attributes:
         message: The message.
         terms: Its terms.
+        vector: Its vector, packed, or None.
         position: Its timestamp and arrival.
         document: Its number in the index.
     """
 
     message: Message
     terms: tuple[str, ...]
+    vector: bytes | None = None
     position: Position = (0.0, -1)
     document: int = -1
 

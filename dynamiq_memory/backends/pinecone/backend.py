@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from dynamiq_memory._checks import check_choice, check_name, check_whole_number
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
@@ -178,10 +178,8 @@ class Pinecone(PlannedBackend):
                 "this is not a Pinecone URL: use pinecone://index?namespace=chats, with the API key in PINECONE_API_KEY"
             )
         options = options_in(parsed.query, "pinecone", _READERS)
-        embedder = embedder_of_url(options.pop("embedder", _DEFAULT_MODEL))
-        backend = cls(None, embedder, unquote(parsed.netloc), **options)
-        backend._embedder_of_url = embedder
-        return backend
+        embedder = options.pop("embedder", _DEFAULT_MODEL)
+        return cls(None, embedder, unquote(parsed.netloc), **options)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
-from dynamiq_memory.backends._embedding import Embed, EmbedQuery, MessageEmbedder
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
-from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.search import WordSearch
-from dynamiq_memory.backends._sql.writer import Row
 from dynamiq_memory.backends._urls import Readers, read_options, yes_or_no
-from dynamiq_memory.backends.operations import Operation, Search
-from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.backends.operations import Operation
 from dynamiq_memory.backends.postgresql.client import DRIVER_ERRORS, PostgreSQLClient, url_of
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect, must_run_again, translated
 from dynamiq_memory.backends.postgresql.schema import LEGACY, PostgreSQLSchema
-from dynamiq_memory.backends.postgresql.search import HybridSearch
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
-from dynamiq_memory.backends.postgresql.vectors import VECTOR, as_text
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
-from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, Tokenize
-from dynamiq_memory.ranking.tokenizer import terms_of
 
 # PostgreSQL cuts longer names, and the longest suffix of our names is "_by_session".
 _LONGEST_NAME = 63 - len("_by_session")
@@ -40,6 +30,8 @@ _READERS: Readers = {
     "pool_size": int,
     "pool_timeout": float,
     "statement_timeout": float,
+    "embedder": str,
+    "reindex": yes_or_no,
 }
 
 
@@ -68,7 +60,7 @@ class PostgreSQL(SQLBackend):
             one that they were written with.
         bm25: The parameters of keyword ranking.
         reindex: Index the stored messages again if they were written with another tokenizer; with an embedder, embed
-            the messages without a vector, or all if their vectors have another dimension.
+            the messages without a vector, or all if their vectors are of another embedder.
 
     Raises:
         ConfigurationError: An argument is wrong, the tables are of another kind, or pgvector is missing.
@@ -105,25 +97,26 @@ class PostgreSQL(SQLBackend):
             None if statement_timeout is None else check_seconds("statement_timeout", statement_timeout)
         )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, location=f"the table {table_name!r}")
+        if embedder is not None:
+            self._embedder = MessageEmbedder(embedder, location=f"the table {table_name!r}", reindexes=True)
         self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
         self.server = self._client.server
         self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
-        self._reader, self._writer = SQLReader(tables), PostgreSQLWriter(tables)
-        self._words = WordSearch(tables, self._reader, self.bm25)
-        self._hybrid = HybridSearch(tables, self._reader, self.bm25)
+        self._use(tables)
+        self._writer = PostgreSQLWriter(tables)
         with self._opening():
             opening = PostgreSQLSchema(tables, self._writer, LEGACY)
-            opening.open(self._client, create=create_if_not_exist, reindex=reindex)
+            opening.open_on(self._client, create=create_if_not_exist, reindex=reindex)
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQL:
         """Make a backend for `postgresql://user:password@host:port/database`.
 
         Args:
-            url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` ("true" or "false"),
-                `pool_size`, `pool_timeout` and `statement_timeout`; the rest of it is for libpq
+            url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` and `reindex` ("true" or
+                "false"), `pool_size`, `pool_timeout`, `statement_timeout`, and `embedder` ("local" or a model of
+                OpenAI); the rest of it is for libpq
                 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
 
         Raises:
@@ -143,7 +136,7 @@ class PostgreSQL(SQLBackend):
     def to_url(self) -> str | None:
         """The URL of the tables.
 
-        None if it would contain a password, or if an engine, an embedder, a tokenizer or BM25 was passed.
+        None if it would contain a password, or if an engine, an embedder, a tokenizer or BM25 was passed as an object.
         """
         url = self._client.engine.url
         secret = url.password or any("password" in key for key in url.query)
@@ -152,23 +145,9 @@ class PostgreSQL(SQLBackend):
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
             options["schema"] = self.schema
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()
-
-    def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
-        if self._embedder is None:
-            return (yield from super()._rows(messages))
-        vectors = yield from Embed(messages)
-        rows = yield from super()._rows(messages)
-        texts = [None if vector is None else as_text(vector) for vector in vectors]
-        return [row | {VECTOR: text} for row, text in zip(rows, texts, strict=True)]
-
-    def _ranking(self, search: Search) -> Plan[list[Message]]:
-        vector = yield from EmbedQuery(search.query)
-        if vector is None:
-            return (yield from super()._ranking(search))
-        terms = terms_of(self.tokenizer, search.query)
-        work = partial(self._hybrid.search_near, search=search, terms=terms, vector=vector)
-        return (yield from Transaction(work, snapshot=True))
 
     def _ask(self, request: Transaction[Any]) -> Any:
         return self._client.run(request)

@@ -1,27 +1,19 @@
-"""Vectors beside the messages, by the extension pgvector (https://github.com/pgvector/pgvector).
-
-The vectors have a table of their own, which stores opened without an embedder do not need: a foreign key deletes the
-vector of each message that is deleted.
-"""
+"""Vectors in the type of the extension pgvector (https://github.com/pgvector/pgvector), which compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import UserDefinedType
 
-from dynamiq_memory.backends._sql.tables import SQLTables
-from dynamiq_memory.backends._sql.writer import Row, message_key
+from dynamiq_memory.backends._sql.vectors import VectorTable
 from dynamiq_memory.exceptions import ConfigurationError
 
 _CREATE_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
-NEAR = "near"
-"""The parameter of a query's vector."""
-VECTOR = "vector"
-"""The vector of a message in its `Row`, as text, or None."""
+_NEAR = "near"
 
 
 class _Vector(UserDefinedType[str]):
@@ -33,70 +25,31 @@ class _Vector(UserDefinedType[str]):
         return "vector"
 
 
-class VectorTable:
-    """The vectors of the messages of one store.
+class PostgreSQLVectors(VectorTable):
+    """Vectors that the server compares. A foreign key deletes the vector of each message that is deleted."""
 
-    Attributes:
-        table: The table, apart from the others, since only a store with an embedder creates it.
-        deletion: Deletes the vectors of messages, given their rows.
-        insertion: Stores the vectors of messages, except those that have since got one, changed or been deleted. Its
-            parameters are `seq`, `vector`, and the `content` and `extra` that were embedded.
-    """
+    kind = _Vector()
 
-    def __init__(self, tables: SQLTables) -> None:
-        """Describe the table and compile the statements of a write."""
-        messages, self._tables = tables.messages, tables
-        self.table = sa.Table(
-            f"{messages.name}_vectors",
-            sa.MetaData(schema=messages.schema),
-            sa.Column("seq", sa.BigInteger, sa.ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
-            sa.Column("embedding", _Vector, nullable=False),
-        )
-        seq = sa.select(messages.c.seq).where(*message_key(messages))
-        vector = _as_vector(sa.bindparam(VECTOR, type_=sa.Text))
-        insert, columns = tables.insert(self.table), ["seq", "embedding"]
-        upsert = insert.from_select(columns, seq.add_columns(vector))
-        upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
-        self._upsert = tables.prepare(upsert)
-        self.deletion = tables.prepare(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()))
-        unchanged = sa.select(messages.c.seq, vector).where(
-            messages.c.seq == sa.bindparam("seq", type_=sa.BigInteger),
-            *(messages.c[n].is_not_distinct_from(sa.bindparam(n, type_=sa.Text)) for n in ("content", "extra")),
-        )
-        # A change at the same moment is either done already, or waits and then finds the vector to delete.
-        unchanged = unchanged.with_for_update(read=True)
-        self.insertion = tables.prepare(insert.from_select(columns, unchanged).on_conflict_do_nothing())
+    def value(self, name: str) -> sa.ColumnElement[Any]:
+        """A parameter that is a vector, as `encoded`."""
+        return sa.cast(sa.bindparam(name, type_=sa.Text), _Vector)
 
-    def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Store the vectors of stored messages, and delete those of messages that now have none."""
-        self._upsert.run(connection, [row for row in rows if row[VECTOR] is not None])
-        self.deletion.run(connection, [row for row in rows if row[VECTOR] is None])
+    def encoded(self, vector: Sequence[float]) -> str:
+        """Return a vector as the extension reads it."""
+        return "[" + ",".join(map(repr, vector)) + "]"
 
-    def read_missing(self, connection: sa.Connection, after: int, limit: int) -> Sequence[Any]:
-        """Read messages without a vector: the number of arrival of each, and its columns.
+    def ranked(self) -> sa.ColumnElement[Any]:
+        """The cosine similarity to the vector of the query."""
+        distance = self.table.c.embedding.op("<=>", return_type=sa.Double)(self.value(_NEAR))
+        return sa.type_coerce(1 - distance, sa.Double)
 
-        Args:
-            connection: A connection.
-            after: Only messages with a larger number.
-            limit: Maximum number of messages.
-        """
-        seq = self._tables.messages.c.seq
-        statement = sa.select(seq, *self._tables.columns)
-        statement = statement.where(seq > after, ~sa.exists().where(self.table.c.seq == seq))
-        return connection.execute(statement.order_by(seq).limit(limit)).fetchall()
+    def parameters(self, query: Sequence[float]) -> Mapping[str, Any]:
+        """Return the parameter that is the vector of the query."""
+        return {_NEAR: self.encoded(query)}
 
-    def with_similarity(self, statement: sa.Select[Any], terms: sa.Table) -> sa.Select[Any]:
-        """Add the cosine similarity of each message to the parameter `near`; NULL if it has no vector."""
-        distance = self.table.c.embedding.op("<=>", return_type=sa.Double)(
-            _as_vector(sa.bindparam(NEAR, type_=sa.Text))
-        )
-        joined = statement.outerjoin(self.table, self.table.c.seq == terms.c.seq)
-        return joined.add_columns(sa.type_coerce(1 - distance, sa.Double))
-
-
-def as_text(vector: Sequence[float]) -> str:
-    """Write a vector as the extension reads it."""
-    return "[" + ",".join(map(repr, vector)) + "]"
+    def similarities(self, read: Mapping[int, Any], query: Sequence[float]) -> Mapping[int, float]:  # noqa: ARG002
+        """Return what the server has computed."""
+        return read
 
 
 def require_pgvector(connection: sa.Connection) -> None:
@@ -123,7 +76,3 @@ def require_pgvector(connection: sa.Connection) -> None:
 
 def _is_there(connection: sa.Connection) -> bool:
     return connection.execute(sa.select(sa.func.to_regtype("vector"))).scalar() is not None
-
-
-def _as_vector(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.cast(value, _Vector)

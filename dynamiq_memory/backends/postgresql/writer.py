@@ -1,4 +1,4 @@
-"""Writing to PostgreSQL, where many transactions write at the same time; and the vectors of messages.
+"""Writing to PostgreSQL, where many transactions write at the same time.
 
 Order is kept by advisory locks, each held until the end of the transaction
 (https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS).
@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
 from dynamiq_memory.backends.postgresql.filters import filterable
-from dynamiq_memory.backends.postgresql.tables import DIMENSION_KEY, PostgreSQLTables
-from dynamiq_memory.backends.postgresql.vectors import VECTOR
+from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 
@@ -28,18 +27,9 @@ class PostgreSQLWriter(SQLWriter):
     _tables: PostgreSQLTables
 
     def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Store messages in order, as one batch; rows without `VECTOR` come from a store without an embedder."""
-        tables = self._tables
+        """Store messages in order, as one batch."""
         self._lock_batch(connection, rows)
-        meta = tables.check_meta(connection, write=True)
-        self.upsert(connection, rows)
-        if VECTOR not in rows[0]:
-            if DIMENSION_KEY in meta:
-                tables.vectors.deletion.run(connection, rows)
-            return
-        if any(row[VECTOR] is not None for row in rows):
-            tables.settle_dimension(connection, meta)
-        tables.vectors.write(connection, rows)
+        super().write(connection, rows)
 
     def replace(self, connection: sa.Connection, filter: Filter, rows: Sequence[Row]) -> None:
         """Replace matching messages."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_name, check_share, check_whole_number
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
@@ -165,17 +165,13 @@ class Qdrant(PlannedBackend):
                 "QDRANT_API_KEY, or qdrant:///folder?collection=name for a folder"
             )
         options = options_in(parsed.query, "qdrant", _READERS if parsed.netloc else {**_READERS, "collection": str})
-        embedder = embedder_of_url(options.pop("embedder", None))
         secure = options.pop("https", False)
         path = unquote(parsed.path)
         if parsed.netloc:
             connection = QdrantConnection(url=f"{'https' if secure else 'http'}://{parsed.netloc}")
-            backend = cls(connection, embedder, path.strip("/"), **options)
-        else:
-            name = options.pop("collection", "conversations")
-            backend = cls(None, embedder, name, path=path.removeprefix("/"), **options)
-        backend._embedder_of_url = embedder
-        return backend
+            return cls(connection, index_name=path.strip("/"), **options)
+        name = options.pop("collection", "conversations")
+        return cls(None, index_name=name, path=path.removeprefix("/"), **options)
 
     def to_url(self) -> str | None:
         """Return the URL of the collection; None if the caller owns the client, the embedder or the ranking."""
@@ -183,8 +179,8 @@ class Qdrant(PlannedBackend):
         if not self._fits_in_a_url or path == ":memory:" or (path is None and url is None):
             return None
         options = {"create_if_not_exist": "false"}
-        if self._embedder_of_url is not None:
-            options["embedder"] = self._embedder_of_url.model
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         if path is not None:
             folder = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
             return f"qdrant:///{folder}?{urlencode({'collection': self.index_name, **options})}"

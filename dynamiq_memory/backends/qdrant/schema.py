@@ -143,15 +143,17 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
 
 
 def _check_note(schema: Schema) -> Plan[bool]:
-    """Check or write the note of the collection's version and tokenizer, a point that no reader sees.
+    """Check or write the note of the collection's version, tokenizer and embedder, a point that no reader sees.
 
     Returns:
         Whether the words were made by an earlier version of the tokenizer, at least those of some messages.
     """
-    location, signature = schema.location, signature_of(schema.tokenize)
-    found = yield from requests.retrieve([NOTE], ["version", "tokenizer", RENEWED])
+    location, signature, embedder = schema.location, signature_of(schema.tokenize), schema.embedder
+    found = yield from requests.retrieve([NOTE], ["version", "tokenizer", "embedder", RENEWED])
     if not found:
-        note = {"version": VERSION, "tokenizer": signature, records.GONE: records.NEVER_GONE}
+        note: dict[str, Any] = {"version": VERSION, "tokenizer": signature, records.GONE: records.NEVER_GONE}
+        if embedder is not None and embedder.name is not None:
+            note["embedder"] = embedder.name
         # The local mode of old clients fails in a search by words before there are any.
         words: dict[str, Any] = {records.WORDS: models.SparseVector(indices=[0], values=[1.0])}
         yield from requests.upsert([models.PointStruct(id=NOTE, vector=words, payload=note)])
@@ -162,6 +164,8 @@ def _check_note(schema: Schema) -> Plan[bool]:
             f"{location} was made by another version of this package (its schema is {note['version']}, this "
             f"version's is {VERSION}): update dynamiq-memory"
         )
+    if embedder is not None and embedder.dimension is not None:
+        embedder.check_stored(note.get("embedder"), embedder.dimension)
     if note["tokenizer"] in earlier_signatures_of(schema.tokenize):
         return True
     if note["tokenizer"] != signature:

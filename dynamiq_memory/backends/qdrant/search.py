@@ -24,7 +24,7 @@ from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.tokenizer import terms_of
 
-_FIELDS = [records.MESSAGE, TIMESTAMP_KEY, records.ARRIVAL]
+_FIELDS = [records.MESSAGE, TIMESTAMP_KEY, records.ARRIVAL, USER_KEY, SESSION_KEY]
 _LARGE_AT_ONCE = 200
 
 _Points = dict[str, models.ScoredPoint]
@@ -61,7 +61,7 @@ class Ranker:
         size = yield from self._size(translation, limit)
         queries = []
         if terms:
-            fields = [*_FIELDS, USER_KEY, SESSION_KEY, records.TERMS, records.LENGTH]
+            fields = [*_FIELDS, records.TERMS, records.LENGTH]
             queries.append(_query(translation, records.searched_words(terms), records.WORDS, fields, size))
         if vector:
             queries.append(_query(translation, vector, records.DENSE, _FIELDS, size))
@@ -91,24 +91,30 @@ class Ranker:
         return min(max(self.candidates, 2 * limit), self.most_ranked)
 
     def _scores(self, terms: Sequence[str], by_words: _Points, by_meaning: _Points, size: int) -> dict[str, float]:
-        words = Ranking(self._word_scores(terms, by_words), cut=bool(terms) and len(by_words) >= size, zero=0.0)
+        words = Ranking(
+            self._word_scores(terms, by_words, by_words | by_meaning),
+            cut=bool(terms) and len(by_words) >= size,
+            zero=0.0,
+        )
         if not self.embeds:
             return dict(words.scores)
         meaning = Ranking(self._similarities(by_meaning), cut=len(by_meaning) >= size)
         return min_max([words, meaning], [1 - self.vector_weight, self.vector_weight])
 
-    def _word_scores(self, terms: Sequence[str], candidates: _Points) -> dict[str, float]:
-        names = list(candidates)
-        payloads = [records.payload_of(point) for point in candidates.values()]
+    def _word_scores(self, terms: Sequence[str], matching: _Points, candidates: _Points) -> dict[str, float]:
+        """Score the candidates that have a term; those around them may be any candidates."""
+        names = list(matching)
+        payloads = [records.payload_of(point) for point in matching.values()]
         lengths = [payload[records.LENGTH] for payload in payloads]
         packed = [base64.b64decode(payload[records.TERMS]) for payload in payloads]
         scores = packed_terms.scores(self.bm25, terms, lengths, packed)
+        scopes = {name: records.payload_of(point) for name, point in candidates.items()}
         sessions = in_sessions(
-            range(len(names)),
-            lambda n: (payloads[n].get(USER_KEY), payloads[n].get(SESSION_KEY)),
-            lambda n: records.position_of(candidates[names[n]]),
+            candidates,
+            lambda name: (scopes[name].get(USER_KEY), scopes[name].get(SESSION_KEY)),
+            lambda name: records.position_of(candidates[name]),
         )
-        return {names[number]: score for number, score in pooled(scores, sessions).items()}
+        return pooled({names[number]: score for number, score in scores.items()}, sessions)
 
     def _similarities(self, candidates: _Points) -> dict[str, float]:
         if not self.is_similarity:

@@ -14,22 +14,30 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
-from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.schema import SQLSchema
-from dynamiq_memory.backends._sql.search import WordSearch
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.sqlite.client import MEMORY, SQLiteClient, Synchronous
 from dynamiq_memory.backends.sqlite.errors import translated
 from dynamiq_memory.backends.sqlite.filters import SQLiteFilters
+from dynamiq_memory.backends.sqlite.vectors import SQLiteVectors
 from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.ranking import BM25, Tokenize
 
 # SQLite counts milliseconds in 32 bits.
 _LONGEST_TIMEOUT = 2_000_000.0
+_READERS: Readers = {
+    "index_name": str,
+    "timeout": float,
+    "synchronous": str,
+    "create_if_not_exist": yes_or_no,
+    "embedder": str,
+    "reindex": yes_or_no,
+}
 _LEGACY = LegacyTable(("id", "role", "content", "metadata", "timestamp"), column("metadata"), literal_column("rowid"))
 
 
@@ -46,17 +54,22 @@ class SQLite(SQLBackend):
     Args:
         db_path: The file; `:memory:` for a database that only this object has and that ends with it.
         index_name: Name of the table of messages. It comes with two tables that have the suffixes `_terms` and `_meta`.
+        embedder: Anything that `dynamiq_memory.embedders.as_embedder` accepts. With one, messages are ranked by words
+            and by meaning together, which needs numpy. The vectors are in a table with the suffix `_vectors`. Without
+            one, messages are ranked by words.
         timeout: Seconds to wait while another process writes.
         synchronous: When a commit is on the disk: "FULL" (before it returns) or "NORMAL".
         max_message_bytes: Maximum size of a message, in bytes of its JSON. Defaults to 256 MiB.
         tokenizer: Splits a text into the terms of keyword ranking. Defaults to English words. A file remembers the one
             that it was written with.
         bm25: The parameters of keyword ranking.
-        reindex: Index the stored messages again if they were written with another tokenizer.
+        reindex: Index the stored messages again if they were written with another tokenizer; with an embedder, embed
+            the messages without a vector, or all if their vectors are of another embedder.
         create_if_not_exist: Whether to create a missing file; otherwise that is an error.
 
     Raises:
-        ConfigurationError: An argument is wrong, or the file was written with another tokenizer.
+        ConfigurationError: An argument is wrong, or the file was written with another tokenizer or embedder.
+        MissingDependencyError: There is an embedder, and numpy is not installed.
         BackendConnectionError: The file cannot be opened or is not a SQLite database.
     """
 
@@ -68,6 +81,7 @@ class SQLite(SQLBackend):
         db_path: str | os.PathLike[str] = "conversations.db",
         index_name: str = "conversations",
         *,
+        embedder: Any = None,
         timeout: float = 5.0,
         synchronous: Synchronous = "FULL",
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -92,23 +106,24 @@ class SQLite(SQLBackend):
                 "begin an empty one"
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
+        if embedder is not None:
+            location = f"the table {index_name!r} in {self.db_path!r}"
+            self._embedder = MessageEmbedder.compared_here(embedder, location, reindexes=True)
         self._client = SQLiteClient(self._file, self.timeout, synchronous)
-        tables = SQLTables(index_name, self._client.engine.dialect, insert, SQLiteFilters, self.tokenizer)
-        self._reader, self._writer = SQLReader(tables), SQLWriter(tables)
-        self._words = WordSearch(tables, self._reader, self.bm25)
-        schema = SQLSchema(tables, self._writer, _LEGACY)
+        dialect = self._client.engine.dialect
+        tables = SQLTables(index_name, dialect, insert, SQLiteFilters, self.tokenizer, SQLiteVectors, self._embedder)
+        self._use(tables)
+        self._writer = SQLWriter(tables)
         with self._opening():
-            more = self._ask(Transaction(lambda connection: schema.make_ready(connection, reindex=reindex), write=True))
-            while more:
-                more = self._ask(Transaction(schema.renew_terms, write=True))
+            SQLSchema(tables, self._writer, _LEGACY).open(self._ask, reindex=reindex)
 
     @classmethod
     def from_url(cls, url: str) -> SQLite:
         """Make a backend for `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`.
 
         Args:
-            url: The URL; its query may set `index_name`, `timeout`, `synchronous` and `create_if_not_exist` ("true"
-                or "false").
+            url: The URL; its query may set `index_name`, `timeout`, `synchronous`, `create_if_not_exist` and
+                `reindex` ("true" or "false"), and `embedder` ("local" or a model of OpenAI).
 
         Raises:
             ConfigurationError: The URL names a host, or an unknown option.
@@ -124,17 +139,26 @@ class SQLite(SQLBackend):
                 f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
                 "(sqlite:///conversations.db), four before an absolute one"
             )
-        readers: Readers = {"index_name": str, "timeout": float, "synchronous": str, "create_if_not_exist": yes_or_no}
-        options = options_in(parts.query, "sqlite", readers)
+        options = options_in(parts.query, "sqlite", _READERS)
         return cls(unquote(parts.path)[1:] or MEMORY, **options)
 
     def to_url(self) -> str | None:
-        """The URL of the file, which must exist; None for `:memory:`, or if a tokenizer or BM25 was passed."""
+        """The URL of the file, which must exist.
+
+        None for `:memory:`, or if an embedder, a tokenizer or BM25 was passed as an object.
+        """
         if self._file == MEMORY or not self._fits_in_a_url:
             return None
         options = {"index_name": self.index_name, "timeout": self.timeout, "synchronous": self.synchronous}
         options["create_if_not_exist"] = "false"  # an empty store would be mistaken for this one
+        if self._embedder is not None:
+            options["embedder"] = str(self._embedder.given_name)
         return f"sqlite:///{quote(self._file)}?{urlencode(options)}"
+
+    @property
+    def _is_asynchronous(self) -> bool:
+        # Each transaction runs in a thread. With an embedder, its asynchronous methods come before that.
+        return self._embedder is not None
 
     def _ask(self, request: Transaction[Any]) -> Any:
         # Each transaction sees one state.

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from dynamiq_memory._checks import check_choice, check_share, check_whole_number
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._embedding import MessageEmbedder, embedder_of_url
+from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._threads import Threads
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
@@ -155,10 +155,7 @@ class Weaviate(PlannedBackend):
         grpc = {key: options.pop(key) for key in ("grpc_host", "grpc_port") if key in options}
         if name:
             options["collection_name"] = name
-        embedder = embedder_of_url(options.pop("embedder", None))
-        backend = cls(WeaviateConnection(url=address, **grpc), embedder, **options)
-        backend._embedder_of_url = embedder
-        return backend
+        return cls(WeaviateConnection(url=address, **grpc), **options)
 
     def to_url(self) -> str | None:
         """The URL of the collection; None if a URL cannot describe the client, the embedder or the ranking."""
@@ -173,8 +170,8 @@ class Weaviate(PlannedBackend):
             "create_if_not_exist": "false",
             "consistency_level": self.consistency_level,
         }
-        if self._embedder_of_url is not None:
-            options |= {"embedder": self._embedder_of_url.model, "alpha": str(self.alpha)}
+        if self._embedder is not None:
+            options |= {"embedder": str(self._embedder.given_name), "alpha": str(self.alpha)}
         if self.tenant_name is not None:
             options["tenant_name"] = self.tenant_name
         return f"weaviate://{http.host}:{http.port}/{self.collection_name}?{urlencode(options)}"

@@ -16,7 +16,7 @@ from weaviate.outputs.data import DeleteManyReturn
 from dynamiq_memory.backends.plans import Plan, Step
 from dynamiq_memory.backends.weaviate.errors import is_too_large
 from dynamiq_memory.backends.weaviate.records import Row, row_of
-from dynamiq_memory.backends.weaviate.schema import ARRIVAL, IN_SESSION, LENGTH, POSITION, TERMS, TIMESTAMP, VECTOR
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, IN_SESSION, LENGTH, TERMS, TIMESTAMP, VECTOR
 from dynamiq_memory.exceptions import BackendError
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def rank_by_words(filters: FilterReturn, words: Sequence[str], offset: int, limi
 def rank_by_vector(
     filters: FilterReturn, vector: Sequence[float], offset: int, limit: int
 ) -> Plan[list[tuple[Row, float]]]:
-    """Read the positions of objects that match and their cosine similarities to a vector, nearest first."""
+    """Read the scopes of objects that match and their cosine similarities to a vector, nearest first."""
     reply = yield from Request(
         lambda collection: collection.query.near_vector(
             list(vector),
@@ -109,7 +109,7 @@ def rank_by_vector(
             filters=filters,
             limit=limit,
             offset=offset,
-            return_properties=list(POSITION),
+            return_properties=list(IN_SESSION),
             return_metadata=MetadataQuery(distance=True),
         )
     )

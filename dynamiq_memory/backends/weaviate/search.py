@@ -9,7 +9,7 @@ computed here (see docs/decisions/0015-weaviate.md).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -65,11 +65,11 @@ class Searcher:
             request = partial(requests.rank_by_words, wanted.clause(), words)
             candidates = _pages(request, most if words else 0, min(_PAGE, most))
             plans: list[Plan[Any]] = [candidates, requests.count_terms(wanted.clause()), by_meaning]
-            rows, (documents, terms), near = yield from requests.AtOnce(plans)
-            by_words = self._by_words(words, rows, documents, terms)
+            rows, (documents, terms), (near, around) = yield from requests.AtOnce(plans)
+            by_words = self._by_words(words, rows, documents, terms, around)
         else:
             rows = yield from self.reader.matching(wanted)
-            near = yield from by_meaning
+            near, _ = yield from by_meaning
             scores = {row.position: near.scores[row.position] for row in rows if row.position in near.scores}
             near = replace(near, scores=scores)
             by_words = self._by_words_of(words, rows)
@@ -82,17 +82,23 @@ class Searcher:
             found[uuid].score = score
         return views(found[uuid] for uuid in scored)
 
-    def _by_meaning(self, wanted: Translation, vector: Vector | None, limit: int | None) -> Plan[Ranking[Position]]:
+    def _by_meaning(
+        self, wanted: Translation, vector: Vector | None, limit: int | None
+    ) -> Plan[tuple[Ranking[Position], list[Row]]]:
+        """Rank by similarity; also return all rows that were read."""
         if vector is None:
-            return Ranking({})
+            return Ranking({}), []
         most = self.reader.max_results
         if limit is not None:
             most = min(most, max(_NEIGHBOURS, 2 * limit))
         near = yield from _pages(partial(requests.rank_by_vector, wanted.clause(), vector), most, most)
         scores = {row.position: similarity for row, similarity in near if similarity > _UNLIKE}
-        return Ranking(scores, cut=len(near) >= most, zero=0.0)
+        return Ranking(scores, cut=len(near) >= most, zero=0.0), [row for row, _ in near]
 
-    def _by_words(self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int) -> Ranking[Position]:
+    def _by_words(
+        self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int, around: Sequence[Row]
+    ) -> Ranking[Position]:
+        """Rank objects that have a word; those around them may be any that were read."""
         asked = frozenset(words)
         postings: dict[str, list[int]] = {word: [] for word in words}
         for number, row in enumerate(rows):
@@ -103,7 +109,7 @@ class Searcher:
         # A message that was added between the two requests is counted too.
         documents = max(documents, len(rows))
         scores = self.bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
-        scopes = [row.scope for row in rows]
+        scopes = {row.position: row.scope for row in (*around, *rows)}
         return _ranking(rows, scopes, scores, cut=len(rows) >= self.reader.max_results)
 
     def _by_words_of(self, words: Sequence[str], rows: Sequence[Row]) -> Ranking[Position]:
@@ -111,15 +117,15 @@ class Searcher:
         index = InvertedIndex()
         for number, row in enumerate(rows):
             index.add(number, words_of(self.tokenizer, row.message.text))
-        scopes = [scope_of(row.message) for row in rows]
+        scopes = {row.position: scope_of(row.message) for row in rows}
         return _ranking(rows, scopes, index.scores(self.bm25, words) if words else {})
 
 
 def _ranking(
-    rows: Sequence[Row], scopes: Sequence[Scope], scores: dict[int, float], *, cut: bool = False
+    rows: Sequence[Row], scopes: Mapping[Position, Scope], scores: Mapping[int, float], *, cut: bool = False
 ) -> Ranking[Position]:
-    sessions = in_sessions(range(len(rows)), scopes.__getitem__, lambda n: rows[n].position)
-    return Ranking({rows[n].position: score for n, score in pooled(scores, sessions).items()}, cut=cut, zero=0.0)
+    sessions = in_sessions(scopes, scopes.__getitem__, lambda position: position)
+    return Ranking(pooled({rows[n].position: score for n, score in scores.items()}, sessions), cut=cut, zero=0.0)
 
 
 def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:

@@ -11,7 +11,8 @@ from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.changing import ChangingConformance
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance
 from tests.backends.dynamodb.conftest import NewStore
-from tests.conformance.calls import Sync
+from tests.conformance.calls import Ranking, Sync
+from tests.fakes.embedders import NGrams
 
 
 class TestDynamoDB(Sync, MemoryBackendConformance):
@@ -24,6 +25,16 @@ class TestDynamoDB(Sync, MemoryBackendConformance):
     @pytest.fixture
     def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
         with new_store() as backend:
+            yield backend
+
+
+class TestDynamoDBWithVectors(Sync, Ranking):
+    stateful_examples = 3
+    stateful_steps = 20
+
+    @pytest.fixture
+    def backend(self, new_store: NewStore) -> Iterator[MemoryBackend]:
+        with new_store(embedder=NGrams()) as backend:
             yield backend
 
 

@@ -8,10 +8,21 @@ import pytest
 
 from dynamiq_memory.backends import InMemory, MemoryBackend
 from dynamiq_memory.testing import MemoryBackendConformance
+from tests.conformance.calls import Ranking
+from tests.fakes.embedders import NGrams
 
 
 class TestInMemory(MemoryBackendConformance):
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with InMemory() as backend:
+            yield backend
+
+
+class TestInMemoryWithVectors(Ranking):
+    """With the synchronous and the asynchronous methods."""
+
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with InMemory(NGrams()) as backend:
             yield backend

@@ -8,12 +8,7 @@ import pytest
 
 from dynamiq_memory import MemoryBackend
 from dynamiq_memory.backends import PostgreSQL
-from dynamiq_memory.testing.changing import ChangingConformance
-from dynamiq_memory.testing.deleting import DeletingConformance
-from dynamiq_memory.testing.reading import ReadingConformance
-from dynamiq_memory.testing.searching import SearchingConformance
-from dynamiq_memory.testing.stateful import StatefulConformance
-from tests.conformance.calls import Async, Sync, Whole
+from tests.conformance.calls import Async, Ranking, Sync, Whole
 from tests.conformance.reused import Reused
 from tests.fakes.embedders import NGrams
 from tests.fakes.postgresql.server import PostgreSQLServer
@@ -47,18 +42,8 @@ class WithVectors(Reused):
         return lambda: PostgreSQL(postgresql_server.url, table_name=table, embedder=NGrams())
 
 
-class TestPostgreSQLWithVectors(
-    WithVectors,
-    Sync,
-    ReadingConformance,
-    SearchingConformance,
-    DeletingConformance,
-    ChangingConformance,
-    StatefulConformance,
-):
-    """What vectors are a part of; the rest is the same code as without them."""
-
-    stateful_examples = 6
+class TestPostgreSQLWithVectors(WithVectors, Sync, Ranking):
+    pass
 
 
 class TestPostgreSQLWithVectorsAsync(WithVectors, Async):

@@ -29,6 +29,14 @@ from tests.fakes.embedders import NGrams, Scripted
 from tests.fakes.qdrant.server import QdrantServer
 
 KEY = "very-secret"
+
+
+def named(name: str) -> NGrams:
+    embedder = Scripted()
+    embedder.name = name  # type: ignore[attr-defined]
+    return embedder
+
+
 INSECURE = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
 
 
@@ -67,6 +75,13 @@ def test_the_embedder_is_asked_for_the_dimension_of_a_new_collection(server: Qdr
     assert embedder.queries == []
 
 
+def test_an_embedder_without_a_name_is_not_compared(new_store: NewStore) -> None:
+    new_store(embedder=named("first")).add(say("kept"))
+    assert contents(new_store(embedder=NGrams(64)).get_all()) == ["kept"]
+    new_store(embedder=NGrams(64), index_name="unnamed").add(say("kept"))
+    assert contents(new_store(embedder=named("first"), index_name="unnamed").get_all()) == ["kept"]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
@@ -76,8 +91,9 @@ def test_the_embedder_is_asked_for_the_dimension_of_a_new_collection(server: Qdr
         ({"embedder": None}, {}, "without an embedder.*add_many"),
         ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-2/english.*german"),
         ({}, {"tokenizer": str.split}, "builtins.str.split"),
+        ({"embedder": named("first")}, {"embedder": named("second")}, "'first', not of 'second'.*another collection"),
     ],
-    ids=["dimension", "metric", "no embedder", "an embedder", "language", "tokenizer"],
+    ids=["dimension", "metric", "no embedder", "an embedder", "language", "tokenizer", "embedder's name"],
 )
 def test_a_collection_of_other_settings_is_refused(
     new_store: NewStore, first: dict[str, Any], second: dict[str, Any], says: str

@@ -12,7 +12,8 @@ from dynamiq_memory.testing import MemoryBackendConformance
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance
 from dynamiq_memory.testing.lifecycle import LifecycleConformance
 from dynamiq_memory.testing.stateful import StatefulConformance
-from tests.conformance.calls import Async, Sync
+from tests.conformance.calls import Async, Ranking, Sync
+from tests.fakes.embedders import NGrams
 
 
 class File:
@@ -39,3 +40,19 @@ class TestSQLiteInMemory(Sync, ConcurrencyConformance, LifecycleConformance, Sta
     def backend(self) -> Iterator[MemoryBackend]:
         with SQLite(":memory:", index_name='odd "name" %s :x') as backend:
             yield backend
+
+
+class WithVectors:
+    @pytest.fixture(params=["file", "memory"])
+    def backend(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryBackend]:
+        place = tmp_path / "memory.db" if request.param == "file" else ":memory:"
+        with SQLite(place, embedder=NGrams()) as backend:
+            yield backend
+
+
+class TestSQLiteWithVectors(WithVectors, Sync, Ranking):
+    pass
+
+
+class TestSQLiteWithVectorsAsync(WithVectors, Async):
+    pass

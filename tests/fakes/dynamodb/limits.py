@@ -45,6 +45,8 @@ def size_of_value(value: dict[str, Any]) -> int:
         return (len(Decimal(content).as_tuple().digits) + 1) // 2 + 2
     if kind in ("BOOL", "NULL"):
         return 1
+    if kind == "B":
+        return len(content)
     if kind == "L":
         return 3 + sum(1 + size_of_value(each) for each in content)
     if kind == "M":

@@ -74,7 +74,7 @@ def quick_moto() -> Iterator[None]:
     structure = JSONSerializer._serialize_type_structure
 
     def serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
-        if shape.name == "AttributeValue":
+        if shape.name == "AttributeValue" and "B" not in value:  # bytes are translated
             serialized[key] = value
         else:
             structure(self, serialized, value, shape, key)
