@@ -310,5 +310,5 @@ def rank(
         scores = hybrid(scores, by_meaning)
     ranked = best(scores, lambda number: number, limit)
     for number in ranked:
-        messages[number].score = scores[number]
+        messages[number].score = scores.of(number)
     return [messages[number] for number in ranked]

@@ -36,6 +36,7 @@ from dynamiq_memory.messages import (
 )
 from dynamiq_memory.ranking.dates import LOOKED_AT, WORDS_FACTOR, date_of, periods_of, with_dates
 from dynamiq_memory.ranking.reranking import RERANKED, Reranker, reranked
+from dynamiq_memory.ranking.scores import parts_of
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
@@ -88,6 +89,11 @@ class Pick:
 
     message: Message
     reason: Reason
+
+    @property
+    def score_parts(self) -> dict[str, float]:
+        """What the score is made of; see `dynamiq_memory.ranking.Score`. Empty where there is none."""
+        return parts_of(self.message.score)
 
 
 class Explanation(list[Pick]):

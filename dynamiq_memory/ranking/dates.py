@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dynamiq_memory.messages import Message
+from dynamiq_memory.ranking.scores import DATE, Score, parts_of
 
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_name) if name}
 _MONTHS |= {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name} | {"sept": 9}
@@ -81,7 +82,8 @@ def with_dates(messages: Sequence[Message], periods: Sequence[Period], zone: dt.
     for message in messages:
         date = date_of(message.timestamp or 0.0, zone)
         if date is not None and any(period.has(date) for period in periods):
-            message.score = (message.score or 0.0) * factor
+            score = message.score or 0.0
+            message.score = Score(score * factor, {**parts_of(score), DATE: score * (factor - 1)})
     return sorted(messages, key=lambda message: message.score or 0.0, reverse=True)
 
 

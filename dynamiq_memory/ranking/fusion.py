@@ -18,9 +18,12 @@ and .586; with .4, .765 and .542.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from dynamiq_memory.ranking.scores import MEANING, WORDS, Scores
 
 Document = TypeVar("Document", bound=Hashable)
 
@@ -39,14 +42,16 @@ class Ranking(Generic[Document]):
         scores: Scores of all matching documents, or of the best of them.
         cut: Whether only the best are included.
         zero: The score of a document that does not match at all, if there is one (0 for BM25).
+        name: The name of its part of a fused score, if its scores have no parts of their own.
     """
 
     scores: Mapping[Document, float]
     cut: bool = False
     zero: float | None = None
+    name: str = MEANING
 
 
-def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | None = None) -> dict[Document, float]:
+def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | None = None) -> Scores[Document]:
     """Fuse rankings by the weighted mean of their scores, after scaling each ranking to the range from 0 to 1.
 
     If a ranking was cut, a document missing from it gets the lowest score in it, which is an upper bound. If its zero
@@ -63,6 +68,7 @@ def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | No
     weights = [1.0] * len(rankings) if weights is None else weights
     total = sum(weights)
     fused = dict.fromkeys((document for ranking in rankings for document in ranking.scores), 0.0)
+    scaled: list[tuple[Ranking[Document], dict[Document, float]]] = []
     for ranking, weight in zip(rankings, weights, strict=True):
         if not ranking.scores:
             continue
@@ -71,14 +77,39 @@ def min_max(rankings: Sequence[Ranking[Document]], weights: Sequence[float] | No
         span = best - zero
         if ranking.zero is None and not ranking.cut:
             span *= max(1.0, _FEW / len(ranking.scores))
+        shares: dict[Document, float] = {}
         for document in fused:
             score = ranking.scores.get(document, last if ranking.cut else None)
             if score is not None:
-                fused[document] += weight / total * (1 - (best - score) / span if span else 1.0)
-    return {document: _MIN_SCORE + (1 - _MIN_SCORE) * score for document, score in fused.items()}
+                shares[document] = weight / total * (1 - (best - score) / span if span else 1.0)
+                fused[document] += shares[document]
+        scaled.append((ranking, shares))
+    scores = {document: _MIN_SCORE + (1 - _MIN_SCORE) * score for document, score in fused.items()}
+
+    def parts_of(document: Document) -> dict[str, float]:
+        if not fused[document]:
+            return {next(ranking.name for ranking, _ in scaled if document in ranking.scores): scores[document]}
+        parts: defaultdict[str, float] = defaultdict(float)
+        for ranking, shares in scaled:
+            for name, part in _split(ranking, document, shares.get(document, 0.0)):
+                parts[name] += part
+        return {name: part * scores[document] / fused[document] for name, part in parts.items() if part}
+
+    return Scores(scores, parts_of)
 
 
-def hybrid(by_words: Mapping[Document, float], by_meaning: Mapping[Document, float]) -> dict[Document, float]:
+def _split(ranking: Ranking[Document], document: Document, share: float) -> Iterator[tuple[str, float]]:
+    """Split a ranking's share of a score like its own score of the document."""
+    scores = ranking.scores
+    score = scores.get(document)
+    if not isinstance(scores, Scores) or not score:
+        yield ranking.name, share
+        return
+    for name, part in scores.parts(document).items():
+        yield name, share * part / score
+
+
+def hybrid(by_words: Mapping[Document, float], by_meaning: Mapping[Document, float]) -> Scores[Document]:
     """Fuse the rankings by words and by meaning, half and half. Stores that rank exactly share it.
 
     Args:
@@ -90,4 +121,4 @@ def hybrid(by_words: Mapping[Document, float], by_meaning: Mapping[Document, flo
     """
     # A vector that points away from the query's has nothing to do with it.
     similar = {document: similarity for document, similarity in by_meaning.items() if similarity > 0}
-    return min_max([Ranking(by_words, zero=0.0), Ranking(similar)])
+    return min_max([Ranking(by_words, zero=0.0, name=WORDS), Ranking(similar)])

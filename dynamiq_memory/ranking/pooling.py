@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from dynamiq_memory.ranking import scores as parts
+from dynamiq_memory.ranking.scores import Scores
+
 Document = TypeVar("Document", bound=Hashable)
 
 # The best of the values tried on the development conversations of benchmarks/retrieval.py; the optimum is flat.
@@ -34,7 +37,7 @@ def in_sessions(
     return list(sessions.values())
 
 
-def pooled(scores: Mapping[Document, float], sessions: Iterable[Sequence[Document]]) -> dict[Document, float]:
+def pooled(scores: Mapping[Document, float], sessions: Iterable[Sequence[Document]]) -> Scores[Document]:
     """Add to the score of each matching message a part of the scores around it.
 
     Args:
@@ -45,14 +48,23 @@ def pooled(scores: Mapping[Document, float], sessions: Iterable[Sequence[Documen
         The scores, in another order.
     """
     if len(scores) < 2:
-        return dict(scores)
+        return Scores(scores, lambda document: {parts.WORDS: scores[document]})
     raised: dict[Document, float] = {}
+    of_session: dict[Document, float] = {}
     for session in sessions:
         own = [scores.get(document, 0.0) for document in session]
         best = max(own, default=0.0)
         if best:
+            share = SESSION * best
             around = zip(session, own, [0.0, *own], [*own[1:], 0.0], strict=False)
             for document, score, before, after in around:
                 if score:
-                    raised[document] = score + NEIGHBOURS * (before + after) + SESSION * best
-    return raised
+                    raised[document] = score + NEIGHBOURS * (before + after) + share
+                    of_session[document] = share
+
+    def parts_of(document: Document) -> dict[str, float]:
+        own, share = scores[document], of_session[document]
+        near = max(0.0, raised[document] - own - share)
+        return {parts.WORDS: own, parts.NEIGHBOURS: near, parts.SESSION: share}
+
+    return Scores(raised, parts_of)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import Message
+from dynamiq_memory.ranking.scores import RERANKER, Score
 
 Reranker = Callable[[str, Sequence[Message]], Sequence[float]]
 """Returns a score for each message, higher for those that answer the query better."""
@@ -71,7 +72,7 @@ def reranked(rerank: Reranker, query: str, messages: Sequence[Message]) -> list[
     if len(numbers) != len(first) or not all(map(math.isfinite, numbers)):
         raise ConfigurationError(f"the reranker must return {len(first)} numbers, one for each message, not {scores!r}")
     for message, number in zip(first, numbers, strict=True):
-        message.score = number
+        message.score = Score(number, {RERANKER: number})
     best = sorted(first, key=lambda message: message.score or 0.0, reverse=True)
     for message in others:
         message.score = best[-1].score

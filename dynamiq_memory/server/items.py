@@ -17,6 +17,7 @@ from dynamiq_memory.backends.operations import stored_versions
 from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of
+from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
 from dynamiq_memory.server.bodies import BodyRoute, for_messages
@@ -136,9 +137,11 @@ async def update_messages(access: RequestAccess, body: models.UpdateRequest) -> 
 
 def stored_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Convert stored messages to items, with their scores if they have any."""
-    return [
-        to_shown_item(message) | ({} if message.score is None else {"score": message.score}) for message in messages
-    ]
+    return [to_shown_item(message) | _scored(message) for message in messages]
+
+
+def _scored(message: Message) -> dict[str, Any]:
+    return {} if message.score is None else {"score": message.score, "score_parts": parts_of(message.score)}
 
 
 def _size(access: Access, requested: int | None, default: int) -> int:

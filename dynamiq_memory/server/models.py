@@ -200,6 +200,9 @@ class StoredItem(BaseModel):
     updated_at: str
     dynamiq_memory: Extension
     score: float | None = None
+    score_parts: dict[str, float] | None = Field(
+        None, description="What the score is made of: words, meaning, neighbours, session, date, or reranker."
+    )
     reason: Reason | None = None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.testing.base import SESSION, USER, ConformanceBase, Twin, contents, say
 
 
@@ -31,6 +32,19 @@ class SearchingConformance(ConformanceBase):
         assert all(isinstance(score, float) and score > 0 for score in scores)
         assert scores == sorted(scores, reverse=True)
         assert all(message.score is None for message in store.get_all())
+
+    def test_the_parts_of_a_score_add_up_to_it(self, store: Twin) -> None:
+        store.add_many([say(text) for text in ["An apple a day", "Pears and an apple", "Nothing", "An apple"]])
+        for found in (store.search("apple pears"), store.search("apple")):
+            for message in found:
+                parts = parts_of(message.score)
+                assert abs(sum(parts.values()) - (message.score or 0.0)) < 1e-6, parts
+                assert parts.keys() <= {"words", "meaning", "neighbours", "session"}
+        assert {message.content for message in found if parts_of(message.score).get("words")} == {
+            "An apple a day",
+            "Pears and an apple",
+            "An apple",
+        }
 
     def test_equal_scores_come_latest_first(self, store: Twin) -> None:
         # In sessions of their own, since matches around a message raise its score.

@@ -18,6 +18,7 @@ from dynamiq_memory.ranking import BM25, packed_terms
 from dynamiq_memory.ranking.bm25 import best
 from dynamiq_memory.ranking.fusion import hybrid
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
+from dynamiq_memory.ranking.scores import Scores
 
 TermsRow = Sequence[Any]
 """A message's number of arrival, its timestamp, the number of its terms, these terms, packed, and its user and session,
@@ -62,14 +63,14 @@ class WordSearch:
         statement = statement.select_from(terms if source is None else source)
         return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
-    def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> dict[int, float]:
+    def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> Scores[int]:
         """Score rows, by their numbers in the list."""
         scores = packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
         sessions = in_sessions(range(len(rows)), lambda n: tuple(rows[n][4:6]), lambda n: (rows[n][1], rows[n][0]))
         return pooled(scores, sessions)
 
     def _best(
-        self, connection: sa.Connection, search: Search, rows: Sequence[TermsRow], scores: Mapping[int, float]
+        self, connection: sa.Connection, search: Search, rows: Sequence[TermsRow], scores: Scores[int]
     ) -> list[Message]:
         """Read the messages of the best rows."""
         # Among equal scores the latest first: by timestamp, then by arrival.
@@ -80,7 +81,7 @@ class WordSearch:
             # After a change without this package, terms may have no message, or another one.
             message = messages.get(rows[number][0])
             if message is not None and search.filter.matches(message):
-                message.score = scores[number]
+                message.score = scores.of(number)
                 results.append(message)
         return results
 

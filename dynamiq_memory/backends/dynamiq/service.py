@@ -16,6 +16,7 @@ from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.exceptions import BackendError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, to_mapping
 from dynamiq_memory.messages import Message, Session, views
+from dynamiq_memory.ranking import Score
 
 T = TypeVar("T")
 
@@ -129,13 +130,11 @@ def _page(answer: Any) -> tuple[list[Message], bool]:
 
 
 def _messages(answer: Any) -> list[Message]:
-    messages = []
-    for item in answer["data"]:
-        message = from_item(item)
+    messages = views(map(from_item, answer["data"]))
+    for message, item in zip(messages, answer["data"], strict=True):
         if item.get("score") is not None:
-            message.score = item["score"]
-        messages.append(message)
-    return views(messages)
+            message.score = Score(item["score"], item.get("score_parts") or {})
+    return messages
 
 
 def _windows(answer: Any) -> list[list[Message]]:

@@ -92,7 +92,7 @@ class InMemory(MemoryBackend):
             messages = [by_document[document].message for document in ranked]
         results = views(messages)
         for result, document in zip(results, ranked, strict=True):
-            result.score = scores[document]
+            result.score = scores.of(document)
         return results
 
     def _scores(self, terms: Sequence[str], filter: Filter) -> dict[int, float]:

@@ -21,6 +21,7 @@ from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
+from dynamiq_memory.ranking.scores import WORDS
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 _MIN_OTHERS = 200
@@ -101,13 +102,13 @@ class Ranker:
             range(len(names)), lambda n: keys.parse(names[n]).scope, lambda n: documents[names[n]].position
         )
         word_scores = pooled(index.scores(self._bm25, terms_of(tokenizer, query)), sessions)
-        words = Ranking({names[number]: score for number, score in word_scores.items()}, zero=0.0)
+        words = Ranking(word_scores.named(names), zero=0.0, name=WORDS)
         related = {name: score for name, score in nearest.scores.items() if name in documents}
         scores = min_max([words, replace(nearest, scores=related)])
         best = sorted(scores, key=lambda name: (scores[name], documents[name].position), reverse=True)[:limit]
         ranked = messages_of(documents[name] for name in best)
         for message, name in zip(ranked, best, strict=True):
-            message.score = scores[name]
+            message.score = scores.of(name)
         return ranked
 
 

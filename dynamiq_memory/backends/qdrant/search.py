@@ -22,6 +22,7 @@ from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Messag
 from dynamiq_memory.ranking import BM25, Tokenize, packed_terms
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
+from dynamiq_memory.ranking.scores import WORDS, Scores
 from dynamiq_memory.ranking.tokenizer import terms_of
 
 _FIELDS = [records.MESSAGE, TIMESTAMP_KEY, records.ARRIVAL, USER_KEY, SESSION_KEY]
@@ -80,9 +81,10 @@ class Ranker:
         if translation.exact:
             messages = yield from _messages({name: found[name] for name in best})
         present = [name for name in best if name in messages]  # others have been deleted since
-        for name in present:
-            messages[name].score = scores[name]
-        return views(messages[name] for name in present)
+        ranked = views(messages[name] for name in present)
+        for message, name in zip(ranked, present, strict=True):
+            message.score = scores.of(name)
+        return ranked
 
     def _size(self, translation: Translation, limit: int | None) -> Plan[int]:
         """Return how many candidates of each kind to ask for."""
@@ -90,18 +92,15 @@ class Ranker:
             return max(1, min((yield from requests.count(translation.filter)), self.most_ranked))
         return min(max(self.candidates, 2 * limit), self.most_ranked)
 
-    def _scores(self, terms: Sequence[str], by_words: _Points, by_meaning: _Points, size: int) -> dict[str, float]:
-        words = Ranking(
-            self._word_scores(terms, by_words, by_words | by_meaning),
-            cut=bool(terms) and len(by_words) >= size,
-            zero=0.0,
-        )
+    def _scores(self, terms: Sequence[str], by_words: _Points, by_meaning: _Points, size: int) -> Scores[str]:
+        word_scores = self._word_scores(terms, by_words, by_words | by_meaning)
         if not self.embeds:
-            return dict(words.scores)
+            return word_scores
+        words = Ranking(word_scores, cut=bool(terms) and len(by_words) >= size, zero=0.0, name=WORDS)
         meaning = Ranking(self._similarities(by_meaning), cut=len(by_meaning) >= size)
         return min_max([words, meaning], [1 - self.vector_weight, self.vector_weight])
 
-    def _word_scores(self, terms: Sequence[str], matching: _Points, candidates: _Points) -> dict[str, float]:
+    def _word_scores(self, terms: Sequence[str], matching: _Points, candidates: _Points) -> Scores[str]:
         """Score the candidates that have a term; those around them may be any candidates."""
         names = list(matching)
         payloads = [records.payload_of(point) for point in matching.values()]

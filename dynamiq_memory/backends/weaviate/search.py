@@ -27,6 +27,7 @@ from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
+from dynamiq_memory.ranking.scores import WORDS
 
 T = TypeVar("T")
 
@@ -77,10 +78,11 @@ class Searcher:
         best = sorted(fused, key=lambda position: (fused[position], position), reverse=True)[:limit]
         rows = yield from self.reader.by_ids((uuid for *_, uuid in best), WHOLE)
         found = {row.uuid: row.message for row in rows}  # others have been deleted since
-        scored = {uuid: fused[time, arrival, uuid] for time, arrival, uuid in best if uuid in found}
-        for uuid, score in scored.items():
-            found[uuid].score = score
-        return views(found[uuid] for uuid in scored)
+        present = [position for position in best if position[2] in found]
+        ranked = views(found[uuid] for *_, uuid in present)
+        for message, position in zip(ranked, present, strict=True):
+            message.score = fused.of(position)
+        return ranked
 
     def _by_meaning(
         self, wanted: Translation, vector: Vector | None, limit: int | None
@@ -125,7 +127,8 @@ def _ranking(
     rows: Sequence[Row], scopes: Mapping[Position, Scope], scores: Mapping[int, float], *, cut: bool = False
 ) -> Ranking[Position]:
     sessions = in_sessions(scopes, scopes.__getitem__, lambda position: position)
-    return Ranking(pooled({rows[n].position: score for n, score in scores.items()}, sessions), cut=cut, zero=0.0)
+    by_position = pooled({rows[n].position: score for n, score in scores.items()}, sessions)
+    return Ranking(by_position, cut=cut, zero=0.0, name=WORDS)
 
 
 def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:

@@ -83,7 +83,8 @@ function card(item, { score = false, scope = false } = {}) {
     meta.append(element("span", { textContent: REASONS[item.reason] }));
   }
   if (typeof item.score === "number" && (score || item.reason)) {
-    meta.append(element("span", { className: "score", textContent: `score ${item.score.toFixed(2)}` }));
+    const title = Object.entries(item.score_parts ?? {}).map(([name, part]) => `${name} ${part.toFixed(2)}`).join(" + ");
+    meta.append(element("span", { className: "score", textContent: `score ${item.score.toFixed(2)}`, title }));
   }
   if (typeof item.metadata?.superseded_at === "number") {
     node.classList.add("superseded");
