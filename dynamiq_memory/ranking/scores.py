@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 Document = TypeVar("Document", bound=Hashable)
-Other = TypeVar("Other", bound=Hashable)
 Parts = Mapping[str, float]
 
 WORDS, MEANING, NEIGHBOURS, SESSION, DATE, RERANKER = "words", "meaning", "neighbours", "session", "date", "reranker"
@@ -60,11 +59,3 @@ class Scores(dict[Document, float]):
     def of(self, document: Document) -> Score:
         """Return the score of a document, with its parts."""
         return Score(self[document], self.parts(document))
-
-    def named(self, names: Sequence[Other]) -> Scores[Other]:
-        """Return the scores of numbered documents by their names."""
-        numbers: Any = {names[number]: number for number in self}  # type: ignore[call-overload]
-        scores: Any = self
-        return Scores(
-            {name: scores[number] for name, number in numbers.items()}, lambda name: self.parts(numbers[name])
-        )

@@ -98,11 +98,9 @@ class Ranker:
         index = InvertedIndex()
         for number, stored in enumerate(documents.values()):
             index.add(number, terms_of(tokenizer, stored.message.text if stored.message is not None else ""))
-        sessions = in_sessions(
-            range(len(names)), lambda n: keys.parse(names[n]).scope, lambda n: documents[names[n]].position
-        )
-        word_scores = pooled(index.scores(self._bm25, terms_of(tokenizer, query)), sessions)
-        words = Ranking(word_scores.named(names), zero=0.0, name=WORDS)
+        sessions = in_sessions(names, lambda name: keys.parse(name).scope, lambda name: documents[name].position)
+        own = index.scores(self._bm25, terms_of(tokenizer, query))
+        words = Ranking(pooled({names[n]: score for n, score in own.items()}, sessions), zero=0.0, name=WORDS)
         related = {name: score for name, score in nearest.scores.items() if name in documents}
         scores = min_max([words, replace(nearest, scores=related)])
         best = sorted(scores, key=lambda name: (scores[name], documents[name].position), reverse=True)[:limit]
