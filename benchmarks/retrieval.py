@@ -51,8 +51,8 @@ REQUIRED = {
     Kind.CHATS: {(SEARCH, 10): 0.47, ("relevant", 20): 0.57, ("both", 20): 0.54},
 }
 REQUIRED_OF_HYBRID = {
-    Kind.LOCOMO: {(SEARCH, 10): 0.75, (SESSIONS, 10): 0.965, ("relevant", 20): 0.76, ("both", 20): 0.72},
-    Kind.CHATS: {(SEARCH, 10): 0.53, ("relevant", 20): 0.55, ("both", 20): 0.5},
+    Kind.LOCOMO: {(SEARCH, 10): 0.75, (SESSIONS, 10): 0.97, ("relevant", 20): 0.81, ("both", 20): 0.78},
+    Kind.CHATS: {(SEARCH, 10): 0.53, ("relevant", 20): 0.64, ("both", 20): 0.6},
 }
 LARGEST_GAP = 0.02
 
