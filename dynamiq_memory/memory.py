@@ -79,8 +79,8 @@ class Memory(Closing):
         recent_share: Share of the limit that the strategy BOTH uses for the most recent turns, from 0 to 1. The last
             two turns may take more, up to half of the limit.
         score_cutoff: Share of the best match's score, from 0 to 1, below which RELEVANT and BOTH use no more matches,
-            even if the limit is not reached. Defaults to 0, all matches. With a reranker, whose scores may have any
-            scale, it does not apply.
+            even if the limit is not reached. Defaults to 0, all matches. It does not apply with a reranker, since its
+            scores may have any scale.
         reranker: Orders the 50 best messages of a search again, also for RELEVANT and BOTH: a function of the query and
             the messages that returns a score for each, or a reranker of LangChain, LlamaIndex or `dynamiq`. By default,
             the order is the backend's.

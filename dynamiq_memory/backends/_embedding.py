@@ -76,7 +76,7 @@ class MessageEmbedder(WatchesForks):
 
     @classmethod
     def compared_here(cls, embedder: Any, location: str, *, reindexes: bool = False) -> MessageEmbedder:
-        """Create the embedder for a store whose vectors are compared in this process.
+        """Create the embedder for a store that compares vectors in this process.
 
         Raises:
             MissingDependencyError: numpy is not installed.

@@ -31,7 +31,7 @@ def pick_and_compare(
 
     Args:
         pick: Picks with the settings of both questions.
-        query: What the agent is asked.
+        query: The question to the agent.
         filters: Only messages that match.
         count_tokens: Counts the tokens of a message.
     """

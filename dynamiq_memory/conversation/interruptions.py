@@ -1,4 +1,4 @@
-"""Answers and calls that were cut off: what is given instead of the missing part."""
+"""Answers and calls that were cut off: the messages given instead of the missing part."""
 
 from __future__ import annotations
 

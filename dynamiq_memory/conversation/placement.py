@@ -44,7 +44,7 @@ def without_block(message: Message, block: re.Pattern[str] = QUOTED) -> Message:
 
     Args:
         message: The message.
-        block: What the block looks like. Defaults to that of quoted messages.
+        block: The pattern of the block. Defaults to that of quoted messages.
 
     Returns:
         The message itself if it begins with no such block.

@@ -92,7 +92,7 @@ class Pick:
 
     @property
     def score_parts(self) -> dict[str, float]:
-        """What the score is made of; see `dynamiq_memory.ranking.Score`. Empty where there is none."""
+        """The parts of the score; see `dynamiq_memory.ranking.Score`. Empty where there is none."""
         return parts_of(self.message.score)
 
 
@@ -101,7 +101,8 @@ class Explanation(list[Pick]):
 
     Attributes:
         tokens: The number of tokens of the conversation; None where tokens are not limited.
-        bounded_by: What bounds the choice, so that older turns may be left out: "limit", "max_tokens", both or neither.
+        bounded_by: The bounds of the choice, because of which older turns may be left out: "limit", "max_tokens", both or
+            neither.
         recent: The messages that are given as messages, with dates if these are given. With
             `placement="before_question"`, these are the most recent ones, otherwise all.
         recalled: The messages that are given as a block of text in front of the last question, oldest first.
@@ -119,7 +120,7 @@ class Explanation(list[Pick]):
         placement: Placement = Placement.CHRONOLOGICAL,
         session_id: str | None = None,
     ) -> None:
-        """Separate what is given as a block, and count the tokens."""
+        """Separate the messages given as a block, and count the tokens."""
         super().__init__(picks)
         self._dating = budget.dating
         found = (
@@ -181,7 +182,7 @@ class _Choice:
     """The messages picked so far.
 
     Attributes:
-        budget: What may still be picked.
+        budget: The rest that may be picked.
         placement: Where messages are placed that match the query.
         session_id: The session that the conversation belongs to, if it is only one.
         ordering: How matches are ordered again.
@@ -250,7 +251,7 @@ def pick(
 
     Args:
         strategy: The strategy. RELEVANT and BOTH act as ALL where there is no query or nothing matches.
-        query: What the agent is asked.
+        query: The question to the agent.
         filters: Only messages that match.
         budget: How much may be picked.
         recent_share: The part of the budget that BOTH gives to the most recent turns, from 0 to 1.

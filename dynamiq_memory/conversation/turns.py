@@ -37,7 +37,7 @@ class Budget:
         messages: Number of messages.
         tokens: Number of tokens, or None for any number.
         count_tokens: Counts the tokens of a message.
-        exceeded: What has kept messages from being taken, "limit" or "max_tokens"; parts and copies share it.
+        exceeded: The bounds that kept messages from being taken, "limit" or "max_tokens"; parts and copies share it.
         window: Where the most recent turns begin that are taken.
         dating: Adds dates, which count too; None if there are none.
     """
@@ -146,7 +146,7 @@ class Turn:
         """Take as much of the turn as fits: the question and its answer, then the latest rounds.
 
         Args:
-            budget: What may be taken; reduced by what is.
+            budget: The messages and tokens that may be taken; it is reduced by those that are.
             keep: A message that the part must contain to be of use.
 
         Returns:
@@ -563,7 +563,7 @@ def latest_turns(turns: Sequence[Turn], budget: Budget, *, more: bool = False) -
 
     Args:
         turns: All turns in order; an unopened one at the beginning may be the rest of a turn cut off.
-        budget: What may be taken; reduced by what is.
+        budget: The messages and tokens that may be taken; it is reduced by those that are.
         more: Whether there may be older turns than these.
 
     Returns:

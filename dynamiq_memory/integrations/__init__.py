@@ -8,7 +8,7 @@ They are stable within 0.x: a change that breaks an adapter changes the minor ve
 - `alignment`: which messages of a conversation that a framework hands over are stored already.
 - `ordering`: times and filters that keep new messages after those that are stored.
 - `turns`: turns, budgets, and cutting a conversation only where every LLM API accepts it.
-- `interruptions`: what is given instead of the missing part of what was cut off.
+- `interruptions`: the messages given instead of the missing part of what was cut off.
 - `plans`: logic over a `Memory`, written once for sync and async.
 - `references`: a memory by reference, for frameworks that save their state.
 - `arguments`: checks of an adapter's arguments.

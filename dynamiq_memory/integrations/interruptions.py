@@ -1,4 +1,4 @@
-"""Answers and calls that were cut off: how they are marked, and what is given instead of the missing part."""
+"""Answers and calls that were cut off: how they are marked, and the messages given instead of the missing part."""
 
 from __future__ import annotations
 

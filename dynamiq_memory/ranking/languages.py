@@ -79,7 +79,7 @@ _LEAST_SHARE = 0.15
 
 
 def stemmer_for(word: str, language: str) -> str:
-    """Return the language whose stemmer a word gets.
+    """Return the language of the stemmer for a word.
 
     Args:
         word: The word.

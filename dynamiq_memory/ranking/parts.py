@@ -16,10 +16,10 @@ _CONTRACTION = re.compile(r"'(?:s|t|d|m|ll|ve|re)(?![^\W_])", re.IGNORECASE)
 _BETWEEN_NUMBERS = re.compile(r"[ ,/()]+")
 _JOINER = re.compile(r"[_.'-]")
 BETWEEN_WORDS = re.compile(r"[_.\- ,/()]+")
-"""What may be between words that are written as one; an apostrophe belongs to the word."""
+"""The characters between words that are written as one; an apostrophe belongs to the word."""
 # Words as in getUserName and HTTPServer, and digits.
 _PART = regex.compile(r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[\p{Ll}\p{M}]+|\p{Nd}+|(?:(?!\p{Nd})[\p{L}\p{M}\p{N}])+")
-# What changes more often between letters and digits is a code.
+# A word that changes more often between letters and digits is a code.
 _MOST_PARTS = 4
 # 1,000,000 and 3.000,50, but not the groups of a phone number.
 _GROUPED = re.compile(r"(?<!\d)\d{1,3}([.,' ])\d{3}(?:\1\d{3}){0,6}(?!\d|[ .,'-]?\d{3})")

@@ -16,8 +16,9 @@ class Score(float):
     """The score of a message, a number that knows its parts.
 
     Attributes:
-        parts: Numbers whose sum is the score, up to rounding: "words" and "meaning" of the message itself, "neighbours"
-            and "session" for matches around it, "date" for a time that the query names; or only "reranker".
+        parts: Numbers that add up to the score, apart from rounding: "words" and "meaning" of the message itself,
+            "neighbours" and "session" for matches around it, "date" for a time that the query names; or only
+            "reranker".
     """
 
     __slots__ = ("parts",)

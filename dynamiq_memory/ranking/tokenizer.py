@@ -57,7 +57,7 @@ class Tokenizer:
     Case, compatibility forms (full-width letters, ligatures) and diacritics are ignored. What is written as one word
     also gives its parts (`getUserName`, "e-mail", phone numbers). In scripts without spaces (Chinese, Japanese, Korean,
     Thai, …), pairs of neighbouring characters and single Han characters are the terms. Words in other scripts than
-    Latin get the stemmer of a language of that script. A message whose function words show that it is not in English
+    Latin get the stemmer of a language of that script. A message that is not in English, as its function words show,
     has terms of its language besides.
 
     Args:
@@ -119,7 +119,7 @@ class Tokenizer:
         return Tokenizer(self.language, ())
 
     def _reduce(self, word: str) -> tuple[str, ...]:
-        """Return the terms of what is written as one word."""
+        """Return the terms of a text that is written as one word."""
         if _UNSPACED_START.match(word):
             return tuple(_character_terms(word.casefold()))
         return tuple(filter(None, map(self._stem, parts_of(_with_ascii_digits(word)))))
@@ -127,7 +127,7 @@ class Tokenizer:
     def _more_terms(self, language: str, word: str) -> tuple[str, ...]:
         """Return the terms that a word has besides, in a message in this language.
 
-        They are added, so that a question whose language does not show still finds the message.
+        They are added, so that a question that does not show its language still finds the message.
         """
         if _UNSPACED_START.match(word):
             return ()

@@ -53,7 +53,7 @@ class InvalidBodyError(HTTPException):
 
 
 class _CheckedRequest(Request):
-    """A request whose JSON is the checked body."""
+    """A request with the checked body as its JSON."""
 
     def __init__(self, request: Request, adapter: TypeAdapter[Any]) -> None:
         super().__init__(request.scope, request.receive)

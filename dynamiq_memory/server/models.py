@@ -231,7 +231,7 @@ class SearchResponse(ItemsResponse):
 
     has_more: bool
     recalled_block: str | None = Field(
-        None, description="The messages whose reason is not `recent`, as text in front of the last question."
+        None, description="The messages with another reason than `recent`, as text in front of the last question."
     )
     unchanged: float | None = Field(
         None,

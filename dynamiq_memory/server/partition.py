@@ -53,7 +53,7 @@ class Partition(MemoryBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the store can do."""
+        """The capabilities of the store."""
         return self._store.capabilities
 
     def check_user(self, user_id: str | None) -> None:

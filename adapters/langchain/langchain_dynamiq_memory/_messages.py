@@ -257,7 +257,7 @@ def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
 
 
 def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
-    """Check that LangChain's fields say what the canonical ones do: whoever may store messages may store any `native`.
+    """Check that LangChain's fields say what the canonical ones do: anyone who stores messages can store any `native`.
 
     Raises:
         ValueError: They do not.

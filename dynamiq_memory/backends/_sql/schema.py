@@ -133,7 +133,7 @@ class SQLSchema:
         done = tables.read_meta(connection).get(RENEWED_KEY)
         if done is None:
             return False
-        # Nobody may delete them meanwhile: their terms would stay.
+        # Nobody may delete them in between: their terms would stay.
         rows = connection.execute(self._batch_after(int(done)).with_for_update()).fetchall()
         if rows:
             self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))

@@ -80,7 +80,7 @@ class VectorTable(ABC):
 
     @abstractmethod
     def ranked(self) -> sa.ColumnElement[Any]:
-        """What a search reads of each message's vector."""
+        """The columns that a search reads of each message's vector."""
 
     @abstractmethod
     def similarities(self, read: Mapping[int, Any], query: Sequence[float]) -> Mapping[int, float]:

@@ -194,7 +194,7 @@ class DynamoDB(MemoryBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do.
+        """The capabilities of this instance.
 
         It does not claim transactions: a batch of more than 100 messages has none, and a read at the moment when one
         becomes visible may see a part of it.

@@ -65,7 +65,7 @@ class InMemory(MemoryBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this instance."""
         return Capabilities(vector=self._embedder is not None, transactions=True)
 
     def _write(self, messages: Sequence[Message]) -> None:

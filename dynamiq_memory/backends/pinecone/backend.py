@@ -183,7 +183,7 @@ class Pinecone(PlannedBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this instance."""
         return Capabilities(vector=True, max_message_bytes=self.max_message_bytes)
 
     def to_dict(self) -> dict[str, Any]:

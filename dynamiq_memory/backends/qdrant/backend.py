@@ -195,7 +195,10 @@ class Qdrant(PlannedBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do. A batch is stored request by request, and readers may see half a replacement."""
+        """The capabilities of this instance.
+
+        A batch is stored request by request, and readers may see half a replacement.
+        """
         return Capabilities(vector=self._embedder is not None, max_message_bytes=self.max_message_bytes)
 
     def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations

@@ -56,7 +56,7 @@ def _only(point: str) -> models.Filter:
 
 
 def _changes(point: records.Point, tokenize: Tokenize) -> list[Any]:
-    """Return the changes of a point. They bring no message back that has been deleted meanwhile."""
+    """Return the changes of a point. They bring no message back that has been deleted since."""
     stored = records.stored_of(point)
     terms = terms_of(tokenize, stored.message.text)
     fields = models.SetPayload(payload=records.ranked_by(terms), filter=_only(stored.id))

@@ -178,7 +178,7 @@ class Weaviate(PlannedBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this instance can do."""
+        """The capabilities of this instance."""
         return Capabilities(keyword=self.alpha < 1, vector=self.alpha > 0, max_message_bytes=self.max_message_bytes)
 
     # --- operations ------------------------------------------------------------------------------------------

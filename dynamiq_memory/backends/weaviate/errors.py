@@ -90,7 +90,7 @@ def refusal(text: str, location: str) -> DynamiqMemoryError:
     """Make the error for a request that the server refused.
 
     Args:
-        text: What the server says.
+        text: The text of the server.
         location: The collection and its server, without secrets.
     """
     if _LENGTHS.search(text):

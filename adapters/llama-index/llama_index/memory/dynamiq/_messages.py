@@ -217,7 +217,7 @@ def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dic
 
 
 def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
-    """Check that LlamaIndex's fields say what the canonical ones do: whoever may store messages may store any `native`.
+    """Check that LlamaIndex's fields say what the canonical ones do: anyone who stores messages can store any `native`.
 
     Raises:
         ValueError: They do not.
