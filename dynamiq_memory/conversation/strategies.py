@@ -101,7 +101,7 @@ class Explanation(list[Pick]):
 
     Attributes:
         tokens: The number of tokens of the conversation; None where tokens are not limited.
-        bounded_by: The bounds of the choice, because of which older turns may be left out: "limit", "max_tokens", both or
+        bounded_by: The bounds of the choice, by which older turns may be left out: "limit", "max_tokens", both or
             neither.
         recent: The messages that are given as messages, with dates if these are given. With
             `placement="before_question"`, these are the most recent ones, otherwise all.
