@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeVar
 
 from dynamiq_memory.ranking import scores as parts
@@ -52,15 +53,16 @@ def pooled(scores: Mapping[Document, float], sessions: Iterable[Sequence[Documen
     raised: dict[Document, float] = {}
     of_session: dict[Document, float] = {}
     for session in sessions:
-        own = [scores.get(document, 0.0) for document in session]
-        best = max(own, default=0.0)
-        if best:
-            share = SESSION * best
-            around = zip(session, own, [0.0, *own], [*own[1:], 0.0], strict=False)
-            for document, score, before, after in around:
-                if score:
-                    raised[document] = score + NEIGHBOURS * (before + after) + share
-                    of_session[document] = share
+        # With a 0 at the end, which is also what comes before the first.
+        own = [*map(scores.get, session, repeat(0.0)), 0.0]
+        share = SESSION * max(own)
+        if not share:
+            continue
+        for number, score in enumerate(own):
+            if score:
+                document = session[number]
+                raised[document] = score + NEIGHBOURS * (own[number - 1] + own[number + 1]) + share
+                of_session[document] = share
 
     def parts_of(document: Document) -> dict[str, float]:
         own, share = scores[document], of_session[document]

@@ -16,6 +16,7 @@ from dynamiq_memory.ranking import InvertedIndex
 
 Position = tuple[float, int]
 position_of = attrgetter("position")
+_document_of = attrgetter("document")
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Conversations:
 
     def documents(self, filter: Filter) -> Iterator[list[int]]:
         """Return the numbers of the matching entries of each conversation, in order."""
-        return ([entry.document for entry in entries] for _, entries in self.matching(filter))
+        return (list(map(_document_of, entries)) for _, entries in self.matching(filter))
 
     def in_order(self, filter: Filter, before: Message | None, after: Message | None) -> Iterator[Entry]:
         """Return the matching entries, the latest first, or with `after` the earliest first."""
