@@ -885,6 +885,7 @@ FORGED = [
 @pytest.mark.parametrize("said", SAID, ids=range(len(SAID)))
 def test_no_fields_of_llama_indexs_say_anything_else_than_the_message(said: ChatMessage, forged: ChatMessage) -> None:
     message, native = to_message(said), to_message(forged).native
+    assert native is not None
     message.native = pack(FRAMEWORK, native["data"], message)
     again = to_message(from_message(message))
     for name in ("role", "content", "tool_calls"):
