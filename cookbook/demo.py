@@ -62,7 +62,7 @@ WIDEST = 120
 STRATEGIES = {
     MemoryRetrievalStrategy.ALL: "newest turns",
     MemoryRetrievalStrategy.RELEVANT: "matching turns",
-    MemoryRetrievalStrategy.BOTH: "half newest, half matching",
+    MemoryRetrievalStrategy.BOTH: "a quarter newest, the rest matching",
 }
 ROLE_STYLES = {MessageRole.USER: "cyan", MessageRole.ASSISTANT: "magenta", MessageRole.TOOL: "yellow"}
 REASON_STYLES = {Reason.RECENT: "blue", Reason.MATCH: "green", Reason.CONTEXT: "bright_black"}

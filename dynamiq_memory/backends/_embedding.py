@@ -81,8 +81,9 @@ class MessageEmbedder(WatchesForks):
         Raises:
             MissingDependencyError: numpy is not installed.
         """
+        made = cls(embedder, location=location, reindexes=reindexes)
         import_module("dynamiq_memory.ranking.vectors")  # slow, so not without an embedder
-        return cls(embedder, location=location, reindexes=reindexes)
+        return made
 
     def measured_dimension(self) -> int:
         """Return the dimension of the embedder's vectors, by embedding a word."""

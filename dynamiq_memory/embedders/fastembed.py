@@ -15,7 +15,7 @@ try:
     from fastembed import TextEmbedding
 except ImportError as error:
     raise MissingDependencyError(
-        "FastEmbedEmbedder needs the fastembed package: pip install 'dynamiq-memory[fastembed]'"
+        "a local embedder needs the fastembed package: pip install 'dynamiq-memory[local]'"
     ) from error
 
 

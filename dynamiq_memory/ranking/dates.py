@@ -1,7 +1,7 @@
 """Dates that a question names, to prefer messages of that time.
 
-English and ISO dates are known: "on 5 May 2023", "in March", "2023-05", "in 2022", "yesterday", "last Friday", "last
-week", "three months ago".
+English and ISO dates are known: "on 5 May 2023", "in March", "2023-05", "in 2022", "yesterday", "last Friday", "on
+Friday", "last week", "three months ago".
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ _NAMED = [
 ]
 _AGO = re.compile(rf"\b(?P<number>\d{{1,3}}|{'|'.join(_NUMBERS)}) (?P<unit>{'|'.join(_UNITS)})s? ago\b", re.IGNORECASE)
 _LAST = re.compile(
-    rf"\b(?:last|past) (?P<what>{'|'.join([*_DAYS, 'week', 'weekend', 'month', 'year'])})\b", re.IGNORECASE
+    rf"\b(?:last|past|(?:on|this|since)(?= (?:{'|'.join(_DAYS)})\b)) "
+    rf"(?P<what>{'|'.join([*_DAYS, 'week', 'weekend', 'month', 'year'])})\b",
+    re.IGNORECASE,
 )
-_NEAR = re.compile(r"\b(today|yesterday|tonight|this (?:morning|week|month|year))\b", re.IGNORECASE)
+_NEAR = re.compile(
+    r"\b(day before yesterday|yesterday|last night|today|tonight|this (?:morning|week|month|year))\b", re.IGNORECASE
+)
 # How many of the messages that fit best are looked at for their dates.
 LOOKED_AT = 200
 # How much the score of a message of that time counts. Fused scores are closer to each other.
@@ -136,10 +140,11 @@ def _relative(question: str, today: dt.date) -> Iterator[Period]:
             monday = today - dt.timedelta(days=today.weekday() + 7)
             yield Period(monday + dt.timedelta(days=5 if what == "weekend" else 0), monday + dt.timedelta(days=6))
     for match in _NEAR.finditer(question):
-        what = match[0].lower().split()[-1]
-        since = {"yesterday": 1, "week": today.weekday(), "month": today.day - 1, "year": today.timetuple().tm_yday - 1}
+        what = match[0].lower().removeprefix("this ")
+        since = {"week": today.weekday(), "month": today.day - 1, "year": today.timetuple().tm_yday - 1}
+        since |= {"day before yesterday": 2, "yesterday": 1, "last night": 1}
         first = today - dt.timedelta(days=since.get(what, 0))
-        yield Period(first, first if what == "yesterday" else today)
+        yield Period(first, first if "yesterday" in what else today)
 
 
 def _around(date: dt.date, days: int) -> Period:

@@ -76,6 +76,9 @@ _ANY = frozenset(_BY_WORD)
 _LOOKED_AT = 50
 _LEAST = 2
 _LEAST_SHARE = 0.15
+# Of so few words, one is enough if it is not shorter than this.
+_FEW_WORDS = 4
+_SHORT_WORD = 3
 
 
 def stemmer_for(word: str, language: str) -> str:
@@ -104,6 +107,9 @@ def language_of(words: Sequence[str]) -> str | None:
     beginning = words[:_LOOKED_AT]
     if _ANY.isdisjoint(beginning):
         return None
+    if len(words) <= _FEW_WORDS:
+        found = {language for word in words if len(word) >= _SHORT_WORD for language in _BY_WORD.get(word, ())}
+        return found.pop() if len(found) == 1 else None
     counts = Counter(language for word in beginning for language in _BY_WORD.get(word, ()))
     language, count = counts.most_common(1)[0]
     return language if count >= max(_LEAST, _LEAST_SHARE * len(beginning)) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,7 +62,8 @@ def reranked(rerank: Reranker, query: str, messages: Sequence[Message]) -> list[
     if not first:
         return []
     try:
-        scores = list(rerank(query, list(first)))
+        returned: Any = rerank(query, list(first))
+        scores = list(returned) if isinstance(returned, Iterable) else [returned]
     except Exception as error:
         raise BackendError(f"the reranker failed: {type(error).__name__}: {error}") from error
     try:

@@ -44,8 +44,14 @@ _LONG_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _HAN = regex.compile(r"\p{Han}")
 # The stemmers of these languages do not handle diacritics: they stem "résumé" like "resume" only without its accents.
 _WITHOUT_DIACRITICS = ("english", "porter")
+# What Unicode does not split.
+_LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d"})
+# "And" or "so" before the article, which the stemmer leaves at the word.
+_ARABIC_AND = re.compile("^[وف](?=ال..)")
 # In messages of languages that write compounds as one word.
 _GRAM = 5
+_LONG_WORD = 8
+_FEW_WORDS = 2
 _VERSION = 2
 # Of the default tokenizer.
 _EARLIER = frozenset({"words-1/english/7a2a7537"})
@@ -103,6 +109,8 @@ class Tokenizer:
         language = language_of(words) if self.language == "english" else self.language
         if language in self._further:
             terms += chain.from_iterable(map(self._further[language].__getitem__, words))
+        elif len(words) <= _FEW_WORDS and self._further:
+            terms += chain.from_iterable(map(self._grams_of_long, words))
         return terms
 
     def words(self, text: str) -> frozenset[str]:
@@ -133,10 +141,19 @@ class Tokenizer:
             return ()
         parts = [part.casefold() for part in parts_of(word) if part.isalpha() and len(part) <= LONGEST_WORD]
         parts = [part for part in parts if stemmer_for(part, language) == language]
-        if language in COMPOUNDING:
-            return tuple(gram for part in parts for gram in _grams(_fold_diacritics(part)))
         stems = dict.fromkeys(_fold_diacritics(self._stemmer(language).stemWord(part)) for part in parts)
-        return tuple(stem for stem in stems if stem not in self._terms[word])
+        more = [stem for stem in stems if stem not in self._terms[word]]
+        if language in COMPOUNDING:
+            more += (gram for part in parts for gram in _grams(_fold_diacritics(part)))
+        return tuple(more)
+
+    def _grams_of_long(self, word: str) -> list[str]:
+        """Return the grams of a long word in Latin letters.
+
+        A text of so few words shows no language, and may be a compound, or ask for one.
+        """
+        is_long = len(word) >= _LONG_WORD and word.isalpha() and stemmer_for(word, "english") == "english"
+        return _grams(_fold_diacritics(word.casefold())) if is_long and len(word) <= LONGEST_WORD else []
 
     def _stem(self, word: str) -> str:
         word = word.casefold()
@@ -149,6 +166,8 @@ class Tokenizer:
             word = _fold_diacritics(word)
         if language == "english":
             word = BASE.get(word, word)
+        elif language == "arabic":
+            word = _ARABIC_AND.sub("", word)
         return _fold_diacritics(self._stemmer(language).stemWord(word))
 
     def _stemmer(self, language: str) -> Any:
@@ -204,7 +223,7 @@ def _grams(word: str) -> list[str]:
 def _fold_diacritics(word: str) -> str:
     if word.isascii():
         return word
-    split = unicodedata.normalize("NFD", word)
+    split = unicodedata.normalize("NFD", word).translate(_LIGATURES)
     return unicodedata.normalize("NFC", "".join(c for c in split if not "\u0300" <= c <= "\u036f"))
 
 

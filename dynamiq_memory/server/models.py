@@ -34,8 +34,9 @@ class StrictModel(BaseModel):
     @classmethod
     def _check_fields(cls, value: Any) -> Any:
         """Report one unknown field rather than each."""
-        if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():
-            raise PydanticCustomError("extra_forbidden", "it has a field that is not described")
+        others = (name for name in value if name not in cls.model_fields) if isinstance(value, dict) else ()
+        for name in others:
+            raise PydanticCustomError("extra_forbidden", "the field {name} is unknown", {"name": repr(name)[:50]})
         return value
 
 
