@@ -244,7 +244,13 @@ class MessageEmbedder(WatchesForks):
 
 def _numbers(returned: Any) -> Vector:
     try:
-        vector = [float(number) for number in (returned.tolist() if hasattr(returned, "tolist") else returned)]
+        numbers = list(returned.tolist() if hasattr(returned, "tolist") else returned)
+    except TypeError:
+        numbers = [None]
+    except Exception as error:  # some embedders compute on iteration
+        raise _translated(error) from error
+    try:
+        vector = [float(_number(number)) for number in numbers]
     except (TypeError, ValueError, OverflowError):
         raise EmbedderError(f"the embedder returned {returned!r:.100}, which is not a vector of numbers") from None
     if not vector:
@@ -254,6 +260,12 @@ def _numbers(returned: Any) -> Vector:
     if not length < _MAX_LENGTH:
         raise EmbedderError("the embedder returned a vector with NaN, infinity or numbers beyond 32 bits")
     return vector if length > 1 / _MAX_LENGTH else [0.0] * len(vector)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise TypeError
+    return value
 
 
 def _clean(text: str) -> str:

@@ -23,7 +23,11 @@ _PART = regex.compile(r"\p{Lu}+(?!\p{Ll})|\p{Lu}?[\p{Ll}\p{M}]+|\p{Nd}+|(?:(?!\p
 _MOST_PARTS = 4
 # 1,000,000 and 3.000,50, but not the groups of a phone number.
 _GROUPED = re.compile(r"(?<!\d)\d{1,3}([.,' ])\d{3}(?:\1\d{3}){0,6}(?!\d|[ .,'-]?\d{3})")
-_NUMBER = re.compile(r"\d++(?:(?:[ .,'/-]|\) ?| ?\()\d++){1,7}")
+# Such a number may as well be several: "rooms 101,202", "bus 24 100 seats", 10.100.200.300.
+_SEVERAL = re.compile(r"\d{3}\D|\d+ |(?:\d+\.){3}")
+# From the beginning of digits only: a long run of them would take quadratic time.
+_NUMBER = re.compile(r"(?<!\d)\d++(?:(?:[ .,'/-]|\) ?| ?\()\d++){1,7}")
+_DIGITS = re.compile(r"\d+")
 _LONG = re.compile(r"\d{8,}")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
 _HASH = re.compile(r"(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}", re.IGNORECASE)
@@ -43,9 +47,15 @@ def parts_of(word: str) -> list[str]:
     whole = _JOINER.sub("", letters)
     if _HASH.fullmatch(whole):
         return list(dict.fromkeys([*_JOINER.split(letters), whole, whole[:_SHORT]]))
-    letters = _GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), letters)
+    single = [
+        digits
+        for match in _GROUPED.finditer(letters)
+        if _SEVERAL.match(match[0])
+        for digits in _DIGITS.findall(match[0])
+    ]
+    letters = _GROUPED.sub(lambda match: "".join(_DIGITS.findall(match[0])), letters)
     found = [part for each in _BETWEEN_NUMBERS.split(letters) for part in _parts_of_one(each)]
-    return found + _numbers(letters)
+    return found + single + _numbers(letters)
 
 
 def _parts_of_one(word: str) -> list[str]:

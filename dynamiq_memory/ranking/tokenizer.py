@@ -50,8 +50,6 @@ _LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": 
 _ARABIC_AND = re.compile("^[وف](?=ال..)")
 # In messages of languages that write compounds as one word.
 _GRAM = 5
-_LONG_WORD = 8
-_FEW_WORDS = 2
 _VERSION = 2
 # Of the default tokenizer.
 _EARLIER = frozenset({"words-1/english/7a2a7537"})
@@ -109,8 +107,6 @@ class Tokenizer:
         language = language_of(words) if self.language == "english" else self.language
         if language in self._further:
             terms += chain.from_iterable(map(self._further[language].__getitem__, words))
-        elif len(words) <= _FEW_WORDS and self._further:
-            terms += chain.from_iterable(map(self._grams_of_long, words))
         return terms
 
     def words(self, text: str) -> frozenset[str]:
@@ -146,14 +142,6 @@ class Tokenizer:
         if language in COMPOUNDING:
             more += (gram for part in parts for gram in _grams(_fold_diacritics(part)))
         return tuple(more)
-
-    def _grams_of_long(self, word: str) -> list[str]:
-        """Return the grams of a long word in Latin letters.
-
-        A text of so few words shows no language, and may be a compound, or ask for one.
-        """
-        is_long = len(word) >= _LONG_WORD and word.isalpha() and stemmer_for(word, "english") == "english"
-        return _grams(_fold_diacritics(word.casefold())) if is_long and len(word) <= LONGEST_WORD else []
 
     def _stem(self, word: str) -> str:
         word = word.casefold()

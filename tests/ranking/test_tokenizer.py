@@ -172,16 +172,34 @@ def test_a_message_in_another_language_has_terms_of_that_language_besides(text, 
 
 
 @pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("Rooms 101,202,303 are free.", "101 202 303"),
+        ("ids: 482 915 377", "482 915 377"),
+        ("Bus 24 100 seats", "24 100"),
+        ("port 8080,443,500", "8080 443 500"),
+        ("call 030 123 456", "030 123 456"),
+        ("10.100.200.300", "10 100 200 300"),
+    ],
+)
+def test_numbers_that_look_like_one_are_found_alone(text, numbers):
+    assert set(numbers.split()) <= set(english(text))
+
+
+@pytest.mark.parametrize("text", ["1" * 200_000, "\u0661" * 100_000, "1 " * 50_000, "1.2,3'4 " * 10_000, "(1)" * 30_000])
+def test_long_runs_of_digits_take_no_quadratic_time(text):
+    # In quadratic time, this would take an hour.
+    assert english(text)
+
+
+@pytest.mark.parametrize(
     ("text", "query"),
     [
-        ("Ich habe eine neue Autoversicherung.", "Versicherung"),
-        ("Ich habe eine neue Autoversicherung.", "die Versicherung"),
         ("Ich habe eine neue Autoversicherung.", "Was kostet meine Versicherung?"),
         ("Die Kinder sind mit den Fahrrädern in die Schule gefahren.", "Kind"),
         ("Die Kinder sind mit den Fahrrädern in die Schule gefahren.", "Fahrrad"),
         ("Unser Haus hat einen Garten und wir sind oft dort.", "die Häuser sind auf dem Berg"),
-        ("Ik heb een nieuwe autoverzekering en ik ben blij.", "de verzekering"),
-        ("Det är min nya bilförsäkring.", "försäkring"),
+        ("Ik heb een nieuwe autoverzekering en ik ben blij.", "Wat kost mijn verzekering?"),
         ("J'ai un œuf pour ma sœur.", "soeur oeuf"),
         ("اشتريت والسيارة جديدة", "السيارة"),
     ],

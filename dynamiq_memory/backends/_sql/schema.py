@@ -20,7 +20,7 @@ from dynamiq_memory.backends._sql.tables import (
     VERSION_KEY,
     SQLTables,
 )
-from dynamiq_memory.backends._sql.vectors import VECTOR
+from dynamiq_memory.backends._sql.vectors import VECTOR, hash_of
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import Message, prepare
@@ -189,19 +189,20 @@ class SQLSchema:
         """Embed messages that have no vector, in batches that stay if this is interrupted."""
         vectors = self._tables.vectors
         total = run(Transaction(vectors.count_missing))
-        last, done, without = -1, 0, 0
+        last, done, without = -1, 0, set[int]()
         while found := run(Transaction(partial(vectors.read_missing, after=last, limit=_EMBEDDED_AT_ONCE))):
             messages = from_rows([row[1:] for row in found])
+            embedded = embedder.embed(messages)
             rows = [
                 {**to_row(message), "seq": row[0], VECTOR: vectors.encoded(vector)}
-                for row, message, vector in zip(found, messages, embedder.embed(messages), strict=True)
+                for row, message, vector in zip(found, messages, embedded, strict=True)
                 if vector is not None
             ]
+            without.update(hash_of(row) for row, vector in zip(found, embedded, strict=True) if vector is None)
             if rows:
                 run(Transaction(partial(vectors.insert_missing, rows=rows), write=True))
             last = found[-1][0]
             done += len(found)
-            without += len(found) - len(rows)
             logger.info("embedded %d of %d messages of %s", done, total, self._tables.name)
         run(Transaction(partial(vectors.end_embedding, without=without), write=True))
 

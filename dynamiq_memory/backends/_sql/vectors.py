@@ -6,7 +6,7 @@ The table of meta has the name of the embedder and the dimension of its vectors,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ DIMENSION_KEY = "dimension"
 EMBEDDER_KEY = "embedder"
 # Is there if every message with a text has a vector.
 ALL_EMBEDDED_KEY = "all_embedded"
+_READ_AT_ONCE = 1_000
 KEYS = (DIMENSION_KEY, EMBEDDER_KEY, ALL_EMBEDDED_KEY)
 
 
@@ -207,12 +208,22 @@ class VectorTable(ABC):
         self._tables.check_meta(connection, write=True)
         self.insertion.run(connection, rows)
 
-    def end_embedding(self, connection: sa.Connection, without: int) -> None:
-        """Note that all messages are embedded, if no more of them have no vector than the embedder gave none for."""
+    def end_embedding(self, connection: sa.Connection, without: Collection[int]) -> None:
+        """Note that all messages are embedded, if the embedder has seen those without a vector.
+
+        Args:
+            connection: A connection in a transaction that writes.
+            without: The messages that the embedder gave no vector for, as `hash_of` their rows. Their numbers of
+                arrival are not enough: SQLite may give these to others.
+        """
         self._tables.wait_for_writers(connection)
         self._tables.check_meta(connection)
-        if self.count_missing(connection) <= without:
-            self._set(connection, ALL_EMBEDDED_KEY, "true")
+        last = -1
+        while rows := self.read_missing(connection, last, _READ_AT_ONCE):
+            if any(hash_of(row) not in without for row in rows):
+                return
+            last = rows[-1][0]
+        self._set(connection, ALL_EMBEDDED_KEY, "true")
 
     def may_miss_some(self, connection: sa.Connection) -> bool:
         """Whether there are messages without a vector that an embedder might give one."""
@@ -233,6 +244,11 @@ class VectorTable(ABC):
     def _unset(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         meta = self._tables.meta
         connection.execute(meta.delete().where(meta.c.key.in_(keys)))
+
+
+def hash_of(row: Sequence[Any]) -> int:
+    """Return a hash of a message's row, the same in this process only."""
+    return hash(tuple(row))
 
 
 def _described(embedder: MessageEmbedder) -> dict[str, str]:

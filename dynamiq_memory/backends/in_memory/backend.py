@@ -83,6 +83,8 @@ class InMemory(MemoryBackend):
     def _search(self, query: str, filter: Filter, limit: int | None) -> list[Message]:
         terms = list(dict.fromkeys(terms_of(self.tokenizer, query)))
         vector = None if self._embedder is None else self._embedder.embed_query(query)
+        if vector is not None and self._embedder is not None:
+            self._embedder.check_dimension(len(vector))  # it may be older than the first vector of a message
         with self._lock:
             scores = pooled(self._scores(terms, filter), self._conversations.documents(filter))
             if vector is not None:
