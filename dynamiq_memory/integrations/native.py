@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,12 +20,14 @@ from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, dumps, normalise
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
-__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "plain", "unpack"]
+__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "plain", "says_the_same", "unpack"]
 
 TAG = "$native"
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
 """A framework's own classes by name: the class or classes, a function to plain values, and one that restores them."""
+
+_PLAIN = (str, int, float, type(None))
 
 Default = Callable[[Any], Any]
 """Turns a value that cannot be stored into one that can, like `default` of `json.dumps`."""
@@ -45,6 +47,42 @@ def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str,
 def plain(value: Any) -> Any:
     """Describe a value that JSON does not know, for `json.dumps(default=…)`; always in the same way, also a set."""
     return sorted(map(repr, value)) if isinstance(value, set | frozenset) else str(value)
+
+
+def says_the_same(own: Any, canonical: Any) -> bool:
+    """Whether a framework's value says nothing that its canonical form, which is JSON, does not say.
+
+    A value that JSON does not know may have any canonical form, as `default` of `json.dumps` makes it. But all its
+    texts must be in that.
+
+    Args:
+        own: The framework's value.
+        canonical: The value in the message that every framework reads.
+    """
+    if own == canonical:
+        return True
+    if isinstance(own, _PLAIN) and not isinstance(canonical, str):
+        return False
+    if isinstance(own, Mapping) and isinstance(canonical, Mapping) and len(own) == len(canonical):
+        return all(says_the_same(value, canonical.get(str(key), canonical)) for key, value in own.items())
+    if isinstance(own, list | tuple) and isinstance(canonical, list) and len(own) == len(canonical):
+        return all(map(says_the_same, own, canonical))
+    whole = canonical if isinstance(canonical, str) else json.dumps(canonical, ensure_ascii=False, default=plain)
+    return all(text in whole for text in _texts(own))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, _PLAIN):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str(key)
+            yield from _texts(each)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | memoryview | BaseModel):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, BaseModel):
+        yield from _texts(value.model_dump())
 
 
 def unpack(framework: str, message: Message) -> dict[str, Any] | None:

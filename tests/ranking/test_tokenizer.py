@@ -186,7 +186,9 @@ def test_numbers_that_look_like_one_are_found_alone(text, numbers):
     assert set(numbers.split()) <= set(english(text))
 
 
-@pytest.mark.parametrize("text", ["1" * 200_000, "\u0661" * 100_000, "1 " * 50_000, "1.2,3'4 " * 10_000, "(1)" * 30_000])
+@pytest.mark.parametrize(
+    "text", ["1" * 200_000, "\u0661" * 100_000, "1 " * 50_000, "1.2,3'4 " * 10_000, "(1)" * 30_000]
+)
 def test_long_runs_of_digits_take_no_quadratic_time(text):
     # In quadratic time, this would take an hour.
     assert english(text)

@@ -38,7 +38,7 @@ from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, Me
 from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
-from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, plain, unpack
+from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, plain, says_the_same, unpack
 
 FRAMEWORK = "langchain"
 
@@ -267,11 +267,33 @@ def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
         and (restored.content == message.content or _content(restored, repr) == message.content)
         and _answered(restored) == message.tool_call_id
         and _speaker(restored) == message.name
-        and any(_calls(restored, default) == (message.tool_calls or []) for default in (None, repr))
+        and _same_calls(restored, message.tool_calls or [])
     )
     if not same:
         raise ValueError("they differ from the message")
     return restored
+
+
+def _same_calls(restored: BaseMessage, stored: Sequence[Mapping[str, Any]]) -> bool:
+    own = _calls(restored, repr)
+    arguments = [call["args"] for call in restored.tool_calls] if isinstance(restored, AIMessage) else []
+    return len(own) == len(stored) and all(
+        call == other
+        or (
+            number < len(arguments)
+            and {**call, "function": None} == {**other, "function": None}
+            and call["function"]["name"] == other["function"]["name"]
+            and says_the_same(arguments[number], _parsed(other["function"]["arguments"]))
+        )
+        for number, (call, other) in enumerate(zip(own, stored, strict=True))
+    )
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
 
 
 def _plain_document(document: Document) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from io import BytesIO, IOBase
 from itertools import chain
@@ -23,7 +23,7 @@ from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
 from dynamiq_memory.integrations.blocks import in_fields
-from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, unpack
+from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, says_the_same, unpack
 from dynamiq_memory.integrations.ordering import set_batch_times
 
 FRAMEWORK = "llama_index"
@@ -225,7 +225,7 @@ def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
     same = (
         _ROLES[Role(restored.role)] is message.role
         and _content(restored) == message.content
-        and _calls(restored) == (message.tool_calls or [])
+        and _same_calls(restored, message.tool_calls or [])
     )
     if not same:
         raise ValueError("they differ from the message")
@@ -346,16 +346,21 @@ def _base64(data: bytes | IOBase | None) -> str | None:
 
 
 def _calls(message: ChatMessage) -> list[dict[str, Any]]:
-    """The calls of an assistant's message: in its blocks, and in additional_kwargs, as in older releases."""
+    """The calls of an assistant's message, in OpenAI's shape."""
+    return [_call(id_, name, arguments) for id_, name, arguments in _own_calls(message)]
+
+
+def _own_calls(message: ChatMessage) -> list[tuple[str, Any, Any]]:
+    """The calls in the message's blocks, and in additional_kwargs, as in older releases: id, name, arguments."""
     if _ROLES[Role(message.role)] is not MessageRole.ASSISTANT:
         return []
     blocks: list[Any] = list(message.blocks)
     calls = [
-        _call(block.tool_call_id, block.tool_name, block.tool_kwargs)
+        (str(block.tool_call_id or ""), block.tool_name, block.tool_kwargs)
         for block in blocks
         if getattr(block, "block_type", "") == "tool_call"
     ]
-    known = {call["id"] for call in calls}
+    known = {id_ for id_, _, _ in calls}
     given = message.additional_kwargs.get("tool_calls")
     for item in given if isinstance(given, list | tuple) else ():
         fields = item.model_dump() if isinstance(item, BaseModel) else item
@@ -363,19 +368,38 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
             continue
         function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
         arguments = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), "")
-        call = _call(fields.get("id"), function.get("name"), arguments)
-        if call["id"] not in known:
-            calls.append(call)
+        id_ = str(fields.get("id") or "")
+        if id_ not in known:
+            calls.append((id_, function.get("name"), arguments))
     return calls
 
 
-def _call(id_: Any, name: Any, arguments: Any) -> dict[str, Any]:
+def _same_calls(restored: ChatMessage, stored: Sequence[Mapping[str, Any]]) -> bool:
+    own = _own_calls(restored)
+    return len(own) == len(stored) and all(
+        _call(id_, name, arguments) == other
+        or (
+            _call(id_, name, "") == {**other, "function": {**other["function"], "arguments": ""}}
+            and says_the_same(_parsed(arguments), _parsed(other["function"]["arguments"]))
+        )
+        for (id_, name, arguments), other in zip(own, stored, strict=True)
+    )
+
+
+def _parsed(arguments: Any) -> Any:
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _call(id_: str, name: Any, arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, str):
         try:
             arguments = json.dumps(arguments, default=plain)
         except (TypeError, ValueError):  # keys that JSON does not know, or a value that contains itself
             arguments = json.dumps(encode(arguments, "tool_kwargs", _KINDS), default=plain)
-    return {"id": str(id_ or ""), "type": "function", "function": {"name": str(name or ""), "arguments": arguments}}
+    return {"id": id_, "type": "function", "function": {"name": str(name or ""), "arguments": arguments}}
 
 
 def _tool_call_block(call: Mapping[str, Any]) -> BaseModel:
