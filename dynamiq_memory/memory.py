@@ -642,6 +642,12 @@ class Memory(Closing):
             return (yield from Read(parse(merged), limit))
         return (yield from search(query, merged, limit, self._ordering()))
 
+    def dating(self, filters: Mapping[str, Any]) -> Dating | None:
+        """Return how questions are dated for an agent that is given the messages of a filter; None if they are not."""
+        if self.dates is Dates.OFF:
+            return None
+        return Dating(self._zone, names_sessions=not isinstance(filters.get(SESSION_KEY), str))
+
     def _ordering(self) -> Ordering:
         factor = FUSED_FACTOR if self.backend.capabilities.hybrid else WORDS_FACTOR
         return Ordering(self._reranker, self._zone, factor, self.score_cutoff)
@@ -678,10 +684,7 @@ class Memory(Closing):
         check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens
         merged = self._merged(filters)
-        dating = None
-        if self.dates is Dates.TURNS:
-            dating = Dating(self._zone, names_sessions=not isinstance(merged.get(SESSION_KEY), str))
-        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window, dating=dating)
+        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window, dating=self.dating(merged))
 
         def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
             fresh = replace(budget, exceeded=set())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,7 +20,6 @@ from dynamiq_memory.ranking.dates import date_of
 
 # Not those of the locale.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_LABEL = re.compile(rf'\[[0-9]{{1,2}} (?:{"|".join(_MONTHS)}) [0-9]{{1,4}}(?:, session "(?:[^"\\\n]|\\.)*")?\]')
 
 
 class Dates(StrEnum):
@@ -53,7 +52,7 @@ class Dating:
         result: list[Message] = []
         last = ""
         for message in messages:
-            label = self._label(message)
+            label = self.label(message)
             result.append(with_block(message, label) if label and label != last else message)
             last = label or last
         return result
@@ -62,8 +61,8 @@ class Dating:
         """Return a message as `dated` returns it at most, to count its tokens."""
         return self.dated([message])[0]
 
-    def _label(self, message: Message) -> str:
-        """The date of a question; empty for other messages.
+    def label(self, message: Message) -> str:
+        """Return the date of a question; empty for other messages.
 
         Results have none, since providers expect them to come first, and what only a framework can send is left alone.
         """
@@ -78,6 +77,14 @@ class Dating:
         return f"[{label}]"
 
 
-def as_stored(message: Message) -> Message:
-    """Return a message that a framework gave back without a date and a block of recalled messages in front of it."""
-    return without_block(without_block(message), _LABEL)
+def as_stored(message: Message, labels: Collection[str]) -> Message:
+    """Return a message that a framework gives back without a block of recalled messages and a date in front of it.
+
+    Args:
+        message: The message.
+        labels: The dates of stored messages, each a result of `Dating.label`. Any other text is the user's own.
+    """
+    plain = without_block(message)
+    if not labels:
+        return plain
+    return without_block(plain, re.compile(rf"(?:{'|'.join(map(re.escape, labels))})(?=\n\n|\Z)"))

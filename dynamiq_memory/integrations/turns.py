@@ -1,7 +1,9 @@
 """Turns, budgets, and cutting a conversation only where every LLM API accepts it."""
 
+from collections.abc import Iterable
+
 from dynamiq_memory.conversation.calls import calls_of
-from dynamiq_memory.conversation.dating import as_stored
+from dynamiq_memory.conversation.dating import as_stored as _as_stored
 from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
@@ -15,6 +17,8 @@ from dynamiq_memory.conversation.turns import (
     split_turns,
     whole_turns,
 )
+from dynamiq_memory.memory import Memory
+from dynamiq_memory.messages import Message
 
 __all__ = [
     "OPENING",
@@ -31,3 +35,18 @@ __all__ = [
     "split_turns",
     "whole_turns",
 ]
+
+
+def as_stored(memory: Memory, given: Iterable[Message], stored: Iterable[Message]) -> list[Message]:
+    """Return messages that a framework gives back without what agents are given in front of questions.
+
+    That is a block of recalled messages, and the date of one of the session's questions.
+
+    Args:
+        memory: The memory of the session, which chose what was given.
+        given: The messages.
+        stored: The messages of the session.
+    """
+    dating = memory.dating(memory.filters)
+    labels = set() if dating is None else {dating.label(message) for message in stored} - {""}
+    return [_as_stored(message, labels) for message in given]

@@ -107,9 +107,11 @@ def test_dates_can_be_told_from_what_is_stored(sessions, text, role):
     messages = [*sessions.messages, say(role, text), say("user", f"[12 Mar 2024]\n\n{text}")]
     for message in messages:
         for names_sessions in (False, True):
-            dated = Dating(dt.UTC, names_sessions).longest(message)
+            dating = Dating(dt.UTC, names_sessions)
+            dated = dating.longest(message)
             if dated is not message:
-                assert as_stored(dated).content == message.content
+                assert as_stored(dated, [dating.label(message)]).content == message.content
+            assert as_stored(message, ["[1 Jan 1990]"]) is message
 
 
 @examples(100)

@@ -1010,6 +1010,29 @@ def test_what_was_given_with_dates_and_a_block_can_be_set(do, placement):
     assert [message.text for message in memory.get_all()] == ["[12 Mar 2024]\n\nA user's own line"]
 
 
+def test_dates_are_not_stored_where_messages_are_changed_or_moved(do):
+    memory = Memory(dates="turns")
+    chat = DynamiqMemory(memory, "s1", "ann")
+    do(chat, "put_messages", [user("My dog is Rex."), assistant("Nice."), user("And my cat?"), assistant("Minka.")])
+    given = do(chat, "get")
+    assert given[0].content.startswith("[")
+    given[0].blocks[0].text += " He barks."
+    do(chat, "set", [*given[2:], *given[:2]])
+    assert [message.text for message in memory.get_all()] == [
+        "And my cat?",
+        "Minka.",
+        "My dog is Rex. He barks.",
+        "Nice.",
+    ]
+
+
+def test_a_line_of_the_users_own_that_looks_like_a_date_stays(do):
+    memory = Memory(filters={"user_id": "ann", "session_id": "s1"})
+    memory.add("user", "minutes")
+    do(DynamiqMemory(memory, "s1", "ann"), "set", [user("[12 Mar 2024]\n\nminutes")])
+    assert [message.text for message in memory.get_all()] == ["[12 Mar 2024]\n\nminutes"]
+
+
 def test_the_window_and_the_placement_come_back(memory):
     chat = DynamiqMemory.from_defaults(memory, "s1", "ann", window="stable", placement="before_question")
     for again in (DynamiqMemory.from_dict(chat.to_dict()), chat.model_copy(), pickle.loads(pickle.dumps(chat))):

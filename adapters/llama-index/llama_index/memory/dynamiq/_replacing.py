@@ -20,6 +20,8 @@ def set_messages(session: Memory, messages: Any) -> Plan[None]:
     """Make a session contain exactly these messages; a plan over the session's memory."""
     given = to_messages(messages)
     stored = yield from get_conversation()
+    plain = as_stored(session, given, stored)
+    given = [one if one is other else to_message(from_message(one)) for one, other in zip(plain, given, strict=True)]
     yield from ReplaceMessages(scope_of(session), keep_stored(stored, given))
 
 
@@ -37,12 +39,6 @@ def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Mes
     for number, parts in enumerate(identities):
         places.setdefault(parts[0], deque()).append(number)
     wanted = [_identity(message) for message in given]
-    for number, message in enumerate(given):
-        if (
-            wanted[number] not in places
-            and (plain := _identity(to_message(from_message(as_stored(message))))) in places
-        ):
-            wanted[number] = plain  # as it was given to an agent
     result: list[Message] = []
     start = position = 0
     while position < len(given):
