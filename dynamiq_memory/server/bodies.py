@@ -100,7 +100,7 @@ def _check_values(body: bytes) -> None:
         if body[token.start()] != _QUOTE:
             values += 1
             if values > most:
-                detail = f"a body of {len(body):,} bytes may have {most:,} JSON values: send fewer messages at once"
+                detail = f"a body of {len(body):,} bytes may have {most:,} JSON values: send fewer messages or metadata"
                 raise InvalidBodyError(413, detail)
 
 
