@@ -26,7 +26,7 @@ from dynamiq_memory.backends.operations import Read
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
-from dynamiq_memory.conversation.dating import Dates, Dating
+from dynamiq_memory.conversation.dating import Dates, dating_for
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy, Ordering, pick, search
@@ -141,7 +141,7 @@ class Memory(Closing):
         self.recent_share = recent_share
         self.score_cutoff = score_cutoff
         self._reranker = None if reranker is None else reranker_of(reranker)
-        self._zone = check_timezone(timezone)
+        self.timezone = check_timezone(timezone)
         self.dates = check_choice(Dates, dates, "dates", ConfigurationError)
         self.window = check_choice(Window, window, "window", ConfigurationError)
         self.placement = check_choice(Placement, placement, "placement", ConfigurationError)
@@ -578,7 +578,7 @@ class Memory(Closing):
             "max_tokens": self.max_tokens,
             "recent_share": self.recent_share,
             "score_cutoff": self.score_cutoff,
-            "timezone": str(self._zone),
+            "timezone": str(self.timezone),
             "dates": self.dates.value,
             "window": self.window.value,
             "placement": self.placement.value,
@@ -642,15 +642,9 @@ class Memory(Closing):
             return (yield from Read(parse(merged), limit))
         return (yield from search(query, merged, limit, self._ordering()))
 
-    def dating(self, filters: Mapping[str, Any]) -> Dating | None:
-        """Return how questions are dated for an agent that is given the messages of a filter; None if they are not."""
-        if self.dates is Dates.OFF:
-            return None
-        return Dating(self._zone, names_sessions=not isinstance(filters.get(SESSION_KEY), str))
-
     def _ordering(self) -> Ordering:
         factor = FUSED_FACTOR if self.backend.capabilities.hybrid else WORDS_FACTOR
-        return Ordering(self._reranker, self._zone, factor, self.score_cutoff)
+        return Ordering(self._reranker, self.timezone, factor, self.score_cutoff)
 
     def _perform(self, step: Any) -> Any:
         return step.work() if isinstance(step, Compute) else self.backend.execute(step)
@@ -684,7 +678,13 @@ class Memory(Closing):
         check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens
         merged = self._merged(filters)
-        budget = Budget(self._limit(limit), tokens, self.token_counter, window=window, dating=self.dating(merged))
+        budget = Budget(
+            self._limit(limit),
+            tokens,
+            self.token_counter,
+            window=window,
+            dating=dating_for(self.dates, self.timezone, merged),
+        )
 
         def picking(query: str | None, filters: Mapping[str, Any]) -> Plan[Explanation]:
             fresh = replace(budget, exceeded=set())

@@ -8,14 +8,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from dynamiq_memory.conversation.calls import is_question, results_of
 from dynamiq_memory.conversation.placement import with_block, without_block
 from dynamiq_memory.conversation.tokens import sent_content
-from dynamiq_memory.messages import Message
+from dynamiq_memory.messages import SESSION_KEY, Message
 from dynamiq_memory.ranking.dates import date_of
 
 # Not those of the locale.
@@ -75,6 +76,13 @@ class Dating:
             # In JSON, no line break or quotation mark of an id ends the label.
             label += f", session {json.dumps(message.session_id, ensure_ascii=not message.session_id.isprintable())}"
         return f"[{label}]"
+
+
+def dating_for(dates: Dates, zone: dt.tzinfo, filters: Mapping[str, Any]) -> Dating | None:
+    """Return how the questions that match filters are dated; None if they are not."""
+    if dates is Dates.OFF:
+        return None
+    return Dating(zone, names_sessions=not isinstance(filters.get(SESSION_KEY), str))
 
 
 def as_stored(message: Message, labels: Collection[str]) -> Message:

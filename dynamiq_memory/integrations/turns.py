@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from dynamiq_memory.conversation.calls import calls_of
 from dynamiq_memory.conversation.dating import as_stored as _as_stored
+from dynamiq_memory.conversation.dating import dating_for
 from dynamiq_memory.conversation.placement import last_question
 from dynamiq_memory.conversation.revisions import current
 from dynamiq_memory.conversation.turns import (
@@ -47,6 +48,6 @@ def as_stored(memory: Memory, given: Iterable[Message], stored: Iterable[Message
         given: The messages.
         stored: The messages of the session.
     """
-    dating = memory.dating(memory.filters)
+    dating = dating_for(memory.dates, memory.timezone, memory.filters)
     labels = set() if dating is None else {dating.label(message) for message in stored} - {""}
     return [_as_stored(message, labels) for message in given]
