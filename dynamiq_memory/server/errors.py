@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from dynamiq_memory.exceptions import (
     BackendConnectionError,
     BackendError,
+    EmbedderError,
     InvalidArgumentError,
     MessageTooLargeError,
     PartialWriteError,
@@ -78,8 +79,9 @@ def _problem(error: Exception) -> ProblemError:
         case InvalidArgumentError():
             status = 413 if isinstance(error, MessageTooLargeError) else 422
             return ProblemError(status, type(error).__name__, str(error))
-    log_failure("the store failed", error)
-    detail = "the store failed: search the service's log for this response's X-Request-Id"
+    failed = "the store's embedder failed" if isinstance(error, EmbedderError) else "the store failed"
+    log_failure(failed, error)
+    detail = f"{failed}: search the service's log for this response's X-Request-Id"
     if isinstance(error, BackendConnectionError):
         return ProblemError(503, "BackendError", detail, RETRY)
     if isinstance(error, PartialWriteError):

@@ -366,3 +366,18 @@ def test_an_abandoned_export_ends(api: httpx.Client) -> None:
     while "dynamiq_memory_open_requests 1.0" not in api.get("/metrics").text:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_an_embedder_that_fails_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise OSError("secret text")
+
+        embed_query = embed_documents
+
+    with InMemory(embedder=Failing()) as store, serving(store) as service, service.client() as client:
+        answer = client.post(ITEMS, json=item("hello"))
+    assert (answer.status_code, answer.json()["type"]) == (500, "BackendError")
+    assert answer.json()["detail"].startswith("the store's embedder failed: ")
+    assert "the store's embedder failed" in caplog.text
+    assert "secret" not in answer.text + caplog.text
