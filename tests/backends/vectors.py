@@ -228,6 +228,27 @@ class KeepsVectors(RanksByMeaning):
         open_store(embedder=NGrams()).search("gardens")
         assert "reindex=True" in caplog.text
 
+    def test_what_is_stored_while_others_are_embedded_is_not_taken_for_embedded(
+        self, open_store: Open, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        other = open_store()
+        _, blank = other.add_many([say("gardens"), say("")])
+        embedder = Scripted()
+
+        def another_writes(vectors: list[list[float]]) -> list[list[float]]:
+            if embedder.documents and len(texts(other.search("tulips"))) == 0:
+                other.take({"message_id": blank.id, **ANN})
+                other.add(say("tulips"))  # maybe with the same number as the one deleted
+            return vectors
+
+        embedder.change = another_writes
+        open_store(embedder=embedder, reindex=True)
+        caplog.clear()
+        if texts(open_store(embedder=NGrams(64)).search("tulipan", ANN, 1)) != ["tulips"]:
+            assert "reindex=True" in caplog.text
+        again = open_store(embedder=NGrams(64), reindex=True)
+        assert texts(again.search("tulipan", ANN, 1)) == ["tulips"]
+
     def test_embedding_goes_on_where_it_was_interrupted(
         self, open_store: Open, count_vectors: Count, monkeypatch: pytest.MonkeyPatch, at_once: str
     ) -> None:

@@ -598,6 +598,27 @@ def test_what_cannot_be_stored_is_refused_by_its_path_unless_default_turns_it_in
         assert "<object object at" in repr(through(memory, message, default=repr)[0])
 
 
+class Place(BaseModel):
+    city: str
+
+
+@pytest.mark.parametrize(
+    ("args", "default", "read"),
+    [
+        ({"at": dt.date(2024, 1, 2)}, lambda _: "custom", {"at": dt.date(2024, 1, 2)}),
+        ({"in": {"a", "b", "c"}}, repr, {"in": {"a", "b", "c"}}),
+        ({"in": {"a", "b"}, "n": Decimal("1.5")}, None, {"in": {"a", "b"}, "n": Decimal("1.5")}),
+        ({"at": Place(city="Ghent")}, None, {"at": {"city": "Ghent"}}),
+    ],
+    ids=["custom", "a set by repr", "a set", "a model"],
+)
+def test_arguments_of_other_kinds_leave_the_other_fields(memories, args, default, read):
+    message = AIMessage("x", id="run-1", tool_calls=[{"name": "f", "args": args, "id": "c"}])
+    for memory in memories:
+        restored = through(memory, message, default=default)[0]
+        assert (restored.id, restored.tool_calls[0]["args"]) == ("run-1", read)
+
+
 def test_an_artifact_that_contains_itself_is_refused():
     with pytest.raises(MessageError, match="artifact"):
         to_message(ToolMessage("x", tool_call_id="c", artifact=cyclic()))
