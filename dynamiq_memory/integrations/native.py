@@ -61,7 +61,7 @@ def says_the_same(own: Any, canonical: Any) -> bool:
     """
     if own == canonical:
         return True
-    if isinstance(own, _PLAIN) and not isinstance(canonical, str):
+    if isinstance(own, str) or (isinstance(own, _PLAIN) and not isinstance(canonical, str)):
         return False
     if isinstance(own, Mapping) and isinstance(canonical, Mapping) and len(own) == len(canonical):
         return all(says_the_same(value, canonical.get(str(key), canonical)) for key, value in own.items())

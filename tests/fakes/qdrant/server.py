@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, Protocol
@@ -417,12 +417,15 @@ def _batch(collection: Collection, request: Request) -> Any:
     return [_write(collection, request, changes)] * len(changes)
 
 
-def _upserting(collection: Collection, body: models.PointsList) -> Callable[[], None]:
-    for point in body.points:
+def _check_points(collection: Collection, points: Iterable[Any]) -> None:
+    for point in points:
         _check_id(point.id)
-        vectors: Any = point.vector
-        for name, vector in vectors.items():
+        for name, vector in point.vector.items():
             collection.check_vector(name, vector)
+
+
+def _upserting(collection: Collection, body: models.PointsList) -> Callable[[], None]:
+    _check_points(collection, body.points)
     return lambda: collection.engine.upsert(body.points)
 
 
@@ -434,11 +437,7 @@ def _setting(collection: Collection, body: models.SetPayload) -> Callable[[], No
 
 
 def _updating(collection: Collection, body: models.UpdateVectors) -> Callable[[], None]:
-    for point in body.points:
-        _check_id(point.id)
-        vectors: Any = point.vector
-        for name, vector in vectors.items():
-            collection.check_vector(name, vector)
+    _check_points(collection, body.points)
     return lambda: collection.engine.update_vectors(body.points)
 
 
