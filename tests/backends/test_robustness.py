@@ -201,7 +201,7 @@ def test_two_threads_fork_at_once(make: Make) -> None:
             time.sleep(0)
 
     def fork() -> None:
-        for _ in range(8):
+        for _ in range(4):
             child = os.fork()
             if child == 0:
                 os._exit(0)
