@@ -7,6 +7,7 @@ The counts are kept in a JSON file and added up over all runs; so are the findin
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ PROMISES: dict[str, Checks] = {
 COUNTS = Path(".cache/soak/counts.json")
 _COLUMNS = ("runs", "kills", "operations", "lost", "doubled", "leaked", "wrong")
 # Setting up takes seconds, so each check goes on for a while. What must not fail first comes first, and for longer.
-_SECONDS = 45.0
+_SECONDS = 20.0
 _LONGER = ("SQLite", "PostgreSQL", "service")
 _EXAMPLES = 10_000
 _PROPERTIES = ("tests/conversation", "adapters/langchain/tests", "adapters/llama-index/tests")
@@ -102,18 +103,22 @@ def run_for(opener: Opener, seeds: Iterator[int], seconds: float) -> Tally:
     return total
 
 
-def properties(python: str, folders: Sequence[str], examples: int) -> Tally:
-    """The properties of what an agent is given, each with so many examples."""
+def properties(python: str, folders: Sequence[str], examples: int, seconds: float) -> Tally:
+    """The properties of what an agent is given, each with so many examples; nothing if the time does not suffice."""
     files = [f"{folder}/test_properties.py" for folder in folders]
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
-        done = subprocess.run(
-            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report.name}", *files],
-            env={**os.environ, "DYNAMIQ_MEMORY_EXAMPLES": str(examples)},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report.name}", *files],
+                env={**os.environ, "DYNAMIQ_MEMORY_EXAMPLES": str(examples)},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return Tally()
         suites = list(ET.parse(report.name).getroot().iter("testsuite"))
     tests = sum(int(suite.get("tests", 0)) for suite in suites)
     wrong = sum(int(suite.get(kind, 0)) for suite in suites for kind in ("failures", "errors"))
@@ -144,7 +149,8 @@ def main() -> int:
 
 
 def _soak(soak: Soak, given: Any) -> None:
-    seeds = iter(Random().getrandbits(32).__int__, None)
+    random = Random()
+    seeds = (random.getrandbits(32) for _ in itertools.count())
     end = time.monotonic() + given.hours * 3600
     tried_properties = given.only or not given.examples
     while time.monotonic() < end:
@@ -160,7 +166,7 @@ def _soak(soak: Soak, given: Any) -> None:
             for python, folders in ((sys.executable, _PROPERTIES), (given.agents, _PROPERTIES_OF_AGENTS)):
                 if python:
                     started = time.monotonic()
-                    tally = properties(python, folders, given.examples)
+                    tally = properties(python, folders, given.examples, max(1.0, end - time.monotonic()))
                     soak.add("what an agent is given is valid", folders[-1], tally, time.monotonic() - started)
 
 
