@@ -27,9 +27,6 @@ AGENTS_TESTS := adapters/dynamiq/tests $(foreach test,postgresql::TestPostgreSQL
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
-PROPERTIES := tests/conversation/test_properties.py $(addsuffix /tests/test_properties.py,adapters/langchain \
-	adapters/llama-index)
-
 .PHONY: help demo test pytest soak agents floor lint format bench build lock clean
 
 help: ## Show this help
@@ -46,10 +43,9 @@ test: .venv/.dev .venv-dynamiq/.ready .venv/.browser ## Run all tests
 pytest:
 	+$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
-soak: .venv/.dev .venv-dynamiq/.ready ## Try 10,000 examples of what an agent is given; EXAMPLES=… for another number
-	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PROPERTIES)
-	DYNAMIQ_MEMORY_EXAMPLES=$(or $(EXAMPLES),10000) $(AGENTS)/python -m pytest -p no:cacheprovider \
-		adapters/dynamiq/tests/test_properties.py
+soak: .venv/.dev .venv-dynamiq/.ready ## Check every promise for HOURS=2, by kills, faults and 10,000 examples of each property
+	$(BIN)/python -m tests.trust.soak --hours $(or $(HOURS),2) --examples $(or $(EXAMPLES),10000) \
+		--agents $(AGENTS)/python $(ARGS)
 
 # In one process: importing dynamiq takes several seconds of CPU time.
 agents: .venv-dynamiq/.ready ## Run the tests with the dynamiq package

@@ -21,6 +21,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     raw: bytes
+    target: str = ""
+    """The path and the query as they were sent."""
 
     @property
     def body(self) -> Any:
@@ -30,11 +32,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server answers: JSON, or text as it is."""
+    """What the server answers: JSON, or text or bytes as they are."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+
+
+class Half(Answer):
+    """An answer of which the second half does not arrive."""
 
 
 class Broken:
@@ -81,18 +87,23 @@ class HTTPServer:
                     dict(parse_qsl(parsed.query, keep_blank_values=True)),
                     {name.lower(): value for name, value in self.headers.items()},
                     raw,
+                    self.path,
                 )
                 outer.requests.append(request)
                 answer = outer.faults(request) or outer.answer(request)
                 if isinstance(answer, Broken):
                     self.close_connection = True
                     return
-                content = answer.body.encode() if isinstance(answer.body, str) else json.dumps(answer.body).encode()
+                body = answer.body if isinstance(answer.body, str | bytes) else json.dumps(answer.body)
+                content = body.encode() if isinstance(body, str) else body
                 self.send_response(answer.status)
                 for name, value in {"content-type": "application/json", **answer.headers}.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
+                if isinstance(answer, Half):
+                    self.close_connection = True
+                    content = content[: len(content) // 2]
                 self.wfile.write(content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the names that http.server calls

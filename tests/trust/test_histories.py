@@ -1,0 +1,24 @@
+"""What several callers do at once is possible one after the other; `make soak` tries it for hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.trust.histories import CHECKS
+from tests.trust.tally import Tally
+
+# Runs of a check; the others are cheaper.
+RUNS: dict[str, int] = {}
+USUALLY = 8
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_histories(name: str, tmp_path: Path) -> None:
+    total = Tally()
+    with CHECKS[name](tmp_path) as check:
+        for seed in range(RUNS.get(name, USUALLY)):
+            total += check(Random(seed))
+    assert total.is_clean, "\n".join(total.seen)
