@@ -232,7 +232,8 @@ class MemoryBackend(Closing, WatchesForks):
             filters: Return only neighbours that match.
 
         Returns:
-            For each anchor, its neighbours and itself in the order of (timestamp, arrival).
+            For each anchor, its neighbours and itself in the order of (timestamp, arrival). A message near several
+            anchors may be the same object in each list.
         """
         before, after = check_neighbours(before), check_neighbours(after)
         return self.execute(operations.Around(parse(filters), anchors, before, after))

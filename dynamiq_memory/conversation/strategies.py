@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from itertools import dropwhile
 from typing import Any
 
-from dynamiq_memory.backends.operations import Around, Read, Search
+from dynamiq_memory.backends.operations import Read, Search
 from dynamiq_memory.backends.plans import Compute, Plan
-from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
+from dynamiq_memory.conversation.calls import is_question
 from dynamiq_memory.conversation.placement import Placement, last_question, with_block
 from dynamiq_memory.conversation.revisions import current
+from dynamiq_memory.conversation.surroundings import NEIGHBOURS, Reach, has_late_result, has_question, turns_of
 from dynamiq_memory.conversation.tokens import as_sent
-from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, opening_turn, split_turns
+from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
 from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.filters import parse
 from dynamiq_memory.formatting import quoted_message, quoted_messages
@@ -25,7 +25,6 @@ from dynamiq_memory.messages import (
     MESSAGE_ID_KEY,
     SESSION_KEY,
     SUPERSEDED_KEY,
-    TIMESTAMP_KEY,
     USER_KEY,
     Key,
     Message,
@@ -40,11 +39,8 @@ from dynamiq_memory.ranking.scores import parts_of
 
 # Messages read at once when more may be needed than the budget will take.
 _PAGE = 100
-# Neighbours read on each side of a hit at first: most turns are shorter, longer ones are read on.
-_NEIGHBOURS = 6
-_MATCHES_AT_ONCE = 8
-# How far back to read in all for the beginnings of turns that the neighbours do not have.
-_REACH = 2_000
+# The turns of as many matches are read at once as there is room for messages, within these bounds.
+_FEWEST_MATCHES, _MOST_MATCHES = 8, 100
 # How far back to read for the call of a result that came turns later.
 _LATE = 200
 _SPARE_MATCHES = 32
@@ -307,7 +303,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     while True:
         page = yield from Read(parse(filters), size, before=page[0] if page else None)
         collected = current(page) + collected
-        if len(page) == size and not _has_user(collected):
+        if len(page) == size and not has_question(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
             continue
         if len(page) == size and len(collected) < most and budget.fits(collected):
@@ -318,7 +314,7 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
         taken, full = latest_turns(turns, attempt, more=len(page) == size)
         opened = any(map(is_question, taken))
         enough = full or len(collected) >= most
-        if enough and len(page) == size and len(collected) < most + _LATE and _has_late_result(collected):
+        if enough and len(page) == size and len(collected) < most + _LATE and has_late_result(collected):
             size = _LATE
             continue
         if len(page) < size or (opened and enough):
@@ -389,7 +385,7 @@ def _pick_relevant_alone(choice: _Choice, query: str, filters: Mapping[str, Any]
 
 def _asked(filters: Mapping[str, Any], budget: Budget) -> Plan[list[Message]]:
     """Take the last turn, or what fits of it, if it has no answer yet."""
-    few = replace(budget, messages=min(budget.messages, _NEIGHBOURS), exceeded=set())
+    few = replace(budget, messages=min(budget.messages, NEIGHBOURS), exceeded=set())
     _, turns = yield from _latest(filters, few)
     turn = max(turns, key=lambda each: each.last, default=Turn())
     if not turn.opened or turn.answered:
@@ -406,24 +402,21 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     if len(current(matches)) < len(matches):
         matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.ordering)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
-    matches = choice.ordering.good_enough(matches)
-    reach = _Reach(_REACH)
+    rest = choice.ordering.good_enough(matches)
+    reach = Reach()
     turns: dict[Key, Turn] = {}
-    for start in range(0, len(matches), _MATCHES_AT_ONCE):
-        some = [m for m in matches[start : start + _MATCHES_AT_ONCE] if key_of(m) not in choice.picks]
-        if not some or budget.spent:
-            continue
+    while rest and not budget.spent:
+        at_once = min(max(budget.messages, _FEWEST_MATCHES), _MOST_MATCHES)
+        some, rest = [m for m in rest[:at_once] if key_of(m) not in choice.picks], rest[at_once:]
         picked = len(choice.picks)
-        windows = yield from Around(parse(filters), some, _NEIGHBOURS, _NEIGHBOURS)
-        for match, window in zip(some, windows, strict=True):
-            key = key_of(match)
-            if key in choice.picks:
-                continue
-            turn = turns.get(key) or (yield from _turn_of(match, window, filters, reach))
-            if turn is not None:
-                turns |= dict.fromkeys(map(key_of, turn.messages), turn)
-                choice.add_turn_of(key, turn, scores, whole)
-        if picked and picked == len(choice.picks):
+        unread = [match for match in some if key_of(match) not in turns]
+        for found in (yield from turns_of(unread, filters, reach)) if unread else ():
+            if found is not None:
+                turns |= dict.fromkeys(map(key_of, found.messages), found)
+        for key in map(key_of, some):
+            if key not in choice.picks and key in turns:
+                choice.add_turn_of(key, turns[key], scores, whole)
+        if some and picked and picked == len(choice.picks):
             break  # what is left of the budget is too small for a turn; going on costs reads and brings little
     if choice.placement is Placement.BEFORE_QUESTION:
         _fit_block(choice, whole)
@@ -460,85 +453,6 @@ def _block(found: Sequence[Message], recent: Sequence[Message], session_id: str 
     return quoted_messages(
         quoted_message(message, session_id=other) for message, other in zip(found, others, strict=True)
     )
-
-
-@dataclass(slots=True)
-class _Reach:
-    """How many messages may still be read to find the beginnings of turns."""
-
-    messages: int
-
-    def next(self, size: int) -> int:
-        """How many to read next, if so many are wanted; 0 when nothing is left."""
-        size = min(size, self.messages)
-        self.messages -= size
-        return size
-
-
-def _turn_of(match: Message, window: Sequence[Message], filters: Mapping[str, Any], reach: _Reach) -> Plan[Turn | None]:
-    """Read the whole turn of a message; None if it has no question, or the match would be left out."""
-    here = next(number for number, message in enumerate(window) if key_of(message) == key_of(match))
-    session = {**filters, USER_KEY: match.user_id, SESSION_KEY: match.session_id}
-    before, after = list(window[:here]), list(window[here + 1 :])
-    page: Sequence[Message] = after
-    size = _NEIGHBOURS
-    while len(page) == size and not _has_user(current(after)) and (size := reach.next(min(size * 4, 10 * _PAGE))):
-        page = yield from Read(parse(session), size, after=after[-1])
-        after = [*after, *page]
-    size = _NEIGHBOURS
-    whole = len(before) < size
-    while True:
-        near = current([*before, match, *after])
-        for turn in split_turns(_narrowed(near, key_of(match))):
-            if turn.opened and any(key_of(message) == key_of(match) for message in turn.messages):
-                return turn
-        # The question of the turn, or the call that the match answers, is further back.
-        unopened = not _has_user(current([*before, match]))
-        missing = unopened or bool(results_of(match))
-        size = reach.next(min(size * 4, 10 * _PAGE)) if missing and not whole else 0
-        if not size:
-            turn = opening_turn(near) if whole and unopened and _has_beginnings(filters) else Turn()
-            return turn if any(key_of(message) == key_of(match) for message in turn.messages) else None
-        page = yield from Read(parse(session), size, before=before[0])
-        before, whole = [*page, *before], len(page) < size
-
-
-def _has_beginnings(filters: Mapping[str, Any]) -> bool:
-    """Whether a filter leaves sessions with their first messages, so that the first one that matches is that."""
-    times = filters.get(TIMESTAMP_KEY, {})
-    others = set(filters) - {USER_KEY, SESSION_KEY, TIMESTAMP_KEY, SUPERSEDED_KEY}
-    return not others and isinstance(times, Mapping) and not any("gt" in bound for bound in times)
-
-
-def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:
-    """Return the messages from the question of a match up to the next one, if no later result is among the others."""
-    here = next(number for number, message in enumerate(messages) if key_of(message) == match)
-    start = next((number for number in range(here, -1, -1) if is_question(messages[number])), None)
-    end = next((number for number in range(here + 1, len(messages)) if is_question(messages[number])), len(messages))
-    if start is None or _has_late_result(messages[end:]) or _has_late_result(messages[start:end]):
-        return messages
-    return messages[start : end + 1]  # the next question shows that the turn is over
-
-
-def _has_user(messages: Iterable[Message]) -> bool:
-    return any(map(is_question, messages))
-
-
-def _has_late_result(messages: Sequence[Message]) -> bool:
-    """Whether a result answers a call before all messages, which has an id of its own.
-
-    Results before the first question belong to the rest of a turn, which is not given.
-    """
-    if not any(map(results_of, messages)):
-        return False
-    called: set[str] = set()
-    for message in dropwhile(lambda each: not is_question(each), messages):
-        for call in calls_of(message):
-            called.add(call.id)
-        for result in results_of(message):
-            if result.id and result.id not in called:
-                return True
-    return False
 
 
 def _in_order(picks: Mapping[Key, Pick], filters: Mapping[str, Any]) -> Plan[list[Pick]]:

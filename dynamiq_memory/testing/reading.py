@@ -76,6 +76,13 @@ class ReadingConformance(ConformanceBase):
         assert contents(store.around([stored[4]], 0, 0)[0]) == ["4"]
         assert contents(store.around([stored[5]], 5, 5, {"kind": "odd"})[0]) == ["1", "5", "7", "11"]
 
+    def test_neighbours_of_several_messages_at_once(self, store: Twin) -> None:
+        stored = store.add_many([say(f"{n}", timestamp=float(n)) for n in range(8)])
+        elsewhere = store.add(say("9", session="other", timestamp=4.5))
+        windows = store.around([stored[5], stored[4], stored[0], elsewhere, stored[5]], 2, 1)
+        near = ["3", "4", "5", "6"]
+        assert [contents(window) for window in windows] == [near, ["2", "3", "4", "5"], ["0", "1"], ["9"], near]
+
     def test_add_returns_the_message_as_it_is_read(self, store: Twin) -> None:
         added = store.add(say("hello", note="n"))
         assert store.get_all() == [added]

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import Embed, EmbedQuery, Vector
 from dynamiq_memory.backends._planned import PlannedBackend
+from dynamiq_memory.backends._sql.neighbours import NeighbourReader
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import HybridSearch, WordSearch
 from dynamiq_memory.backends._sql.tables import SQLTables
@@ -61,6 +62,7 @@ class SQLBackend(PlannedBackend):
     def _use(self, tables: SQLTables) -> None:
         """Set up reading and ranking."""
         self._reader = SQLReader(tables)
+        self._neighbours = NeighbourReader(tables)
         self._words = WordSearch(tables, self._reader, self.bm25)
         self._hybrid = HybridSearch(tables, self._reader, self.bm25)
         self._encoded = tables.vectors.encoded
@@ -87,8 +89,7 @@ class SQLBackend(PlannedBackend):
         messages = operation.messages if write and isinstance(operation, _STORING) else ()
         rows = (yield from self._rows(messages)) if messages else []
         work = partial(self._within, operation=operation, rows=rows)
-        snapshot, large = type(operation) is operations.Around, len(rows) > _BATCH_ON_THE_LOOP
-        return (yield from Transaction(work, write=write, snapshot=snapshot, large=large))
+        return (yield from Transaction(work, write=write, large=len(rows) > _BATCH_ON_THE_LOOP))
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         """Make the rows of messages, in a thread if there are many."""
@@ -111,6 +112,8 @@ class SQLBackend(PlannedBackend):
         match operation:
             case operations.Read(filter, limit, before, after):
                 return reader.read(connection, filter, limit, before, after)
+            case operations.Around(filter, anchors, before_count, after_count):
+                return self._neighbours.around(connection, filter, anchors, before_count, after_count)
             case operations.Write():
                 return writer.write(connection, rows)
             case operations.Count(filter):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from dynamiq_memory.filters import Absent, Condition, Filter, OneOf, Range
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
 
 # More values are passed as one parameter: SQLite takes 32,766 parameters, PostgreSQL 65,535.
 _MANY = 500
@@ -22,6 +22,9 @@ class SQLFilters(ABC):
     Args:
         messages: The table of messages.
     """
+
+    concatenate: ClassVar[str]
+    """The store's aggregate function that joins texts with a separator."""
 
     def __init__(self, messages: sa.Table) -> None:
         """Keep the table."""
@@ -46,6 +49,30 @@ class SQLFilters(ABC):
     @abstractmethod
     def packed(self, values: Sequence[Any]) -> Any:
         """Make many values a single parameter."""
+
+    @abstractmethod
+    def anchors(self) -> sa.FromClause:
+        """The anchors in the parameters of `packed_anchors`.
+
+        Returns:
+            Rows of `number` (from 0), `user_id`, `session_id`, `id` and `timestamp`.
+        """
+
+    @abstractmethod
+    def packed_anchors(self, anchors: Sequence[Message]) -> dict[str, Any]:
+        """Make messages the parameters of `anchors`."""
+
+    @abstractmethod
+    def each(self, rows: sa.FromClause, numbers: sa.Select[Any]) -> tuple[sa.FromClause, sa.ColumnElement[int]]:
+        """Run a query of numbers of arrival for each of some rows.
+
+        Args:
+            rows: The rows.
+            numbers: The query, which may use their columns.
+
+        Returns:
+            The rows joined with the numbers, and the column of these.
+        """
 
     def clauses(self, filter: Filter) -> list[sa.ColumnElement[bool]]:
         """Translate a filter for the table of messages into clauses, all of which must hold."""

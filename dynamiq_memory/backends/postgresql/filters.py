@@ -16,14 +16,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from dynamiq_memory._json import is_clean
 from dynamiq_memory.backends._sql.filters import SQLFilters, within
 from dynamiq_memory.filters import Absent, Condition, OneOf
+from dynamiq_memory.messages import Message
 
 # Present, and not equal to any value of a filter.
 _PRESENT = "{}"
 _MOST_ALTERNATIVES = 50
+_ANCHOR = {"user_id": sa.Text(), "session_id": sa.Text(), "id": sa.Text(), "timestamp": sa.Double()}
 
 
 class PostgreSQLFilters(SQLFilters):
     """Translates filters for PostgreSQL."""
+
+    concatenate = "string_agg"
 
     def metadata(self, conditions: Sequence[Condition]) -> sa.ColumnElement[bool]:
         """Check the column of JSONB."""
@@ -38,6 +42,25 @@ class PostgreSQLFilters(SQLFilters):
     def packed(self, values: Sequence[Any]) -> list[Any]:
         """Make many values an array."""
         return list(values)
+
+    def anchors(self) -> sa.FromClause:
+        """Read the anchors from an array for each column."""
+        arrays = [sa.bindparam(f"anchor_{name}", type_=sa.ARRAY(kind)) for name, kind in _ANCHOR.items()]
+        each = sa.func.unnest(*arrays).table_valued(
+            *(sa.column(name, kind) for name, kind in _ANCHOR.items()), with_ordinality="place", name="each"
+        )
+        each = each.render_derived()
+        return sa.select((each.c.place - 1).label("number"), *(each.c[name] for name in _ANCHOR)).subquery()
+
+    def packed_anchors(self, anchors: Sequence[Message]) -> dict[str, Any]:
+        """Make messages an array for each column."""
+        rows = [(each.user_id or "", each.session_id or "", each.id, each.timestamp or 0.0) for each in anchors]
+        return {f"anchor_{name}": list(values) for name, values in zip(_ANCHOR, zip(*rows, strict=True), strict=True)}
+
+    def each(self, rows: sa.FromClause, numbers: sa.Select[Any]) -> tuple[sa.FromClause, sa.ColumnElement[int]]:
+        """Join laterally."""
+        near = numbers.lateral()
+        return rows.join(near, sa.true()), near.c.seq
 
 
 def filterable(metadata: Mapping[str, Any]) -> str:

@@ -12,11 +12,21 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Text, bindparam, func, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    bindparam,
+    func,
+    select,
+)
 
 from dynamiq_memory._json import dumps, loads
 from dynamiq_memory.backends._sql.filters import SQLFilters
 from dynamiq_memory.filters import Absent, Condition, OneOf, Range
+from dynamiq_memory.messages import Message
 
 _FUNCTION = "dynamiq_memory_matches"
 _CONDITIONS = {kind.__name__: kind for kind in (OneOf, Range, Absent)}
@@ -24,6 +34,8 @@ _CONDITIONS = {kind.__name__: kind for kind in (OneOf, Range, Absent)}
 
 class SQLiteFilters(SQLFilters):
     """Translates filters for a SQLite file."""
+
+    concatenate = "group_concat"
 
     def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
         """Call our function with the conditions."""
@@ -41,6 +53,29 @@ class SQLiteFilters(SQLFilters):
     def packed(self, values: Sequence[Any]) -> str:
         """Make many values a JSON array."""
         return json.dumps(values)
+
+    def anchors(self) -> FromClause:
+        """Read the anchors from a JSON array."""
+        each = func.json_each(bindparam("anchors", type_=Text)).table_valued("key", "value")
+        names = ("user_id", "session_id", "id", "numerator", "denominator")
+        values: dict[str, ColumnElement[Any]] = {
+            name: func.json_extract(each.c.value, f"$[{place}]") for place, name in enumerate(names)
+        }
+        values["timestamp"] = values.pop("numerator") / values.pop("denominator")
+        return select(each.c.key.label("number"), *(value.label(name) for name, value in values.items())).subquery()
+
+    def packed_anchors(self, anchors: Sequence[Message]) -> dict[str, Any]:
+        """Make messages a JSON array. A time is a fraction of whole numbers, which SQLite reads exactly."""
+        rows = [
+            (each.user_id or "", each.session_id or "", each.id, *(each.timestamp or 0.0).as_integer_ratio())
+            for each in anchors
+        ]
+        return {"anchors": json.dumps(rows)}
+
+    def each(self, rows: FromClause, numbers: Select[Any]) -> tuple[FromClause, ColumnElement[int]]:
+        """Join by a list of numbers, since SQLite has no LATERAL."""
+        near = self._messages.alias("near")
+        return rows.join(near, near.c.seq.in_(numbers.correlate(rows))), near.c.seq
 
 
 def register_function(connection: sqlite3.Connection) -> None:

@@ -78,7 +78,7 @@ class Record:
     statements: list[tuple[str, Any]] = field(default_factory=list)
 
     def selects(self) -> list[tuple[str, Any]]:
-        return [(sql, values) for sql, values in self.statements if sql.lstrip().upper().startswith("SELECT")]
+        return [(sql, values) for sql, values in self.statements if sql.lstrip().upper().startswith(("SELECT", "WITH"))]
 
 
 @pytest.fixture

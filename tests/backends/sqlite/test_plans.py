@@ -80,6 +80,33 @@ def test_the_neighbours_of_a_message_are_read_from_an_index_in_order(path, recor
     assert "timestamp<?" in step or "timestamp>?" in step
 
 
+@pytest.mark.parametrize("filters", [SESSION, {"user_id": "u-1"}, {}, {"n": {"gte": 3}}], ids=str)
+def test_the_neighbours_of_many_messages_are_read_by_one_statement_from_indexes(path, record, filters):
+    with SQLite(path) as store:
+        fill(store)
+        anchors = store.get_all(40)
+        record.statements.clear()
+        store.around(anchors, 2, 2, filters)
+        (plan,) = plans(path, record)
+    assert not [step for step in plan if step.startswith("SCAN conversations")], plan
+    read = [step for step in plan if step.startswith("SEARCH conversations")]
+    assert len(read) == 2
+    assert "timestamp<?" in read[0]
+    assert "timestamp>?" in read[1]
+
+
+def test_neighbours_of_a_message_that_is_gone_are_those_of_its_time(path):
+    with SQLite(path) as store:
+        # Not every decimal number is read exactly by SQLite.
+        times = [1700000000.1234567, 0.1 + 0.2, 1e-300, -5.000000000000001, 253402300798.99997]
+        for time in times:
+            gone = Message(role="user", timestamp=time, metadata=SESSION)
+            store.replace(SESSION, [Message(role="user", content=side, timestamp=time) for side in "ab"])
+            ((first, *rest),) = store.around([gone], 0, 2)
+            assert (first, [message.content for message in rest]) == (gone, ["a", "b"])
+            assert store.around([gone], 2, 0) == [[gone]]
+
+
 def test_a_session_within_a_filter_on_metadata_still_reads_by_its_index(path, record):
     with SQLite(path) as store:
         fill(store)

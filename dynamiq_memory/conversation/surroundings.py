@@ -1,0 +1,200 @@
+"""The whole turns of messages that match a query, read for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import Any
+
+from dynamiq_memory.backends.operations import Around
+from dynamiq_memory.backends.plans import Plan
+from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
+from dynamiq_memory.conversation.revisions import current
+from dynamiq_memory.conversation.turns import Turn, opening_turn, split_turns
+from dynamiq_memory.filters import Filter, parse
+from dynamiq_memory.messages import SESSION_KEY, SUPERSEDED_KEY, TIMESTAMP_KEY, USER_KEY, Key, Message, key_of
+
+# Neighbours read on each side of a match at first: most turns are shorter, longer ones are read on.
+NEIGHBOURS = 6
+_LARGEST_PAGE = 1_000
+
+
+@dataclass(slots=True)
+class Reach:
+    """How many messages may still be read to find the beginnings and ends of turns."""
+
+    messages: int = 2_000
+
+    def next(self, size: int, spans: Sequence[Span]) -> tuple[int, Sequence[Span]]:
+        """How many messages to read next, and for which of the spans: the first ones, if not for all."""
+        size = min(size, self.messages)
+        spans = spans[: self.messages // size] if size else ()
+        self.messages -= size * len(spans)
+        return size, spans
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """Consecutive messages of a session.
+
+    Attributes:
+        messages: The messages.
+        begins: Whether no message comes before them.
+        ends: Whether no message comes after them.
+    """
+
+    messages: list[Message]
+    begins: bool
+    ends: bool
+
+    def turn_of(self, match: Message) -> Turn | None:
+        """Return the turn of a message; None if its beginning is missing."""
+        key = key_of(match)
+        near = current(self.messages)
+        if key not in map(key_of, near):
+            return None  # it has been superseded since it was found
+        turns = split_turns(_narrowed(near, key))
+        return next((turn for turn in turns if turn.opened and key in map(key_of, turn.messages)), None)
+
+    def lacks(self, match: Message) -> tuple[bool, bool]:
+        """Return whether the turn of a message needs more messages at the beginning, and at the end."""
+        place = self._place_of(match)
+        later = not self.ends and not has_question(current(self.messages[place + 1 :]))
+        if self.begins:
+            return False, later
+        # The question of the turn, or the call that the match answers, is further back.
+        unopened = not has_question(current(self.messages[: place + 1]))
+        return unopened or bool(not later and results_of(match) and self.turn_of(match) is None), later
+
+    def opening_turn_of(self, match: Message) -> Turn | None:
+        """Return the turn of what the assistant says before the first question of a session, if the match is in it."""
+        if not self.begins or has_question(current(self.messages[: self._place_of(match) + 1])):
+            return None
+        turn = opening_turn(current(self.messages))
+        return turn if key_of(match) in map(key_of, turn.messages) else None
+
+    def _place_of(self, match: Message) -> int:
+        place = self.find(match)
+        return len(self.messages) if place is None else place
+
+    def find(self, message: Message) -> int | None:
+        """Return the place of a message; None if it is not here."""
+        key = key_of(message)
+        return next((place for place, each in enumerate(self.messages) if key_of(each) == key), None)
+
+
+def turns_of(matches: Sequence[Message], filters: Mapping[str, Any], reach: Reach) -> Plan[list[Turn | None]]:
+    """Read the whole turns of messages.
+
+    Args:
+        matches: The messages, the most important first.
+        filters: Only messages that match.
+        reach: How many messages may be read beyond the neighbours.
+
+    Returns:
+        For each message its turn; None if it has no question, or the message would be left out.
+    """
+    filter, size = parse(filters), NEIGHBOURS
+    windows = yield from Around(filter, matches, size, size)
+    spans = {key_of(match): _span(match, window) for match, window in zip(matches, windows, strict=True)}
+    lacking = list(matches)
+    while True:
+        size = min(4 * size, _LARGEST_PAGE)
+        lacking = [match for match in lacking if any(spans[key_of(match)].lacks(match))]
+        spans |= _joined([(match, spans[key_of(match)]) for match in lacking])
+        needs = [(span := spans[key_of(match)], *span.lacks(match)) for match in lacking]
+        sides = [list(dict.fromkeys(need[0] for need in needs if need[side])) for side in (1, 2)]
+        if not (yield from _read_on(filter, size, sides[0], sides[1], reach)):
+            break
+    begun = _has_beginnings(filters)
+    found = ((spans[key_of(match)], match) for match in matches)
+    return [span.turn_of(match) or (span.opening_turn_of(match) if begun else None) for span, match in found]
+
+
+def has_question(messages: Iterable[Message]) -> bool:
+    """Whether a question is among messages."""
+    return any(map(is_question, messages))
+
+
+def has_late_result(messages: Sequence[Message]) -> bool:
+    """Whether a result answers a call before all messages, which has an id of its own.
+
+    Results before the first question belong to the rest of a turn, which is not given.
+    """
+    if not any(map(results_of, messages)):
+        return False
+    called: set[str] = set()
+    for message in dropwhile(lambda each: not is_question(each), messages):
+        for call in calls_of(message):
+            called.add(call.id)
+        for result in results_of(message):
+            if result.id and result.id not in called:
+                return True
+    return False
+
+
+def _span(match: Message, window: list[Message]) -> Span:
+    key = key_of(match)
+    place = next(number for number, message in enumerate(window) if key_of(message) == key)
+    return Span(window, place < NEIGHBOURS, len(window) - place - 1 < NEIGHBOURS)
+
+
+def _joined(spans: Sequence[tuple[Message, Span]]) -> dict[Key, Span]:
+    """Join spans that overlap, so that a turn with several matches is read on once."""
+    by_key: dict[Key, Span] = {}
+    for _, span in spans:
+        joined = span
+        for other in dict.fromkeys(by_key[key] for key in map(key_of, span.messages) if key in by_key):
+            joined = _union(joined, other)
+        by_key |= dict.fromkeys(map(key_of, joined.messages), joined)
+    return {key_of(match): by_key[key_of(match)] for match, _ in spans}
+
+
+def _union(first: Span, second: Span) -> Span:
+    """Return the span of two that have a message in common."""
+    place = first.find(second.messages[0])
+    if place is None:
+        first, second = second, first
+        place = first.find(second.messages[0])
+    if place is None:
+        return second  # the store has changed in between
+    messages = first.messages[:place] + max(first.messages[place:], second.messages, key=len)
+    last = key_of(messages[-1])
+    ends = any(span.ends for span in (first, second) if key_of(span.messages[-1]) == last)
+    return Span(messages, first.begins or (place == 0 and second.begins), ends)
+
+
+def _read_on(filter: Filter, size: int, earlier: Sequence[Span], later: Sequence[Span], reach: Reach) -> Plan[bool]:
+    """Read messages before and after spans; return whether there was anything left to read."""
+    count, spans = reach.next(size, earlier)
+    if spans:
+        windows = yield from Around(filter, [span.messages[0] for span in spans], count, 0)
+        for span, window in zip(spans, windows, strict=True):
+            span.messages[:1] = window
+            span.begins = len(window) <= count
+    read = bool(spans)
+    count, spans = reach.next(size, later)
+    if spans:
+        windows = yield from Around(filter, [span.messages[-1] for span in spans], 0, count)
+        for span, window in zip(spans, windows, strict=True):
+            span.messages[-1:] = window
+            span.ends = len(window) <= count
+    return read or bool(spans)
+
+
+def _has_beginnings(filters: Mapping[str, Any]) -> bool:
+    """Whether a filter leaves sessions with their first messages, so that the first one that matches is that."""
+    times = filters.get(TIMESTAMP_KEY, {})
+    others = set(filters) - {USER_KEY, SESSION_KEY, TIMESTAMP_KEY, SUPERSEDED_KEY}
+    return not others and isinstance(times, Mapping) and not any("gt" in bound for bound in times)
+
+
+def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:
+    """Return the messages from the question of a match up to the next one, if no later result is among the others."""
+    here = next(number for number, message in enumerate(messages) if key_of(message) == match)
+    start = next((number for number in range(here, -1, -1) if is_question(messages[number])), None)
+    end = next((number for number in range(here + 1, len(messages)) if is_question(messages[number])), len(messages))
+    if start is None or has_late_result(messages[end:]) or has_late_result(messages[start:end]):
+        return messages
+    return messages[start : end + 1]  # the next question shows that the turn is over
