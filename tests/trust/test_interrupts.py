@@ -85,3 +85,8 @@ class TestInterrupts:
 
     def test_in_memory(self, run_script: Any) -> None:
         run_script(SCRIPT, "sqlite:///:memory:", 200, timeout=120)
+
+    def test_postgresql(self, run_script: Any, postgresql_url: str, postgresql_table: str) -> None:
+        mark = "&" if "?" in postgresql_url else "?"
+        url = f"{postgresql_url}{mark}table_name={postgresql_table}&pool_size=2&pool_timeout=30"
+        run_script(SCRIPT, url, 100, timeout=180)

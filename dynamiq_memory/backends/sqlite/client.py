@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends._sql.backend import Transaction
+from dynamiq_memory.backends._threads import stoppable
 from dynamiq_memory.backends.sqlite.files import OpenFiles, connect_to_read, is_unwritable
 from dynamiq_memory.backends.sqlite.filters import raised_within, register_function
 from dynamiq_memory.exceptions import DynamiqMemoryError
@@ -118,7 +119,8 @@ class SQLiteClient(WatchesForks):
         driver = opened.driver
         try:
             driver.execute("BEGIN IMMEDIATE" if transaction.write else "BEGIN")
-            result = transaction.work(opened.connection)
+            with nullcontext() if transaction.write else stoppable(driver.interrupt):
+                result = transaction.work(opened.connection)
             if opened.files is not None and not even_moved:
                 opened.files.check(beside=transaction.write)
             driver.commit()
