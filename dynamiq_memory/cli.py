@@ -1,4 +1,4 @@
-"""The `dynamiq-memory` command: run the service and manage its API keys."""
+"""The `dynamiq-memory` command: run the service, manage its API keys, and copy SQLite stores."""
 
 from __future__ import annotations
 
@@ -103,6 +103,27 @@ def serve(
             if key_store is None:
                 logging.getLogger("dynamiq_memory").warning("there are no keys: everyone on this machine is admitted")
             run.serve(store, key_store, settings, host, port, max_connections)
+
+
+@app.command()
+def backup(
+    store: Annotated[str, typer.Argument(help="The store, as a URL (sqlite:///conversations.db) or as a path.")],
+    file: Annotated[Path, typer.Argument(help="The copy. It must not exist.", dir_okay=False)],
+) -> None:
+    """Copy a SQLite store into a new file, while it is in use or not. The store is only read."""
+    with _errors_reported():
+        from dynamiq_memory.backends.sqlite.backend import path_in  # noqa: PLC0415 - `serve` may not need it
+        from dynamiq_memory.backends.sqlite.backup import back_up  # noqa: PLC0415
+
+        scheme, is_url, _ = store.partition("://")
+        if is_url and scheme != "sqlite":
+            raise ConfigurationError(
+                f"a store at {scheme}:// cannot be copied by this command: use the tools of its database"
+            )
+        path = path_in(store)[0] if is_url else store
+        with typer.progressbar(length=100, label="copying") as bar:
+            back_up(Path(path), file, lambda copied, pages: bar.update(copied * 100 // max(pages, 1) - bar.pos))
+    typer.echo(f"{path} is copied to {file}")
 
 
 @keys_app.command("create")

@@ -1,13 +1,16 @@
-"""A thread pool in which a backend runs synchronous code for asynchronous callers."""
+"""A thread pool in which a backend runs synchronous code for asynchronous callers.
+
+A function in a thread cannot be stopped, but what it waits for may be: a statement that reads, for example.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ class ShutDownError(Exception):
 
 
 _THREADS = 8
+_STOPPED_AGAIN_SECONDS = 0.05
 
 
 class Threads(WatchesForks):
@@ -41,12 +45,14 @@ class Threads(WatchesForks):
         """Call a function in a thread, with the context variables of the calling task.
 
         A cancelled task ends only when the function has returned, since a running function cannot be stopped and must
-        be finished before the caller continues.
+        be finished before the caller continues. What it does within `stoppable` is stopped.
 
         Raises:
             ShutDownError: The pool has been shut down.
         """
-        run = partial(contextvars.copy_context().run, function, *arguments)
+        stopping, context = _Stopping(), contextvars.copy_context()
+        context.run(_current.set, stopping)
+        run = partial(context.run, function, *arguments)
         try:
             started = self._pool().submit(run)
         except RuntimeError as error:
@@ -56,7 +62,7 @@ class Threads(WatchesForks):
             return await asyncio.shield(result)
         except asyncio.CancelledError:
             if not started.cancel():
-                await _until_over(result)
+                await until_over(result, stopping.stop)
             raise
 
     def map(self, function: Callable[[V], T], values: Iterable[V]) -> list[T]:
@@ -83,8 +89,54 @@ class Threads(WatchesForks):
             return self._executor
 
 
-async def _until_over(operation: asyncio.Future[Any]) -> None:
-    """Wait for an operation that cannot be stopped, even if the waiting task is cancelled repeatedly."""
+async def until_over(operation: asyncio.Future[Any], stop: Callable[[], object] | None = None) -> None:
+    """Wait for an operation, even if the waiting task is cancelled repeatedly.
+
+    Args:
+        operation: The operation.
+        stop: Stops what the operation is waiting for. Is called in a thread, and again while it goes on.
+    """
+    loop = asyncio.get_running_loop()
     while not operation.done():
         with suppress(asyncio.CancelledError):
-            await asyncio.wait([operation])
+            if stop is not None:
+                await asyncio.shield(loop.run_in_executor(None, stop))
+            await asyncio.wait([operation], timeout=None if stop is None else _STOPPED_AGAIN_SECONDS)
+
+
+class _Stopping:
+    """What a cancelled task stops of the function that runs for it in a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop: Callable[[], object] | None = None
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._stop is not None:
+                self._stop()
+
+    def set(self, stop: Callable[[], object] | None) -> None:
+        with self._lock:
+            self._stop = stop
+
+
+_current: contextvars.ContextVar[_Stopping | None] = contextvars.ContextVar("stopping", default=None)
+
+
+@contextmanager
+def stoppable(stop: Callable[[], object]) -> Iterator[None]:
+    """Let a cancelled task stop what its thread does within this context, and nothing after it.
+
+    Args:
+        stop: Makes it fail. Is called in another thread, and may be called again.
+    """
+    stopping = _current.get()
+    if stopping is None:  # the caller is synchronous
+        yield
+        return
+    stopping.set(stop)
+    try:
+        yield
+    finally:
+        stopping.set(None)

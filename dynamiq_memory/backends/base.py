@@ -65,7 +65,7 @@ class MemoryBackend(Closing, WatchesForks):
     Every method may raise `BackendError` (the store failed; the driver's exception is the cause) and
     `InvalidArgumentError` (an argument is invalid; nothing was read or written). Each has an asynchronous twin of the
     same name with a leading `a`. If a task is cancelled while its operation runs in a thread, it ends when the
-    operation does.
+    operation does; what a SQL store is reading is stopped.
 
     Args:
         tokenizer: Splits a text into the terms of keyword ranking. Defaults to English words.

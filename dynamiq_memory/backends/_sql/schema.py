@@ -53,11 +53,27 @@ class SQLSchema:
                 or embedder.
         """
         embedder = self._tables.vectors.embedder
+        if not (reindex and embedder) and run(Transaction(self.is_ready, snapshot=True)):
+            self._complete_vectors(run, reindex=False)
+            return  # nothing to write: it may be a replica, or a file or user that may only be read
         dimension = embedder.measured_dimension() if reindex and embedder is not None else None
         more = run(Transaction(partial(self.make_ready, reindex=reindex, dimension=dimension), write=True))
         while more:
             more = run(Transaction(self.renew_terms, write=True))
         self._complete_vectors(run, reindex=reindex)
+
+    def is_ready(self, connection: sa.Connection) -> bool:
+        """Whether the tables are as they should be, so that opening them needs no write."""
+        tables = self._tables
+        for table in (tables.messages, tables.terms, tables.meta):
+            if columns_of(connection, table) != {column.name for column in table.columns}:
+                return False
+        meta = tables.read_meta(connection)
+        expected = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
+        if RENEWED_KEY in meta or {key: meta.get(key) for key in expected} != expected:
+            return False
+        tables.check_meta(connection)
+        return tables.vectors.embedder is None or columns_of(connection, tables.vectors.table) != set()
 
     def _complete_vectors(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
         """Embed the messages that have no vector, or warn of them."""

@@ -12,7 +12,7 @@ import asyncio
 import math
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +22,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from dynamiq_memory._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.backend import Transaction
+from dynamiq_memory.backends._threads import stoppable, until_over
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
+from dynamiq_memory.backends.postgresql.pool import IdlePool, Places
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -63,29 +65,43 @@ class PostgreSQLClient(WatchesForks):
             url = _url_of_engine(connection, statement_timeout)
         else:
             url = url_of(PostgreSQLConnection() if connection is None else connection)
-        options = {
-            "connect_args": _driver_arguments(url, statement_timeout),
-            "hide_parameters": True,
-            "max_overflow": 0,
-            "pool_size": pool_size,
-            "pool_timeout": pool_timeout,
-            "pool_use_lifo": True,
-        }
-        self.engine: sa.Engine = sa.create_engine(url, **options) if self.owns_engine else connection
+        options = {"connect_args": _driver_arguments(url, statement_timeout), "hide_parameters": True}
+        of_loops = {"max_overflow": 0, "pool_size": pool_size, "pool_timeout": pool_timeout, "pool_use_lifo": True}
+        self._places = Places(pool_size, pool_timeout)
+        self.engine: sa.Engine = connection
         if self.owns_engine:
+            self.engine = sa.create_engine(url, poolclass=IdlePool, **options)
             weakref.finalize(self, self.engine.dispose)
         self.server = url.set(password=None, query={}).render_as_string()
-        make = partial(_LoopEngine, url, options)
+        make = partial(_LoopEngine, url, options | of_loops)
         self.per_loop = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
         weakref.finalize(self, self.per_loop.close)
 
     def run(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction."""
-        with self.engine.connect() as connection:
-            return self._run(connection, transaction)
+        place = object()
+        try:
+            if self.owns_engine:
+                self._places.take(place)
+            with self.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                with nullcontext() if transaction.write else stoppable(driver.cancel):
+                    return self._run(connection, transaction)
+        finally:
+            self._places.taken.discard(place)
 
     async def arun(self, transaction: Transaction[T]) -> T:
         """Carry out a transaction on an asynchronous connection."""
+        # A second cancellation must not end the wait for what becomes of the transaction after the first.
+        running = asyncio.create_task(self._arun(transaction))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.cancel()
+            await until_over(running)
+            raise
+
+    async def _arun(self, transaction: Transaction[T]) -> T:
         try:
             of_loop = await self.per_loop.get()
             async with of_loop.engine.connect() as connection:
@@ -105,6 +121,7 @@ class PostgreSQLClient(WatchesForks):
             self.engine.dispose()
 
     def _after_fork(self) -> None:
+        self._places = Places(self._places.count, self._places.timeout)
         keep_inherited(self.engine.pool)
         self.engine.dispose(close=False)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from sqlalchemy import column, literal_column
+from sqlalchemy import Connection, column, literal_column
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import SQLAlchemyError
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
@@ -21,11 +20,12 @@ from dynamiq_memory.backends._sql.schema import SQLSchema
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
-from dynamiq_memory.backends.sqlite.client import MEMORY, SQLiteClient, Synchronous
+from dynamiq_memory.backends.sqlite.backup import Progress, copy
+from dynamiq_memory.backends.sqlite.client import DRIVER_ERRORS, MEMORY, SQLiteClient, Synchronous
 from dynamiq_memory.backends.sqlite.errors import translated
 from dynamiq_memory.backends.sqlite.filters import SQLiteFilters
 from dynamiq_memory.backends.sqlite.vectors import SQLiteVectors
-from dynamiq_memory.exceptions import BackendConnectionError, ConfigurationError, DynamiqMemoryError
+from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.ranking import BM25, Tokenize
 
 # SQLite counts milliseconds in 32 bits.
@@ -73,7 +73,7 @@ class SQLite(SQLBackend):
         BackendConnectionError: The file cannot be opened or is not a SQLite database.
     """
 
-    driver_errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, sqlite3.Error)
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     described = ("db_path", "index_name", "timeout", "synchronous")
 
     def __init__(
@@ -110,7 +110,7 @@ class SQLite(SQLBackend):
             location = f"the table {index_name!r} in {self.db_path!r}"
             self._embedder = MessageEmbedder.compared_here(embedder, location, reindexes=True)
         self._client = SQLiteClient(self._file, self.timeout, synchronous)
-        dialect = self._client.engine.dialect
+        dialect = self._client.dialect
         tables = SQLTables(index_name, dialect, insert, SQLiteFilters, self.tokenizer, SQLiteVectors, self._embedder)
         self._use(tables)
         self._writer = SQLWriter(tables)
@@ -128,19 +128,8 @@ class SQLite(SQLBackend):
         Raises:
             ConfigurationError: The URL names a host, or an unknown option.
         """
-        if not url.isprintable() or "#" in url:
-            raise ConfigurationError(f"{url!r} has a character that must be escaped in a URL: write # as %23")
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            raise ConfigurationError(f"{url!r} is not a URL: {error}") from None
-        if parts.netloc:
-            raise ConfigurationError(
-                f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
-                "(sqlite:///conversations.db), four before an absolute one"
-            )
-        options = options_in(parts.query, "sqlite", _READERS)
-        return cls(unquote(parts.path)[1:] or MEMORY, **options)
+        path, query = path_in(url)
+        return cls(path, **options_in(query, "sqlite", _READERS))
 
     def to_url(self) -> str | None:
         """The URL of the file, which must exist.
@@ -160,10 +149,29 @@ class SQLite(SQLBackend):
         # Each transaction runs in a thread. With an embedder, its asynchronous methods come before that.
         return self._embedder is not None
 
+    def backup(self, file: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Copy the whole database, with all its tables, as it is now. Meanwhile, others may read and write.
+
+        The copy is checked and put on the disk before it gets its name. It works even if the file itself has been
+        deleted or replaced: what was acknowledged is in the copy.
+
+        Args:
+            file: The copy, which must not exist.
+            progress: Is called with the number of pages that have been copied, and the number of all pages.
+
+        Raises:
+            ConfigurationError: The copy exists already.
+            BackendError: The database cannot be read, or the copy cannot be written; nothing is left of the copy.
+        """
+        target = Path(_checked_path(file))
+        work = partial(_copy, target=target, progress=progress)
+        try:
+            self._client.run(Transaction(work), self._check_open, even_moved=True)
+        except self.driver_errors as error:
+            raise BackendError(f"{self.db_path!r} cannot be copied to {str(target)!r}: {error}") from error
+
     def _ask(self, request: Transaction[Any]) -> Any:
-        # Each transaction sees one state.
-        with self._client.transaction(self._check_open, write=request.write) as connection:
-            return request.work(connection)
+        return self._client.run(request, self._check_open)
 
     def _translate(self, error: Exception) -> DynamiqMemoryError:
         return translated(error, self.db_path, self.timeout)
@@ -171,6 +179,31 @@ class SQLite(SQLBackend):
     def _close(self) -> None:
         super()._close()
         self._client.close()
+
+
+def _copy(connection: Connection, target: Path, progress: Progress | None) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    copy(driver, target, progress)
+
+
+def path_in(url: str) -> tuple[str, str]:
+    """Return the path and the query of a URL for SQLite.
+
+    Raises:
+        ConfigurationError: It is not such a URL.
+    """
+    if not url.isprintable() or "#" in url:
+        raise ConfigurationError(f"{url!r} has a character that must be escaped in a URL: write # as %23")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is not a URL: {error}") from None
+    if parts.netloc:
+        raise ConfigurationError(
+            f"{url!r} names the host {parts.netloc!r}: write three slashes before a relative path "
+            "(sqlite:///conversations.db), four before an absolute one"
+        )
+    return unquote(parts.path)[1:] or MEMORY, parts.query
 
 
 def _checked_path(path: Any) -> str:

@@ -1,4 +1,10 @@
-"""Connections to a SQLite file, and transactions on them."""
+"""Connections to a SQLite file, and transactions on them.
+
+An interrupt (Ctrl-C) may come after any call of a Python function, but neither within nor right before a call of a
+function written in C. So what must be undone is undone by a single call of such a function, in a `finally` or `except`
+of the frame that did it, and locks are held by `with` alone. Context managers written in Python, condition variables
+and SQLAlchemy's pools do not have this property: an interrupt can leave them locked.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +12,42 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from dynamiq_memory._forks import WatchesForks
-from dynamiq_memory.backends.sqlite.filters import register_function, take_interrupt
+from dynamiq_memory.backends._sql.backend import Transaction
+from dynamiq_memory.backends._threads import stoppable
+from dynamiq_memory.backends.sqlite.files import OpenFiles, connect_to_read, is_unwritable
+from dynamiq_memory.backends.sqlite.filters import raised_within, register_function
+from dynamiq_memory.exceptions import DynamiqMemoryError
+
+T = TypeVar("T")
 
 Synchronous = Literal["FULL", "NORMAL"]
 
+DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error)
 MEMORY = ":memory:"
 _KEPT_CONNECTIONS = 8
+
+
+# The connection class of the driver has a `close` that SQLAlchemy may call; this is the one that closes.
+_close = sqlite3.Connection.close
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A connection that one transaction at a time uses, the driver's below it, and the files that it has open."""
+
+    connection: sa.Connection
+    driver: _Driver
+    files: OpenFiles | None
 
 
 class SQLiteClient(WatchesForks):
@@ -29,126 +57,156 @@ class SQLiteClient(WatchesForks):
         file: The file's absolute path, or `:memory:`.
         timeout: Seconds to wait while another process writes.
         synchronous: When a commit is on the disk.
+
+    Attributes:
+        dialect: The SQL dialect.
     """
 
     def __init__(self, file: str, timeout: float, synchronous: Synchronous) -> None:
         """Open no connection yet, except in memory."""
         self._in_memory = file == MEMORY
         # Waiting for a lock of this process is fair and exact, whereas SQLite polls.
-        self._lock = threading.Lock()
-        self._gate = _Gate()
-        self._database: _Unclosed | None = None
-        # The engine must not refer to this object, or the finalizer below would keep it alive.
-        connect: Callable[..., Any] = partial(_connect, file, timeout, synchronous)
+        self._writing = threading.Lock()
+        # Whoever has locked the door waits for those inside: the transactions that run.
+        self._door = threading.Lock()
+        self._inside: set[object] = set()
+        self._idle: list[_Opened] = []
+        self._files = None if self._in_memory else OpenFiles(file)
+        connect: Callable[[], sqlite3.Connection] = partial(_connect, file, timeout, synchronous)
         if self._in_memory:
-            # SQLAlchemy replaces a connection that was interrupted, but this one is the database itself.
-            self._database = database = connect(factory=_Unclosed)
-            # When the interpreter exits, a daemon thread may still be using it.
-            weakref.finalize(self, database.end).atexit = False
-            self.engine = _engine(lambda: database, poolclass=StaticPool)
+            # Connections come and go on this one, since it is the database itself.
+            database = connect()
+            self._end: Callable[[], None] = partial(_close, database)
+            connect = partial(_same, database)
         else:
-            self.engine = _engine(connect, poolclass=QueuePool, pool_size=_KEPT_CONNECTIONS, max_overflow=-1)
-        weakref.finalize(self, self.engine.dispose)
+            self._end = partial(_close_all, self._idle)
+        # When the interpreter exits, a daemon thread may still be using the one connection.
+        weakref.finalize(self, self._end).atexit = not self._in_memory
+        self._engine = sa.create_engine(
+            "sqlite://", creator=connect, poolclass=sa.NullPool, pool_reset_on_return=None, hide_parameters=True
+        )
+        self.dialect = self._engine.dialect
 
-    @contextmanager
-    def transaction(self, check_open: Callable[[], None], *, write: bool) -> Iterator[Connection]:
-        """Yield a connection in a transaction, which is committed at the end and rolled back on an error.
+    def run(self, transaction: Transaction[T], check_open: Callable[[], None], *, even_moved: bool = False) -> T:
+        """Carry out a transaction, which is committed at the end and rolled back on an error.
 
         Args:
+            transaction: The transaction. It sees one state.
             check_open: Raises an error if the backend has been closed while this waited.
-            write: Whether it writes.
+            even_moved: Whether the file may have been moved or replaced since it was opened.
+
+        Raises:
+            BackendError: The file has been moved, deleted or replaced since it was opened.
         """
-        lock = self._lock if write or self._in_memory else nullcontext()
-        gate, visitor = self._gate, object()
+        visitor = object()
         try:
-            gate.enter(visitor)
-            with lock:
+            with self._door:
+                self._inside.add(visitor)
+            with self._writing if transaction.write or self._in_memory else nullcontext():
                 check_open()
-                with self.engine.connect() as connection, _rolled_back(connection) as driver:
-                    driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                    yield connection
-                    driver.commit()
+                return self._run(transaction, even_moved=even_moved)
         finally:
-            gate.leave(visitor)
+            self._inside.discard(visitor)
 
     def close(self) -> None:
         """Close all connections, after the transactions that are running."""
-        self._gate.shut()
+        with self._door:
+            self._wait()
+            self._end()
+
+    def _run(self, transaction: Transaction[T], *, even_moved: bool) -> T:
+        opened = self._take()
+        driver = opened.driver
         try:
-            self.engine.dispose()
-            if self._database is not None:
-                self._database.end()
-        finally:
-            self._gate.open()
+            driver.execute("BEGIN IMMEDIATE" if transaction.write else "BEGIN")
+            with nullcontext() if transaction.write else stoppable(driver.interrupt):
+                result = transaction.work(opened.connection)
+            if opened.files is not None and not even_moved:
+                opened.files.check(beside=transaction.write)
+            driver.commit()
+        except BaseException as error:
+            driver.rollback()
+            raised = raised_within(error)
+            # After an interrupt, SQLAlchemy's side of the connection may be in any state.
+            if driver.lasting and isinstance(raised, (*DRIVER_ERRORS, DynamiqMemoryError)):
+                self._idle.append(opened)
+            elif not self._in_memory:
+                _close(driver)
+            if raised is not error:
+                raise raised from None
+            raise
+        if driver.lasting and len(self._idle) < _KEPT_CONNECTIONS:
+            self._idle.append(opened)
+        else:
+            _close(driver)
+        return result
+
+    def _take(self) -> _Opened:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = self._engine.connect()
+            driver: Any = connection.connection.dbapi_connection
+            return _Opened(connection, driver, self._files and self._files.of_new_connection())
+
+    def _wait(self) -> None:
+        while self._inside:
+            time.sleep(0.001)
 
     def _before_fork(self) -> None:
         # A SQLite connection must not be carried into a child process (https://www.sqlite.org/howtocorrupt.html, 2.6):
         # all are closed, after the transactions that are running. Both sides open new ones when they need them.
-        self._gate.shut()
+        self._door.acquire()
+        self._wait()
         if not self._in_memory:
-            self.engine.dispose()
+            self._end()
 
     def _after_fork_in_parent(self) -> None:
-        self._gate.open()
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._gate = _Gate()
-
-
-class _Gate:
-    """Lets many transactions through at a time, until it is shut; shutting waits for those inside.
-
-    An interrupt may come at any moment, so each of its steps happens completely or not at all. A condition variable
-    would not do: an interrupt can leave its lock locked.
-    """
-
-    def __init__(self) -> None:
-        self._door = threading.Lock()
-        self._inside: set[object] = set()
-
-    def enter(self, visitor: object) -> None:
-        with self._door:
-            self._inside.add(visitor)
-
-    def leave(self, visitor: object) -> None:
-        self._inside.discard(visitor)
-
-    def shut(self) -> None:
-        self._door.acquire()
-        while self._inside:
-            time.sleep(0.001)
-
-    def open(self) -> None:
         self._door.release()
 
+    def _after_fork(self) -> None:
+        self._writing = threading.Lock()
+        self._door = threading.Lock()
 
-class _Unclosed(sqlite3.Connection):
-    """A connection that SQLAlchemy cannot close."""
+
+class _Driver(sqlite3.Connection):
+    """A connection that SQLAlchemy cannot close: it would do so before the transaction is rolled back.
+
+    Attributes:
+        lasting: Whether it can be used for more than one transaction.
+    """
+
+    lasting = True
 
     def close(self) -> None:
         """Stay open."""
 
-    def end(self) -> None:
-        """Close after all."""
-        super().close()
+
+def _same(database: sqlite3.Connection) -> sqlite3.Connection:
+    return database
 
 
-def _engine(connect: Callable[[], Any], **options: Any) -> Engine:
-    return create_engine("sqlite://", creator=connect, hide_parameters=True, **options)
+def _close_all(idle: list[_Opened]) -> None:
+    while idle:
+        _close(idle.pop().driver)
 
 
-def _connect(file: str, timeout: float, synchronous: Synchronous, **options: Any) -> sqlite3.Connection:
-    connection: sqlite3.Connection = sqlite3.connect(
-        file, timeout=timeout, isolation_level=None, check_same_thread=False, **options
-    )
+def _connect(file: str, timeout: float, synchronous: Synchronous) -> sqlite3.Connection:
+    options: dict[str, Any] = {"timeout": timeout, "check_same_thread": False, "factory": _Driver}
+    connection: sqlite3.Connection = sqlite3.connect(file, isolation_level=None, **options)
     try:
         _use_wal(connection, timeout)
         connection.execute(f"PRAGMA synchronous={synchronous}")
-        register_function(connection)
+    except sqlite3.OperationalError as error:
+        _close(connection)
+        if not is_unwritable(error, file):
+            raise
+        connection = connect_to_read(file, **options)
+        connection.lasting = False  # type: ignore[attr-defined]
     except BaseException:
-        connection.close()
+        _close(connection)
         raise
+    register_function(connection)
     return connection
 
 
@@ -164,19 +222,3 @@ def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-@contextmanager
-def _rolled_back(connection: Connection) -> Iterator[Any]:
-    """Yield the driver connection; roll back on any error, including an interrupt."""
-    driver: Any = connection.connection.dbapi_connection
-    try:
-        yield driver
-    except BaseException:
-        # If the error is an interrupt, SQLAlchemy may have closed it: then nothing is left to undo.
-        with suppress(sqlite3.Error):
-            driver.rollback()
-        interrupt = take_interrupt()
-        if interrupt is not None:
-            raise interrupt from None
-        raise

@@ -8,28 +8,30 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import weakref
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     Boolean,
     ColumnElement,
     FromClause,
+    Integer,
     Select,
     Text,
+    TypeDecorator,
     bindparam,
     func,
     select,
 )
 
-from dynamiq_memory._json import dumps, loads
+from dynamiq_memory._json import loads
 from dynamiq_memory.backends._sql.filters import SQLFilters
-from dynamiq_memory.filters import Absent, Condition, OneOf, Range
+from dynamiq_memory.filters import Condition
 from dynamiq_memory.messages import Message
 
 _FUNCTION = "dynamiq_memory_matches"
-_CONDITIONS = {kind.__name__: kind for kind in (OneOf, Range, Absent)}
+_FAILED = "user-defined function raised exception"
 
 
 class SQLiteFilters(SQLFilters):
@@ -40,7 +42,8 @@ class SQLiteFilters(SQLFilters):
     def metadata(self, conditions: Sequence[Condition]) -> ColumnElement[bool]:
         """Call our function with the conditions."""
         call = getattr(func, _FUNCTION)
-        matches: ColumnElement[bool] = call(self._messages.c.metadata, _encode(conditions), type_=Boolean)
+        number = bindparam(None, _Conditions(conditions), _Number, unique=True)
+        matches: ColumnElement[bool] = call(self._messages.c.metadata, number, type_=Boolean)
         return matches
 
     def among(
@@ -83,31 +86,50 @@ def register_function(connection: sqlite3.Connection) -> None:
     connection.create_function(_FUNCTION, 2, _matches, deterministic=True)
 
 
-def take_interrupt() -> BaseException | None:
-    """Return the exception that the function raised in this thread, once.
+def raised_within(error: BaseException) -> BaseException:
+    """Return what our function raised, if that caused an error of SQLite, and otherwise the error itself.
 
     SQLite turns whatever its function raises into an error of its own; an interrupt must reach the caller as itself.
     """
-    error, _raised.error = getattr(_raised, "error", None), None
-    return error
+    raised, _raised.error = getattr(_raised, "error", None), None
+    if raised is None and _FAILED in str(error):
+        # It came before the function's first line.
+        return KeyboardInterrupt()
+    return raised or error
 
 
 _raised = threading.local()
 
 
-def _matches(metadata: str, encoded: str) -> bool:
+class _Conditions:
+    """Conditions on metadata, which statements name by a number: SQLite would copy them for each row."""
+
+    def __init__(self, conditions: Sequence[Condition]) -> None:
+        self._conditions = conditions
+
+    def hold(self, values: dict[str, Any]) -> bool:
+        return all(condition.holds(values.get(condition.key)) for condition in self._conditions)
+
+
+class _Number(TypeDecorator[_Conditions]):
+    """Passes conditions by their number, which is known as long as the statement with the conditions exists."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: _Conditions | None, dialect: Any) -> int:  # noqa: ARG002
+        _known[id(value)] = value
+        return id(value)
+
+
+# Of statements that run now.
+_known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def _matches(metadata: str, number: int) -> bool:
     try:
-        values = loads(metadata)
-        return all(condition.holds(values.get(condition.key)) for condition in _decode(encoded))
+        holds: bool = _known[number].hold(loads(metadata))
     except BaseException as error:
         _raised.error = error
         raise
-
-
-def _encode(conditions: Sequence[Condition]) -> str:
-    return dumps([[type(each).__name__, *(getattr(each, name) for name in each.__match_args__)] for each in conditions])
-
-
-@lru_cache(16)  # for the statements that run now: many long filters would fill the memory
-def _decode(encoded: str) -> tuple[Condition, ...]:
-    return tuple(_CONDITIONS[kind](key, *map(tuple, values)) for kind, key, *values in loads(encoded))
+    return holds

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -101,6 +102,66 @@ def test_cancelled_calls_leave_the_pool_whole(open_store: Open) -> None:
         assert len(found) % 2 == 1  # no batch in part
 
     asyncio.run(script())
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    for _ in range(6_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")
+
+
+def test_a_call_that_is_cancelled_twice_changes_nothing_afterwards(open_store: Open, sql: SQL) -> None:
+    """The commit waits in a trigger that a cancellation wakes and does not stop."""
+    store = open_store()
+    name = store.table_name
+    sql.execute(
+        f"""CREATE FUNCTION {name}_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0.3); END; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {name} DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION {name}_slow()"""
+    )
+    commits = "SELECT 1 FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'"
+
+    async def script() -> int:
+        writing = asyncio.create_task(store.aadd(say("cancelled")))
+        await asyncio.to_thread(wait_until, lambda: sql.execute(commits).fetchone())
+        for _ in range(2):
+            writing.cancel()
+            await asyncio.sleep(0.05)
+        with suppress(asyncio.CancelledError):
+            await writing
+        return await store.acount()
+
+    counted = asyncio.run(script())
+    wait_until(lambda: not sql.execute(commits).fetchone())
+    assert store.count() == counted
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["asynchronous connections", "an engine in threads"])
+def test_a_cancelled_read_ends_in_the_server(postgresql_url: str, open_store: Open, sql: SQL, own: bool) -> None:
+    engine = create_engine(make_url(postgresql_url).set(drivername="postgresql+psycopg"))
+    store = open_store() if own else open_store(engine)
+    name = store.table_name
+    waiting_for_lock = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    ended = threading.Event()
+
+    async def script() -> None:
+        reading = asyncio.create_task(store.aget_all(filters=ANN))
+        await asyncio.to_thread(wait_until, lambda: sql.execute(waiting_for_lock, [name]).fetchone())
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        ended.set()
+        assert not sql.execute(waiting_for_lock, [name]).fetchone()
+
+    with sql.transaction():
+        sql.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+        asyncio.run(asyncio.wait_for(script(), 60))
+    assert ended.is_set()
+    assert store.get_all() == []
+    engine.dispose()
 
 
 # --- re-indexing while others write ------------------------------------------------------------------------------

@@ -96,14 +96,14 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
             kept.statements += [(sql, each) for each in parameters]
             return super().executemany(sql, parameters)
 
-    class Connection(sqlite3.Connection):
-        def cursor(self, factory=Cursor):
-            return super().cursor(factory)
-
     connect = sqlite3.connect
 
-    def recording(*arguments, **options):
-        return connect(*arguments, **{"factory": Connection} | options)
+    def recording(*arguments, factory=sqlite3.Connection, **options):
+        class Connection(factory):
+            def cursor(self, factory=Cursor):
+                return super().cursor(factory)
+
+        return connect(*arguments, factory=Connection, **options)
 
     monkeypatch.setattr(sqlite3, "connect", recording)
     return kept

@@ -1,14 +1,17 @@
-"""How SQLite executes a read: an index in reading order, only rows in scope, bound values."""
+"""How SQLite executes a read: an index in reading order, only rows in scope, bound values; what is stopped."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 
 import pytest
 
 from dynamiq_memory import Message
-from dynamiq_memory.backends import SQLite
+from dynamiq_memory.backends import SQLite, operations
+from dynamiq_memory.filters import Filter, OneOf
 
 SESSION = {"user_id": "u-1", "session_id": "s-1"}
 
@@ -230,8 +233,60 @@ def test_a_search_in_a_scope_costs_the_same_whatever_else_is_stored(path):
             store.add_many(
                 [
                     Message(role="user", content=f"text {n}", metadata={"user_id": f"v-{n}", "session_id": "s-1"})
-                    for n in range(2_000)
+                    for n in range(1_000)
                 ]
             )
             after = steps(store, counted)
     assert 0 < after <= before * 1.1
+
+
+# --- what a filter costs, and what is stopped ----------------------------------------------------------------
+
+
+def test_a_filter_of_many_values_is_given_to_sqlite_as_one_number(path, record):
+    with SQLite(path) as store:
+        store.add_many([Message(role="user", content=f"{n}", metadata={"n": n}) for n in range(300)])
+        record.statements.clear()
+        many = list(range(10, 20_000))
+        assert len(store.get_all(filters={"n": many})) == 290
+        assert store.count({"n": many}) == 290
+        assert max(len(str(values)) for _, values in record.statements) < 200
+
+
+@pytest.mark.parametrize("file", [":memory:", "memory.db"])
+def test_a_cancelled_read_is_stopped(tmp_path, file):
+    """The statement would go on as long as it is not stopped: each row waits for the test."""
+    looked_at, go, begun = [], threading.Event(), threading.Event()
+
+    class Slow(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            return str.__hash__(self)
+
+        def __eq__(self, other):
+            looked_at.append(other)
+            begun.set()
+            go.wait(0.01)
+            return False
+
+    async def script(store):
+        filter = Filter((OneOf("n", (Slow("x"),)),))
+        reading = asyncio.create_task(store.aexecute(operations.Count(filter)))
+        await asyncio.to_thread(begun.wait, 60)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert len(looked_at) < 3_000
+        assert await store.acount() == 3_000
+        # Writing is not stopped.
+        writing = asyncio.create_task(store.aadd_many([Message(role="user", content=f"{n}") for n in range(1_000)]))
+        await asyncio.sleep(0.01)
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+        assert await store.acount() in (3_000, 4_000)
+
+    with SQLite(file if file == ":memory:" else tmp_path / file) as store:
+        store.add_many([Message(role="user", content="x", metadata={"n": "x"}) for _ in range(3_000)])
+        asyncio.run(asyncio.wait_for(script(store), 120))
