@@ -70,7 +70,17 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Maximum size of a request body, in MiB.", min=1, max=1024)] = 32,
     max_page_size: Annotated[int, typer.Option(help="Maximum number of messages per page.", min=1)] = 1000,
     max_connections: Annotated[int, typer.Option(help="Maximum number of concurrent connections.", min=1)] = 1000,
+    max_concurrent: Annotated[
+        int, typer.Option(help="Maximum number of requests per key that are handled at once; others wait.", min=1)
+    ] = 4,
     body_timeout: Annotated[float, typer.Option(help="Seconds within which a request body must arrive.")] = 30.0,
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds within which a response must start; the request is stopped otherwise.")
+    ] = 60.0,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(help="Proxies whose X-Forwarded-For is trusted: addresses and networks, separated by commas."),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a store over HTTP. Without keys, the service listens on localhost only and admits everyone."""
@@ -92,17 +102,21 @@ def serve(
             max_body_bytes=max_body * MEBIBYTE,
             max_page_size=max_page_size,
             rate=None if rate == "none" else rate,
+            max_concurrent=max_concurrent,
             body_timeout=body_timeout,
+            request_timeout=request_timeout,
             local_only=key_store is None,
         )
         run.check_open(host, key_store)
-        # By default SIGTERM ends the process at once, before the store is closed.
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        run.check_proxies(forwarded_allow_ips)
+        # By default SIGTERM ends the process at once, before the store is closed, and SIGINT with a traceback.
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, lambda number, _: sys.exit(128 + number))
         configure(log_level)
         with create_backend(backend) as store:
             if key_store is None:
                 logging.getLogger("dynamiq_memory").warning("there are no keys: everyone on this machine is admitted")
-            run.serve(store, key_store, settings, host, port, max_connections)
+            run.serve(store, key_store, settings, host, port, max_connections, forwarded_allow_ips)
 
 
 @app.command()
@@ -154,8 +168,8 @@ def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
     for key in stored:
         created = dt.datetime.fromtimestamp(key.created_at, dt.UTC).strftime("%Y-%m-%d %H:%M")
         state = "valid" if key.revoked_at is None else "revoked"
-        users = "all users" if key.user_id is None else f"user {key.user_id}"
-        typer.echo("\t".join((key.id, state, created, ",".join(key.memory_ids), users, key.name)))
+        users = "all users" if key.user_id is None else f"user {_printable(key.user_id)}"
+        typer.echo("\t".join((key.id, state, created, ",".join(key.memory_ids), users, _printable(key.name))))
 
 
 @keys_app.command("revoke")
@@ -170,6 +184,11 @@ def revoke_key(
         typer.echo(f"there is no valid key {key_id} in {keys}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{key_id} is revoked")
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the terminal's cursor, change its colours or reorder the text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request
 
 from dynamiq_memory.backends.base import MemoryBackend
+from dynamiq_memory.exceptions import FilterError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import LATEST, SESSION_KEY, USER_KEY, Message, MessageRole
 from dynamiq_memory.server.errors import ProblemError
@@ -15,6 +16,10 @@ from dynamiq_memory.server.keys import APIKey
 from dynamiq_memory.server.metrics import Metrics
 from dynamiq_memory.server.partition import MEMORY_ID_PATTERN, Partition
 from dynamiq_memory.server.settings import Settings
+
+# Stores compare each message with each condition.
+MAX_FILTER_KEYS = 100
+MAX_FILTER_VALUES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,17 @@ class Access:
         """Combine a filter with the ids in the request, and check the result.
 
         Raises:
-            FilterError: The filter is malformed.
+            FilterError: The filter is malformed or too large.
             OtherUserError: It names a user other than the key's.
         """
         ids = {USER_KEY: user_id, SESSION_KEY: session_id}
         combined = (filters or {}) | {key: value for key, value in ids.items() if value is not None}
+        values = sum(len(value) if isinstance(value, list | dict) else 1 for value in combined.values())
+        if len(combined) > MAX_FILTER_KEYS or values > MAX_FILTER_VALUES:
+            raise FilterError(
+                f"a filter may have {MAX_FILTER_KEYS:,} keys and {MAX_FILTER_VALUES:,} values, not {len(combined):,} "
+                f"keys and {values:,} values: send several requests"
+            )
         self.memory.check_filter(parse(combined))
         return combined
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import resources
 from typing import Any
 
@@ -41,7 +42,7 @@ _PROBLEMS = {
     422: "The request is invalid.",
     429: "Too many requests.",
     500: "The store failed.",
-    503: "The store cannot be reached.",
+    503: "The store cannot be reached, or the request took too long.",
 }
 _NO_MESSAGE = {"message_id": "-", "user_id": "-", "session_id": "-"}
 
@@ -85,11 +86,14 @@ def _add_health(app: FastAPI, store: MemoryBackend, metrics: Metrics) -> None:
         503: {"model": models.Health, "description": "The store does not respond."}
     }
 
+    probe = asyncio.Lock()  # without a key, anyone could fill the store's threads otherwise
+
     @app.get("/healthz", response_model=models.Health, responses=failing, tags=["operation"])
     async def health() -> Response:
         """Report whether the store responds."""
         try:
-            await store.aget_all(1, _NO_MESSAGE)
+            async with probe:
+                await store.aget_all(1, _NO_MESSAGE)
         except DynamiqMemoryError as error:
             log_failure("the store does not respond", error)
             return JSONResponse({"status": "failing"}, 503)

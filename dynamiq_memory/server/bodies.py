@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine, Mapping
@@ -13,6 +12,8 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from dynamiq_memory.backends._threads import Threads
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ _MOST_VALUES = 500_000
 # Strings, so that what is in them does not count, and what stands before or between values.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{,]', re.DOTALL)
 _QUOTE = ord('"')
+# A cancelled request holds its share until the thread that works for it is free again.
+_threads = Threads("dynamiq-memory-service")
 
 
 class BodyRoute(APIRoute):
@@ -68,14 +71,14 @@ class _CheckedRequest(Request):
         body = await self.body()
         if len(body) <= _BYTES_ON_THE_LOOP:
             return _checked(body, self._adapter)
-        return await asyncio.to_thread(_checked, body, self._adapter)
+        return await _threads.run(_checked, body, self._adapter)
 
 
 async def for_messages(count: int, function: Callable[..., T], *arguments: Any) -> T:
     """Call a function that takes some microseconds for each of so many messages, in a thread if they are many."""
     if count <= _MESSAGES_ON_THE_LOOP:
         return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+    return await _threads.run(function, *arguments)
 
 
 def _checked(body: bytes, adapter: TypeAdapter[Any]) -> Any:

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,10 +23,13 @@ from dynamiq_memory.server.keys import APIKey, KeyStore
 from dynamiq_memory.server.logs import request_id
 from dynamiq_memory.server.metrics import Metrics
 from dynamiq_memory.server.settings import Settings
+from dynamiq_memory.server.shares import Limit, LimitError, Shares
 
 logger = logging.getLogger("dynamiq_memory.server")
 
 PROTECTED = "/v1/"
+# Four clients alone can fill the default number of connections with requests that wait.
+_WAITING_REQUESTS = 250
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Reverse proxies set these headers when they forward requests from other machines.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -44,6 +46,8 @@ _SECURITY = {
 @dataclass(frozen=True, slots=True)
 class Observer:
     """The outermost middleware: gives each request an id, logs and counts it, and adds security headers for browsers.
+
+    If a request is cancelled because the service stops, it is answered, too.
 
     Attributes:
         app: The next application.
@@ -75,6 +79,10 @@ class Observer:
         self.metrics.open.inc()
         try:
             await self.app(scope, receive, observed_send)
+        except asyncio.CancelledError:
+            if not status:
+                detail = "the service is stopping: send the request again when it has started"
+                await ProblemError(503, "Stopping", detail, RETRY).response(scope, receive, observed_send)
         except Exception as error:  # noqa: BLE001 - after any error, the client gets a response and the log a line
             log_failure("a request failed", error)
             if not status:
@@ -97,9 +105,10 @@ class Observer:
 
 
 class Guard:
-    """Checks the API key, the request rate and the size of the body.
+    """Checks the API key, the request rate and the size of the body, and gives each client its share of the service.
 
-    Requests are rejected before their body is read in full and before the application sees them.
+    Requests are rejected before their body is read in full and before the application sees them. A request is stopped
+    if it takes too long or its client disconnects.
 
     Args:
         app: The next application.
@@ -116,6 +125,7 @@ class Guard:
         self._metrics = metrics
         self._rate = parse_rate(settings.rate)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._shares = Shares(settings.max_concurrent, _WAITING_REQUESTS, settings.request_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request, or reject it."""
@@ -124,22 +134,40 @@ class Guard:
             return
         headers = Headers(scope=scope)
         try:
+            _check_framing(headers)
             self._check_host(headers)
-            protected = scope["path"].startswith(PROTECTED)
-            if protected:
-                await self._admit(scope, headers)
-            # Paths that need no key accept no body: anyone could fill the memory otherwise.
-            max_bytes = self._settings.max_body_bytes if protected else 0
-            body = await self._body(scope, headers, receive, max_bytes)
+            if scope["path"].startswith(PROTECTED):
+                async with self._shares.turn(await self._admit(scope, headers)):
+                    await self._forward(scope, headers, receive, send, self._settings.max_body_bytes)
+            else:
+                # Without a key, a body could fill the memory.
+                await self._forward(scope, headers, receive, send, 0)
         except ProblemError as problem:
             self._metrics.refused.labels(problem.kind).inc()
             await problem.response(scope, receive, send)
-            return
         except BackendError as error:
             log_failure("the keys cannot be read", error)
             await ProblemError(503, "BackendError", "the keys cannot be read", RETRY).response(scope, receive, send)
-            return
-        await self._app(scope, _replay(body, receive), send)
+
+    async def _forward(self, scope: Scope, headers: Headers, receive: Receive, send: Send, max_bytes: int) -> None:
+        body = await self._body(scope, headers, receive, max_bytes)
+        limit = Limit(body, receive, self._settings.request_timeout)
+
+        async def observed_send(message: Message) -> None:
+            limit.started()
+            await send(message)
+
+        try:
+            async with limit.applied():
+                await self._app(scope, limit.receive, observed_send)
+        except LimitError:
+            if not limit.client_is_gone:
+                detail = (
+                    f"the request was stopped after {self._settings.request_timeout:g} seconds: ask for less (a "
+                    "narrower filter, a lower limit), or start the service with a higher --request-timeout. What it "
+                    "was to write may be stored"
+                )
+                raise ProblemError(503, "RequestTimeout", detail) from None
 
     def _check_host(self, headers: Headers) -> None:
         if self._settings.local_only and not is_local(_host_of(headers.get("host", ""))):
@@ -147,23 +175,24 @@ class Guard:
         if self._settings.local_only and any(name in headers for name in _FORWARDED):
             raise ProblemError(421, "WrongHost", "without keys, the service rejects proxied requests: create a key")
 
-    async def _admit(self, scope: Scope, headers: Headers) -> None:
+    async def _admit(self, scope: Scope, headers: Headers) -> str:
+        """Check the key and the rate; return the client, by its key or its address."""
         address = (scope.get("client") or ("?",))[0]
         if self._keys is None:
-            await self._count(f"address {address}")
-            return
+            return await self._count(f"address {address}")
         scheme, _, text = headers.get("authorization", "").partition(" ")
         token = text.strip() if scheme.lower() == "bearer" else ""
         key = self._keys.check(token) if token else None
-        await self._count(f"key {key.id}" if key is not None else f"address {address}")
+        client = await self._count(f"key {key.id}" if key is not None else f"address {address}")
         if key is None:
             detail = "send a valid API key: Authorization: Bearer dm_…"
             raise ProblemError(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"})
         scope["state"]["key"] = key
+        return client
 
-    async def _count(self, client: str) -> None:
+    async def _count(self, client: str) -> str:
         if self._rate is None or await self._limiter.hit(self._rate, client):
-            return
+            return client
         window = await self._limiter.get_window_stats(self._rate, client)
         seconds = max(1, round(window.reset_time - time.time() + 0.5))
         detail = f"the limit is {self._settings.rate} requests: wait for the number of seconds in Retry-After"
@@ -195,6 +224,13 @@ class Guard:
         return bytes(body)
 
 
+def _check_framing(headers: Headers) -> None:
+    """Reject a body with two lengths: a proxy may read the other one, and take its rest for another request."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        detail = "send either Content-Length or Transfer-Encoding, not both"
+        raise ProblemError(400, "BadRequest", detail, {"Connection": "close"})
+
+
 def _too_large(max_bytes: int) -> ProblemError:
     detail = f"the maximum size of a body is {max_bytes:,} bytes: send fewer messages at once"
     return ProblemError(413, "BodyTooLarge", detail, {"Connection": "close"})
@@ -208,10 +244,14 @@ def parse_rate(rate: str | None) -> RateLimitItem | None:
     """
     if rate is None:
         return None
+    wrong = f"rate={rate!r} is not a rate: use, for example, 100/second or 5000/minute"
     try:
-        return parse(rate)
+        parsed = parse(rate)
     except ValueError as error:
-        raise ConfigurationError(f"rate={rate!r} is not a rate: use, for example, 100/second or 5000/minute") from error
+        raise ConfigurationError(wrong) from error
+    if parsed.amount < 1:
+        raise ConfigurationError(wrong)
+    return parsed
 
 
 def is_local(host: str) -> bool:
@@ -230,15 +270,3 @@ def _host_of(authority: str) -> str:
         return urlsplit(f"//{authority}").hostname or ""
     except ValueError:
         return ""
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields the body already read, then any later messages."""
-    unsent: Iterable[bytes] = iter([body])
-
-    async def replay() -> Message:
-        for chunk in unsent:
-            return {"type": "http.request", "body": chunk, "more_body": False}
-        return await receive()
-
-    return replay

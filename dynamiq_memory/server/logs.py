@@ -1,4 +1,7 @@
-"""Logs: one line of JSON per event, without content, user ids or keys."""
+"""Logs: one line of JSON per event, without content, the ids of users, sessions and memories, or the secrets of keys.
+
+Requests name the public id of their key, as `keys list` shows it, so that an operator can find and revoke it.
+"""
 
 from __future__ import annotations
 

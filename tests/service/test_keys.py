@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import stat
 import time
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from dynamiq_memory.cli import app
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, InvalidArgumentError
+from dynamiq_memory.server.guard import parse_rate
 from dynamiq_memory.server.keys import KeyStore
 from tests.service.conftest import item
 from tests.service.serving import ServiceProcess
@@ -110,6 +112,31 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monk
     assert re.fullmatch(r"dynamiq-memory \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"]).output)
 
 
+def test_what_a_key_is_called_cannot_change_the_terminal(tmp_path: Path) -> None:
+    file = ["--keys", str(tmp_path / "keys.db")]
+    with KeyStore(tmp_path / "keys.db") as keys:
+        keys.create(["m"], "Zoë\u202e", "red \x1b[31m\nrevoked\t")
+    lines = CliRunner().invoke(app, ["keys", "list", *file]).stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith("user Zoë\\u202e\tred \\x1b[31m\\nrevoked\\t")
+
+
+@pytest.mark.parametrize("rate", ["0", "-1/second", "0/second", "nan/second", "1.5/second", "often"])
+def test_a_rate_is_checked(rate: str) -> None:
+    with pytest.raises(ConfigurationError, match="rate"):
+        parse_rate(rate)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "-1", "0", "x"])
+def test_each_number_of_an_option_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dynamiq_memory.server.run.serve", lambda *_: pytest.fail("served"))
+    names = ("max-body", "max-page-size", "max-connections", "max-concurrent", "body-timeout", "request-timeout")
+    for name in names:
+        refused = CliRunner().invoke(app, ["serve", "--backend", "memory://", f"--{name}", number])
+        assert refused.exit_code == 2, name
+
+
 def test_the_command_serves_and_its_log_names_nobody(tmp_path: Path) -> None:
     with KeyStore(tmp_path / "keys.db") as keys:
         _, text = keys.create(["m"])
@@ -127,6 +154,9 @@ def test_the_command_serves_and_its_log_names_nobody(tmp_path: Path) -> None:
         while (tmp_path / "log").read_text().count("/items") < 2:  # written after the answer
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        assert service.process is not None
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(120) == 128 + signal.SIGINT
     finally:
         service.kill()
     log = (tmp_path / "log").read_text()

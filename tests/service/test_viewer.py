@@ -55,6 +55,16 @@ TALK = [
 TALK[-2].metadata["interrupted"] = True
 
 
+# JavaScript cannot make a text of it.
+NO_TEXT: Any = {"toString": 1}
+POISONED = [
+    say("assistant", "", "poison", "mallory", tool_calls=[{"id": "c", "function": {"name": NO_TEXT}}]),
+    say("assistant", "", "poison", "mallory", tool_calls=[{"id": NO_TEXT}, {"function": None}, {"function": []}]),
+    Message(role="user", content=[{"type": NO_TEXT}, {"text": 1}], metadata={"user_id": "mallory", "session_id": "poison"}),
+    say("user", "still here", "poison", "mallory"),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with chromium(tmp_path_factory.mktemp("profile")) as started:
@@ -65,7 +75,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     with KeyStore(tmp_path_factory.mktemp("keys") / "keys.db") as keys, InMemory() as store:
         _, text = keys.create(["support"])
-        Partition(store, "support").add_many(TALK)
+        Partition(store, "support").add_many([*TALK, *POISONED])
         long = [say("user", f"number {n}", "long", user="many", timestamp=1000.0 + n) for n in range(120)]
         Partition(store, "support").add_many(long)
         edited = Memory(Partition(store, "support"), filters={"user_id": "zoe", "session_id": "edited"})
@@ -215,6 +225,14 @@ def test_long_conversations_are_read_in_pages(page: Any) -> None:
             older.click()
     assert texts(page, "#messages") == [f"number {n}" for n in range(120)]
     assert not page.find_element(By.ID, "older").is_displayed()
+
+
+def test_every_message_is_shown_whatever_it_holds(page: Any) -> None:
+    fill(page, user="mallory")
+    page.find_element(By.ID, "user").send_keys(Keys.ENTER)
+    wait(partial(has_messages, page, len(POISONED)))
+    assert texts(page, "#messages")[-1] == "still here"
+    assert 'calls {"toString":1}' in page.find_element(By.ID, "messages").text
 
 
 def test_it_works_by_keyboard(page: Any) -> None:

@@ -61,10 +61,15 @@ function formatTime(seconds) {
   return Number.isNaN(date.getTime()) ? String(seconds) : date.toLocaleString();
 }
 
+// Any client may store any JSON where text is usual, and an object may have no text: {"toString": 1}.
+function shown(value) {
+  return typeof value === "string" ? value : JSON.stringify(value ?? "");
+}
+
 function textOf(content) {
-  if (typeof content === "string") return content;
-  const textOfPart = (part) => (typeof part.text === "string" ? part.text : `[${part.type ?? "part"}]`);
-  return (content ?? []).map(textOfPart).join("\n");
+  if (!Array.isArray(content)) return shown(content ?? "");
+  const textOfPart = (part) => (typeof part?.text === "string" ? part.text : `[${shown(part?.type ?? "part")}]`);
+  return content.map(textOfPart).join("\n");
 }
 
 function scopeOf(item) {
@@ -75,7 +80,7 @@ function card(item, { score = false, scope = false } = {}) {
   const data = item.data;
   const node = element("li", { className: `message ${data.role}` });
   const meta = element("div", { className: "meta" }, element("span", { className: "role", textContent: data.role }));
-  if (data.name) meta.append(element("span", { textContent: data.name }));
+  if (data.name) meta.append(element("span", { textContent: shown(data.name) }));
   meta.append(element("time", { textContent: formatTime(item.dynamiq_memory.timestamp) }));
   if (item.metadata?.interrupted === true) meta.append(element("span", { className: "badge", textContent: "interrupted" }));
   if (item.reason) {
@@ -94,15 +99,25 @@ function card(item, { score = false, scope = false } = {}) {
   if (scope) meta.append(element("span", { textContent: scopeOf(item) }));
   node.append(meta, element("p", { className: "text", textContent: textOf(data.content) }));
   for (const call of data.tool_calls ?? []) {
-    const summary = element("summary", { textContent: `calls ${call.function?.name ?? call.id ?? "a tool"}` });
+    const summary = element("summary", { textContent: `calls ${shown(call?.function?.name ?? call?.id ?? "a tool")}` });
     node.append(element("details", {}, summary, element("pre", { textContent: JSON.stringify(call, null, 2) })));
   }
   return node;
 }
 
+// Shows a message as its JSON rather than none of its session.
+function cardOrJson(item, options) {
+  try {
+    return card(item, options);
+  } catch (error) {
+    const text = JSON.stringify(item, null, 2);
+    return element("li", { className: "message" }, element("p", { className: "text", textContent: text }));
+  }
+}
+
 function cards(list, items, options) {
   const nothing = element("li", { className: "nothing", textContent: "No messages." });
-  list.replaceChildren(...(items.length ? items.map((item) => card(item, options)) : [nothing]));
+  list.replaceChildren(...(items.length ? items.map((item) => cardOrJson(item, options)) : [nothing]));
 }
 
 function scopeBody(sessionOnly) {
@@ -168,7 +183,7 @@ function updateOlder(page) {
 async function showOlder(current) {
   const page = await readPage(session, older);
   if (!current()) return "";
-  byId("messages").prepend(...page.data.reverse().map((item) => card(item)));
+  byId("messages").prepend(...page.data.reverse().map((item) => cardOrJson(item)));
   updateOlder(page);
   return `${page.data.length} older messages`;
 }
