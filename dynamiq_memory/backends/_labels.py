@@ -58,8 +58,11 @@ class VectorLabels(ABC, Generic[T]):
             reindex: Whether to embed them. Otherwise a warning says that there are some.
 
         Raises:
-            ConfigurationError: All vectors are of another embedder, and `reindex` is False.
+            ConfigurationError: All vectors are of another embedder, and `reindex` is False, or the embedder's have
+                another dimension.
         """
+        if reindex:
+            self._embedder.check_dimension(self._embedder.measured_dimension())
         other = yield from self._other()
         if other is not None and not reindex and (yield from self.any_label(accepted=True)) is None:
             self._embedder.check_name(other)

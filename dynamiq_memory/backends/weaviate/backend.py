@@ -239,9 +239,7 @@ class Weaviate(PlannedBackend):
         """Make what other tokenizers and embedders made again, or check that there is nothing of them."""
         yield from renew_terms(self._reader, self.tokenizer, self._embedder, reindex=reindex)
         if self._vectors is not None:
-            if reindex and self._embedder is not None:
-                yield from self._find_dimension()
-                self._embedder.check_dimension(self._embedder.measured_dimension())
+            yield from self._find_dimension()
             yield from self._vectors.open(reindex=reindex)
 
     @property

@@ -80,7 +80,7 @@ class Vectors(VectorLabels[Row]):
 
     def missing(self, limit: int) -> Plan[list[Row]]:
         """Read objects, in no particular order."""
-        return (yield from _read(self._others, limit))
+        return (yield from _read(self._reader, self._others, limit))
 
     @property
     def _others(self) -> FilterReturn:
@@ -133,7 +133,7 @@ def renew_terms(reader: Reader, tokenize: Tokenize, embedder: MessageEmbedder | 
 
     lacking = ServerFilter.by_property(MADE_BY).not_equal(_text(_TOKENIZER, signature))
     done = 0
-    while rows := (yield from _read(lacking, _PAGE)):
+    while rows := (yield from _read(reader, lacking, _PAGE)):
         other = next((name for row in rows if (name := _name(row, _TOKENIZER)) not in known), None)
         if other is not None and not reindex:
             raise ConfigurationError(
@@ -167,9 +167,10 @@ def _update(row: Row, change: Change) -> Plan[BackendError | None]:
     return None
 
 
-def _read(condition: FilterReturn, limit: int) -> Plan[list[Row]]:
+def _read(reader: Reader, condition: FilterReturn, limit: int) -> Plan[list[Row]]:
     clause = ServerFilter.all_of([has_fact(MESSAGE), condition])
-    rows, _ = yield from requests.read_page(partial(requests.fetch, clause, _READ), limit)
+    request = partial(requests.fetch, clause, _READ)
+    rows, _ = yield from requests.read_page(request, min(limit, reader.max_results))
     return rows
 
 
