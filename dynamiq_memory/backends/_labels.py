@@ -1,4 +1,4 @@
-"""Whose vectors a store has, for stores that keep with each message the name of the embedder that was given its text.
+"""The embedders of a store's vectors, for stores that keep with each message the name of the one that read its text.
 
 This name is the message's label; "" is that of an embedder without a name. A search compares the vector of a query with
 those of its own embedder only. Messages without its label are embedded again with `reindex=True`, in batches: this goes
@@ -34,7 +34,7 @@ class VectorLabels(ABC, Generic[T]):
     """
 
     def __init__(self, embedder: MessageEmbedder, location: str) -> None:
-        """Accept the embedder's own label, and those without a name."""
+        """Accept the label of the embedder, and that of one without a name."""
         self._embedder = embedder
         self._location = location
         self.accepted = list(dict.fromkeys([embedder.label, ""]))
@@ -45,14 +45,14 @@ class VectorLabels(ABC, Generic[T]):
 
     @abstractmethod
     def missing(self, limit: int) -> Plan[Sequence[T]]:
-        """Read messages without an accepted label, at most this many."""
+        """Read up to this number of messages without an accepted label."""
 
     @abstractmethod
     def embed(self, messages: Sequence[T]) -> Plan[None]:
         """Embed messages and label them, unless they were deleted since they were read."""
 
     def open(self, *, reindex: bool) -> Plan[None]:
-        """Check whose the vectors are, and embed the messages that have none of this embedder.
+        """Check which embedder made the vectors, and embed the messages that have none of this one.
 
         Args:
             reindex: Whether to embed them. Otherwise a warning says that there are some.

@@ -1,4 +1,4 @@
-"""Whose vectors the records have, and embedding messages again.
+"""The embedders of the records' vectors, and embedding messages again.
 
 A record names the embedder that was given its text. Those that an earlier version of this package stored do not. They
 are of the embedder in the note, a record that the first embedder to find them stores, and no reader asks for.
@@ -57,7 +57,7 @@ class Vectors(VectorLabels[Stored]):
         return not self._embedder.differs_from(self._unnamed)
 
     def open(self, *, reindex: bool) -> Plan[None]:
-        """Read the note or store it, then check whose the vectors are, and embed what is missing.
+        """Read the note or store it, then check which embedder made the vectors, and embed the messages without one.
 
         The index may not show a note that another process has just stored. Then this one stores its own.
         """

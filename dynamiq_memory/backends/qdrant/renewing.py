@@ -46,7 +46,7 @@ class Vectors(VectorLabels[Stored]):
 
     @property
     def comparable(self) -> models.Filter:
-        """The condition for points whose vectors can be compared with the embedder's."""
+        """The condition for points with vectors that can be compared with the embedder's."""
         return models.Filter(should=self._accepted)
 
     @property
@@ -132,8 +132,8 @@ def _only(*points: str) -> models.Filter:
 def _renew(points: Sequence[Stored], make: Make) -> Plan[None]:
     """Change points, but bring none back that has been deleted since it was read.
 
-    A server refuses to change the vectors of a point that is gone: the others are changed again. So are points whose
-    message was replaced in the meantime.
+    A server refuses to change the vectors of a point that is gone: the others are changed again. So are points that
+    another process has stored in the meantime.
     """
     while points:
         failure = None

@@ -236,7 +236,7 @@ class Weaviate(PlannedBackend):
                 self._embedder.dimension = int(rows[0].properties[schema.DIMENSION])
 
     def _renew(self, *, reindex: bool) -> Plan[None]:
-        """Make what other tokenizers and embedders made again, or check that there is nothing of them."""
+        """Renew the terms and vectors that other tokenizers and embedders made, or check that there are none."""
         yield from renew_terms(self._reader, self.tokenizer, self._embedder, reindex=reindex)
         if self._vectors is not None:
             yield from self._find_dimension()

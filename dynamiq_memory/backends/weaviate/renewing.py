@@ -1,9 +1,9 @@
 """Making terms and vectors of stored objects again, after a change of the tokenizer or the embedder.
 
 The property `made_by` of an object names the tokenizer of its terms and the embedder that was given its text. Objects
-that an earlier version of this package stored have no such names. What lacks the present name is made again, page by
-page: an interruption loses nothing, and several processes may do it at once. The server updates an object only if it is
-stored, so a message that is deleted meanwhile stays deleted.
+that an earlier version of this package stored have no such names. Objects without the present name are made
+again, page by page: an interruption loses nothing, and several processes may do it at once. The server updates an object
+only if it is stored, so a message that is deleted in between stays deleted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Make = Callable[[Sequence[Row]], Plan[list[Change]]]
 
 
 def made_by(tokenize: Tokenize, embedder: MessageEmbedder | None) -> list[str]:
-    """Return what objects say that are stored with this tokenizer and embedder."""
+    """Return the names that objects get when they are stored with this tokenizer and embedder."""
     names = [_text(_TOKENIZER, signature_of(tokenize))]
     return names if embedder is None else [*names, _text(_EMBEDDER, embedder.label)]
 
@@ -110,7 +110,7 @@ def renew_terms(reader: Reader, tokenize: Tokenize, embedder: MessageEmbedder | 
     Args:
         reader: Reads objects.
         tokenize: The tokenizer.
-        embedder: Whose vectors objects have that do not name an embedder; None if it has no name.
+        embedder: The embedder of objects that have a vector and name none, or None.
         reindex: Whether to do so for any other tokenizer. Otherwise, only for earlier versions of this one.
 
     Raises:
@@ -146,7 +146,7 @@ def renew_terms(reader: Reader, tokenize: Tokenize, embedder: MessageEmbedder | 
 
 
 def _renew(reader: Reader, rows: Sequence[Row], make: Make) -> Plan[None]:
-    """Change objects; those whose message was replaced in the meantime are changed again."""
+    """Change objects; those that another process has stored in the meantime are changed again."""
     while rows:
         errors: list[BackendError | None] = []
         for group in batched(list(zip(rows, (yield from make(rows)), strict=True)), _AT_ONCE):
