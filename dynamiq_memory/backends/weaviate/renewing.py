@@ -1,9 +1,9 @@
 """Making terms and vectors of stored objects again, after a change of the tokenizer or the embedder.
 
 The property `made_by` of an object names the tokenizer of its terms and the embedder that was given its text. Objects
-that an earlier version of this package stored have no such names. Objects without the present name are made
-again, page by page: an interruption loses nothing, and several processes may do it at once. The server updates an object
-only if it is stored, so a message that is deleted in between stays deleted.
+that an earlier version of this package stored have no such names. Objects without the present name are made again, page
+by page: an interruption loses nothing, and several processes may do it at once. The server updates an object only if it
+is stored, so a message that is deleted in between stays deleted.
 """
 
 from __future__ import annotations
