@@ -50,6 +50,7 @@ class MessageEmbedder(WatchesForks):
         dimension: Dimension of the store's vectors, or None until it is known.
         location: The store's name in error messages.
         reindexes: Whether the store embeds its messages again when it is opened with `reindex=True`.
+        copies: For stores that cannot embed again with another dimension: the expression that opens another one.
 
     Attributes:
         dimension: Dimension of the store's vectors, which the store sets when it knows it, or that of the first vector.
@@ -61,7 +62,13 @@ class MessageEmbedder(WatchesForks):
     """
 
     def __init__(
-        self, embedder: Any, dimension: int | None = None, location: str = "the store", *, reindexes: bool = False
+        self,
+        embedder: Any,
+        dimension: int | None = None,
+        location: str = "the store",
+        *,
+        reindexes: bool = False,
+        copies: str = "",
     ) -> None:
         """Create the embedder for a store."""
         self.given_name = embedder if isinstance(embedder, str) else None
@@ -71,6 +78,12 @@ class MessageEmbedder(WatchesForks):
         self._location = location
         other = "reindex=True to embed all messages again" if reindexes else "another collection for this one"
         self._fix = f"use the embedder that the messages were stored with, or {other}"
+        self._fix_dimension = self._fix
+        if copies:
+            copying = f"copy the messages, which embeds them again: {copies}.add_many(backend.get_all())"
+            self._fix_dimension = (
+                f"use the embedder that the messages were stored with, or open them with it and {copying}"
+            )
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -97,6 +110,25 @@ class MessageEmbedder(WatchesForks):
         """Whether this is certainly not the embedder of that name. Embedders without a name may be the same."""
         return name is not None and self.name is not None and name != self.name
 
+    @property
+    def label(self) -> str:
+        """The name, or "" without one, by which stores label vectors."""
+        return self.name or ""
+
+    def check_name(self, name: str | None) -> None:
+        """Check that the vectors of the store are not of another embedder.
+
+        Args:
+            name: The name of the embedder that made them; None if it had none.
+
+        Raises:
+            ConfigurationError: They are of another embedder.
+        """
+        if self.differs_from(name):
+            raise ConfigurationError(
+                f"the vectors of {self._location} are of the embedder {name!r}, not of {self.name!r}: {self._fix}"
+            )
+
     def check_stored(self, name: str | None, dimension: int) -> None:
         """Check that the vectors of the store are of this embedder. Take their dimension, if its own is not known yet.
 
@@ -107,10 +139,7 @@ class MessageEmbedder(WatchesForks):
         Raises:
             ConfigurationError: They are of another embedder.
         """
-        if self.differs_from(name):
-            raise ConfigurationError(
-                f"the vectors of {self._location} are of the embedder {name!r}, not of {self.name!r}: {self._fix}"
-            )
+        self.check_name(name)
         if self.dimension is None:
             self.dimension = dimension
         self.check_dimension(self.dimension, dimension)
@@ -128,7 +157,8 @@ class MessageEmbedder(WatchesForks):
         stored = stored or self.dimension or own
         if own != stored:
             raise ConfigurationError(
-                f"the embedder's vectors have {own} numbers, those of {self._location} have {stored}: {self._fix}"
+                f"the embedder's vectors have {own} numbers, those of {self._location} have {stored}: "
+                f"{self._fix_dimension}"
             )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dynamiq_memory import Memory, MemoryBackend, Message
-from dynamiq_memory.backends import InMemory
+from dynamiq_memory.backends import InMemory, _labels
 from dynamiq_memory.exceptions import ConfigurationError, EmbedderError
 from tests.fakes.embedders import NGrams, Scripted
 
@@ -312,3 +312,94 @@ class KeepsVectors(RanksByMeaning):
         assert again.documents == []
         with pytest.raises(ConfigurationError, match="'new', not of 'other'"):
             open_store(embedder=Named("other"))
+
+
+class Turned(Scripted):
+    """An embedder whose vectors are those of `Named`, in another direction: comparing both gives noise."""
+
+    def __init__(self, name: str | None, dimension: int = 512) -> None:
+        super().__init__(lambda vectors: [[*vector[1:], vector[0]] for vector in vectors], dimension)
+        self.name = name
+
+
+class LabelsVectors:
+    """Tests of servers that store with each message whose vector it has. `open_store` opens the same store each time."""
+
+    def test_another_embedder_is_refused_and_embeds_again_on_demand(self, open_store: Open) -> None:
+        first = open_store(embedder=Named("first"))
+        first.add_many([say("gardening"), say("rain"), say("")])
+        with pytest.raises(ConfigurationError, match=r"'first', not of 'second'.*reindex=True"):
+            open_store(embedder=Turned("second"))
+        again = Turned("second")
+        store = open_store(embedder=again, reindex=True)
+        assert sorted(text for batch in again.documents for text in batch) == ["gardening", "rain"]
+        assert texts(store.search("gardenia", ANN)) == ["gardening"]
+        assert set(texts(first.search("gardenia", ANN))) <= {"gardening"}  # which it has just written, and no noise
+        assert len(store.get_all()) == store.count() == 3
+        with pytest.raises(ConfigurationError, match=r"'second', not of 'first'"):
+            open_store(embedder=Named("first"))
+        for embedder in (Turned("second"), Turned(None)):
+            assert texts(open_store(embedder=embedder, reindex=True).search("gardenia", ANN)) == ["gardening"]
+            assert embedder.documents == []  # they are there
+
+    def test_embedding_goes_on_where_it_was_interrupted(
+        self, open_store: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(_labels, "_AT_ONCE", 3)
+        first = open_store(embedder=Named("first"))
+        first.add_many([say(f"gardening {n}") for n in range(10)])
+        second = Turned("second")
+        turn = second.change
+
+        def interrupted(vectors: list[list[float]]) -> Any:
+            if len(second.documents) == 3:
+                raise KeyboardInterrupt
+            return turn(vectors)
+
+        second.change = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            open_store(embedder=second, reindex=True)
+        meanwhile = open_store(embedder=Turned("second"))
+        assert "reindex=True" in caplog.text
+        assert len(meanwhile.search("gardenia", ANN)) == 6
+        assert len(meanwhile.search("gardening", ANN)) == 10
+        assert len(first.search("gardenia", ANN)) >= 4
+        with caplog.at_level(logging.INFO, "dynamiq_memory"):
+            second = Turned("second")
+            assert len(open_store(embedder=second, reindex=True).search("gardenia", ANN)) == 10
+        assert sum(map(len, second.documents)) == 4
+        assert [record.args[0] for record in caplog.records if record.msg.startswith("embedded")] == [3, 4]  # type: ignore[index]
+        first.add(say("tulips"))  # it has not noticed
+        assert texts(open_store(embedder=Turned("second")).search("tulipan", ANN)) == []
+        assert texts(open_store(embedder=Turned("second"), reindex=True).search("tulipan", ANN)) == ["tulips"]
+
+    def test_what_changes_meanwhile_stays_as_it_is(self, open_store: Open) -> None:
+        first = open_store(embedder=Named("first"))
+        gone, changed, _ = first.add_many([say("gardens"), say("rain"), say("tulips")])
+        second = Turned("second")
+        turn = second.change
+
+        def with_changes(vectors: list[list[float]]) -> Any:
+            if len(second.documents) == 1:
+                first.take({"message_id": gone.id, **ANN})
+                first.add(changed.model_copy(update={"content": "invoices"}))
+            return turn(vectors)
+
+        second.change = with_changes
+        store = open_store(embedder=second, reindex=True)
+        assert texts(store.get_all()) == ["invoices", "tulips"]
+        assert texts(store.search("gardenia", ANN)) == texts(store.search("rainy", ANN)) == []
+        assert texts(store.search("invoicing", ANN)) == ["invoices"]
+        assert texts(store.search("tulipan", ANN)) == ["tulips"]
+
+    def test_vectors_of_an_embedder_without_a_name_are_kept(self, open_store: Open) -> None:
+        open_store(embedder=Named(None)).add(say("gardening"))
+        again = Named("new")
+        assert texts(open_store(embedder=again, reindex=True).search("gardenia", ANN)) == ["gardening"]
+        assert again.documents == []
+
+    def test_another_dimension_is_refused(self, open_store: Open) -> None:
+        open_store(embedder=NGrams(512)).add(say("gardening"))
+        with pytest.raises(ConfigurationError, match=r"(?s)256.*512.*another'\).add_many"):
+            open_store(embedder=NGrams(256), reindex=True).search("gardenia", ANN)
+        assert texts(open_store(embedder=NGrams(512)).search("gardenia", ANN)) == ["gardening"]

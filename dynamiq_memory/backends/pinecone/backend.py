@@ -30,6 +30,7 @@ from dynamiq_memory.backends.pinecone.records import Stored  # noqa: E402
 from dynamiq_memory.backends.pinecone.requests import ClientRequest, IndexRequest  # noqa: E402
 from dynamiq_memory.backends.pinecone.schema import PineconeIndexType, PineconeSimilarityMetric  # noqa: E402
 from dynamiq_memory.backends.pinecone.search import Ranker  # noqa: E402
+from dynamiq_memory.backends.pinecone.vectors import Vectors  # noqa: E402
 from dynamiq_memory.backends.pinecone.writer import Writer  # noqa: E402
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ _READERS: Readers = {
     "pod_type": str,
     "embedder": str,
     "create_if_not_exist": yes_or_no,
+    "reindex": yes_or_no,
 }
 
 
@@ -72,6 +74,7 @@ class Pinecone(PlannedBackend):
         region: Region of a new serverless index.
         namespace: Namespace within the index. It must not contain anything else.
         create_if_not_exist: Whether to create a missing index. Otherwise it is an error.
+        reindex: Embed the messages again that were stored with another embedder of the same dimension.
         metric: How vectors are compared. An existing index must have the same metric.
         dimension: Length of the vectors. Defaults to that of the index or of the embedder.
         environment: Environment of a new pod index.
@@ -108,6 +111,7 @@ class Pinecone(PlannedBackend):
         namespace: str = "default",
         create_if_not_exist: bool = True,
         *,
+        reindex: bool = False,
         metric: PineconeSimilarityMetric | str = PineconeSimilarityMetric.COSINE,
         dimension: int | None = None,
         environment: str | None = None,
@@ -145,7 +149,10 @@ class Pinecone(PlannedBackend):
         self.max_message_bytes = max_message_bytes
         self.most_ranked: int = most_ranked
         self._location = f"Pinecone index {index_name!r}"
-        self._embedder: MessageEmbedder = MessageEmbedder(embedder, location=self._location)
+        copies = "Pinecone(…, embedder=…, index_name='another')"
+        self._embedder: MessageEmbedder = MessageEmbedder(
+            embedder, location=self._location, reindexes=True, copies=copies
+        )
         self._clients = Clients(connection, self._location)
         new = (
             schema.NewIndex(self.index_type, self.metric, cloud, region, environment, pod_type, pods, replicas, shards)
@@ -154,11 +161,14 @@ class Pinecone(PlannedBackend):
         )
         with self._opening():
             index = self._run(self._open(dimension, new))
-        self.dimension = index.dimension
-        self._is_serverless = index.is_serverless
-        self._reader = Reader(RecentWrites(), [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
-        self._writer = Writer(self._reader, normalizes=self.metric == PineconeSimilarityMetric.EUCLIDEAN)
-        self._ranker = Ranker(self._reader, self.metric, self.bm25, self.most_ranked)
+            self.dimension = index.dimension
+            self._is_serverless = index.is_serverless
+            self._reader = Reader(RecentWrites(), [1.0] + [0.0] * (self.dimension - 1), can_list=index.is_serverless)
+            normalizes = self.metric == PineconeSimilarityMetric.EUCLIDEAN
+            vectors = Vectors(self._embedder, self._reader, self._location, normalizes=normalizes)
+            self._run(vectors.open(reindex=reindex))
+        self._writer = Writer(self._reader, self._embedder.label, normalizes=normalizes)
+        self._ranker = Ranker(self._reader, self.metric, self.bm25, self.most_ranked, lambda: vectors.comparable)
 
     @classmethod
     def from_url(cls, url: str) -> Pinecone:
@@ -166,8 +176,8 @@ class Pinecone(PlannedBackend):
 
         Args:
             url: The URL; its host is the index. Its query may set `namespace`, `metric`, `index_type`, `cloud`,
-                `region`, `environment`, `pod_type`, `create_if_not_exist` ("true" or "false"), and `embedder`, an
-                OpenAI model. The URL must not contain keys: they come from the environment.
+                `region`, `environment`, `pod_type`, `create_if_not_exist` and `reindex` ("true" or "false"), and
+                `embedder`: "local" or an OpenAI model. The URL must not contain keys: they come from the environment.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is invalid.

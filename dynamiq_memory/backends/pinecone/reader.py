@@ -169,6 +169,10 @@ class Reader:
             return None
         return [keys.prefix_of(kind, user, keys.encoded(each)) for user in names for each in dict.fromkeys(sessions)]
 
+    def ids_of_all(self, filter: PineconeFilter) -> Plan[set[str]]:
+        """Return the ids of all messages that the index shows and that match a filter of the service."""
+        return (yield from self._query_ids(filter))
+
     def _query_ids(
         self, filter: PineconeFilter, kind: str = keys.MESSAGES, low: int = 0, high: int = keys.BUCKETS
     ) -> Plan[set[str]]:

@@ -21,7 +21,7 @@ from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, TIMESTAMP_KEY, 
 
 KIND, KEY, USER, SESSION, ID = "kind", "key", "user", "session", "id"
 TIME, BUCKET, ARRIVAL, VERSION, PARTS = "time", "bucket", "arrival", "version", "parts"
-EMBEDDED, TEXT, UNLISTED = "embedded", "text", "unlisted"
+EMBEDDED, EMBEDDER, TEXT, UNLISTED = "embedded", "embedder", "text", "unlisted"
 METADATA = "m:"
 """Precedes the keys of a message's metadata, which therefore differ from all others and never begin with `$`."""
 MESSAGE, PART = "message", "part"
@@ -77,7 +77,7 @@ position_of = attrgetter("position")
 
 
 def records_of(
-    stored: Stored, vector: Vector | None, placeholder: Vector
+    stored: Stored, vector: Vector | None, placeholder: Vector, embedder: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the record of a message, and its parts.
 
@@ -85,6 +85,7 @@ def records_of(
         stored: The message; its number of parts is ignored.
         vector: Its embedding, if it has one.
         placeholder: The vector of records without one.
+        embedder: The label of the embedder.
     """
     message = stored.message
     if message is None:
@@ -103,6 +104,7 @@ def records_of(
         VERSION: stored.version,
         PARTS: len(rest),
         EMBEDDED: vector is not None,
+        EMBEDDER: embedder,
         TEXT: first,
         **listed,
     }

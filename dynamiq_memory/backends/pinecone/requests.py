@@ -68,6 +68,13 @@ def upsert(records: Sequence[dict[str, Any]]) -> IndexRequest[object]:
     return IndexRequest(lambda index, namespace: index.upsert(vectors=list(records), namespace=namespace))
 
 
+def update(record_id: str, values: Vector, metadata: dict[str, Any]) -> IndexRequest[object]:
+    """Change the vector and some metadata of a record; there is no error if it is not stored."""
+    return IndexRequest(
+        lambda index, namespace: index.update(id=record_id, values=values, set_metadata=metadata, namespace=namespace)
+    )
+
+
 def batches(records: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Cut records into batches that the service accepts in one request."""
     # Older clients send JSON in ASCII; newer ones send less.

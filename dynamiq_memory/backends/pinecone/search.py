@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import mul
 
 from dynamiq_memory.backends._embedding import EmbedQuery, Vector
 from dynamiq_memory.backends.pinecone import filters, keys, records, requests
+from dynamiq_memory.backends.pinecone.filters import PineconeFilter
 from dynamiq_memory.backends.pinecone.reader import Reader, messages_of
 from dynamiq_memory.backends.pinecone.records import Stored
 from dynamiq_memory.backends.pinecone.requests import MOST_RESULTS
@@ -37,10 +38,19 @@ class Ranker:
         metric: How the index compares vectors.
         bm25: The parameters of keyword ranking.
         most_ranked: Maximum number of messages to rank by their words, the most recent matching ones.
+        comparable: Returns the filter for vectors of the same embedder.
     """
 
-    def __init__(self, reader: Reader, metric: PineconeSimilarityMetric, bm25: BM25, most_ranked: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        metric: PineconeSimilarityMetric,
+        bm25: BM25,
+        most_ranked: int,
+        comparable: Callable[[], PineconeFilter],
+    ) -> None:
         """Keep the arguments."""
+        self._comparable = comparable
         self._reader = reader
         self._metric = metric
         self._bm25 = bm25
@@ -65,7 +75,7 @@ class Ranker:
         vector = vector if self._metric != PineconeSimilarityMetric.EUCLIDEAN else normalized(vector)
         condition = filters.all_of(
             filters.of_kind(records.MESSAGE),
-            {records.EMBEDDED: {"$eq": True}},
+            self._comparable(),
             *filters.of_scope(filter),
             *filters.beyond_scope(filter),
         )

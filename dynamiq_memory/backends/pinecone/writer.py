@@ -28,11 +28,13 @@ class Writer:
 
     Args:
         reader: Reads the index.
+        embedder: The label of the embedder.
         normalizes: Whether to store vectors with the length 1.
     """
 
-    def __init__(self, reader: Reader, *, normalizes: bool) -> None:
+    def __init__(self, reader: Reader, embedder: str, *, normalizes: bool) -> None:
         """Begin to number messages."""
+        self._embedder = embedder
         self._reader = reader
         self._recent = reader.recent
         self._normalizes = normalizes
@@ -66,7 +68,7 @@ class Writer:
         parts: list[dict[str, Any]] = []
         written: dict[str, tuple[Stored, array[float] | None]] = {}
         for draft, vector in drafts:
-            head, its_parts = records_of(draft, vector, self._reader.placeholder)
+            head, its_parts = records_of(draft, vector, self._reader.placeholder, self._embedder)
             heads.append(head)
             parts += its_parts
             stored = replace(draft, parts=len(its_parts))

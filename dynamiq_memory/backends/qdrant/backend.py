@@ -31,6 +31,7 @@ except ImportError as error:
 from dynamiq_memory.backends.qdrant import errors, reader, schema, writer
 from dynamiq_memory.backends.qdrant.client import Clients, address_of
 from dynamiq_memory.backends.qdrant.records import Stored
+from dynamiq_memory.backends.qdrant.renewing import Vectors
 from dynamiq_memory.backends.qdrant.requests import Request
 from dynamiq_memory.backends.qdrant.search import Ranker
 
@@ -45,6 +46,7 @@ _READERS: Readers = {
     "https": yes_or_no,
     "prefer_grpc": yes_or_no,
     "create_if_not_exist": yes_or_no,
+    "reindex": yes_or_no,
     "grpc_port": int,
     "embedder": str,
 }
@@ -66,6 +68,8 @@ class Qdrant(PlannedBackend):
         dimension: Length of the vectors. Defaults to that of the collection; for a new collection, the embedder embeds
             one word to find it out.
         create_if_not_exist: Whether to create a missing collection. Otherwise it is an error.
+        reindex: Make the words of stored messages again if another tokenizer made them, and embed the messages again
+            that were stored with another embedder of the same dimension.
         path: A folder for the collection, without a server, for one process at a time.
         metric: How a new collection compares vectors: "cosine", "dot_product" or "l2".
         on_disk: Whether vectors and payloads of a new collection stay on disk rather than in memory.
@@ -97,6 +101,7 @@ class Qdrant(PlannedBackend):
         dimension: int | None = None,
         *,
         create_if_not_exist: bool = True,
+        reindex: bool = False,
         path: str | Path | None = None,
         metric: Metric = "cosine",
         on_disk: bool = False,
@@ -124,26 +129,31 @@ class Qdrant(PlannedBackend):
         self.metric = metric
         self.most_ranked = most_ranked
         self.max_message_bytes = max_message_bytes
+        self._address = address_of(connection, path, prefer_grpc=prefer_grpc, grpc_port=grpc_port, timeout=timeout)
+        self._location = f"Qdrant collection {index_name!r} ({self._address.shown or 'the given client'})"
+        vectors = None
+        if embedder is not None:
+            copies = "Qdrant(…, embedder=…, index_name='another')"
+            self._embedder = MessageEmbedder(embedder, dimension, self._location, reindexes=True, copies=copies)
+            vectors = Vectors(self._embedder, self._location)
+        self._writer = writer.Writer(self.tokenizer, None if self._embedder is None else self._embedder.label)
         self._ranker = Ranker(
             tokenizer=self.tokenizer,
             bm25=self.bm25,
-            embeds=embedder is not None,
+            vectors=vectors,
             vector_weight=check_share("vector_weight", vector_weight),
             candidates=candidates,
             most_ranked=most_ranked,
             is_similarity=metric != "l2",
         )
-        self._writer = writer.Writer(self.tokenizer)
-        self._address = address_of(connection, path, prefer_grpc=prefer_grpc, grpc_port=grpc_port, timeout=timeout)
-        self._location = f"Qdrant collection {index_name!r} ({self._address.shown or 'the given client'})"
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, dimension, self._location)
         self._clients = Clients(self._address, self._location)
         self._per_loop = self._clients.per_loop
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
         self.path, self.url = self._address.path, self._address.url and without_secrets(self._address.url)
         with self._opening():
-            wanted = schema.Schema(self._location, self._embedder, metric, on_disk, self.tokenizer)
-            self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=self._clients.is_local))
+            wanted = schema.Schema(self._location, self._embedder, vectors, metric, on_disk, self.tokenizer)
+            is_local = self._clients.is_local
+            self._run(schema.open_collection(wanted, create=create_if_not_exist, is_local=is_local, reindex=reindex))
         self.dimension = None if self._embedder is None else self._embedder.dimension
 
     @classmethod
@@ -152,8 +162,8 @@ class Qdrant(PlannedBackend):
 
         Args:
             url: The URL. Its query may set `https` ("true" for a server with TLS), `prefer_grpc`, `grpc_port`,
-                `create_if_not_exist`, and `embedder`: an OpenAI model. The URL must not contain keys:
-                Qdrant's and OpenAI's come from the environment.
+                `create_if_not_exist`, `reindex`, and `embedder`: "local" or an OpenAI model. The URL must not contain
+                keys: Qdrant's and OpenAI's come from the environment.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is invalid.

@@ -82,11 +82,12 @@ def _within(key: str, **bounds: float) -> models.FieldCondition:
     return models.FieldCondition(key=key, range=models.Range(**bounds))
 
 
-def _empty(key: str) -> models.IsEmptyCondition:
+def is_empty(key: str) -> models.IsEmptyCondition:
+    """Return a condition for a field that a point does not have."""
     return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
 
 
-_ALIVE = _empty(records.GONE)
+_ALIVE = is_empty(records.GONE)
 _NOTHING = Translation((models.HasIdCondition(has_id=[]),))
 
 
@@ -96,7 +97,7 @@ def _translate(condition: Condition) -> Translation:
         return _of_time(condition)
     if key in (MESSAGE_ID_KEY, USER_KEY, SESSION_KEY):
         if isinstance(condition, Absent) and key != MESSAGE_ID_KEY:
-            return Translation((_empty(key),))
+            return Translation((is_empty(key),))
         texts = [value for value in getattr(condition, "values", ()) if isinstance(value, str)]
         return Translation((matches(key, *texts),)) if texts else _NOTHING
     if isinstance(condition, Absent):

@@ -9,6 +9,7 @@ A point's payload contains the message as JSON text, which Qdrant returns unchan
     numbers                           {key: hash, value: number} for each numeric metadata value
     terms, length                     the words, packed, for ranking within a scope
     message, or large                 the JSON text; long texts are apart, so that a search need not read them
+    embedder                          the name of the embedder that was given the text, "" if it has none
     gone                              set on a point that is being deleted, which hides it from readers
 
 Metadata keys and values are hashed so that filters can use any of them and none is part of a path or query.
@@ -42,6 +43,7 @@ LENGTH = "length"
 MESSAGE = "message"
 LARGE = "large"
 GONE = "gone"
+EMBEDDER = "embedder"
 NEVER_GONE = "never: this is about the collection"
 """Marks the point that is not a message, so that no reader sees it."""
 
@@ -104,7 +106,9 @@ def _hash(parts: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def point_of(message: Message, arrival: int, terms: Sequence[str], vector: Vector | None) -> models.PointStruct:
+def point_of(
+    message: Message, arrival: int, terms: Sequence[str], vector: Vector | None, embedder: str | None
+) -> models.PointStruct:
     """Make the point of a message.
 
     Args:
@@ -112,6 +116,7 @@ def point_of(message: Message, arrival: int, terms: Sequence[str], vector: Vecto
         arrival: Its position among messages of the same time.
         terms: Its words.
         vector: The embedding of its text, if it has one.
+        embedder: The label of the embedder, or None without one.
     """
     timestamp = message.timestamp or 0.0
     text = message.to_json()
@@ -127,6 +132,8 @@ def point_of(message: Message, arrival: int, terms: Sequence[str], vector: Vecto
         **ranked_by(terms),
         MESSAGE if len(text) <= _LARGE_BYTES else LARGE: text,
     }
+    if embedder is not None:
+        payload[EMBEDDER] = embedder
     vectors: dict[str, Any] = {}
     if vector is not None:
         vectors[DENSE] = vector

@@ -11,7 +11,7 @@ from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.errors import missing
-from dynamiq_memory.backends.qdrant.renewing import NOTE, RENEWED, renew_words
+from dynamiq_memory.backends.qdrant.renewing import NOTE, RENEWED, Vectors, renew_words, set_note
 from dynamiq_memory.backends.qdrant.requests import Request
 from dynamiq_memory.exceptions import BackendError, ConfigurationError
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY
@@ -37,6 +37,7 @@ _INDEXES: dict[str, Any] = {
     f"{records.NUMBERS}[].key": _KEYWORD,
     f"{records.NUMBERS}[].value": models.PayloadSchemaType.FLOAT,
     records.GONE: _KEYWORD,
+    records.EMBEDDER: _KEYWORD,
 }
 
 
@@ -47,6 +48,7 @@ class Schema:
     Attributes:
         location: The collection and its server, for errors.
         embedder: Makes its vectors; None for a collection without vectors.
+        vectors: Those of the embedder, or None.
         metric: How vectors are compared.
         on_disk: Whether vectors and payloads stay on disk.
         tokenize: Splits texts into its words.
@@ -54,18 +56,20 @@ class Schema:
 
     location: str
     embedder: MessageEmbedder | None
+    vectors: Vectors | None
     metric: str
     on_disk: bool
     tokenize: Tokenize
 
 
-def open_collection(schema: Schema, *, create: bool, is_local: bool) -> Plan[None]:
+def open_collection(schema: Schema, *, create: bool, is_local: bool, reindex: bool) -> Plan[None]:
     """Create the collection if it does not exist, check it, and set the dimension of the embedder.
 
     Args:
         schema: The properties that it must have.
         create: Whether to create it. Otherwise a missing collection is an error.
         is_local: Whether Qdrant runs in local mode, which has no indexes.
+        reindex: Whether to make the words again that another tokenizer made, and the vectors of another embedder.
 
     Raises:
         BackendError: It does not exist, or was made by a later version of this package.
@@ -81,8 +85,10 @@ def open_collection(schema: Schema, *, create: bool, is_local: bool) -> Plan[Non
         present = information.payload_schema or {}
         for field in [field for field in _INDEXES if field not in present]:
             yield from _index(field, _INDEXES[field])
-    if (yield from _check_note(schema)):
+    if (yield from _check_note(schema, reindex=reindex)):
         yield from renew_words(schema.tokenize, schema.location)
+    if schema.vectors is not None:
+        yield from schema.vectors.open(reindex=reindex)
 
 
 def _exists() -> Request[bool]:
@@ -133,7 +139,8 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
     if embedder.dimension is not None and embedder.dimension != vectors.size:
         raise ConfigurationError(
             f"dimension={embedder.dimension}, but the vectors of {location} have {vectors.size} numbers: use the "
-            "embedder that its messages were stored with, or another index_name for this one, and copy them by add_many"
+            "embedder that its messages were stored with, or open them with it and copy them, which embeds them again: "
+            "Qdrant(…, embedder=…, index_name='another').add_many(backend.get_all())"
         )
     if vectors.distance != DISTANCES[schema.metric]:
         raise ConfigurationError(
@@ -142,11 +149,11 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
     embedder.dimension = vectors.size
 
 
-def _check_note(schema: Schema) -> Plan[bool]:
+def _check_note(schema: Schema, *, reindex: bool) -> Plan[bool]:
     """Check or write the note of the collection's version, tokenizer and embedder, a point that no reader sees.
 
     Returns:
-        Whether the words were made by an earlier version of the tokenizer, at least those of some messages.
+        Whether the words of some messages must be made again.
     """
     location, signature, embedder = schema.location, signature_of(schema.tokenize), schema.embedder
     found = yield from requests.retrieve([NOTE], ["version", "tokenizer", "embedder", RENEWED])
@@ -164,16 +171,18 @@ def _check_note(schema: Schema) -> Plan[bool]:
             f"{location} was made by another version of this package (its schema is {note['version']}, this "
             f"version's is {VERSION}): update dynamiq-memory"
         )
-    if embedder is not None and embedder.dimension is not None:
-        embedder.check_stored(note.get("embedder"), embedder.dimension)
-    if note["tokenizer"] in earlier_signatures_of(schema.tokenize):
-        return True
-    if note["tokenizer"] != signature:
+    if schema.vectors is not None and embedder is not None:
+        schema.vectors.unnamed = note.get("embedder", embedder.name)
+        if "embedder" not in note and embedder.name is not None:
+            yield from set_note({"embedder": embedder.name})
+    if note["tokenizer"] == signature:
+        return note.get(RENEWED) is not None
+    if note["tokenizer"] not in earlier_signatures_of(schema.tokenize) and not reindex:
         raise ConfigurationError(
-            f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {signature}: open "
-            "it with that tokenizer, or copy its messages to another collection"
+            f"the words of {location} were made by the tokenizer {note['tokenizer']}, not {signature}: pass that "
+            "tokenizer, or reindex=True to make them again"
         )
-    return note.get(RENEWED) is not None
+    return True
 
 
 def _index(field: str, index: Any) -> Request[Any]:

@@ -17,6 +17,7 @@ from dynamiq_memory.backends._embedding import EmbedQuery
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.qdrant import records, requests
 from dynamiq_memory.backends.qdrant.filters import Translation, translate
+from dynamiq_memory.backends.qdrant.renewing import Vectors
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message, views
 from dynamiq_memory.ranking import BM25, Tokenize, packed_terms
@@ -39,7 +40,7 @@ class Ranker:
     Attributes:
         tokenizer: Splits a text into terms.
         bm25: The parameters of keyword ranking.
-        embeds: Whether to rank by meaning, too.
+        vectors: The vectors to compare; None to rank by words only.
         vector_weight: Weight of meaning, from 0 to 1; the rest is that of words.
         candidates: Minimum number of candidates of each kind.
         most_ranked: Maximum number of candidates of each kind.
@@ -48,7 +49,7 @@ class Ranker:
 
     tokenizer: Tokenize
     bm25: BM25
-    embeds: bool
+    vectors: Vectors | None
     vector_weight: float
     candidates: int
     most_ranked: int
@@ -64,8 +65,9 @@ class Ranker:
         if terms:
             fields = [*_FIELDS, records.TERMS, records.LENGTH]
             queries.append(_query(translation, records.searched_words(terms), records.WORDS, fields, size))
-        if vector:
-            queries.append(_query(translation, vector, records.DENSE, _FIELDS, size))
+        if vector and self.vectors is not None:
+            embedded = translation.narrowed(self.vectors.comparable)
+            queries.append(_query(embedded, vector, records.DENSE, _FIELDS, size))
         results = [{str(point.id): point for point in each} for each in (yield from requests.query(queries))]
         by_words, by_meaning = results[0] if terms else {}, results[-1] if vector else {}
         messages: dict[str, Message] = {}
@@ -94,7 +96,7 @@ class Ranker:
 
     def _scores(self, terms: Sequence[str], by_words: _Points, by_meaning: _Points, size: int) -> Scores[str]:
         word_scores = self._word_scores(terms, by_words, by_words | by_meaning)
-        if not self.embeds:
+        if self.vectors is None:
             return word_scores
         words = Ranking(word_scores, cut=bool(terms) and len(by_words) >= size, zero=0.0, name=WORDS)
         meaning = Ranking(self._similarities(by_meaning), cut=len(by_meaning) >= size)

@@ -38,10 +38,12 @@ class Writer:
 
     Args:
         tokenizer: Splits a text into terms.
+        embedder: The label of the embedder, or None without one.
     """
 
-    def __init__(self, tokenizer: Tokenize) -> None:
+    def __init__(self, tokenizer: Tokenize, embedder: str | None) -> None:
         """Begin to number messages."""
+        self._embedder = embedder
         self._tokenizer = tokenizer
         self._arrivals = Arrivals()
 
@@ -86,7 +88,7 @@ class Writer:
                 arrivals.pop(records.point_id(message), None)
         numbers = self._arrivals.numbers(len(messages))
         return [
-            records.point_of(message, arrivals.get(name, number), its_terms, vector)
+            records.point_of(message, arrivals.get(name, number), its_terms, vector, self._embedder)
             for message, name, number, its_terms, vector in zip(messages, ids, numbers, terms, vectors, strict=True)
         ]
 

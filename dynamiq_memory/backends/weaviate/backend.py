@@ -34,6 +34,7 @@ from dynamiq_memory.backends.weaviate import requests, schema
 from dynamiq_memory.backends.weaviate.client import Clients, Server, server_of
 from dynamiq_memory.backends.weaviate.errors import DRIVER_ERRORS, translated
 from dynamiq_memory.backends.weaviate.reader import Reader
+from dynamiq_memory.backends.weaviate.renewing import Vectors, renew_terms
 from dynamiq_memory.backends.weaviate.requests import AtOnce, Request
 from dynamiq_memory.backends.weaviate.search import Searcher
 from dynamiq_memory.backends.weaviate.writer import Writer
@@ -63,6 +64,8 @@ class Weaviate(PlannedBackend):
         collection_name: The collection; its first letter is capitalised, as the server requires.
         create_if_not_exist: Whether to create the collection and the tenant if they do not exist. If False, a missing
             one is an error.
+        reindex: Make the terms of stored messages again if another tokenizer made them; with an embedder, embed the
+            messages that were stored without one or with another one.
         alpha: The weight of meaning against words, from 0 (words alone) to 1 (meaning alone).
         tenant_name: The tenant that the messages belong to; None for a collection without tenants.
         consistency_level: How many replicas must acknowledge a write or answer a read: "ONE", "QUORUM" or "ALL".
@@ -73,7 +76,8 @@ class Weaviate(PlannedBackend):
         bm25: The parameters of keyword ranking.
 
     Raises:
-        ConfigurationError: An argument is wrong, or the collection was not created by this package.
+        ConfigurationError: An argument is wrong, the collection was not created by this package, or its messages were
+            stored with another tokenizer or embedder.
         BackendConnectionError: The server cannot be reached.
         BackendAuthenticationError: The server refuses the key.
         BackendError: The collection does not exist, and must not be created.
@@ -90,6 +94,7 @@ class Weaviate(PlannedBackend):
         collection_name: str = "conversations",
         create_if_not_exist: bool = True,
         *,
+        reindex: bool = False,
         alpha: float = 0.5,
         tenant_name: str | None = None,
         consistency_level: str = "QUORUM",
@@ -113,17 +118,28 @@ class Weaviate(PlannedBackend):
         self.url = None if self._server is None else self._server.address
         address = "" if self.url is None else f" at {self.url}"
         self._location = f"Weaviate collection {self.collection_name!r}{tenant}{address}"
-        self._embedder = None if embedder is None else MessageEmbedder(embedder, location=self._location)
+        self._embedder = (
+            None
+            if embedder is None
+            else MessageEmbedder(
+                embedder,
+                location=self._location,
+                reindexes=True,
+                copies="Weaviate(…, embedder=…, collection_name='another')",
+            )
+        )
         self.alpha = 0.0 if embedder is None else alpha
         self._helpers = Threads("dynamiq-memory-Weaviate")
         self._clients = Clients(source, self._location)
         weakref.finalize(self, self._clients.close)
+        self._reader = Reader(max_results, self._location)
+        self._vectors = None if self._embedder is None else Vectors(self._embedder, self._reader)
         with self._opening():
             max_bytes = self._open(create=create_if_not_exist)
+            self._run(self._renew(reindex=reindex))
         self.max_message_bytes = min(max_message_bytes, max_bytes // 2)
-        self._reader = Reader(max_results, self._location)
-        self._writer = Writer(self._reader, self.tokenizer, max_bytes)
-        self._searcher = Searcher(self._reader, self.tokenizer, self.bm25, self.alpha)
+        self._writer = Writer(self._reader, self.tokenizer, self._embedder, max_bytes)
+        self._searcher = Searcher(self._reader, self.tokenizer, self.bm25, self.alpha, self._vectors)
 
     @classmethod
     def from_url(cls, url: str) -> Weaviate:
@@ -131,9 +147,9 @@ class Weaviate(PlannedBackend):
 
         Args:
             url: The URL. Port 443, which is the default, means TLS. Its query may set `grpc_host`, `grpc_port`,
-                `secure` and `create_if_not_exist` ("true" or "false"), `tenant_name`, `alpha`, `consistency_level`, and
-                `embedder`: an OpenAI model. The environment sets its key and server, and Weaviate's key, which does not
-                belong in the URL.
+                `secure`, `create_if_not_exist` and `reindex` ("true" or "false"), `tenant_name`, `alpha`,
+                `consistency_level`, and `embedder`: "local" or an OpenAI model. The environment sets its key and
+                server, and Weaviate's key, which does not belong in the URL.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is wrong.
@@ -209,12 +225,22 @@ class Weaviate(PlannedBackend):
 
     def _with_dimension(self, plan: Plan[T]) -> Plan[T]:
         """Carry out a plan that embeds, after reading the dimension of the stored vectors if it is not known yet."""
+        yield from self._find_dimension()
+        return (yield from plan)
+
+    def _find_dimension(self) -> Plan[None]:
         if self._embedder is not None and self._embedder.dimension is None:
             embedded = ServerFilter.by_property(schema.DIMENSION).greater_than(0)
             rows = yield from requests.fetch(embedded, [schema.DIMENSION], 1)
             if rows:
                 self._embedder.dimension = int(rows[0].properties[schema.DIMENSION])
-        return (yield from plan)
+
+    def _renew(self, *, reindex: bool) -> Plan[None]:
+        """Renew the terms and vectors that other tokenizers and embedders made, or check that there are none."""
+        yield from renew_terms(self._reader, self.tokenizer, self._embedder, reindex=reindex)
+        if self._vectors is not None:
+            yield from self._find_dimension()
+            yield from self._vectors.open(reindex=reindex)
 
     @property
     def _is_asynchronous(self) -> bool:
@@ -274,6 +300,7 @@ _READERS: Readers = {
     "grpc_port": int,
     "secure": yes_or_no,
     "create_if_not_exist": yes_or_no,
+    "reindex": yes_or_no,
     "tenant_name": str,
     "alpha": float,
     "consistency_level": str,

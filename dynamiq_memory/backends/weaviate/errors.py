@@ -98,6 +98,11 @@ def refusal(text: str, location: str) -> DynamiqMemoryError:
             f"{location} has vectors of another length than the embedder's ({text}): use the embedder that the "
             "messages were stored with, or another collection_name"
         )
+    if "maximum results exceeded" in text:
+        return ConfigurationError(
+            f"{location}: the server returns fewer results at once than max_results ({text}): pass its "
+            "QUERY_MAXIMUM_RESULTS as max_results"
+        )
     if "tenant not found" in text or "tenant not active" in text:
         return BackendError(f"{location}: the tenant does not exist, or is not active ({text})")
     if "could not find class" in text:

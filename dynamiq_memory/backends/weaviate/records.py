@@ -91,32 +91,47 @@ def messages_of(rows: Iterable[Row]) -> list[Message]:
     return views(row.message for row in rows)
 
 
+def terms_in(message: Message, tokenizer: Tokenize) -> dict[str, Any]:
+    """Return the properties by which a message is found by its words."""
+    words = words_of(tokenizer, message.text)
+    counts = Counter(words)
+    terms = " ".join(" ".join([word] * min(count, MAX_COUNT)) for word, count in counts.items())
+    return {schema.TERMS: terms, schema.LENGTH: len(words)}
+
+
 def object_of(
-    message: Message, arrival: int, vector: Sequence[float] | None, tokenizer: Tokenize
+    message: Message, arrival: int, vector: Sequence[float] | None, tokenizer: Tokenize, made_by: Sequence[str]
 ) -> tuple[Object, int]:
     """Make the object of a prepared message.
+
+    Args:
+        message: The message.
+        arrival: Its position among messages of the same time.
+        vector: The embedding of its text, if it has one.
+        tokenizer: Splits its text into terms.
+        made_by: The names of the tokenizer and the embedder.
 
     Returns:
         The object, and approximately how many bytes it takes on the wire.
     """
-    words = words_of(tokenizer, message.text)
-    counts = Counter(words)
-    terms = " ".join(" ".join([word] * min(count, MAX_COUNT)) for word, count in counts.items())
+    terms = terms_in(message, tokenizer)
     body, facts = message.to_json(), facts_of(message)
     user, session = message.user_id or "", message.session_id or ""
     dimension = 0 if vector is None else len(vector)
     properties = {
         schema.BODY: body,
         schema.FACTS: facts,
-        schema.TERMS: terms,
-        schema.LENGTH: len(words),
+        schema.MADE_BY: list(made_by),
+        **terms,
         schema.TIMESTAMP: (message.timestamp or 0.0) + 0.0,
         schema.ARRIVAL: arrival,
         USER_KEY: user,
         SESSION_KEY: session,
         schema.DIMENSION: dimension,
     }
-    texts = sum(len(text.encode()) for text in (body, terms, user, session)) + sum(len(fact) + 8 for fact in facts)
+    texts = sum(len(text.encode()) for text in (body, terms[schema.TERMS], user, session, *made_by)) + sum(
+        len(fact) + 8 for fact in facts
+    )
     vectors = None if vector is None else {schema.VECTOR: list(vector)}
     return DataObject(properties=properties, uuid=uuid_of(message), vector=vectors), texts + 4 * dimension + 512
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from weaviate.outputs.data import DeleteManyReturn
 from dynamiq_memory.backends.plans import Plan, Step
 from dynamiq_memory.backends.weaviate.errors import is_too_large
 from dynamiq_memory.backends.weaviate.records import Row, row_of
-from dynamiq_memory.backends.weaviate.schema import ARRIVAL, IN_SESSION, LENGTH, TERMS, TIMESTAMP, VECTOR
+from dynamiq_memory.backends.weaviate.schema import ARRIVAL, IN_SESSION, LENGTH, TERMS, TIMESTAMP, VECTOR, WORDS
 from dynamiq_memory.exceptions import BackendError
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def fetch(
     return [row_of(found) for found in reply.objects]
 
 
-def rank_by_words(filters: FilterReturn, words: Sequence[str], offset: int, limit: int) -> Plan[list[Row]]:
+def rank_by_words(filters: FilterReturn, words: Sequence[str], limit: int) -> Plan[list[Row]]:
     """Read the positions and terms of objects that match and contain one of some words, best first."""
     reply = yield from Request(
         lambda collection: collection.query.bm25(
@@ -90,8 +90,7 @@ def rank_by_words(filters: FilterReturn, words: Sequence[str], offset: int, limi
             query_properties=[TERMS],
             filters=filters,
             limit=limit,
-            offset=offset,
-            return_properties=[*IN_SESSION, TERMS, LENGTH],
+            return_properties=list(WORDS),
             return_metadata=[],
         )
     )
@@ -138,6 +137,12 @@ def insert(objects: Sequence[DataObject[dict[str, Any], None]]) -> Plan[dict[int
     """Store objects; the result is the server's reason for each that it refused, by its index."""
     reply = yield from Request(lambda collection: collection.data.insert_many(list(objects)))
     return {number: error.message for number, error in reply.errors.items()}
+
+
+def update(uuid: str, properties: Mapping[str, Any], vector: Sequence[float] | None = None) -> Request[None]:
+    """Change properties of an object, and its vector if one is given; an object that is not stored is an error."""
+    vectors = None if vector is None else {VECTOR: list(vector)}
+    return Request(lambda collection: collection.data.update(uuid, properties=dict(properties), vector=vectors))
 
 
 def delete(filters: FilterReturn) -> Request[DeleteManyReturn[None]]:

@@ -28,9 +28,11 @@ LENGTH = "length"
 TIMESTAMP = "timestamp"
 ARRIVAL = "arrival"
 DIMENSION = "dimension"
+MADE_BY = "made_by"
 VECTOR = "default"
 POSITION = (TIMESTAMP, ARRIVAL)
 IN_SESSION = (*POSITION, USER_KEY, SESSION_KEY)
+WORDS = (*IN_SESSION, TERMS, LENGTH)
 
 # https://docs.weaviate.io/weaviate/config-refs/collections: names follow GraphQL's rules.
 _COLLECTION = re.compile(r"[A-Za-z][_0-9A-Za-z]{0,254}")
@@ -73,6 +75,7 @@ def _properties() -> list[Property]:
         Property(name=USER_KEY, description="To read; filters use facts", **unindexed),
         Property(name=SESSION_KEY, description="To read; filters use facts", **unindexed),
         Property(name=FACTS, description="What filters find: each an exact JSON text", **facts),
+        Property(name=MADE_BY, description="The tokenizer of the terms, the embedder of the vector", **facts),
         Property(name=TERMS, description="What keyword search finds: stems, without stop words", **terms),
         Property(name=LENGTH, description="How many terms", data_type=DataType.INT, index_filterable=True),
         Property(name=TIMESTAMP, description="POSIX seconds", data_type=DataType.NUMBER, **number),
@@ -103,7 +106,10 @@ def open_collection(
             raise BackendError(f"{location} does not exist: correct collection_name, or pass create_if_not_exist=True")
         _create(client, name, tenant, bm25)
     collection = client.collections.use(name)
-    _check(collection.config.get(), tenant, location)
+    config = collection.config.get()
+    _check(config, tenant, location)
+    if all(each.name != MADE_BY for each in config.properties):
+        _add_made_by(collection)
     if tenant is not None and not collection.tenants.exists(tenant):
         if not create:
             raise BackendError(f"the tenant {tenant!r} of {location} does not exist: pass create_if_not_exist=True")
@@ -131,9 +137,21 @@ def _create(client: weaviate.WeaviateClient, name: str, tenant: str | None, bm25
             raise
 
 
+def _add_made_by(collection: Any) -> None:
+    """Upgrade a collection of a version of this package that did not have this property."""
+    (made_by,) = (each for each in _properties() if each.name == MADE_BY)
+    try:
+        collection.config.add_property(made_by)
+    except UnexpectedStatusCodeError:
+        # Another process may have added it first.
+        if all(each.name != MADE_BY for each in collection.config.get().properties):
+            raise
+
+
 def _check(config: Any, tenant: str | None, location: str) -> None:
     present = {each.name: each for each in config.properties}
-    wrong = [each.name for each in _properties() if not _suits(present.get(each.name), each)]
+    wanted = [each for each in _properties() if each.name != MADE_BY or MADE_BY in present]
+    wrong = [each.name for each in wanted if not _suits(present.get(each.name), each)]
     if wrong:
         raise ConfigurationError(
             f"{location} was not created by this package: it lacks {', '.join(wrong)} as messages need them. Choose "

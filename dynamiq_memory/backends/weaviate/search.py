@@ -17,24 +17,26 @@ from typing import Any, TypeVar
 from dynamiq_memory.backends._embedding import EmbedQuery, Vector
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
+from dynamiq_memory.backends.weaviate.errors import is_too_large
 from dynamiq_memory.backends.weaviate.filters import Translation, translate
 from dynamiq_memory.backends.weaviate.reader import WHOLE, Reader
 from dynamiq_memory.backends.weaviate.records import Position, Row, words_of
-from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS
+from dynamiq_memory.backends.weaviate.renewing import Vectors
+from dynamiq_memory.backends.weaviate.schema import LENGTH, TERMS, WORDS
+from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Scope, scope_of, views
 from dynamiq_memory.ranking import BM25, InvertedIndex, Tokenize
 from dynamiq_memory.ranking.bm25 import COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.fusion import Ranking, min_max
 from dynamiq_memory.ranking.pooling import in_sessions, pooled
-from dynamiq_memory.ranking.scores import WORDS
+from dynamiq_memory.ranking.scores import WORDS as WORDS_PART
 
 T = TypeVar("T")
 
 # Minimum number of neighbours to ask for when only the best results are wanted: those beyond them hardly change the
 # score of any match by words.
 _NEIGHBOURS = 1000
-_PAGE = 2000
 # Vectors with nothing in common have a similarity of 0, apart from rounding to 32 bits.
 _UNLIKE = 1e-4
 
@@ -48,12 +50,14 @@ class Searcher:
         tokenizer: Splits texts into the terms of keyword ranking.
         bm25: The parameters of keyword ranking.
         alpha: The weight of meaning against words, from 0 to 1.
+        vectors: The vectors to compare; None without an embedder.
     """
 
     reader: Reader
     tokenizer: Tokenize
     bm25: BM25
     alpha: float
+    vectors: Vectors | None
 
     def search(self, filter: Filter, query: str, limit: int | None) -> Plan[list[Message]]:
         """Rank messages as `MemoryBackend.search` promises."""
@@ -62,12 +66,13 @@ class Searcher:
         vector = (yield from EmbedQuery(query)) if self.alpha > 0 else None
         by_meaning = self._by_meaning(wanted, vector, limit)
         if (yield from self.reader.match_exactly(wanted)):
-            most = self.reader.max_results
-            request = partial(requests.rank_by_words, wanted.clause(), words)
-            candidates = _pages(request, most if words else 0, min(_PAGE, most))
-            plans: list[Plan[Any]] = [candidates, requests.count_terms(wanted.clause()), by_meaning]
-            rows, (documents, terms), (near, around) = yield from requests.AtOnce(plans)
-            by_words = self._by_words(words, rows, documents, terms, around)
+            plans: list[Plan[Any]] = [
+                self._with_words(wanted, words),
+                requests.count_terms(wanted.clause()),
+                by_meaning,
+            ]
+            (rows, cut), (documents, terms), (near, around) = yield from requests.AtOnce(plans)
+            by_words = self._by_words(words, rows, documents, terms, around, cut=cut)
         else:
             rows = yield from self.reader.matching(wanted)
             near, _ = yield from by_meaning
@@ -84,21 +89,42 @@ class Searcher:
             message.score = fused.of(position)
         return ranked
 
+    def _with_words(self, wanted: Translation, words: Sequence[str]) -> Plan[tuple[list[Row], bool]]:
+        """Read objects that have one of the words, and whether there may be more of them.
+
+        They are one page: the server orders equal scores differently for each page, so that pages would miss some. If
+        they are more than it sends at once, all objects are read in order, and those without a word left out.
+        """
+        if not words:
+            return [], False
+        most = self.reader.max_results
+        try:
+            rows = yield from requests.rank_by_words(wanted.clause(), words, most)
+        except BackendError as error:
+            if not is_too_large(error):
+                raise
+        else:
+            return rows, len(rows) >= most
+        rows = yield from self.reader.matching(wanted, properties=WORDS)
+        return [row for row in rows if not frozenset(words).isdisjoint(row.properties[TERMS].split())], False
+
     def _by_meaning(
         self, wanted: Translation, vector: Vector | None, limit: int | None
     ) -> Plan[tuple[Ranking[Position], list[Row]]]:
         """Rank by similarity; also return all rows that were read."""
-        if vector is None:
+        if vector is None or self.vectors is None:
             return Ranking({}), []
         most = self.reader.max_results
         if limit is not None:
             most = min(most, max(_NEIGHBOURS, 2 * limit))
-        near = yield from _pages(partial(requests.rank_by_vector, wanted.clause(), vector), most, most)
+        near = yield from _pages(
+            partial(requests.rank_by_vector, wanted.clause(self.vectors.comparable), vector), most, most
+        )
         scores = {row.position: similarity for row, similarity in near if similarity > _UNLIKE}
         return Ranking(scores, cut=len(near) >= most, zero=0.0), [row for row, _ in near]
 
     def _by_words(
-        self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int, around: Sequence[Row]
+        self, words: Sequence[str], rows: Sequence[Row], documents: int, terms: int, around: Sequence[Row], *, cut: bool
     ) -> Ranking[Position]:
         """Rank objects that have a word; those around them may be any that were read."""
         asked = frozenset(words)
@@ -112,7 +138,7 @@ class Searcher:
         documents = max(documents, len(rows))
         scores = self.bm25.scores(([(each, lengths)] for each in postings.values()), documents, terms)
         scopes = {row.position: row.scope for row in (*around, *rows)}
-        return _ranking(rows, scopes, scores, cut=len(rows) >= self.reader.max_results)
+        return _ranking(rows, scopes, scores, cut=cut)
 
     def _by_words_of(self, words: Sequence[str], rows: Sequence[Row]) -> Ranking[Position]:
         """Rank objects of which the whole messages have been read."""
@@ -128,7 +154,7 @@ def _ranking(
 ) -> Ranking[Position]:
     sessions = in_sessions(scopes, scopes.__getitem__, lambda position: position)
     by_position = pooled({rows[n].position: score for n, score in scores.items()}, sessions)
-    return Ranking(by_position, cut=cut, zero=0.0, name=WORDS)
+    return Ranking(by_position, cut=cut, zero=0.0, name=WORDS_PART)
 
 
 def _pages(request: Callable[[int, int], Plan[list[T]]], most: int, size: int) -> Plan[list[T]]:

@@ -12,7 +12,7 @@ from weaviate.classes.query import Filter as ServerFilter
 
 from dynamiq_memory._batches import batched, limited
 from dynamiq_memory._forks import WatchesForks
-from dynamiq_memory.backends._embedding import Embed, Vector
+from dynamiq_memory.backends._embedding import Embed, MessageEmbedder, Vector
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends._planned import stored_in_batches
 from dynamiq_memory.backends.plans import Plan
@@ -21,6 +21,7 @@ from dynamiq_memory.backends.weaviate.errors import refusal
 from dynamiq_memory.backends.weaviate.filters import REPLACING, has_fact, translate
 from dynamiq_memory.backends.weaviate.reader import IDS_AT_ONCE, Reader
 from dynamiq_memory.backends.weaviate.records import NOTE_TIME, Note, Object, Row, messages_of, object_of, uuid_of
+from dynamiq_memory.backends.weaviate.renewing import made_by
 from dynamiq_memory.backends.weaviate.requests import AtOnce
 from dynamiq_memory.backends.weaviate.schema import ARRIVAL, POSITION
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, MessageTooLargeError, PartialWriteError
@@ -50,12 +51,14 @@ class Writer(WatchesForks):
     Args:
         reader: Reads and deletes objects.
         tokenizer: Splits texts into the terms of keyword ranking.
+        embedder: Embeds texts, or None.
         max_bytes: The largest object that the server takes.
     """
 
-    def __init__(self, reader: Reader, tokenizer: Tokenize, max_bytes: int) -> None:
+    def __init__(self, reader: Reader, tokenizer: Tokenize, embedder: MessageEmbedder | None, max_bytes: int) -> None:
         """Start without claims."""
         self._reader = reader
+        self._made_by = made_by(tokenizer, embedder)
         self._location = reader.location
         self._tokenizer = tokenizer
         self._max_bytes = max_bytes
@@ -77,20 +80,22 @@ class Writer(WatchesForks):
     def _stored_arrivals(self, messages: Sequence[Message]) -> Plan[dict[str, int]]:
         """Heal interrupted replacements, then read the arrivals of stored versions by the ids of their objects."""
         ids = [uuid_of(message) for message in messages]
-        groups = list(batched(ids, IDS_AT_ONCE))
+        most = self._reader.max_results
+        most_notes = min(_MOST_NOTES, most // 2)
+        groups = list(batched(ids, min(IDS_AT_ONCE, most - most_notes)))
         pages = yield from AtOnce(
             [
                 requests.fetch(
                     ServerFilter.any_of([ServerFilter.by_id().contains_any(group), has_fact(REPLACING)]),
                     POSITION,
-                    len(group) + _MOST_NOTES,
+                    len(group) + most_notes,
                 )
                 for group in groups
             ]
         )
         rows = [row for page in pages for row in page]
         notes = list({row.uuid for row in rows if row.position[0] == NOTE_TIME})
-        if any(len(page) >= len(group) + _MOST_NOTES for group, page in zip(groups, pages, strict=True)):
+        if any(len(page) >= len(group) + most_notes for group, page in zip(groups, pages, strict=True)):
             # Notes may have displaced some of the objects.
             rows = yield from self._reader.by_ids(ids, POSITION)
         changed, in_progress = yield from self._reader.heal(notes)
@@ -111,7 +116,9 @@ class Writer(WatchesForks):
         drafts: list[Draft] = []
         numbers = self._arrivals.numbers(len(messages))
         for message, vector, arrival in zip(messages, vectors, numbers, strict=True):
-            made, size = object_of(message, arrivals.get(uuid_of(message), arrival), vector, self._tokenizer)
+            made, size = object_of(
+                message, arrivals.get(uuid_of(message), arrival), vector, self._tokenizer, self._made_by
+            )
             if size > self._max_bytes:
                 raise MessageTooLargeError(
                     f"message {message.id} takes {size:,} bytes with its index; {self._location} takes up to "

@@ -90,7 +90,7 @@ def test_chunks_fit_and_make_the_text(text: str, filling: str) -> None:
 )
 def test_any_message_makes_a_valid_record(content: str, metadata: dict[str, object]) -> None:
     message = Message(role="user", content=content, timestamp=1.0, metadata={"user_id": "u", "own": metadata, "k": "v"})
-    head, parts = records.records_of(stored_of(message), None, [1.0, 0.0])
+    head, parts = records.records_of(stored_of(message), None, [1.0, 0.0], "")
     for record in (head, *parts):
         check_id(record["id"])
         check_metadata(record["metadata"])
@@ -126,7 +126,7 @@ def test_a_translated_filter_matches_at_least_the_same(wanted: dict[str, object]
     translated = [compiled(each) for each in filters.beyond_scope(filter)]
     for number, value in enumerate(VALUES):
         message = say(id="a" if number % 2 else "c", timestamp=1.0, metadata={"k": value})
-        head, _ = records.records_of(stored_of(message), None, [1.0])
+        head, _ = records.records_of(stored_of(message), None, [1.0], "")
         if filter.matches(message):
             assert all(fits(head["metadata"]) for fits in translated), value
 

@@ -91,7 +91,7 @@ def test_an_embedder_without_a_name_is_not_compared(new_store: NewStore) -> None
         ({"embedder": None}, {}, "without an embedder.*add_many"),
         ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-2/english.*german"),
         ({}, {"tokenizer": str.split}, "builtins.str.split"),
-        ({"embedder": named("first")}, {"embedder": named("second")}, "'first', not of 'second'.*another collection"),
+        ({"embedder": named("first")}, {"embedder": named("second")}, "'first', not of 'second'.*reindex=True"),
     ],
     ids=["dimension", "metric", "no embedder", "an embedder", "language", "tokenizer", "embedder's name"],
 )

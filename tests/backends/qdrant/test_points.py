@@ -31,7 +31,7 @@ def test_the_order_of_times_is_that_of_whole_numbers_exact_as_doubles(first: flo
 def test_times_next_to_each_other_keep_their_order() -> None:
     now = 1_763_900_000.123456
     assert records.order_of(now) <= records.order_of(math.nextafter(now, math.inf))
-    point = records.point_of(say("x", timestamp=now), 7, [], None)
+    point = records.point_of(say("x", timestamp=now), 7, [], None, None)
     assert records.position_of(point) == (now, 7)
 
 

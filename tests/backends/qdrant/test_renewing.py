@@ -91,19 +91,32 @@ def test_an_interrupted_call_is_continued(new_store: NewStore, monkeypatch: pyte
     assert len(set(made)) == 25
 
 
-def test_a_message_deleted_meanwhile_does_not_come_back(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = new_store(tokenizer=Earlier())
-    old.add(say("I bought a canoe"))
+def test_what_changes_meanwhile_stays_as_it_is(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = new_store(embedder=None, tokenizer=Earlier())
+    gone, changed, _ = old.add_many([say("I bought a canoe"), say("I bought a tent"), say("I bought maps")])
     changes = renewing._changes
+    read: list[str] = []
 
-    def with_deletion(point: Any, tokenize: Any) -> list[Any]:
-        made = changes(point, tokenize)
-        old.clear()
-        return made[:1]  # a server refuses vectors for a point that is gone
+    def with_changes(point: Any, tokenize: Any) -> list[Any]:
+        read.append(point.message.text)
+        if len(read) == 1:
+            old.take({"message_id": gone.id})
+            old.add(changed.model_copy(update={"content": "I bought camelCase"}))
+        return changes(point, tokenize)
 
-    monkeypatch.setattr(renewing, "_changes", with_deletion)
-    store = new_store()
-    assert store.get_all() == store.search("buy") == []
+    monkeypatch.setattr(renewing, "_changes", with_changes)
+    store = new_store(embedder=None)
+    assert sorted(message.text for message in store.get_all()) == ["I bought camelCase", "I bought maps"]
+    assert store.search("canoe") == store.search("tent") == []
+    assert [message.text for message in store.search("case")] == ["I bought camelCase"]
+    assert read.count("I bought a canoe") == 1
+
+
+def test_another_tokenizer_on_demand(new_store: NewStore) -> None:
+    new_store(tokenizer=str.split).add(say("I bought canoes"))
+    store = new_store(reindex=True)
+    assert len(store.search("canoe")) == 1
+    assert note_of(store) == (Tokenizer().signature, None)
 
 
 def test_points_of_the_version_before() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import Weaviate
+from dynamiq_memory.connections import Weaviate as Connection
 from dynamiq_memory.exceptions import (
     BackendConnectionError,
     BackendError,
@@ -77,12 +78,28 @@ def test_many_at_one_time_are_paged(new_store: NewStore) -> None:
     assert contents(store.get_all(120, before=stored[300])) == contents(stored[180:300])
 
 
+def test_a_server_that_returns_less_at_once() -> None:
+    with running("--maximum-results", "120") as server:
+        connection = Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)
+        with Weaviate(connection, max_results=120) as store:
+            stored = store.add_many([say(f"apple {n}") for n in range(130)])
+            assert contents(store.get_all()) == contents(stored)
+            store.replace({"message_id": stored[0].id, "session_id": "s", "user_id": "u"}, [say("pear")])
+            assert contents(store.search("pear", limit=1)) == ["pear"]
+        with Weaviate(connection) as store:
+            for call in (lambda: store.search("apple"), lambda: store.add_many(stored)):
+                with pytest.raises(ConfigurationError, match="QUERY_MAXIMUM_RESULTS as max_results"):
+                    call()
+
+
 def test_large_answers_are_asked_for_in_parts(collection_name: str) -> None:
     with running("--grpc-bytes", str(1024 * 1024)) as server:
-        where = f"http://{server.host}:{server.http_port}"
-        from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415 - the backend's name
-
-        with Weaviate(Connection(url=where, grpc_port=server.grpc_port), collection_name=collection_name) as store:
+        connection = Connection(url=f"http://{server.host}:{server.http_port}", grpc_port=server.grpc_port)
+        with Weaviate(connection, collection_name=collection_name) as store:
+            # Their terms are 1.3 MB, with equal scores: pages of a ranking would miss some.
+            store.add_many([say("apple " + "abcdefghijklmnopqrstuvwxyz " * 2000) for _ in range(24)])
+            assert len(store.search("apple")) == 24
+            store.clear()
             stored = store.add_many([say(f"apple {n} " + "x" * 100_000) for n in range(30)])
             assert store.get_all() == stored
             assert len(store.search("apple")) == 30

@@ -422,6 +422,7 @@ class _Handler(BaseHTTPRequestHandler):
             index = self.server.indexes[name]
             known = {
                 "vectors/upsert": lambda: self._upsert(index, body),
+                "vectors/update": lambda: self._update(index, body),
                 "vectors/fetch": lambda: self._fetch(index, query),
                 "vectors/list": lambda: self._list(index, query),
                 "vectors/delete": lambda: self._delete(index, body),
@@ -467,6 +468,20 @@ class _Handler(BaseHTTPRequestHandler):
         new = {v["id"]: {"id": v["id"], "values": v["values"], "metadata": v.get("metadata") or {}} for v in vectors}
         self.server.write(lambda: held.update(new))
         return {"upsertedCount": len(vectors)}
+
+    def _update(self, index: Index, body: Json) -> Json:
+        check_id(body.get("id"))
+        check_values(body.get("values"), index.dimension)
+        check_metadata(body.get("setMetadata") or {})
+        held = index.namespaces.get(body.get("namespace") or "", {})
+
+        def update() -> None:
+            if (stored := held.get(body["id"])) is not None:
+                metadata = stored["metadata"] | (body.get("setMetadata") or {})
+                held[body["id"]] = stored | {"values": body["values"], "metadata": metadata}
+
+        self.server.write(update)
+        return {}
 
     def _fetch(self, index: Index, query: dict[str, list[str]]) -> Json:
         ids = query.get("ids", [])

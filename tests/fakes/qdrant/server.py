@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -49,6 +49,7 @@ class Engine(Protocol):
     def delete(self, chosen: Any) -> None: ...
     def set_payload(self, payload: dict[str, Any], chosen: Any) -> None: ...
     def update_vectors(self, points: list[models.PointVectors]) -> None: ...
+    def delete_vectors(self, ids: list[Any], names: list[str]) -> None: ...
     def retrieve(self, request: models.PointRequest) -> list[Any]: ...
     def scroll(self, request: models.ScrollRequest) -> tuple[list[Any], Any]: ...
     def count(self, request: models.CountRequest) -> int: ...
@@ -77,6 +78,9 @@ class LocalEngine:
 
     def update_vectors(self, points: list[models.PointVectors]) -> None:
         self._client.update_vectors("c", points)
+
+    def delete_vectors(self, ids: list[Any], names: list[str]) -> None:
+        self._client.delete_vectors("c", names, ids)
 
     def retrieve(self, request: models.PointRequest) -> list[Any]:
         return self._client.retrieve("c", request.ids, _fields(request), request.with_vector or False)
@@ -136,6 +140,9 @@ class EdgeEngine:
     def update_vectors(self, points: list[models.PointVectors]) -> None:
         made = [edge.PointVectors(_edge_id(p.id), _edge_vectors(p.vector)) for p in points]
         self._shard.update(edge.UpdateOperation.update_vectors(made))
+
+    def delete_vectors(self, ids: list[Any], names: list[str]) -> None:
+        self._shard.update(edge.UpdateOperation.delete_vectors([_edge_id(each) for each in ids], names))
 
     def retrieve(self, request: models.PointRequest) -> list[Any]:
         return self._shard.retrieve([_edge_id(each) for each in request.ids], _fields(request), False)
@@ -208,6 +215,7 @@ def _edge_filter(given: models.Filter | None) -> Any:
         return None
     return edge.Filter(
         must=[_edge_condition(each) for each in _conditions(given.must)],
+        should=[_edge_condition(each) for each in _conditions(given.should)] or None,
         must_not=[_edge_condition(each) for each in _conditions(given.must_not)],
     )
 
@@ -221,6 +229,8 @@ def _fields(request: Any) -> Any:
 
 
 def _edge_condition(given: Any) -> Any:
+    if isinstance(given, models.Filter):
+        return _edge_filter(given)
     if isinstance(given, models.IsEmptyCondition):
         return edge.IsEmptyCondition(given.is_empty.key)
     if isinstance(given, models.HasIdCondition):
@@ -275,6 +285,8 @@ class Collection:
         for each in [*(given.must or []), *(given.must_not or []), *(given.should or [])] if given else []:
             if isinstance(each, models.NestedCondition):
                 self.check_filter(each.nested.filter, f"{inside}{each.nested.key}[].")
+            elif isinstance(each, models.Filter):
+                self.check_filter(each, inside)
             elif not isinstance(each, models.HasIdCondition):
                 key = inside + (each.is_empty.key if isinstance(each, models.IsEmptyCondition) else each.key)
                 wanted = "keyword" if getattr(each, "match", None) else None
@@ -411,6 +423,9 @@ def _batch(collection: Collection, request: Request) -> Any:
             changes.append(_setting(collection, operation.set_payload))
         elif isinstance(operation, models.UpdateVectorsOperation):
             changes.append(_updating(collection, operation.update_vectors))
+        elif isinstance(operation, models.DeleteVectorsOperation):
+            body = operation.delete_vectors
+            changes.append(partial(collection.engine.delete_vectors, body.points or [], body.vector))
         else:
             assert isinstance(operation, models.DeleteOperation)
             changes.append(_deleting(collection, operation.delete))
@@ -438,7 +453,16 @@ def _setting(collection: Collection, body: models.SetPayload) -> Callable[[], No
 
 def _updating(collection: Collection, body: models.UpdateVectors) -> Callable[[], None]:
     _check_points(collection, body.points)
-    return lambda: collection.engine.update_vectors(body.points)
+
+    def update() -> None:
+        stored = collection.engine.retrieve(models.PointRequest(ids=[each.id for each in body.points]))
+        known = {str(each.id) for each in stored}
+        for each in body.points:
+            if str(each.id) not in known:
+                raise RefusedError(404, f"Not found: No point with id {each.id} found")
+        collection.engine.update_vectors(body.points)
+
+    return update
 
 
 def _deleting(collection: Collection, chosen: Any) -> Callable[[], None]:
@@ -450,9 +474,9 @@ def _deleting(collection: Collection, chosen: Any) -> Callable[[], None]:
 def _write(collection: Collection, request: Request, changes: list[Callable[[], None]]) -> Any:
     collection.unseen += changes
     if request.query.get("wait") == "true":
-        for change in collection.unseen:
+        changes, collection.unseen = collection.unseen, []
+        for change in changes:
             change()
-        collection.unseen.clear()
     return _done()
 
 

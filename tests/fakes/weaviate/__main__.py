@@ -21,10 +21,11 @@ def main() -> None:
     parser.add_argument("--api-key", default="")
     parser.add_argument("--grpc-bytes", type=int, default=104_858_000)
     parser.add_argument("--version", default="1.33.4")
+    parser.add_argument("--maximum-results", type=int, default=10_000)
     parser.add_argument("--http-port", type=int, default=0)
     parser.add_argument("--grpc-port", type=int, default=0)
     arguments = parser.parse_args()
-    database = Database()
+    database = Database(arguments.maximum_results)
     options = [
         ("grpc.max_receive_message_length", arguments.grpc_bytes),
         ("grpc.max_send_message_length", arguments.grpc_bytes),

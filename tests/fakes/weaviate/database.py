@@ -10,8 +10,6 @@ from typing import Any
 from tests.fakes.weaviate.names import TENANT, RefusedError, check_collection, check_property, require
 from tests.fakes.weaviate.shard import Shard
 
-MAXIMUM_RESULTS = 10_000  # QUERY_MAXIMUM_RESULTS
-
 
 class MissingError(RefusedError):
     """It does not exist."""
@@ -23,9 +21,11 @@ class Database:
     Attributes:
         lock: Locked while a request is served.
         requests: How often each operation was requested.
+        maximum_results: QUERY_MAXIMUM_RESULTS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, maximum_results: int) -> None:
+        self.maximum_results = maximum_results
         self.lock = threading.RLock()
         self.requests: Counter[str] = Counter()
         self._definitions: dict[str, dict[str, Any]] = {}

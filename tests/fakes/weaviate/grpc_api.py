@@ -25,7 +25,7 @@ from weaviate.proto.v1 import (
     weaviate_pb2_grpc,
 )
 
-from tests.fakes.weaviate.database import MAXIMUM_RESULTS, Database
+from tests.fakes.weaviate.database import Database
 from tests.fakes.weaviate.names import RefusedError, require
 from tests.fakes.weaviate.shard import Shard, fused
 
@@ -107,7 +107,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
     def _search(self, request: search_get_pb2.SearchRequest) -> search_get_pb2.SearchReply:
         shard = self._database.shard(request.collection, request.tenant)
         limit = request.limit or 10  # QUERY_DEFAULTS_LIMIT
-        require(request.offset + limit <= MAXIMUM_RESULTS, "query maximum results exceeded")
+        require(request.offset + limit <= self._database.maximum_results, "query maximum results exceeded")
         filters = clause_of(request.filters) if request.HasField("filters") else None
         require(not request.after or (filters is None and not request.sort_by), "cursor api: invalid 'after' parameter")
         require(not request.after, "the cursor API is not served here")
@@ -137,12 +137,12 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
             return [(uuid, {"distance": distance}) for uuid, distance in found]
         if request.HasField("bm25_search"):
             search = request.bm25_search
-            found = shard.bm25(search.query, list(search.properties), allowed)
+            found = shard.bm25(search.query, list(search.properties), allowed, (request.offset, request.limit))
             return [(uuid, {"score": score}) for uuid, score in found]
         if request.HasField("hybrid_search"):
             hybrid = request.hybrid_search
             near = hybrid.near_vector if hybrid.HasField("near_vector") else hybrid
-            keyword = shard.bm25(hybrid.query, list(hybrid.properties), allowed)[:limit]
+            keyword = shard.bm25(hybrid.query, list(hybrid.properties), allowed, (0, limit))[:limit]
             nearest = shard.nearest(_target(hybrid.targets), _vector(near), allowed)[:limit]
             relative = hybrid.fusion_type != base_search_pb2.Hybrid.FUSION_TYPE_RANKED
             alpha = hybrid.alpha_param if hybrid.use_alpha_param else hybrid.alpha
@@ -231,7 +231,7 @@ class Weaviate(weaviate_pb2_grpc.WeaviateServicer):
         require(request.HasField("filters"), "deleting needs a filter")
         shard = self._database.shard(request.collection, request.tenant)
         found = shard.matching(clause_of(request.filters))
-        doomed = [uuid for uuid in shard.objects if uuid in found][:MAXIMUM_RESULTS]
+        doomed = [uuid for uuid in shard.objects if uuid in found][: self._database.maximum_results]
         reply = batch_delete_pb2.BatchDeleteReply(took=0.001, matches=len(doomed), successful=len(doomed))
         for uuid in doomed:
             if not request.dry_run:

@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         except RefusedError as error:
             self._answer(422, {"error": [{"message": str(error)}]})
 
-    do_GET = do_HEAD = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
+    do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
     def _route(self, parts: list[str], query: dict[str, str], body: Any) -> tuple[int, Any]:  # noqa: C901 - a line for each route
         database = self.server.database
@@ -91,6 +91,11 @@ class Handler(BaseHTTPRequestHandler):
             case "POST", "schema", name, "tenants":
                 database.add_tenants(name, [each["name"] for each in body])
                 return 200, body
+            case "PATCH", "objects", name, uuid:
+                found = database.shard(name, body.get("tenant", "")).merge(
+                    uuid, body["properties"], body.get("vectors", {})
+                )
+                return (204, None) if found else (404, None)
             case "DELETE", "objects", name, uuid:
                 found = database.shard(name, query.get("tenant", "")).remove(uuid)
                 return (204, None) if found else (404, None)

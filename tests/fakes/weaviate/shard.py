@@ -2,13 +2,14 @@
 
 Checked against `adapters/repos/db/inverted/searcher.go` and `row_reader.go` (what filters mean: a text is tokenised,
 stop words are dropped, NotEqual is all but Equal), `adapters/repos/db/inverted/bm25_searcher.go` (statistics are those
-of the whole shard, not of what a filter allows) and `usecases/traverser/hybrid` (fusion) of weaviate/weaviate.
+of the whole shard, not of what a filter allows; a server 1.39 does not page equal scores in one order) and `usecases/traverser/hybrid` (fusion) of weaviate/weaviate.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -77,6 +78,15 @@ class Shard:
                 self._lengths[name][uuid] = found.total()
                 for token in found:
                     self._rows[name, token].add(uuid)
+
+    def merge(self, uuid: str, properties: dict[str, Any], vectors: dict[str, Any]) -> bool:
+        """Change properties and vectors of an object; return whether it is stored."""
+        stored = self.objects.get(uuid)
+        if stored is None:
+            return False
+        numbers = {name: float(value) if type(value) is int else value for name, value in properties.items()}
+        self.put(uuid, stored.properties | numbers, stored.vectors | vectors)
+        return True
 
     def remove(self, uuid: str) -> bool:
         stored = self.objects.pop(uuid, None)
@@ -199,8 +209,8 @@ class Shard:
 
     # --- ranking ---------------------------------------------------------------------------------------------
 
-    def bm25(self, query: str, names: list[str], allowed: set[str]) -> list[tuple[str, float]]:
-        """Rank by words: ids and scores, best first."""
+    def bm25(self, query: str, names: list[str], allowed: set[str], page: tuple[int, int]) -> list[tuple[str, float]]:
+        """Rank by words: ids and scores, best first. The order of equal scores depends on the page that is asked for."""
         scores: defaultdict[str, float] = defaultdict(float)
         settings = self.definition["invertedIndexConfig"]["bm25"]
         for name in names:
@@ -216,7 +226,7 @@ class Shard:
                     count = self._counts[uuid, name][token]
                     norm = settings["k1"] * (1 - settings["b"] + settings["b"] * lengths[uuid] / average)
                     scores[uuid] += idf * count / (count + norm)
-        return sorted(scores.items(), key=lambda each: -each[1])
+        return sorted(scores.items(), key=lambda each: (-each[1], zlib.crc32(f"{each[0]}{page}".encode())))
 
     def nearest(self, name: str, vector: Any, allowed: set[str]) -> list[tuple[str, float]]:
         """Rank by vectors: ids and cosine distances, nearest first; objects without a vector are left out."""
