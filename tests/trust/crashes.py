@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
@@ -142,7 +142,7 @@ class Agent(Store):
         return step.halves(state)
 
 
-@tool
+@tool("look")
 def _look(said: str) -> str:
     """Return what is said."""
     return said

@@ -94,7 +94,7 @@ class Changing:
         return [str(message.content) for message in self.direct.get_all(filters=SCOPE)]
 
     def _start_again(self) -> None:
-        self.direct.delete(**SCOPE)
+        self.direct.delete("s", "u")
         self.state = ()
 
 
@@ -234,7 +234,7 @@ def full(folder: Path) -> Opened:
             pages = used + random.choice([0, 1, 3, 10, 1000])
 
             def limited(*arguments: Any, **options: Any) -> sqlite3.Connection:
-                connection = connect(*arguments, **options)
+                connection: sqlite3.Connection = connect(*arguments, **options)
                 connection.execute(f"PRAGMA max_page_count = {pages}")
                 return connection
 

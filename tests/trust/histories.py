@@ -119,7 +119,7 @@ def _carry_out(store: MemoryBackend, name: str, given: list[str]) -> Any:
     calls: dict[str, Callable[[], Any]] = {
         "add": lambda: store.add_many(messages) and None,
         "replace": lambda: store.replace(SCOPE, messages) and None,
-        "delete": lambda: store.delete(**SCOPE),
+        "delete": lambda: store.delete("s", "u"),
         "count": lambda: store.count(SCOPE),
         "read": lambda: sorted(str(message.content) for message in store.get_all(filters=SCOPE)),
         "take": lambda: sorted(str(message.content) for message in store.take(SCOPE)),

@@ -94,7 +94,7 @@ def carry_out(store: MemoryBackend, step: Step, state: State) -> None:
     elif step.name == "take":
         store.take({**SCOPE, "number": {"lt": step.below}})
     else:
-        store.delete(**SCOPE)
+        store.delete("s", "u")
 
 
 def message_of(row: Row) -> Message:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, HTTPClientError
 
 from dynamiq_memory._clients import LazyClient
 from dynamiq_memory.backends._urls import check_server
@@ -50,7 +51,15 @@ def _client(make_session: Callable[[], boto3.Session], settings: Mapping[str, An
         # Its text, and so the traceback, may show a password.
         raise ConfigurationError("endpoint_url is not a URL; for example, use https://host:8000") from None
     check_server(client.meta.endpoint_url, "endpoint_url")
+    client.meta.events.register("after-call.dynamodb", _check_answer)
     return client
+
+
+def _check_answer(http_response: Any, **_: Any) -> None:
+    """Refuse a damaged answer, which the SDK asks for again, and in the end takes for one without fields."""
+    checksum = http_response.headers.get("x-amz-crc32")
+    if checksum is not None and int(checksum) != crc32(http_response.content):
+        raise HTTPClientError(error="the answer is damaged; a write may have been made or not")
 
 
 def _checked(connection: Any) -> Any:
