@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory._ids import new_id
 from dynamiq_memory.backends import create_backend
 from dynamiq_memory.exceptions import ConfigurationError
@@ -22,6 +23,28 @@ _SETTINGS = (
     *("recent_share", "score_cutoff", "timezone", "dates", "window", "placement"),
 )
 
+
+class _Locks(WatchesForks):
+    """A lock for each URL that is opened, since a server may be slow. A forked child has none of them."""
+
+    def __init__(self) -> None:
+        self._by_url: dict[str, threading.Lock] = {}
+
+    def of(self, url: str) -> threading.Lock:
+        return self._by_url.setdefault(url, threading.Lock())
+
+    def _before_fork(self) -> None:
+        _lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        _lock.release()
+
+    def _after_fork(self) -> None:
+        _lock.release()
+        self._by_url = {}
+
+
+_locks = _Locks()
 _lock = threading.RLock()
 _by_url: dict[str, Memory] = {}
 _by_name: dict[str, Memory] = {}
@@ -38,8 +61,10 @@ def memory_at(url: str) -> Memory:
     Raises:
         ConfigurationError: The URL is unknown or wrong.
     """
-    with _lock:
-        known = _by_url.get(url) if isinstance(url, str) else None
+    if not isinstance(url, str):
+        return Memory(backend=create_backend(url))  # which says that it is not a URL
+    with _locks.of(url):
+        known = _by_url.get(url)
         if known is None or known.backend.is_closed:
             known = _by_url[url] = Memory(backend=create_backend(url))
         return known
@@ -94,11 +119,11 @@ def resolve(reference: Mapping[str, Any]) -> Memory:
             found = known.get(name) if isinstance(name, str) else None
             if found is not None and not (found.backend.is_closed and reference.get("url")):
                 return found
-        url = reference.get("url")
-        if not url:
-            named = f" named {reference['name']!r}" if reference.get("name") else ""
-            raise ConfigurationError(
-                f"a memory on {reference.get('backend')}{named} cannot be opened again in this process: call "
-                "dynamiq_memory.register_memory(name, memory) in both processes, before saving and before restoring"
-            )
-        return Memory(backend=memory_at(url).backend, **settings)
+    url = reference.get("url")
+    if not url:
+        named = f" named {reference['name']!r}" if reference.get("name") else ""
+        raise ConfigurationError(
+            f"a memory on {reference.get('backend')}{named} cannot be opened again in this process: call "
+            "dynamiq_memory.register_memory(name, memory) in both processes, before saving and before restoring"
+        )
+    return Memory(backend=memory_at(url).backend, **settings)

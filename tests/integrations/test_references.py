@@ -119,3 +119,41 @@ def test_a_forged_reference_is_refused(forged: dict[str, object]) -> None:
 def test_a_name_is_a_text(name):
     with pytest.raises(ConfigurationError, match="non-empty string"):
         register_memory(name, Memory())
+
+
+def test_a_store_that_is_slow_to_open_delays_no_other_and_no_forked_child(run_script: RunScript) -> None:
+    run_script(
+        """
+import os, threading, warnings
+from dynamiq_memory.backends import InMemory
+from dynamiq_memory.integrations import references
+
+warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+begun, go = threading.Event(), threading.Event()
+
+def create(url):
+    if url == "slow://" and os.getpid() == parent:
+        begun.set()
+        assert go.wait(60)
+    return InMemory()
+
+parent, references.create_backend = os.getpid(), create
+opened = []
+threads = [threading.Thread(target=lambda: opened.append(references.memory_at("slow://"))) for _ in range(2)]
+for thread in threads:
+    thread.start()
+assert begun.wait(60)
+assert references.memory_at("quick://") is references.memory_at("quick://")
+assert references.resolve(references.reference_to(references.memory_at("quick://"))).is_empty()
+pid = os.fork()
+if not pid:
+    references.memory_at("slow://")
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+go.set()
+for thread in threads:
+    thread.join()
+assert opened[0] is opened[1] is references.memory_at("slow://")
+""",
+        timeout=120,
+    )

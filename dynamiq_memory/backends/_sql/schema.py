@@ -73,7 +73,7 @@ class SQLSchema:
         if RENEWED_KEY in meta or {key: meta.get(key) for key in expected} != expected:
             return False
         tables.check_meta(connection)
-        return tables.vectors.embedder is None or columns_of(connection, tables.vectors.table) != set()
+        return tables.vectors.embedder is None or has_table(connection, tables.vectors.table)
 
     def _complete_vectors(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
         """Embed the messages that have no vector, or warn of them."""
@@ -226,12 +226,16 @@ class SQLSchema:
         self._writer.upsert(connection, self._writer.rows(messages))
 
 
+def has_table(connection: sa.Connection, table: sa.Table) -> bool:
+    """Whether a table exists in the database."""
+    return sa.inspect(connection).has_table(table.name, table.schema)
+
+
 def columns_of(connection: sa.Connection, table: sa.Table) -> set[str]:
     """Return the names of a table's columns in the database; an empty set if it does not exist."""
-    inspector = sa.inspect(connection)
-    if not inspector.has_table(table.name, table.schema):
+    if not has_table(connection, table):
         return set()
-    return {column["name"] for column in inspector.get_columns(table.name, table.schema)}
+    return {column["name"] for column in sa.inspect(connection).get_columns(table.name, table.schema)}
 
 
 def _check_columns(expected: sa.Table, present: set[str]) -> None:

@@ -30,6 +30,7 @@ _READERS: Readers = {
     "pool_size": int,
     "pool_timeout": float,
     "statement_timeout": float,
+    "prepared_statements": yes_or_no,
     "embedder": str,
     "reindex": yes_or_no,
 }
@@ -55,6 +56,8 @@ class PostgreSQL(SQLBackend):
         pool_size: Maximum number of connections, for synchronous methods and for each event loop.
         pool_timeout: Seconds to wait for a free connection.
         statement_timeout: Seconds that a statement may take. None for the server's setting.
+        prepared_statements: Whether the server may keep statements that are run often. False behind a pooler that gives
+            each transaction another connection, such as PgBouncer. Defaults to True.
         max_message_bytes: Maximum size of a message, in bytes of its JSON. Defaults to 256 MiB.
         tokenizer: Splits a text into the terms of keyword ranking. Defaults to English words. The tables remember the
             one that they were written with.
@@ -82,6 +85,7 @@ class PostgreSQL(SQLBackend):
         pool_size: int = 10,
         pool_timeout: float = 30.0,
         statement_timeout: float | None = None,
+        prepared_statements: bool = True,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         tokenizer: Tokenize | None = None,
         bm25: BM25 | None = None,
@@ -96,10 +100,17 @@ class PostgreSQL(SQLBackend):
         self.statement_timeout = (
             None if statement_timeout is None else check_seconds("statement_timeout", statement_timeout)
         )
+        self.prepared_statements = prepared_statements
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         if embedder is not None:
             self._embedder = MessageEmbedder(embedder, location=f"the table {table_name!r}", reindexes=True)
-        self._client = PostgreSQLClient(connection, self.pool_size, self.pool_timeout, self.statement_timeout)
+        self._client = PostgreSQLClient(
+            connection,
+            self.pool_size,
+            self.pool_timeout,
+            self.statement_timeout,
+            prepared_statements=prepared_statements,
+        )
         self.server = self._client.server
         self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
@@ -115,8 +126,8 @@ class PostgreSQL(SQLBackend):
 
         Args:
             url: The URL. Its query may set `table_name`, `schema`, `create_if_not_exist` and `reindex` ("true" or
-                "false"), `pool_size`, `pool_timeout`, `statement_timeout`, and `embedder` ("local" or a model of
-                OpenAI); the rest of it is for libpq
+                "false"), `pool_size`, `pool_timeout`, `statement_timeout`, `prepared_statements`, and `embedder`
+                ("local" or a model of OpenAI); the rest of it is for libpq
                 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
 
         Raises:
@@ -145,6 +156,8 @@ class PostgreSQL(SQLBackend):
         options = {"table_name": self.table_name, "create_if_not_exist": "false"}
         if self.schema is not None:
             options["schema"] = self.schema
+        if not self.prepared_statements:
+            options["prepared_statements"] = "false"
         if self._embedder is not None:
             options["embedder"] = str(self._embedder.given_name)
         return url.set(drivername="postgresql", password=None).update_query_dict(options).render_as_string()

@@ -31,6 +31,7 @@ from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, Mi
 
 try:
     import psycopg
+    from psycopg.conninfo import make_conninfo
     from sqlalchemy.ext.asyncio import create_async_engine
 except ImportError as error:
     raise MissingDependencyError(
@@ -39,7 +40,8 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error)
+# An engine of the caller may have connections in an encoding that lacks a character of a message.
+DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
 
 
 class PostgreSQLClient(WatchesForks):
@@ -50,6 +52,7 @@ class PostgreSQLClient(WatchesForks):
         pool_size: Maximum number of connections in each pool.
         pool_timeout: Seconds to wait for a free connection.
         statement_timeout: Seconds that a statement may take, or None for the server's setting.
+        prepared_statements: Whether statements may stay on a connection; if not, nor do settings.
 
     Attributes:
         engine: The engine of the synchronous methods.
@@ -58,14 +61,33 @@ class PostgreSQLClient(WatchesForks):
         per_loop: The engines of the asynchronous methods.
     """
 
-    def __init__(self, connection: Any, pool_size: int, pool_timeout: float, statement_timeout: float | None) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        pool_size: int,
+        pool_timeout: float,
+        statement_timeout: float | None,
+        *,
+        prepared_statements: bool,
+    ) -> None:
         """Open no connection yet."""
         self.owns_engine = not isinstance(connection, sa.Engine)
         if isinstance(connection, sa.Engine):
-            url = _url_of_engine(connection, statement_timeout)
+            url = _url_of_engine(connection, statement_timeout, prepared_statements=prepared_statements)
         else:
             url = url_of(PostgreSQLConnection() if connection is None else connection)
-        options = {"connect_args": _driver_arguments(url, statement_timeout), "hide_parameters": True}
+            for name in url.query:
+                _check_option(name)
+        arguments = _driver_arguments(url, prepared_statements=prepared_statements)
+        self._limit = ""
+        if statement_timeout is not None:
+            milliseconds = math.ceil(statement_timeout * 1000)
+            if prepared_statements:
+                given = url.normalized_query.get("options", ())
+                arguments["options"] = " ".join([*given, f"-c statement_timeout={milliseconds}"])
+            else:  # for each transaction, since poolers refuse the option
+                self._limit = f"SET LOCAL statement_timeout = {milliseconds}"
+        options = {"connect_args": arguments, "hide_parameters": True}
         of_loops = {"max_overflow": 0, "pool_size": pool_size, "pool_timeout": pool_timeout, "pool_use_lifo": True}
         self._places = Places(pool_size, pool_timeout)
         self.engine: sa.Engine = connection
@@ -129,9 +151,11 @@ class PostgreSQLClient(WatchesForks):
         """Begin a transaction, commit it at the end, and roll it back on an error."""
         # A single statement always sees one state.
         for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
-        level = "READ COMMITTED" if transaction.write else for_reading
+        level = "READ COMMITTED" if transaction.write or (self._limit and not transaction.snapshot) else for_reading
         with connection.execution_options(isolation_level=level).begin() as begun:
             try:
+                if self._limit:
+                    connection.exec_driver_sql(self._limit)
                 result = transaction.work(connection)
                 try:
                     begun.commit()
@@ -197,7 +221,18 @@ def url_of(connection: Any) -> sa.URL:
         ) from None
 
 
-def _url_of_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.URL:
+def _check_option(name: str) -> None:
+    try:
+        make_conninfo(**{name: ""})
+    except psycopg.ProgrammingError as error:
+        more = ": write prepared_statements=false" if name == "prepare_threshold" else ""
+        raise ConfigurationError(
+            f"the URL has the option {name!r}, which is none of libpq{more}. Those of this store are arguments of the "
+            "class, or in the URL for create_backend"
+        ) from error
+
+
+def _url_of_engine(engine: sa.Engine, statement_timeout: float | None, *, prepared_statements: bool) -> sa.URL:
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ConfigurationError(
             f"the engine is for {engine.dialect.name}+{engine.dialect.driver}: make one for postgresql+psycopg"
@@ -209,16 +244,19 @@ def _url_of_engine(engine: sa.Engine, statement_timeout: float | None) -> sa.URL
             "statement_timeout is for connections that are made here: set it for those of the engine "
             '(connect_args={"options": "-c statement_timeout=…"})'
         )
+    if not prepared_statements:
+        raise ConfigurationError(
+            "prepared_statements is for connections that are made here: set it for those of the engine "
+            '(connect_args={"prepare_threshold": None})'
+        )
     return engine.url
 
 
-def _driver_arguments(url: sa.URL, statement_timeout: float | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"connect_timeout": 10, "application_name": "dynamiq-memory"}
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    if statement_timeout is not None:
-        options = url.normalized_query.get("options", ())
-        arguments["options"] = " ".join([*options, f"-c statement_timeout={math.ceil(statement_timeout * 1000)}"])
-    return arguments
+def _driver_arguments(url: sa.URL, *, prepared_statements: bool) -> dict[str, Any]:
+    # Whatever the database's encoding is, psycopg then sends and reads all characters.
+    arguments = {"connect_timeout": 10, "application_name": "dynamiq-memory", "client_encoding": "utf8"}
+    more = {} if prepared_statements else {"prepare_threshold": None}
+    return {name: value for name, value in arguments.items() if name not in url.query} | more
 
 
 class _LoopEngine:

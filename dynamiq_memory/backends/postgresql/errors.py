@@ -10,6 +10,7 @@ from dynamiq_memory.exceptions import (
     BackendAuthenticationError,
     BackendConnectionError,
     BackendError,
+    ConfigurationError,
     DynamiqMemoryError,
     MessageTooLargeError,
 )
@@ -22,8 +23,14 @@ _RUN_AGAIN = frozenset({"40001", "40P01"})
 # The server goes down or comes up, the database was dropped, or the connection was idle for too long.
 _ENDED = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"})
 _NO_DATABASE = re.compile('database ".*" does not exist')
+# libpq's or psycopg's words for an option that it does not understand.
+_WRONG_OPTION = re.compile("invalid [^:]*value|bad value for ")
+_POOLER = "behind a pooler such as PgBouncer, pass prepared_statements=False"
 _MEANINGS: dict[str, tuple[type[BackendError | MessageTooLargeError], str]] = {
+    "22P05": (BackendError, "its encoding lacks a character of the message: use a database and connections in UTF8"),
     "25006": (BackendError, "it is read-only, such as a replica: connect to the primary to write"),
+    "26000": (BackendError, _POOLER),
+    "42P05": (BackendError, _POOLER),
     "42501": (BackendAuthenticationError, "the user lacks a right: grant it, or use another user"),
     "42P01": (BackendError, "the table is gone: open the backend again to create it"),
     "53100": (BackendError, "the disk is full"),
@@ -57,13 +64,17 @@ def translated(error: Exception, server: str) -> DynamiqMemoryError:
         error: The driver error.
         server: The database, without a password.
     """
-    state = _state(error)
+    state = "22P05" if isinstance(error, UnicodeEncodeError) else _state(error)
     text = str(_cause(error)).strip().partition("\n")[0]
     if getattr(error, AT_COMMIT, False) and is_disconnect(error):
         return BackendConnectionError(
             f"the connection to {server} broke while a change was being committed: it may have been made or not. "
             "Look, before you repeat it"
         )
+    if not state and _WRONG_OPTION.search(text):
+        return ConfigurationError(f"{server}: {text}: correct that option of the URL")
+    if "unsupported startup parameter" in text:
+        return BackendConnectionError(f"{server}: {text}: {_POOLER}")
     if state.startswith("28") or (not state and _is_refusal(text)):
         return BackendAuthenticationError(f"{server} refuses the user or the password ({text}): check both")
     if state in _MEANINGS:

@@ -70,7 +70,7 @@ def filterable(metadata: Mapping[str, Any]) -> str:
         metadata: A prepared message's metadata; null counts as absent.
     """
     items = ((key, value) for key, value in metadata.items() if value is not None and is_clean(key))
-    return "{" + ",".join(f"{json.dumps(key)}:{_json(value)}" for key, value in items) + "}"
+    return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_json(value)}" for key, value in items) + "}"
 
 
 def _json(value: Any) -> str:
@@ -78,7 +78,7 @@ def _json(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value) if is_clean(value) else _PRESENT
+        return json.dumps(value, ensure_ascii=False) if is_clean(value) else _PRESENT
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
-from dynamiq_memory.backends._sql.schema import SQLSchema
+from dynamiq_memory.backends._sql.schema import SQLSchema, has_table
 from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import require_pgvector
@@ -40,7 +40,7 @@ class PostgreSQLSchema(SQLSchema):
             BackendError: The tables do not exist, and must not be created.
             ConfigurationError: The tables are not as they should be.
         """
-        if not create and not client.run(Transaction(partial(_has_table, self._tables.messages), snapshot=True)):
+        if not create and not client.run(Transaction(partial(has_table, table=self._tables.messages), snapshot=True)):
             raise BackendError(
                 f"the table {self._tables.name!r} does not exist in {client.server}: correct table_name or schema, or "
                 "pass create_if_not_exist=True"
@@ -53,7 +53,3 @@ class PostgreSQLSchema(SQLSchema):
             require_pgvector(connection)
         self._writer.lock_tables(connection)
         return super().make_ready(connection, reindex=reindex, dimension=dimension)
-
-
-def _has_table(table: sa.Table, connection: sa.Connection) -> bool:
-    return sa.inspect(connection).has_table(table.name, table.schema)
