@@ -17,6 +17,7 @@ from dynamiq_memory.backends.operations import ReadPage, stored_versions
 from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.filters import parse
+from dynamiq_memory.integrations.native import reduced
 from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of, size_of
 from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.server import models
@@ -164,9 +165,13 @@ def _size(access: Access, requested: int | None, default: int) -> int:
 def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:
     messages = [from_item(item.model_dump(exclude_unset=True)) for item in items]
     for message in messages:
-        if message.user_id is None and access.memory.user_id is not None:
+        if access.memory.user_id is None:
+            continue
+        if message.user_id is None:
             message.metadata[USER_KEY] = access.memory.user_id
         access.memory.check_user(message.user_id)
+        # An adapter gives a model what is in `native`. The one user of a key may be anybody.
+        message.native = reduced(message)
     return messages
 
 

@@ -1,9 +1,10 @@
-"""What a request takes of the memory is bounded, however much is stored."""
+"""What a request takes of the memory and of the event loop is bounded, however much is stored or sent."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Answer:
-    """What was answered: the status, the size of each part, and the first part."""
+    """What was answered: the status, the size of each part, and the first part; and the most memory that it took."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -50,7 +51,7 @@ class Answer:
             self.sizes.append(len(body))
 
 
-def ask(app: Any, method: str, path: str, body: Any = None) -> Answer:
+def ask(app: Any, method: str, path: str, body: Any = None, memory: str = MEMORY, *, measure: bool = True) -> Answer:
     """Send a request without a client, and measure the memory that it takes."""
     content = b"" if body is None else json.dumps(body).encode()
     headers = [(b"host", b"localhost")]
@@ -60,7 +61,7 @@ def ask(app: Any, method: str, path: str, body: Any = None) -> Answer:
     scope = {
         "type": "http",
         "method": method,
-        "path": MEMORY + path,
+        "path": memory + path,
         "query_string": query.encode(),
         "headers": headers,
     }
@@ -71,6 +72,9 @@ def ask(app: Any, method: str, path: str, body: Any = None) -> Answer:
             return {"type": "http.request", "body": unread.pop(), "more_body": False}
         return await asyncio.Event().wait()
 
+    if not measure:
+        asyncio.run(app(scope, receive, answer.send))
+        return answer
     tracemalloc.start()
     try:
         asyncio.run(app(scope, receive, answer.send))
@@ -141,3 +145,32 @@ def test_a_conversation_reads_little_more_than_it_takes(app: Any) -> None:
     )
     assert answer.status == 200
     assert answer.peak < 24 * MEBIBYTE
+
+
+# Each would hold the loop for long if it were read, parsed, checked, converted or written there.
+WORST: dict[str, tuple[str, str, Any]] = {
+    "many messages": ("POST", "/items", {"items": [{"data": {"role": "user", "content": "hi"}}] * 5_000}),
+    "a large message": ("POST", "/items", {"data": {"role": "user", "content": "word " * 1_000_000}}),
+    "a filter": ("POST", "/items/count", {"filters": {"k": [f"value {number}" for number in range(10_000)]}}),
+    "a question": ("POST", "/search", {"query": " ".join(f"word{number}" for number in range(20_000))}),
+    "a large page": ("POST", "/items/query", {"limit": 1000}),
+    "an export": ("GET", "/export", None),
+}
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_no_request_holds_up_the_others(app: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    run = asyncio.events.Handle._run
+    held: list[float] = []
+
+    def measured(handle: asyncio.Handle) -> None:
+        started = time.thread_time()  # of this thread alone: a busy machine does not count
+        run(handle)
+        held.append(time.thread_time() - started)
+
+    monkeypatch.setattr(asyncio.events.Handle, "_run", measured)
+    method, path, body = WORST[name]
+    memory = MEMORY if name in ("a large page", "an export") else "/v1/memories/other"
+    answer = ask(app, method, path, body, memory, measure=False)
+    assert answer.status < 300
+    assert max(held) < 0.1
