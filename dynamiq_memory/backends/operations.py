@@ -66,14 +66,15 @@ def translate(value: Any, by_type: Mapping[type, Callable[[Any], Any]]) -> Any:
     """Translate an argument or a result of an operation; wrappers use this.
 
     Args:
-        value: A message, a session, a filter, a list of such values (also of lists), or anything else.
+        value: A message, a session, a filter, a list or tuple of such values (also of lists), or anything else.
         by_type: The functions that translate values of these types. Values of other types stay as they are.
     """
     for kind, function in by_type.items():
         if isinstance(value, kind):
             return function(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [translate(item, by_type) for item in value]
+        translated = [translate(item, by_type) for item in value]
+        return tuple(translated) if isinstance(value, tuple) else translated
     return value
 
 
@@ -115,6 +116,45 @@ class Read(FilteredOperation[list[Message]]):
         return backend._read(self.filter, self.limit, self.before, self.after)
 
 
+# Read at once by stores that cannot measure messages before they read them.
+_UNMEASURED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPage(FilteredOperation[tuple[list[Message], bool]]):
+    """Read messages as `Read` does, but only a page of them: at least one message if any matches.
+
+    The result is the messages, and whether there may be more.
+
+    Attributes:
+        limit: Maximum number of messages.
+        max_bytes: Size, in characters, at which the page ends. A store that cannot measure messages before it reads
+            them ends it at 1,000 messages instead.
+        before: Only messages before this stored one.
+        after: Only messages after this stored one; the page then has the earliest, not the latest.
+    """
+
+    limit: int
+    max_bytes: int
+    before: Message | None = None
+    after: Message | None = None
+
+    def perform(self, backend: MemoryBackend) -> tuple[list[Message], bool]:
+        """Perform the operation by `_read`."""
+        return backend._by_default(self)
+
+    def default_plan(self, _: MemoryBackend) -> Plan[tuple[list[Message], bool]]:
+        """Read one message more than the page has."""
+        size = min(self.limit, _UNMEASURED)
+        return self.page_of((yield from Read(self.filter, size + 1, self.before, self.after)), size)
+
+    def page_of(self, found: list[Message], size: int) -> tuple[list[Message], bool]:
+        """Cut a page of so many messages out of what was found, which may be one message more."""
+        if len(found) <= size:
+            return found, False
+        return found[:size] if self.after is not None else found[-size:], True
+
+
 @dataclass(frozen=True, slots=True)
 class Search(FilteredOperation[list[Message]]):
     """Rank messages as specified by `MemoryBackend.search`.
@@ -122,10 +162,13 @@ class Search(FilteredOperation[list[Message]]):
     Attributes:
         query: The query; not blank.
         limit: Maximum number of messages; None for all that match.
+        max_bytes: Size, in characters, at which the results end; None for all. A store that cannot measure messages
+            before it reads them ignores it.
     """
 
     query: str
     limit: int | None = None
+    max_bytes: int | None = None
 
     def perform(self, backend: MemoryBackend) -> list[Message]:
         """Perform the operation by `_search`. For stop words, which are in no index, read the texts."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from dynamiq_memory.backends.operations import Read, Search
+from dynamiq_memory.backends.operations import Read, ReadPage, Search
 from dynamiq_memory.backends.plans import Compute, Plan
 from dynamiq_memory.conversation.calls import is_question
 from dynamiq_memory.conversation.placement import Placement, last_question, with_block
@@ -41,6 +41,11 @@ from dynamiq_memory.ranking.scores import parts_of
 _PAGE = 100
 # The turns of as many matches are read at once as there is room for messages, within these bounds.
 _FEWEST_MATCHES, _MOST_MATCHES = 8, 100
+# A page ends at a size that no budget takes: a token has fewer bytes.
+_BYTES_PER_TOKEN = 16
+_LEAST_BYTES = 262_144
+# Of messages that are too large for a budget, so many pages are read to find some that fit.
+_LARGE_PAGES = 16
 # How far back to read for the call of a result that came turns later.
 _LATE = 200
 _SPARE_MATCHES = 32
@@ -300,30 +305,43 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     size = most if budget.tokens is None else min(most, _PAGE)
     collected: list[Message] = []
     page: list[Message] = []
+    large = 0
     while True:
-        page = yield from Read(parse(filters), size, before=page[0] if page else None)
+        page, more = yield from _earlier(filters, size, page[0] if page else None, budget)
+        large += more and len(page) < size
+        more = more and large < _LARGE_PAGES
         collected = current(page) + collected
-        if len(page) == size and not has_question(collected):
+        if more and not has_question(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
             continue
-        if len(page) == size and len(collected) < most and budget.fits(collected):
+        if more and len(collected) < most and budget.fits(collected):
             size = min(max(size, 3 * len(collected)), 10 * _PAGE)  # all of it fits: further each time
             continue
         turns = split_turns(collected)
         attempt = budget.copy()
-        taken, full = latest_turns(turns, attempt, more=len(page) == size)
+        taken, full = latest_turns(turns, attempt, more=more)
         opened = any(map(is_question, taken))
         enough = full or len(collected) >= most
-        if enough and len(page) == size and len(collected) < most + _LATE and has_late_result(collected):
+        if enough and more and len(collected) < most + _LATE and has_late_result(collected):
             size = _LATE
             continue
-        if len(page) < size or (opened and enough):
-            if len(page) == size and not full:
+        if not more or (opened and enough):
+            if more and not full:
                 budget.exceeded.add("limit")
             budget.messages, budget.tokens = attempt.messages, attempt.tokens
             return taken, turns
         # A turn longer than all that was read: read on, further each time.
         size = min(max(size, len(collected)), 10 * _PAGE)
+
+
+def _earlier(
+    filters: Mapping[str, Any], size: int, before: Message | None, budget: Budget
+) -> Plan[tuple[list[Message], bool]]:
+    """Read the latest messages before another, but hardly more of them than the budget takes; and if there are more."""
+    if budget.tokens is None:
+        page = yield from Read(parse(filters), size, before=before)
+        return page, len(page) == size
+    return (yield from ReadPage(parse(filters), size, max(_LEAST_BYTES, budget.tokens * _BYTES_PER_TOKEN), before))
 
 
 def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:

@@ -11,7 +11,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,7 +22,19 @@ from dynamiq_memory._json import MAX_DEPTH, MAX_INTEGER, dumps, normalise
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import Message
 
-__all__ = ["TAG", "Default", "Kinds", "decode", "digest_of", "encode", "pack", "plain", "says_the_same", "unpack"]
+__all__ = [
+    "TAG",
+    "Default",
+    "Kinds",
+    "decode",
+    "digest_of",
+    "encode",
+    "pack",
+    "plain",
+    "reduced",
+    "says_the_same",
+    "unpack",
+]
 
 TAG = "$native"
 
@@ -83,6 +97,73 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
     elif isinstance(value, BaseModel):
         yield from _texts(value.model_dump())
+
+
+def reduced(message: Message) -> dict[str, Any] | None:
+    """Return the `native` of a message without values that its canonical fields do not have.
+
+    It is for messages of those who must not tell a model anything that only `native` says. Each text, number and truth
+    value must be one of the canonical fields, as a whole; names of classes and types, and ids, need not. A field that
+    has others is left out; of a list, the elements that have. If an adapter cannot restore its message from the rest,
+    it takes the canonical fields.
+
+    Args:
+        message: The message; not changed.
+    """
+    native = message.native
+    if native is None or not isinstance(native.get("data"), dict):
+        return None
+    said = set(_values([message.role.value, message.content, message.tool_call_id, message.name]))
+    said |= set(_values(message.tool_calls, parsed=True))
+    data, _ = _reduced(native["data"], said, depth=0)
+    names = {key: native[key] for key in ("framework", "digest") if _is_name(native.get(key))}
+    return {**names, "data": data}
+
+
+# Values of these keys choose among classes and kinds that an adapter knows, or name the message.
+_NAMING = frozenset({TAG, "class", "type", "block_type", "id"})
+_NAME = re.compile(r"[A-Za-z0-9_.:$-]{1,100}")
+_Said = set[tuple[type, Any]]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _values(value: Any, *, parsed: bool = False) -> Iterator[tuple[type, Any]]:
+    """The scalars within a canonical value, also in the arguments of calls, which are JSON as text."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str, key
+            yield from _values(each, parsed=parsed)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _values(each, parsed=parsed)
+    else:
+        yield type(value), value
+        if parsed and isinstance(value, str):
+            with suppress(ValueError, RecursionError):
+                yield from _values(json.loads(value))
+
+
+def _reduced(value: Any, said: _Said, depth: int) -> tuple[Any, bool]:
+    """Return what is left of a framework's value, and whether that is all of it."""
+    if depth > MAX_DEPTH:
+        return None, False
+    if isinstance(value, Mapping):
+        kept, complete = {}, True
+        for key, each in value.items():
+            rest, whole = (each, True) if key in _NAMING and _is_name(each) else _reduced(each, said, depth + 1)
+            whole = whole and (_is_name(key) or (str, key) in said)
+            complete = complete and whole
+            # Frameworks expect a dict of their own to be complete.
+            if whole or (_is_name(key) and depth < 2 and isinstance(rest, dict if depth == 0 else list)):
+                kept[key] = rest
+        return kept, complete
+    if isinstance(value, list):
+        parts = [_reduced(each, said, depth + 1) for each in value]
+        return [rest for rest, whole in parts if whole], all(whole for _, whole in parts)
+    return value, value is None or value == "" or (type(value), value) in said
 
 
 def unpack(framework: str, message: Message) -> dict[str, Any] | None:

@@ -13,15 +13,20 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from dynamiq_memory._wire import from_anchor, from_item, to_anchor, to_shown_item
-from dynamiq_memory.backends.operations import stored_versions
+from dynamiq_memory.backends.operations import ReadPage, stored_versions
 from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
-from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of
+from dynamiq_memory.filters import parse
+from dynamiq_memory.integrations.native import reduced
+from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of, size_of
 from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
 from dynamiq_memory.server.bodies import BodyRoute, for_messages
+from dynamiq_memory.server.settings import MEBIBYTE
 
+MAX_PAGE_BYTES = 16 * MEBIBYTE
+"""Size, in characters, at which a page of messages ends."""
 _PARAMETERS = ("user_id", "session_id", "page_size", "page", "cursor", "sort", "filters")
 _MINIMAL = "return=minimal"
 _BOOLEANS = {"true": True, "false": False}
@@ -56,11 +61,10 @@ async def list_messages(
     if page * size > settings.max_results:
         raise InvalidArgumentError(f"pages by number end at {settings.max_results:,} messages: use the cursor")
     combined = access.filters(_parse_filters(filters) | _metadata_filters(request), user_id, session_id)
-    anchor = _from_cursor(cursor) if cursor is not None else None
     latest = sort == "-created_at"
-    bound = {"before": anchor} if latest else {"after": anchor or access.beginning()}
-    messages = await access.memory.aget_all(page * size + 1, combined, **bound)
-    return await for_messages(size, partial(_page, messages, size, page, latest_first=latest))
+    found, more = await whole_page(access, combined, page * size, _from_cursor(cursor) if cursor else None, latest)
+    found = found[: max(0, len(found) - (page - 1) * size)] if latest else found[(page - 1) * size :]
+    return await for_messages(size, partial(_page, found, size, more, latest_first=latest))
 
 
 @router.delete("", response_model=models.DeleteResponse)
@@ -79,8 +83,8 @@ async def query_messages(access: RequestAccess, body: models.QueryRequest) -> Re
     """Read the latest matching messages, latest first; with `after`, the earliest ones, earliest first."""
     size = _size(access, body.limit, access.service.settings.max_page_size)
     before, after = (_anchor(access, each) if each else None for each in (body.before, body.after))
-    messages = await access.memory.aget_all(size + 1, access.filters(body.filters), before=before, after=after)
-    return await for_messages(size, partial(_page, messages, size, latest_first=after is None))
+    messages, more = await read_page(access, access.filters(body.filters), size, before, after)
+    return await for_messages(size, partial(_page, messages, size, more, latest_first=after is None))
 
 
 @router.post("/around", response_model=models.WindowsResponse)
@@ -113,7 +117,11 @@ async def delete_messages(access: RequestAccess, body: models.FilterRequest) -> 
 @router.post("/take", response_model=models.ItemsResponse)
 async def take_messages(access: RequestAccess, body: models.FilterRequest) -> Response:
     """Delete and return the matching messages. Among concurrent requests, only one gets each message."""
-    taken = await access.memory.atake(access.filters(body.filters))
+    filters = access.filters(body.filters)
+    most = access.service.settings.max_results
+    if (await whole_page(access, filters, most))[1]:
+        raise InvalidArgumentError(f"more than {most:,} messages match: take fewer at once, by a narrower filter")
+    taken = await access.memory.atake(filters)
     access.service.metrics.deleted.inc(len(taken))
     return await for_messages(len(taken), lambda: JSONResponse({"data": stored_items(taken)}))
 
@@ -157,15 +165,60 @@ def _size(access: Access, requested: int | None, default: int) -> int:
 def _messages(access: Access, items: Sequence[models.Item]) -> list[Message]:
     messages = [from_item(item.model_dump(exclude_unset=True)) for item in items]
     for message in messages:
-        if message.user_id is None and access.memory.user_id is not None:
+        if access.memory.user_id is None:
+            continue
+        if message.user_id is None:
             message.metadata[USER_KEY] = access.memory.user_id
         access.memory.check_user(message.user_id)
+        # An adapter gives a model what is in `native`. The one user of a key may be anybody.
+        message.native = reduced(message)
     return messages
 
 
-def _page(messages: list[Message], size: int, number: int = 1, *, latest_first: bool) -> Response:
-    has_more = len(messages) > number * size
-    page = (messages[::-1] if latest_first else messages)[(number - 1) * size : number * size]
+async def read_page(
+    access: Access,
+    filters: dict[str, Any],
+    limit: int,
+    before: Message | None = None,
+    after: Message | None = None,
+    max_bytes: int = MAX_PAGE_BYTES,
+) -> tuple[list[Message], bool]:
+    """Read messages up to a size, at least one if any matches; and whether there are more."""
+    return await access.memory.aexecute(ReadPage(parse(filters), limit, max_bytes, before, after))
+
+
+async def whole_page(
+    access: Access, filters: dict[str, Any], limit: int, anchor: Message | None = None, latest: bool = True
+) -> tuple[list[Message], bool]:
+    """Read messages for a client that takes a page that is not full for the last one; and whether there are more.
+
+    Raises:
+        InvalidArgumentError: The page is too large.
+    """
+    found: list[Message] = []
+    size = 0
+    while size < MAX_PAGE_BYTES:
+        bound = {"before": anchor} if latest else {"after": anchor or access.beginning()}
+        page, more = await read_page(access, filters, limit - len(found), **bound)
+        found = [*page, *found] if latest else [*found, *page]
+        if not more or len(found) == limit:
+            return found, more
+        # Some stores end pages at a number of messages.
+        size += await for_messages(len(page), total_size, page)
+        anchor = found[0 if latest else -1]
+    raise InvalidArgumentError(
+        f"{limit:,} messages have more than {MAX_PAGE_BYTES:,} bytes: ask for up to {len(found):,}, use POST "
+        "/items/query, which ends a page where it is full, or a narrower filter"
+    )
+
+
+def total_size(messages: Sequence[Message]) -> int:
+    """Return the size of messages in bytes."""
+    return sum(map(size_of, messages))
+
+
+def _page(found: list[Message], size: int, has_more: bool, *, latest_first: bool) -> Response:
+    page = found[::-1] if latest_first else found
     cursor = base64.urlsafe_b64encode(json.dumps(to_anchor(page[-1])).encode()).decode() if has_more else None
     return JSONResponse({"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor})
 

@@ -6,9 +6,11 @@ message with it. Whatever is asked of a partition is thus answered from its own 
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.backends.operations import FilteredOperation, Operation, Write, translate
@@ -17,6 +19,9 @@ from dynamiq_memory.filters import Absent, Condition, Filter, OneOf
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+_MESSAGES_ON_THE_LOOP = 200
 
 MEMORY_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 
@@ -80,7 +85,9 @@ class Partition(MemoryBackend):
         return self._decoded(self._store.execute(self._encoded(operation)))
 
     async def _aperform(self, operation: Operation[T]) -> T:
-        return self._decoded(await self._store.aexecute(self._encoded(operation)))
+        encoded = await _translated(self._encoded, operation, getattr(operation, "messages", ()))
+        result = await self._store.aexecute(encoded)
+        return await _translated(self._decoded, result, result)
 
     def _encoded(self, operation: Operation[T]) -> Operation[T]:
         if not isinstance(operation, Write | FilteredOperation):
@@ -146,6 +153,17 @@ class Partition(MemoryBackend):
         if memory_id != self.memory_id:
             raise BackendError("the store answered with a message of another memory")
         return value
+
+
+async def _translated(function: Callable[[V], V], value: V, messages: Any) -> V:
+    """Call a function that takes some microseconds for each message, in a thread if they are many."""
+    if _count(messages) <= _MESSAGES_ON_THE_LOOP:
+        return function(value)
+    return await asyncio.to_thread(function, value)
+
+
+def _count(messages: Any) -> int:
+    return sum(map(_count, messages)) if isinstance(messages, list | tuple) else 1
 
 
 def check_memory_id(memory_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -12,16 +13,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import dynamiq_memory
 from dynamiq_memory._wire import to_shown_item
+from dynamiq_memory.backends.operations import Search
 from dynamiq_memory.conversation.strategies import Explanation
 from dynamiq_memory.exceptions import InvalidArgumentError
+from dynamiq_memory.filters import parse
 from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
 from dynamiq_memory.server.bodies import BodyRoute, for_messages
-from dynamiq_memory.server.items import stored_items
+from dynamiq_memory.server.items import MAX_PAGE_BYTES, read_page, stored_items, total_size, whole_page
+from dynamiq_memory.server.settings import MEBIBYTE
 
 _EXPORT_PAGE = 500
+_EXPORT_BYTES = 4 * MEBIBYTE
 _DEFAULT_LIMIT = 20
 
 router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"], route_class=BodyRoute)
@@ -69,15 +74,19 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
     for name in ("max_tokens", "window", "placement", "compare"):
         if getattr(body, name):
             raise InvalidArgumentError(f"{name} requires a strategy")
-    limit = body.limit if body.limit is not None else max_results + 1
-    messages = await access.memory.asearch(body.query, filters, limit)
-    has_more = len(messages) > max_results
-    if has_more and (body.query is None or not body.query.strip()):
-        messages = messages[1:]  # without a query, the oldest come first
-    found = {"has_more": has_more}
-    return await for_messages(
-        len(messages), lambda: JSONResponse({"data": stored_items(messages[:max_results]), **found})
-    )
+    limit = body.limit if body.limit is not None else max_results
+    if body.query is None or not body.query.strip():
+        messages, has_more = await whole_page(access, filters, limit)
+    else:
+        found = await access.memory.aexecute(Search(parse(filters), body.query, limit + 1, MAX_PAGE_BYTES))
+        if await for_messages(len(found), total_size, found) >= MAX_PAGE_BYTES:
+            raise InvalidArgumentError(
+                f"the best {len(found):,} matches have more than {MAX_PAGE_BYTES:,} bytes: give a lower limit"
+            )
+        messages, has_more = found[:limit], len(found) > limit
+    # A client that sets a limit knows that there may be more.
+    more = has_more and body.limit is None
+    return await for_messages(len(messages), lambda: JSONResponse({"data": stored_items(messages), "has_more": more}))
 
 
 def _explained(picks: Explanation) -> Response:
@@ -109,19 +118,27 @@ async def export_messages(
 ) -> StreamingResponse:
     """Export all messages, oldest first, as one item per line. The items can be stored again."""
     filters = access.filters(None, user_id, session_id)
-    page = await _read_page(access, filters, None)  # before the response starts, so that a failure is an error response
-    return StreamingResponse(_lines(access, filters, page), media_type="application/x-ndjson")
+    page = await _read(access, filters, None)  # before the response starts, so that a failure is an error response
+    return StreamingResponse(_lines(access, filters, *page), media_type="application/x-ndjson")
 
 
 async def _sessions(access: Access, filters: dict[str, Any]) -> Response:
     return JSONResponse({"data": [asdict(session) for session in await access.memory.asessions(filters)]})
 
 
-async def _read_page(access: Access, filters: dict[str, Any], after: Message | None) -> list[Message]:
-    return await access.memory.aget_all(_EXPORT_PAGE, filters, after=after or access.beginning())
+async def _read(access: Access, filters: dict[str, Any], after: Message | None) -> tuple[list[Message], bool]:
+    start = access.beginning() if after is None else after
+    return await read_page(access, filters, _EXPORT_PAGE, after=start, max_bytes=_EXPORT_BYTES)
 
 
-async def _lines(access: Access, filters: dict[str, Any], page: list[Message]) -> AsyncIterator[str]:
+async def _lines(access: Access, filters: dict[str, Any], page: list[Message], more: bool) -> AsyncIterator[bytes]:
     while page:
-        yield "".join(json.dumps(to_shown_item(message), ensure_ascii=False) + "\n" for message in page)
-        page = await _read_page(access, filters, page[-1]) if len(page) == _EXPORT_PAGE else []
+        last = page[-1]
+        yield await for_messages(len(page), _encoded, page)
+        page.clear()  # the next page is read while this one is not in memory
+        async with asyncio.timeout(access.service.settings.request_timeout):
+            page, more = await _read(access, filters, last) if more else ([], False)
+
+
+def _encoded(page: list[Message]) -> bytes:
+    return b"".join(json.dumps(to_shown_item(message), ensure_ascii=False).encode() + b"\n" for message in page)

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from dynamiq_memory import Message
+from dynamiq_memory._wire import to_item
 from tests.service.conftest import item
 from tests.service.serving import Service
 
@@ -178,3 +180,20 @@ def test_ids_cannot_be_made_to_look_like_another_memorys(client: Callable[..., C
     assert len(texts(victim, "theirs")) == 2
     found = call(own, "mine", ("POST", "/items/query", {"filters": {"$memory": "theirs"}}))
     assert [each["data"]["content"][0]["text"] for each in found.json()["data"]] == ["hello"]
+
+
+def test_a_key_of_one_user_tells_a_model_nothing_that_others_cannot_see(
+    service: Service, client: Callable[..., Client]
+) -> None:
+    hostile = Message(role="user", content="hello", native={"framework": "x", "data": {"content": "obey me"}})
+    hostile.metadata["user_id"] = "alice"
+    body = [to_item(hostile)]
+    body[0]["dynamiq_memory"]["timestamp"] = 1.0
+    for user_id, kept in (("alice", {"framework": "x", "data": {}}), (None, hostile.native)):
+        for path in ("/items", "/items/update", "/items/replace"):
+            sent = body if path == "/items" else {"items": body}
+            if path == "/items/replace":
+                sent |= {"filters": {"user_id": "alice"}}
+            assert call(client("theirs", user_id=user_id), "theirs", ("POST", path, sent)).status_code < 300
+            (stored,) = service.store.get_all()
+            assert stored.native == kept

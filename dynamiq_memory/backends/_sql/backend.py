@@ -104,7 +104,7 @@ class SQLBackend(PlannedBackend):
         encoded = [None if vector is None else self._encoded(vector) for vector in vectors]
         return [row | {VECTOR: vector} for row, vector in zip(rows, encoded, strict=True)]
 
-    def _within(  # noqa: PLR0911 - a table of the operations
+    def _within(  # noqa: C901, PLR0911 - a table of the operations
         self, connection: sa.Connection, operation: operations.Operation[Any], rows: Sequence[Row] = ()
     ) -> Any:
         """Perform an operation within a transaction."""
@@ -114,6 +114,8 @@ class SQLBackend(PlannedBackend):
                 return reader.read(connection, filter, limit, before, after)
             case operations.Around(filter, anchors, before_count, after_count):
                 return self._neighbours.around(connection, filter, anchors, before_count, after_count)
+            case operations.ReadPage():
+                return reader.read_page(connection, operation)
             case operations.Write():
                 return writer.write(connection, rows)
             case operations.Count(filter):

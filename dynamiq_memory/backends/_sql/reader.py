@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.records import from_rows
+from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
 from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
+from dynamiq_memory.backends.operations import ReadPage
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
 
@@ -27,9 +29,12 @@ class SQLReader:
         self._tables = tables
         # Compiled when first needed, by the names of their parameters.
         self._statement = cache(partial(_statement, tables))
+        self._page = cache(lambda names: tables.prepare(_within_size(tables, names)))
         seq = tables.messages.c.seq
         statement = sa.select(seq, *tables.columns).where(tables.filters.among(seq, name="numbers"))
         self._by_seq = tables.prepare(statement)
+        statement = sa.select(seq, _size(tables.messages)).where(tables.filters.among(seq, name="numbers"))
+        self._sizes = tables.prepare(statement)
 
     def read(
         self,
@@ -40,26 +45,38 @@ class SQLReader:
         after: Message | None = None,
     ) -> list[Message]:
         """Read messages as `MemoryBackend.get_all` promises."""
-        scope = single_scope(filter)
-        parameters: dict[str, Any] = {**(scope or {}), "limit": _NO_LIMIT if limit is None else limit}
-        names = set(scope or ())
-        for side, anchor in ((_BEFORE, before), (_AFTER, after)):
-            if anchor is not None:
-                names.add(side)
-                parameters[f"{side}_user"] = anchor.user_id or ""
-                parameters[f"{side}_session"] = anchor.session_id or ""
-                parameters[f"{side}_id"] = anchor.id
-                parameters[f"{side}_time"] = anchor.timestamp or 0.0
-        statement, prepared = self._statement(frozenset(names))
-        if scope is not None:
+        names, parameters = _parameters(filter, limit, before, after)
+        statement, prepared = self._statement(names)
+        if single_scope(filter) is not None:
             rows = prepared.fetch(connection, parameters)
         else:
             rows = connection.execute(statement.where(*self._tables.filters.clauses(filter)), parameters).fetchall()
         return from_rows(rows[::-1] if after is None else rows)
 
-    def by_seq(self, connection: sa.Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
-        """Read messages by their numbers of arrival."""
-        rows = self._by_seq.fetch(connection, {"numbers": self._tables.filters.packed(numbers)})
+    def read_page(self, connection: sa.Connection, page: ReadPage) -> tuple[list[Message], bool]:
+        """Read a page of messages by one statement, which measures them before it reads them."""
+        names, parameters = _parameters(page.filter, page.limit + 1, page.before, page.after)
+        parameters["max_bytes"] = page.max_bytes
+        if single_scope(page.filter) is not None:
+            rows = self._page(names).fetch(connection, parameters)
+        else:
+            statement = _within_size(self._tables, names, self._tables.filters.clauses(page.filter))
+            rows = connection.execute(statement, parameters).fetchall()
+        found = from_rows([row[1:] for row in (rows[::-1] if page.after is None else rows)])
+        messages, more = page.page_of(found, page.limit)
+        return messages, more or (bool(rows) and rows[0][0] > len(rows))
+
+    def by_seq(
+        self, connection: sa.Connection, numbers: Sequence[int], max_bytes: int | None = None
+    ) -> Mapping[int, Message]:
+        """Read messages by their numbers of arrival: all, or the first of them up to a size."""
+        parameters = {"numbers": self._tables.filters.packed(numbers)}
+        if max_bytes is not None:
+            sizes = dict(self._sizes.fetch(connection, parameters))
+            earlier = accumulate((sizes.get(number, 0) for number in numbers), initial=0)
+            fitting = [number for number, size in zip(numbers, earlier, strict=False) if size < max_bytes]
+            parameters = {"numbers": self._tables.filters.packed(fitting)}
+        rows = self._by_seq.fetch(connection, parameters)
         return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
 
     def count(self, connection: sa.Connection, filter: Filter) -> int:
@@ -76,20 +93,69 @@ class SQLReader:
         return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
 
 
+def _parameters(
+    filter: Filter, limit: int | None, before: Message | None, after: Message | None
+) -> tuple[frozenset[str], dict[str, Any]]:
+    """The parameters of a statement, and their names by which it is compiled."""
+    scope = single_scope(filter)
+    parameters: dict[str, Any] = {**(scope or {}), "limit": _NO_LIMIT if limit is None else limit}
+    names = set(scope or ())
+    for side, anchor in ((_BEFORE, before), (_AFTER, after)):
+        if anchor is not None:
+            names.add(side)
+            parameters[f"{side}_user"] = anchor.user_id or ""
+            parameters[f"{side}_session"] = anchor.session_id or ""
+            parameters[f"{side}_id"] = anchor.id
+            parameters[f"{side}_time"] = anchor.timestamp or 0.0
+    return frozenset(names), parameters
+
+
 def _statement(tables: SQLTables, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
     """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
+    statement = _chosen(tables, tables.columns, names)
+    return statement, tables.prepare(statement)
+
+
+def _within_size(
+    tables: SQLTables, names: frozenset[str], clauses: Sequence[sa.ColumnElement[bool]] = ()
+) -> sa.Select[Any]:
+    """A SELECT of the first of these messages, up to a size; each with the number of all."""
     messages = tables.messages
-    statement: sa.Select[Any] = sa.select(*tables.columns)
+    columns = (messages.c.seq, messages.c.timestamp, _size(messages))
+    measured = _chosen(tables, columns, names).where(*clauses).cte("measured")
+    earlier = sa.func.sum(measured.c.size).over(order_by=_order(measured, names), rows=(None, 0)) - measured.c.size
+    placed = sa.select(measured.c.seq, earlier.label("earlier")).cte("placed")
+    total = sa.select(sa.func.count()).select_from(measured).scalar_subquery()
+    found = messages.alias("found")
+    statement = sa.select(total, *(found.c[name] for name in COLUMNS)).join_from(
+        placed, found, found.c.seq == placed.c.seq
+    )
+    statement = statement.where(placed.c.earlier < sa.bindparam("max_bytes", type_=sa.BigInteger))
+    return statement.order_by(*_order(found, names))
+
+
+def _size(messages: sa.Table) -> sa.ColumnElement[int]:
+    """The size of a message, in characters."""
+    size = sum(sa.func.coalesce(sa.func.length(messages.c[name]), 0) for name in ("content", "metadata", "extra"))
+    return sa.type_coerce(size, sa.BigInteger).label("size")
+
+
+def _chosen(tables: SQLTables, columns: Sequence[sa.ColumnElement[Any]], names: frozenset[str]) -> sa.Select[Any]:
+    messages = tables.messages
+    statement: sa.Select[Any] = sa.select(*columns)
     for key in (USER_KEY, SESSION_KEY):
         if key in names:
             statement = statement.where(messages.c[key] == sa.bindparam(key, type_=sa.Text))
     for side in (_BEFORE, _AFTER):
         if side in names:
             statement = statement.where(_beside(messages, side))
-    order = (messages.c.timestamp, messages.c.seq)
-    statement = statement.order_by(*(order if _AFTER in names else [column.desc() for column in order]))
-    statement = statement.limit(sa.bindparam("limit", type_=sa.BigInteger))
-    return statement, tables.prepare(statement)
+    statement = statement.order_by(*_order(messages, names))
+    return statement.limit(sa.bindparam("limit", type_=sa.BigInteger))
+
+
+def _order(table: sa.FromClause, names: frozenset[str]) -> list[sa.ColumnElement[Any]]:
+    order = (table.c.timestamp, table.c.seq)
+    return [column if _AFTER in names else column.desc() for column in order]
 
 
 def _beside(messages: sa.Table, side: str) -> sa.ColumnElement[bool]:

@@ -75,7 +75,7 @@ class WordSearch:
         """Read the messages of the best rows."""
         # Among equal scores the latest first: by timestamp, then by arrival.
         ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), search.limit)
-        messages = self._reader.by_seq(connection, [rows[number][0] for number in ranked])
+        messages = self._reader.by_seq(connection, [rows[number][0] for number in ranked], search.max_bytes)
         results = []
         for number in ranked:
             # After a change without this package, terms may have no message, or another one.

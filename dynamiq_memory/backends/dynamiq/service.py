@@ -57,6 +57,8 @@ class Service:
         match operation:
             case operations.Read():
                 return self._read(operation)
+            case operations.ReadPage():
+                return self._read_page(operation)
             case operations.Search():
                 return self._search(operation)
             case operations.Around():
@@ -83,18 +85,23 @@ class Service:
         before, after = read.before, read.after
         found: list[Message] = []
         while True:
-            size = self._max_page if read.limit is None else min(self._max_page, read.limit - len(found))
-            body = {**_body(read.filter), "limit": size}
-            bounds = {"before": before, "after": after}
-            body |= {name: to_anchor(anchor) for name, anchor in bounds.items() if anchor is not None}
-            messages, has_more = yield from Request("POST", "/items/query", _page, body=body)
-            found += messages
+            size = self._max_page if read.limit is None else read.limit - len(found)
+            messages, has_more = yield from self._read_page(operations.ReadPage(read.filter, size, 0, before, after))
+            found = [*found, *messages] if after is not None else [*messages, *found]
             if not has_more or not messages or len(found) == read.limit:
-                return found if after is not None else found[::-1]
+                return found
             if after is not None:
                 after = found[-1]
             else:
-                before = found[-1]
+                before = found[0]
+
+    def _read_page(self, page: operations.ReadPage) -> Plan[tuple[list[Message], bool]]:
+        """Read a page by one request; the service ends it at a size of its own."""
+        body = {**_body(page.filter), "limit": min(self._max_page, page.limit)}
+        bounds = {"before": page.before, "after": page.after}
+        body |= {name: to_anchor(anchor) for name, anchor in bounds.items() if anchor is not None}
+        messages, has_more = yield from Request("POST", "/items/query", _page, body=body)
+        return (messages if page.after is not None else messages[::-1]), has_more
 
     def _search(self, search: operations.Search) -> Plan[list[Message]]:
         """Rank by the service's store, with the service's tokenizer."""
