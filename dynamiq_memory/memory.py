@@ -22,7 +22,7 @@ from dynamiq_memory._checks import (
 from dynamiq_memory._closing import Closing
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
-from dynamiq_memory.backends.operations import Read
+from dynamiq_memory.backends.operations import IsEmpty, Read
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.conversation import revisions
 from dynamiq_memory.conversation.comparing import pick_and_compare
@@ -458,11 +458,11 @@ class Memory(Closing):
 
     def is_empty(self) -> bool:
         """Return whether no message matches the default filters."""
-        return not self.get_all(limit=1)
+        return self.backend.execute(IsEmpty(parse(self.filters)))
 
     async def ais_empty(self) -> bool:
         """Return whether no message matches the default filters."""
-        return not await self.aget_all(limit=1)
+        return await self.backend.aexecute(IsEmpty(parse(self.filters)))
 
     # --- changing and deleting -------------------------------------------------------------------------------
 

@@ -231,9 +231,7 @@ class Reader:
         if interval.low > interval.high or any(isinstance(c, OneOf) and not c.values for c in filter.conditions):
             return
         spans = self._spans(filter)
-        condition = filter_condition(filter.beyond_scope)
-        if condition is not None:
-            condition |= Attr(MARKER).exists()
+        condition = _condition(filter)
         if spans is None:
             yield from self._in_order(self._items(None, condition), filter, interval, limit)
             return
@@ -344,10 +342,14 @@ class Reader:
         Raises:
             StaleReadError: The table has changed.
         """
+        users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
+        if filter.beyond_scope and users is None and sessions is None:
+            # Not sorted, so that a caller who wants to know of any message stops at the first one.
+            yield from (item for item in self._items(None, _condition(filter)) if self.match(item, filter) is not None)
+            return
         if filter.beyond_scope:
             yield from (found.item for found in self.matching(filter, limit=page))
             return
-        users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
         unexpired = Attr(records.EXPIRES).not_exists() | Attr(records.EXPIRES).gt(records.from_now())
         spans = self._spans(filter)
         for span in spans if spans is not None else (None,):
@@ -386,6 +388,12 @@ class Reader:
                 self._replacements.resolve(item, replacing)
             else:
                 yield item
+
+
+def _condition(filter: Filter) -> Any:
+    """Return the condition for the table on what is beyond the scope, which markers meet too; None for no condition."""
+    condition = filter_condition(filter.beyond_scope)
+    return None if condition is None else condition | Attr(MARKER).exists()
 
 
 def _position_of(anchor: Message, stored: Item | None) -> str:

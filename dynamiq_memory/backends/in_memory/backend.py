@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
@@ -147,8 +147,26 @@ class InMemory(MemoryBackend):
             self._conversations.delete(filter, changes)
         return views(entry.message for entry in sorted(changes.removed, key=position_of))
 
+    def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
+        with self._lock:
+            found = [self._conversations.beside(anchor, filter, before, after) for anchor in anchors]
+        # A message that is near several anchors is copied once.
+        stored = {id(entry): entry.message for sides in found for entry in chain(*sides)}
+        copies = dict(zip(stored, views(stored.values()), strict=True))
+        windows: list[list[Message]] = []
+        for anchor, sides in zip(anchors, found, strict=True):
+            earlier, later = ([copies[id(entry)] for entry in side] for side in sides)
+            windows.append([*earlier, anchor, *later])
+        return windows
+
+    def _is_empty(self, filter: Filter) -> bool:
+        with self._lock:
+            return not self._conversations.contain(filter)
+
     def _count(self, filter: Filter) -> int:
         with self._lock:
+            if not filter.conditions:
+                return len(self._conversations.by_document)
             return sum(len(entries) for _, entries in self._conversations.matching(filter))
 
     def _sessions(self, filter: Filter) -> list[Session]:

@@ -8,8 +8,10 @@ from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 
+from dynamiq_memory.backends._order import session_filter
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, scope_of
 from dynamiq_memory.ranking import InvertedIndex
@@ -90,7 +92,7 @@ class Conversations:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def within(self, filter: Filter) -> list[Conversation]:
+    def within(self, filter: Filter) -> Iterator[Conversation]:
         """Return the conversations that a filter's user_id and session_id allow."""
         users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
         scopes: Iterable[Scope] = self._by_scope
@@ -100,7 +102,7 @@ class Conversations:
             scopes = self._scopes_of(USER_KEY, users)
         elif sessions is not None:
             scopes = self._scopes_of(SESSION_KEY, sessions)
-        return [self._by_scope[scope] for scope in scopes if scope in self._by_scope]
+        return (self._by_scope[scope] for scope in scopes if scope in self._by_scope)
 
     def matching(self, filter: Filter) -> Iterator[tuple[Conversation, list[Entry]]]:
         """Return the matching entries of each conversation, in order."""
@@ -108,6 +110,17 @@ class Conversations:
         for conversation in self.within(filter):
             entries = conversation.entries
             yield conversation, [e for e in entries if rest.matches(e.message)] if rest.conditions else entries
+
+    def contain(self, filter: Filter) -> bool:
+        """Return whether any entry matches."""
+        rest = Filter(filter.beyond_scope)
+        return any(rest.matches(entry.message) for each in self.within(filter) for entry in each.entries)
+
+    def beside(self, anchor: Message, filter: Filter, before: int, after: int) -> tuple[list[Entry], list[Entry]]:
+        """Return the matching neighbours of a message in its session, in order."""
+        session = session_filter(anchor, filter)
+        earlier = list(islice(self.in_order(session, anchor, None), before))
+        return earlier[::-1], list(islice(self.in_order(session, None, anchor), after))
 
     def documents(self, filter: Filter) -> Iterator[list[int]]:
         """Return the numbers of the matching entries of each conversation, in order."""
@@ -124,7 +137,9 @@ class Conversations:
             stop = len(entries) if upper is None else bisect_left(entries, upper, key=position_of)
             numbers = range(start, stop) if after is not None else range(stop - 1, start - 1, -1)
             slices.append(map(entries.__getitem__, numbers))
-        merged = slices[0] if len(slices) == 1 else heapq.merge(*slices, key=position_of, reverse=after is None)
+        merged: Iterator[Entry] = (
+            slices[0] if len(slices) == 1 else heapq.merge(*slices, key=position_of, reverse=after is None)
+        )
         rest = Filter(filter.beyond_scope)
         return (entry for entry in merged if rest.matches(entry.message)) if rest.conditions else merged
 
@@ -160,7 +175,7 @@ class Conversations:
 
     def delete(self, filter: Filter, changes: Changes) -> None:
         """Delete the matching entries."""
-        for conversation, matching in self.matching(filter):
+        for conversation, matching in list(self.matching(filter)):
             entries = list(matching)
             changes.removed += entries
             if len(entries) * 2 < len(conversation.entries):

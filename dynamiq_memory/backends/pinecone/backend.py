@@ -206,7 +206,7 @@ class Pinecone(PlannedBackend):
     def _plan_of(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._plan(operation)  # a search by stop words needs no plan of its own
 
-    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: PLR0911 - a table of the operations
+    def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:  # noqa: C901, PLR0911 - a table of the operations
         match operation:
             case operations.Write(messages):
                 return self._writer.write(messages)
@@ -226,6 +226,8 @@ class Pinecone(PlannedBackend):
                 return self._reader.count(filter)
             case operations.Sessions(filter):
                 return self._reader.sessions(filter)
+            case operations.IsEmpty(filter):
+                return self._reader.is_empty(filter)
         return super()._plan(operation)
 
     def _ask(self, request: IndexRequest[T] | ClientRequest[T]) -> T:

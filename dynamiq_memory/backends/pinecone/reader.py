@@ -109,6 +109,24 @@ class Reader:
         """Count matching messages."""
         return len((yield from self._matching_ids(filter)))
 
+    def is_empty(self, filter: Filter) -> Plan[bool]:
+        """Find out whether no message matches, in a page of ids if that is possible."""
+        prefixes = self.prefixes(filter)
+        if filter.beyond_scope or prefixes is None:
+            return not (yield from self.read(filter, 1))
+        recent = self.recent.within(keys.in_scope_of(filter))
+        if any(entry.stored is not None for entry in recent):
+            return False
+        deleted = {entry.id for entry in recent}
+        for prefix in prefixes:
+            token, ended = None, False
+            while not ended:
+                ids, token = yield from requests.page(prefix, token)
+                if not deleted.issuperset(ids):
+                    return False
+                ended = token is None
+        return True
+
     def sessions(self, filter: Filter) -> Plan[list[Session]]:
         """List the sessions of matching messages."""
         ids = yield from self._matching_ids(filter)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dynamiq_memory import Message
+from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends._order import Arrivals
 from dynamiq_memory.backends.dynamodb import table
 from dynamiq_memory.backends.dynamodb.records import Item, drafts_of
@@ -301,3 +301,21 @@ def test_expired_messages_are_not_shown(new_store: NewStore, monkeypatch: pytest
 def _chunks(store: Any) -> int:
     pages = store._client.get().get_paginator("scan").paginate(TableName=store.table_name)
     return sum(item["pk"]["S"].startswith("chunks/") for page in pages for item in page["Items"])
+
+
+def test_whether_there_is_a_message_is_found_out_in_one_page(store: Any, watched: Watched) -> None:
+    write_directly(watched, store, [say("x", user=f"u{n % 5}", session="s", kind="a") for n in range(400)])
+    for filters in (
+        {},
+        {"user_id": "u1"},
+        {"user_id": "u1", "session_id": "s"},
+        {"kind": "a"},
+        {"timestamp": {"gt": 0}},
+    ):
+        memory = Memory(backend=store, filters=filters)
+        watched.reset()
+        assert not memory.is_empty()
+        assert sum(watched.requests.values()) == 1, filters
+        assert watched.looked_at <= 400
+    for filters in ({"user_id": "nobody"}, {"kind": "b"}, {"user_id": "u1", "kind": "b"}):
+        assert Memory(backend=store, filters=filters).is_empty()

@@ -38,6 +38,7 @@ from dynamiq_memory.exceptions import (
     MissingDependencyError,
     PartialWriteError,
 )
+from dynamiq_memory.memory import Memory
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing import contents, say
 from dynamiq_memory.testing.base import SCOPE
@@ -141,6 +142,23 @@ def test_the_newest_messages_cost_two_requests_however_long_the_session(
     server.requests.clear()
     assert contents(store.around([anchor], 2, 1)[0]) == ["348", "349", "350", "351"]
     assert server.requests["query"] == 2
+
+
+def test_whether_there_is_a_message_is_found_out_in_one_page(server: PineconeServer, new_store: NewStore) -> None:
+    writer_, reader_ = new_store(), new_store()
+    writer_.add_many([say(f"{n}") for n in range(250)])
+    writer_.delete(filters={"message_id": writer_.get_all(1)[0].id}, **SCOPE)
+    server.requests.clear()
+    assert not writer_.is_empty()
+    assert server.requests == {}  # it knows what it has written
+    for filters in ({}, SCOPE):
+        server.requests.clear()
+        assert not Memory(backend=reader_, filters=filters).is_empty()
+        assert server.requests == {"vectors/list": 1}
+    assert Memory(backend=reader_, filters={"user_id": "nobody"}).is_empty()
+    assert not Memory(backend=reader_, filters={**SCOPE, "timestamp": {"gt": 0}}).is_empty()
+    reader_.clear()
+    assert reader_.is_empty()
 
 
 def test_a_result_that_is_too_large_is_read_in_parts(server: PineconeServer, store: Pinecone) -> None:

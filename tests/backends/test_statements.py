@@ -1,0 +1,137 @@
+"""How many statements each call sends to a SQL database: over a network, each is a round trip."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamiq_memory import Memory, Message
+from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite
+from dynamiq_memory.backends.in_memory import backend as in_memory
+
+psycopg = pytest.importorskip("psycopg")
+
+SCOPE = {"user_id": "u", "session_id": "s"}
+TURNS = 150
+LONG = 40
+"""A turn with as many calls of tools as to be read in several steps."""
+
+
+def conversation() -> Iterator[Message]:
+    for n in range(TURNS):
+        yield Message(role="user", content=f"How far is it to town {n} by train?", metadata=SCOPE)
+        for call in range(LONG if n == TURNS // 2 else 0):
+            calls = [{"id": f"c{n}.{call}", "type": "function", "function": {"name": "map", "arguments": "{}"}}]
+            yield Message(role="assistant", tool_calls=calls, metadata=SCOPE)
+            yield Message(role="tool", content="map", tool_call_id=f"c{n}.{call}", metadata=SCOPE)
+        yield Message(role="assistant", content=f"Town {n} is {n * 7} km away.", metadata=SCOPE)
+
+
+Counted = Callable[[Callable[[Memory], Any]], list[str]]
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[Message]:
+    return list(conversation())
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, messages: list[Message], monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    said: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    with SQLite(tmp_path / "file.db") as store:
+        store.add_many(messages)
+        yield lambda call: counted(store, said, call)
+
+
+@pytest.fixture
+def postgresql(
+    postgresql_url: str, postgresql_table: str, messages: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Counted]:
+    said: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def note(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
+        said.append(str(query))
+        return execute(cursor, query, *args, **options)
+
+    with PostgreSQL(postgresql_url, table_name=postgresql_table) as store:
+        store.add_many(messages)
+        monkeypatch.setattr(psycopg.Cursor, "execute", note)
+        yield lambda call: counted(store, said, call)
+
+
+def counted(store: MemoryBackend, said: list[str], call: Callable[[Memory], Any]) -> list[str]:
+    memory = Memory(backend=store, filters=SCOPE)
+    call(memory)  # what is done once in a connection is not counted
+    said.clear()
+    call(memory)
+    return [sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "SET"))]
+
+
+def conversing(strategy: str, query: str = "How far is town 12?", limit: int | None = 20) -> Callable[[Memory], Any]:
+    return lambda memory: memory.get_agent_conversation(query, limit, strategy=strategy, max_tokens=10**9)
+
+
+CALLS: dict[str, tuple[int, Callable[[Memory], Any]]] = {
+    "newest": (1, lambda memory: memory.get_all(50)),
+    "is_empty": (1, lambda memory: memory.is_empty()),
+    "count": (1, lambda memory: memory.count()),
+    # One checks the index of terms, one reads it, one reads the messages.
+    "search": (3, lambda memory: memory.search("town 12", limit=20)),
+    "all": (1, conversing("all")),
+    "relevant": (4, conversing("relevant")),
+    "both": (5, conversing("both")),
+    "relevant, large": (4, conversing("relevant", limit=100)),
+    # Every message matches, and a long turn is read in several steps.
+    "relevant, without a limit": (6, conversing("relevant", "town map train", None)),
+}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_a_call_sends_few_statements_however_many_messages_match(store, request):
+    counted_of = request.getfixturevalue(store)
+    sent = {name: counted_of(call) for name, (_, call) in CALLS.items()}
+    assert all(sent.values())
+    assert {name: said for name, said in sent.items() if len(said) > CALLS[name][0]} == {}
+
+
+def test_a_call_gives_the_same_in_all_stores(sqlite, postgresql, messages):
+    given: list[list[str]] = []
+
+    def note(call: Callable[[Memory], list[Message]]) -> Callable[[Memory], Any]:
+        return lambda memory: given.append([message.id for message in call(memory)])
+
+    own = InMemory()
+    own.add_many(messages)
+    for _, call in CALLS.values():
+        if call in (CALLS["is_empty"][1], CALLS["count"][1]):
+            continue
+        given.clear()
+        sqlite(note(call))
+        postgresql(note(call))
+        note(call)(Memory(backend=own, filters=SCOPE))
+        assert given[0] == given[2] == given[4] != []
+
+
+def test_in_process_a_message_is_copied_once_for_each_read(messages, monkeypatch):
+    copied: list[int] = []
+    views = in_memory.views
+    monkeypatch.setattr(in_memory, "views", lambda stored: copied.append(1) or views(stored))
+    store = InMemory()
+    store.add_many(messages)
+    windows = store.around(messages, 6, 6)
+    assert len(copied) == 1
+    distinct = {id(message) for window in windows for message in window} - set(map(id, messages))
+    assert len(distinct) == len(messages)
