@@ -491,7 +491,7 @@ def test_create_backend(server: PineconeServer, monkeypatch: pytest.MonkeyPatch)
     with OpenAIServer() as openai:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_URL", openai.url)
-        with create_backend("pinecone://chats?namespace=n&metric=dotproduct&region=us-west-2") as backend:
+        with create_backend("pinecone://chats?namespace=n&metric=dotproduct&region=us-west-2&reindex=true") as backend:
             backend.add(say("hello"))
             assert backend.to_dict()["namespace"] == "n"
     assert server.indexes["chats"].metric == "dotproduct"

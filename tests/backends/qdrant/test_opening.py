@@ -228,7 +228,7 @@ def test_a_url_can_name_an_embedder(server: QdrantServer, monkeypatch: pytest.Mo
         monkeypatch.setenv("OPENAI_URL", openai.url)
         monkeypatch.setenv("OPENAI_API_KEY", OPENAI_KEY)
         host = server.url.removeprefix("http://")
-        with create_backend(f"qdrant://{host}/talks?embedder=text-embedding-3-small") as store:
+        with create_backend(f"qdrant://{host}/talks?embedder=text-embedding-3-small&reindex=true") as store:
             store.add(say("a red apple"))
             url = store.to_url()
             assert store.capabilities.hybrid

@@ -250,6 +250,7 @@ def test_an_asynchronous_client_is_refused(server: WeaviateServer) -> None:
 def test_a_url_opens_it(server: WeaviateServer, new_store: NewStore, collection_name: str) -> None:
     new_store(embedder=None, tenant_name="t").add(say("kept"))
     url = f"weaviate://{server.host}:{server.http_port}/{collection_name}?grpc_port={server.grpc_port}&tenant_name=t"
+    url += "&reindex=true"
     with create_backend(url) as backend:
         assert isinstance(backend, Weaviate)
         assert [message.content for message in backend.search("kept")] == ["kept"]
