@@ -36,7 +36,7 @@ def say(text: str, **metadata: Any) -> Message:
 def test_an_unknown_option_is_named(option: str) -> None:
     name = option.partition("=")[0]
     for make in (create_backend, PostgreSQL):
-        with pytest.raises(ConfigurationError, match=rf"option '{name}', which is none of libpq"):
+        with pytest.raises(ConfigurationError, match=rf"option '{name}', which libpq does not have"):
             make(f"postgresql://ann@/db?host=/nowhere&{option}")
 
 
