@@ -86,9 +86,12 @@ class Filter:
 
     Attributes:
         conditions: One condition per key.
+        owner: The part before the first slash of the `user_id` of all messages that match, if it is known. It follows
+            from the conditions: a store may use it to find the messages, and need not check it.
     """
 
     conditions: tuple[Condition, ...] = ()
+    owner: str | None = None
 
     def matches(self, message: Message) -> bool:
         """Whether a stored message meets all conditions."""

@@ -61,12 +61,11 @@ def memory_at(url: str) -> Memory:
     Raises:
         ConfigurationError: The URL is unknown or wrong.
     """
-    if not isinstance(url, str):
-        return Memory(backend=create_backend(url))  # which says that it is not a URL
-    with _locks.of(url):
-        known = _by_url.get(url)
+    text = str(url)  # what is not a URL is refused below
+    with _locks.of(text):
+        known = _by_url.get(text)
         if known is None or known.backend.is_closed:
-            known = _by_url[url] = Memory(backend=create_backend(url))
+            known = _by_url[text] = Memory(backend=create_backend(url))
         return known
 
 

@@ -119,7 +119,7 @@ class Partition(MemoryBackend):
         encoded = tuple(map(self._encode_condition, conditions))
         if not any(condition.key in _SCOPE for condition in conditions):
             encoded = (*encoded, OneOf(_MARK, (self.memory_id,)))
-        return Filter(encoded)
+        return Filter(encoded, owner=self.memory_id)
 
     def _encode_condition(self, condition: Condition) -> Condition:
         if condition.key not in _SCOPE:

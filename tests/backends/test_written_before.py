@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,9 @@ def test_a_sqlite_file(tmp_path: Path) -> None:
         assert _signature(backend) == Tokenizer().signature
         _check_terms(backend)
         check(backend)
+    with closing(sqlite3.connect(file)) as connection:
+        index = "SELECT count(*) FROM sqlite_master WHERE name = 'conversations_by_owner'"
+        assert connection.execute(index).fetchone() == (1,)
 
 
 def test_a_sqlite_file_gets_vectors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +137,7 @@ def test_rows_of_postgresql_tables(postgresql_url: str, postgresql_table: str) -
 
 def _signature(backend: SQLBackend) -> str:
     meta: dict[str, str] = backend._ask(Transaction(backend._words._tables.read_meta))
-    assert meta.keys() == {"schema_version", "tokenizer"}
+    assert meta.keys() - {"by_owner"} == {"schema_version", "tokenizer"}
     return meta["tokenizer"]
 
 

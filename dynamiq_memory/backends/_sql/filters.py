@@ -46,6 +46,10 @@ class SQLFilters(ABC):
             name: The parameter's name, if `packed` values are given to it later.
         """
 
+    def owned(self, owner: str) -> list[sa.ColumnElement[bool]]:  # noqa: ARG002
+        """Translate a filter's owner. By default, nothing, since the conditions are enough."""
+        return []
+
     @abstractmethod
     def packed(self, values: Sequence[Any]) -> Any:
         """Make many values a single parameter."""
@@ -77,6 +81,8 @@ class SQLFilters(ABC):
     def clauses(self, filter: Filter) -> list[sa.ColumnElement[bool]]:
         """Translate a filter for the table of messages into clauses, all of which must hold."""
         result = self.scope(filter, self._messages)
+        if not result and filter.owner is not None:
+            result += self.owned(filter.owner)
         others: list[Condition] = []
         for condition in filter.beyond_scope:
             if condition.key == TIMESTAMP_KEY:

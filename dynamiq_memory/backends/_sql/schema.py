@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.backend import Transaction
@@ -69,8 +70,7 @@ class SQLSchema:
             if columns_of(connection, table) != {column.name for column in table.columns}:
                 return False
         meta = tables.read_meta(connection)
-        expected = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
-        if RENEWED_KEY in meta or {key: meta.get(key) for key in expected} != expected:
+        if RENEWED_KEY in meta or not tables.expected_meta.items() <= meta.items():
             return False
         tables.check_meta(connection)
         return tables.vectors.embedder is None or has_table(connection, tables.vectors.table)
@@ -105,8 +105,9 @@ class SQLSchema:
         """
         tables = self._tables
         present = columns_of(connection, tables.messages)
-        for table in (tables.terms, tables.meta):
-            _check_columns(table, columns_of(connection, table))
+        beside = [columns_of(connection, table) for table in (tables.terms, tables.meta)]
+        for table, columns in zip((tables.terms, tables.meta), beside, strict=True):
+            _check_columns(table, columns)
         if not present:
             tables.metadata.create_all(connection)
             # Somebody may have dropped the messages and not their terms.
@@ -117,9 +118,15 @@ class SQLSchema:
         else:
             _check_columns(tables.messages, present)
             tables.metadata.create_all(connection)
+            for index in tables.later_indexes.values():
+                connection.execute(CreateIndex(index, if_not_exists=True))
             self._check_meta(connection, reindex=reindex)
-        values = {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: tables.signature}
-        rows = [{"key": key, "value": value} for key, value in values.items()]
+            if not all(beside):
+                # Without its table the terms are gone; without that of meta nobody knows which tokenizer made them.
+                logger.warning("%s lacks a table beside it: its messages are indexed again", tables.name)
+                self._set_tokenizer(connection)
+                connection.execute(tables.meta.insert(), {"key": RENEWED_KEY, "value": "-1"})
+        rows = [{"key": key, "value": value} for key, value in tables.expected_meta.items()]
         connection.execute(tables.insert(tables.meta).on_conflict_do_nothing(), rows)
         if tables.vectors.embedder is not None:
             tables.vectors.create(connection)

@@ -120,6 +120,14 @@ class SQLTables:
         # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
         self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
         self.vectors = vectors(self, embedder)
+        # Those that earlier versions did not make, by the keys under which the table of meta has them.
+        self.later_indexes: Mapping[str, sa.Index] = {}
+
+    @property
+    def expected_meta(self) -> dict[str, str]:
+        """What the table of meta has if the tables need no upgrade."""
+        indexes = dict.fromkeys(self.later_indexes, "1")
+        return {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: self.signature, **indexes}
 
     def prepare(self, statement: ClauseElement) -> Prepared:
         """Compile a statement."""

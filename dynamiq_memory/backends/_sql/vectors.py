@@ -98,6 +98,7 @@ class VectorTable(ABC):
         if sa.inspect(connection).has_table(self.table.name, self.table.schema):
             return
         self.table.create(connection)
+        self._unset(connection, KEYS)  # if somebody has dropped it
         self._tables.wait_for_writers(connection)
         if connection.execute(sa.select(self._tables.messages.c.seq).limit(1)).first() is None:
             self._set(connection, ALL_EMBEDDED_KEY, "true")

@@ -227,8 +227,8 @@ def _check_option(name: str) -> None:
     except psycopg.ProgrammingError as error:
         more = ": write prepared_statements=false" if name == "prepare_threshold" else ""
         raise ConfigurationError(
-            f"the URL has the option {name!r}, which is none of libpq{more}. Those of this store are arguments of the "
-            "class, or in the URL for create_backend"
+            f"the URL has the option {name!r}, which libpq does not have{more}. Those of this store are arguments "
+            "of the class, or in the URL for create_backend"
         ) from error
 
 

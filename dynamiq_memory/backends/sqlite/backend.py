@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import Connection, column, literal_column
-from sqlalchemy.dialects.sqlite import insert
 
 from dynamiq_memory._checks import check_seconds, check_whole_number
 from dynamiq_memory._json import is_clean
@@ -17,14 +16,12 @@ from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.backend import MAX_MESSAGE_BYTES, SQLBackend, Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
 from dynamiq_memory.backends._sql.schema import SQLSchema
-from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.writer import SQLWriter
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.sqlite.backup import Progress, copy
 from dynamiq_memory.backends.sqlite.client import DRIVER_ERRORS, MEMORY, SQLiteClient, Synchronous
 from dynamiq_memory.backends.sqlite.errors import translated
-from dynamiq_memory.backends.sqlite.filters import SQLiteFilters
-from dynamiq_memory.backends.sqlite.vectors import SQLiteVectors
+from dynamiq_memory.backends.sqlite.tables import SQLiteTables
 from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
 from dynamiq_memory.ranking import BM25, Tokenize
 
@@ -110,8 +107,7 @@ class SQLite(SQLBackend):
             location = f"the table {index_name!r} in {self.db_path!r}"
             self._embedder = MessageEmbedder.compared_here(embedder, location, reindexes=True)
         self._client = SQLiteClient(self._file, self.timeout, synchronous)
-        dialect = self._client.dialect
-        tables = SQLTables(index_name, dialect, insert, SQLiteFilters, self.tokenizer, SQLiteVectors, self._embedder)
+        tables = SQLiteTables(index_name, self._client.dialect, self.tokenizer, self._embedder)
         self._use(tables)
         self._writer = SQLWriter(tables)
         with self._opening():

@@ -37,6 +37,8 @@ def translated(error: Exception, path: str, timeout: float) -> DynamiqMemoryErro
     for prefix, kind, meaning in _MEANINGS:
         if code.startswith(prefix):
             return kind(f"{file} {meaning.format(cause=cause)}")
+    if "no such table" in str(cause):
+        return BackendError(f"{file}: {cause}: open the store again, which makes from the messages what is missing")
     return BackendError(f"{file}: {cause}")
 
 

@@ -14,7 +14,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from sqlalchemy import create_engine, make_url
 
-from dynamiq_memory import ConfigurationError, Memory
+from dynamiq_memory import BackendError, ConfigurationError, Memory
 from dynamiq_memory.backends import InMemory, create_backend
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.filters import parse
@@ -99,6 +99,18 @@ def test_another_tokenizer_is_refused_until_reindexing(open_store):
         open_store(tokenizer=Tokenizer("german"))
     reindexed = open_store(tokenizer=Tokenizer("german"), reindex=True)
     assert contents(reindexed.search("shoes")) == ["running shoes"]
+
+
+@pytest.mark.parametrize("missing", ["terms", "meta"])
+def test_a_table_that_is_gone_is_made_again_from_the_messages(open_store, sql, missing):
+    store = open_store()
+    store.add_many([say("running shoes"), say("a pair of shoes")])
+    found = [(message.content, message.score) for message in store.search("running shoes")]
+    sql.execute(f"DROP TABLE {store.table_name}_{missing}")
+    with pytest.raises(BackendError, match="the table is gone"):
+        store.search("running shoes")
+    again = open_store()
+    assert [(message.content, message.score) for message in again.search("running shoes")] == found
 
 
 def test_an_engine_of_the_caller_stays_open(open_store, postgresql_url):

@@ -7,9 +7,11 @@ from contextlib import closing
 
 import pytest
 
-from dynamiq_memory import ConfigurationError, Message
+from dynamiq_memory import BackendError, ConfigurationError, Message
 from dynamiq_memory.backends import SQLite
+from dynamiq_memory.backends._sql import schema
 from dynamiq_memory.ranking import BM25, Tokenizer
+from tests.fakes.embedders import NGrams
 
 SCOPE = {"user_id": "u", "session_id": "s"}
 
@@ -114,3 +116,30 @@ def test_terms_follow_the_message(path):
         assert len(terms(path)) == 3
         store.replace(SCOPE, [Message(role="user", content="one")])
         assert len(terms(path)) == 1
+
+
+@pytest.mark.parametrize("missing", [["terms"], ["meta"], ["terms", "meta"], ["vectors"]])
+def test_a_table_that_is_gone_is_made_again_from_the_messages(path, monkeypatch, caplog, missing):
+    monkeypatch.setattr(schema, "_BATCH", 3)
+    with SQLite(path, embedder=NGrams()) as store:
+        fill(store)
+        found = [(message.content, message.score) for message in store.search("running shoes")]
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for name in missing:
+                connection.execute(f"DROP TABLE conversations_{name}")
+        with pytest.raises(BackendError, match="open the store again"):
+            store.search("running shoes")
+    with SQLite(path, embedder=NGrams(), reindex="vectors" in missing) as store:
+        assert ("indexed again" in caplog.text) == ("vectors" not in missing)
+        assert [(message.content, message.score) for message in store.search("running shoes")] == found
+        assert store.count() == 4
+
+
+def test_vectors_that_are_gone_are_missed(path, caplog):
+    with SQLite(path, embedder=NGrams()) as store:
+        fill(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE conversations_vectors")
+    with SQLite(path, embedder=NGrams()) as store:
+        assert "reindex=True" in caplog.text
+        assert store.search("running shoes")

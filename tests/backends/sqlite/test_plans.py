@@ -11,7 +11,9 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import SQLite, operations
+from dynamiq_memory.backends.sqlite import filters
 from dynamiq_memory.filters import Filter, OneOf
+from dynamiq_memory.server.partition import Partition
 
 SESSION = {"user_id": "u-1", "session_id": "s-1"}
 
@@ -238,6 +240,29 @@ def test_a_search_in_a_scope_costs_the_same_whatever_else_is_stored(path):
             )
             after = steps(store, counted)
     assert 0 < after <= before * 1.1
+
+
+def test_a_memory_of_the_service_reads_its_own_messages_only(path, record, monkeypatch):
+    looked_at = []
+    with SQLite(path) as store:
+        many, few = Partition(store, "many"), Partition(store, "few")
+        fill(many)
+        alike = Partition(store, "few-2")
+        alike.add(Message(role="user", content="alike"))
+        few.add_many([Message(role="user", content="of ann", metadata={"user_id": "ann"}), Message(role="user")])
+        record.statements.clear()
+        loads = filters.loads
+        monkeypatch.setattr(filters, "loads", lambda text: looked_at.append(text) or loads(text))
+        assert [message.content for message in few.get_all(50)] == ["of ann", ""]
+        assert len(few.search("ann")) == few.count({"user_id": "ann"}) == 1
+        assert (few.count(), len(few.sessions()), few.is_empty()) == (2, 2, False)
+        assert few.clear() == 2
+        assert (many.count({"n": 1}), alike.count()) == (1, 1)
+        found = plans(path, record)
+    assert len([text for text in looked_at if '"$memory":"few"' in text]) == len(looked_at) - 60 - 1
+    reading = [plan for plan in found if any("conversations_by_owner" in step for step in plan)]
+    assert len(reading) >= 6
+    assert "TEMP B-TREE" not in "".join(reading[0])
 
 
 # --- what a filter costs, and what is stopped ----------------------------------------------------------------
