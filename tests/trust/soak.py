@@ -98,8 +98,11 @@ def run_for(opener: Opener, seeds: Iterator[int], seconds: float) -> Tally:
                 tally = check(Random(seed))
                 tally.seen = [f"seed {seed}: {each}" for each in tally.seen]
                 total += tally
-    except Exception:  # noqa: BLE001 - a finding, too; the other checks go on
-        total += Tally(runs=1, wrong=1, seen=[f"seed {seed}: {traceback.format_exc()[-4000:]}"])
+    except Exception:  # noqa: BLE001 - the other checks go on
+        if seed is None:  # nothing was checked: a server did not start
+            traceback.print_exc()
+        else:
+            total += Tally(runs=1, wrong=1, seen=[f"seed {seed}: {traceback.format_exc()[-4000:]}"])
     return total
 
 
