@@ -36,6 +36,8 @@ INTERRUPTED_KEY = "interrupted"
 LATEST = 253_402_300_799.0
 # Batches placed after the same future time, or after one that differs by less than this, must not get equal times.
 _SAME_SKEW = 1e-3
+# More sessions than this are rarely in use at once.
+_MOST_BEHIND = 1000
 _NORMALISED = ("content", "tool_calls", "tool_call_id", "name", "native")
 
 
@@ -239,8 +241,41 @@ def key_of(message: Message) -> Key:
     return (metadata.get(USER_KEY), metadata.get(SESSION_KEY), message.id)
 
 
+class LateClock:
+    """Corrects the times of new messages where this process's clock is behind those that wrote the session.
+
+    A message without a time of its own belongs after what its sender has read. So where a read message is of the
+    future, the difference is added to later times of its session, which keeps their order among each other.
+    """
+
+    def __init__(self) -> None:
+        """Start without corrections."""
+        # For each session of which the clock is behind: by how much, and its latest time.
+        self._behind: dict[Scope, tuple[float, float]] = {}
+
+    def observe(self, messages: Sequence[Message]) -> None:
+        """Look at messages that were read, in order."""
+        now = time.time()
+        for message in reversed(messages):
+            scope, timestamp = scope_of(message), message.timestamp or 0.0
+            if timestamp <= now:
+                return
+            if timestamp > now + self._behind.get(scope, (0.0, 0.0))[0]:
+                if len(self._behind) >= _MOST_BEHIND:
+                    self._behind = {}
+                self._behind[scope] = (timestamp - now + 1e-6, timestamp)
+
+    def corrected(self, scope: Scope, timestamp: float) -> float:
+        """Return the time for a new message of a session."""
+        behind, latest = self._behind.get(scope, (0.0, -math.inf))
+        return min(LATEST, max(timestamp + behind, math.nextafter(latest, math.inf)))
+
+
 def prepare(
-    messages: Sequence[Message], scope: Mapping[str, str] | None = None, latest: float | None = None
+    messages: Sequence[Message],
+    scope: Mapping[str, str] | None = None,
+    latest: float | None = None,
+    late_clock: LateClock | None = None,
 ) -> list[Message]:
     """Check messages and copy them to the form in which they are stored.
 
@@ -249,6 +284,7 @@ def prepare(
         scope: `user_id` and `session_id` for messages that have none.
         latest: Messages whose time the caller did not set are moved to this time or just before it. With None, they
             keep their time of creation.
+        late_clock: Corrects times that the caller did not set.
 
     Returns:
         Independent copies with normalised values and a timestamp, and without the views in `metadata`. If several
@@ -267,6 +303,9 @@ def prepare(
         copies = MESSAGES.validate_python(fields)
     except ValidationError as error:  # a field was changed after the message was created
         raise refusal(error) from None
+    for copy, can_move in zip(copies, movable, strict=True):
+        if late_clock is not None and can_move:
+            copy.timestamp = late_clock.corrected(scope_of(copy), copy.timestamp or 0.0)
     _keep_order(copies, movable, latest)
     return list({key_of(copy): copy for copy in copies}.values())
 

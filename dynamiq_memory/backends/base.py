@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
@@ -21,7 +21,7 @@ from dynamiq_memory.backends._threads import ShutDownError, Threads
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session, prepare, size_of, views
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, LateClock, Message, Session, prepare, size_of, views
 from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
 from dynamiq_memory.ranking.tokenizer import signature_of
 
@@ -88,6 +88,7 @@ class MemoryBackend(Closing, WatchesForks):
         self.tokenizer: Tokenize = Tokenizer() if tokenizer is None else tokenizer
         self.bm25 = BM25() if bm25 is None else bm25
         self._closed = False
+        self._late_clock = LateClock()
         self._threads = Threads(f"dynamiq-memory-{self.name}")
 
     @property
@@ -407,10 +408,14 @@ class MemoryBackend(Closing, WatchesForks):
             self._check_open()
             attempt += 1
             try:
-                return (yield from operation)
+                result = yield from operation
             except self.driver_errors as error:
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
+            else:
+                if isinstance(operation, operations.Read):
+                    self._late_clock.observe(cast("list[Message]", result))
+                return result
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -494,7 +499,7 @@ class MemoryBackend(Closing, WatchesForks):
         """Check messages and copy them to their stored form (see `dynamiq_memory.messages.prepare`)."""
         if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
             raise InvalidArgumentError("messages must be a list of Message")
-        prepared = prepare(list(messages), scope, time)
+        prepared = prepare(list(messages), scope, time, self._late_clock)
         max_bytes = self.capabilities.max_message_bytes
         if max_bytes is None:
             return prepared

@@ -9,7 +9,6 @@ import asyncio
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -61,49 +60,6 @@ def test_of_what_many_clients_store_nothing_is_lost(tmp_path: Path) -> None:
     for number, own in enumerate(acknowledged):
         assert [message_id for message_id in stored if message_id.startswith(f"{number}-")] == own
         assert own
-
-
-def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path)
-    acknowledged: list[list[str]] = [[] for _ in range(6)]
-    done = threading.Event()
-
-    def write(number: int) -> None:
-        own = acknowledged[number]
-        with httpx.Client(timeout=60, base_url=service.url, trust_env=False) as api:
-            while not done.is_set():
-                ids = [f"{number}-{len(own) + each}" for each in range(1 + len(own) % 3)]
-                try:
-                    answer = api.post(ITEMS, json=[item("x", id=message_id) for message_id in ids])
-                except httpx.TransportError:
-                    time.sleep(0.01)
-                    continue
-                assert answer.status_code == 201
-                own.extend(ids)
-
-    with ThreadPoolExecutor(6) as pool:
-        service.start()
-        writers = [pool.submit(write, number) for number in range(6)]
-        try:
-            for kill in (True, False):
-                before = sum(map(len, acknowledged))
-                deadline = time.monotonic() + 120
-                while sum(map(len, acknowledged)) < before + 40 and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                if kill:
-                    service.kill()
-                    service.start()
-        finally:
-            done.set()
-            for writer in writers:
-                writer.result()
-            service.kill()
-    with SQLite(tmp_path / "served.db") as store:
-        stored = [message.id for message in store.get_all()]
-    assert len(set(stored)) == len(stored)
-    for own in acknowledged:
-        assert len(own) >= 10
-        assert set(own) <= set(stored)
 
 
 def test_a_client_goes_on_when_the_service_comes_back(tmp_path: Path) -> None:

@@ -323,13 +323,13 @@ def _crash(server: PostgreSQLServer) -> None:
 @contextmanager
 def service(folder: Path) -> Opened:
     server = ServiceProcess(folder)
-    server.start()
 
     def kill_and_start() -> None:
         server.kill()
         server.start()
 
     try:
+        server.start()
         with Dynamiq(DynamiqConnection(url=server.url, api_key=None), "m") as store:
             yield killed_server(store, kill_and_start)
     finally:

@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,11 @@ class Soak:
         new.write_text(json.dumps({"hours": self.hours, "tallies": tallies}, indent=1))
         new.replace(self.file)
 
+    def order(self, check: tuple[str, str, Opener]) -> tuple[bool, int]:
+        """What must not fail comes first, and of this what has been checked least, so that no stop leaves it out."""
+        promise, store, _ = check
+        return not store.startswith(_LONGER), self.tallies.get(f"{promise} | {store}", Tally()).runs
+
     def table(self) -> str:
         """The counts as a table in Markdown."""
         lines = [f"| promise | store | {' | '.join(_COLUMNS)} |", "|---|---|" + "--:|" * len(_COLUMNS)]
@@ -78,9 +84,8 @@ class Soak:
 
 
 def checks(only: str = "") -> Iterator[tuple[str, str, Opener]]:
-    """The checks of which the promise or the store contains a text, in the order of their importance."""
+    """The checks of which the promise or the store contains a text."""
     every = [(promise, store, opener) for promise, by_store in PROMISES.items() for store, opener in by_store.items()]
-    every.sort(key=lambda check: not check[1].startswith(_LONGER))
     return (check for check in every if only in f"{check[0]} | {check[1]}")
 
 
@@ -98,8 +103,11 @@ def run_for(opener: Opener, seeds: Iterator[int], seconds: float) -> Tally:
                 tally = check(Random(seed))
                 tally.seen = [f"seed {seed}: {each}" for each in tally.seen]
                 total += tally
-    except Exception:  # noqa: BLE001 - a finding, too; the other checks go on
-        total += Tally(runs=1, wrong=1, seen=[f"seed {seed}: {traceback.format_exc()[-4000:]}"])
+    except Exception:  # noqa: BLE001 - the other checks go on
+        if seed is None:  # nothing was checked: a server did not start
+            traceback.print_exc()
+        else:
+            total += Tally(runs=1, wrong=1, seen=[f"seed {seed}: {traceback.format_exc()[-4000:]}"])
     return total
 
 
@@ -140,6 +148,8 @@ def main() -> int:
         found = [run_for(opener, iter([given.seed]), 0) for _, _, opener in checks(given.only)]
         print(*[text for tally in found for text in tally.seen], sep="\n")
         return int(not all(tally.is_clean for tally in found))
+    # So that servers end with this process, however it is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     soak = Soak.read(given.counts)
     _soak(soak, given)
     print(soak.table())
@@ -154,7 +164,7 @@ def _soak(soak: Soak, given: Any) -> None:
     end = time.monotonic() + given.hours * 3600
     tried_properties = given.only or not given.examples
     while time.monotonic() < end:
-        for promise, store, opener in checks(given.only):
+        for promise, store, opener in sorted(checks(given.only), key=soak.order):
             left = end - time.monotonic()
             if left <= 0:
                 return

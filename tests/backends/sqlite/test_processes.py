@@ -6,9 +6,7 @@ Each script starts one process that imports the package and forks: as real as se
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 
@@ -128,77 +126,6 @@ children(8, work)
     for number in range(8):
         assert [text.split("/")[1] for text in stored if text.startswith(f"{number}/")] == own
     assert len(stored) == 8 * len(own)
-    check_integrity(path)
-
-
-def test_after_kill_9_every_acknowledged_message_is_there(path, child_environment):
-    script = (
-        COMMON
-        + """
-store = SQLite(path)
-n = 0
-while True:
-    n += 1
-    if n % 3:
-        stored = [store.add(message(f"text {n}"))]
-    else:
-        stored = store.add_many([message(f"text {n} {part}") for part in range(3)])
-    for each in stored:
-        os.write(1, (each.id + "\\n").encode())
-"""
-    )
-    writer = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], env=child_environment, stdout=subprocess.PIPE, text=True
-    )
-    with writer:
-        acknowledged = [writer.stdout.readline().strip() for _ in range(120)]
-        writer.send_signal(signal.SIGKILL)
-        acknowledged += writer.stdout.read().split("\n")[:-1]
-    assert writer.returncode == -signal.SIGKILL
-    with SQLite(path) as store:
-        stored = store.get_all()
-        ids = [message.id for message in stored]
-        assert len(acknowledged) >= 120
-        assert set(acknowledged) <= set(ids)
-        assert ids[: len(acknowledged)] == acknowledged
-        # At most the one write that was under way, and that whole or not at all.
-        assert len(ids) - len(acknowledged) <= 3
-        batches = [m.content.split()[1] for m in stored if m.content.count(" ") == 2]
-        assert all(batches.count(number) == 3 for number in set(batches))
-    check_integrity(path)
-
-
-def test_after_kill_9_a_replacement_is_whole_or_not_there(path, run_script):
-    run_script(
-        COMMON
-        + """
-import signal
-def work():
-    store = SQLite(path)
-    generation = 0
-    while True:
-        generation += 1
-        store.replace({"user_id": "u", "session_id": "s"}, [message(f"g{generation} {n}") for n in range(40)])
-with SQLite(path) as store:
-    store.add_many([message(f"g0 {n}") for n in range(40)])
-seen = set()
-for pause in (0.05, 0.09, 0.13, *[0.5] * 50):
-    if pause == 0.5 and seen != {"g0"}:
-        break  # longer pauses are for a busy machine
-    pid = child(work)
-    time.sleep(pause)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    with SQLite(path) as store:
-        stored = [m.content.split() for m in store.get_all()]
-        assert [n for _, n in stored] == [str(n) for n in range(40)], stored
-        assert len({g for g, _ in stored}) == 1, stored
-        assert len(store.search(stored[0][0])) == 40
-        seen.add(stored[0][0])
-assert seen != {"g0"}, "no replacement ever came through: the test tests nothing"
-""",
-        path,
-    )
     check_integrity(path)
 
 
