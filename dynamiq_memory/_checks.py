@@ -16,6 +16,10 @@ from dynamiq_memory.messages import SESSION_KEY, USER_KEY, check_identifier
 
 E = TypeVar("E", bound=Enum)
 
+# Of a longer question, half of this from its beginning and half from its end: what is asked about a long text that is
+# pasted comes before it or after it (docs/retrieval.md).
+_LONGEST_QUERY = 1_000
+_CUT_AT_END, _CUT_AT_START = re.compile(r"(?<!\S)\S{1,64}\Z"), re.compile(r"\A\S{1,64}(?!\S)")
 # More than any store holds, and within the 64 bits of a driver's integer.
 _LARGEST_LIMIT = 2**62
 
@@ -149,14 +153,19 @@ def check_query(query: str | None) -> str | None:
     """Check a query.
 
     Returns:
-        The query, or None if it is blank.
+        The query, or None if it is blank; of a long one, its beginning and its end.
 
     Raises:
         InvalidArgumentError: The query is neither a string nor None.
     """
     if query is not None and not isinstance(query, str):
         raise InvalidArgumentError(f"query must be a string or None, not {type(query).__name__}")
-    return query if query is not None and query.strip() else None
+    if query is None or not (stripped := query.strip()):
+        return None
+    if len(stripped) <= _LONGEST_QUERY:
+        return query
+    half = _LONGEST_QUERY // 2
+    return "\n".join([_CUT_AT_END.sub("", stripped[:half]), _CUT_AT_START.sub("", stripped[-half:])])
 
 
 def replacement_filter(filters: Mapping[str, Any]) -> tuple[Filter, dict[str, str]]:

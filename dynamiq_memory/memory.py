@@ -20,6 +20,7 @@ from dynamiq_memory._checks import (
     check_whole_number,
 )
 from dynamiq_memory._closing import Closing
+from dynamiq_memory.backends._threads import computed
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.in_memory import InMemory
 from dynamiq_memory.backends.operations import IsEmpty, Read
@@ -242,7 +243,7 @@ class Memory(Closing):
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
         """Store messages as one ordered batch; see `add_many`."""
-        return await self.backend.aadd_many(self._in_scope(messages))
+        return await self.backend.aadd_many(await computed(self._in_scope, messages))
 
     def add_turn(self, messages: Sequence[Message]) -> list[Message]:
         """Store the messages of a finished turn that the save mode keeps.
@@ -257,7 +258,7 @@ class Memory(Closing):
 
     async def aadd_turn(self, messages: Sequence[Message]) -> list[Message]:
         """Store the messages of a finished turn; see `add_turn`."""
-        return await self.aadd_many(select_to_save(messages, self.save_mode))
+        return await self.aadd_many(await computed(select_to_save, messages, self.save_mode))
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class Memory(Closing):
 
     async def aget_all(self, limit: int | None = None, filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Read the most recent messages, oldest first; see `get_all`."""
-        return await self.backend.aget_all(self._limit(limit), self._merged(filters))
+        return await self.backend.aget_all(self._limit(limit), await computed(self._merged, filters))
 
     def search(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
@@ -302,7 +303,7 @@ class Memory(Closing):
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> list[Message]:
         """Rank messages by their relevance to a query; see `search`."""
-        return await arun(self._search(query, filters, limit), self._aperform)
+        return await arun(self._search(query, filters, limit), self._aperform, given=(query, filters))
 
     def get_agent_conversation(
         self,
@@ -405,7 +406,7 @@ class Memory(Closing):
         compare: bool = False,
     ) -> Explanation:
         """Select messages, with reasons; see `explain_agent_conversation`."""
-        plan = self._pick(query, limit, filters, strategy, max_tokens, window, placement, compare)
+        plan = await computed(self._pick, query, limit, filters, strategy, max_tokens, window, placement, compare)
         return await arun(plan, self._aperform)
 
     def get_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
@@ -414,7 +415,7 @@ class Memory(Closing):
 
     async def aget_all_messages_as_string(self, format_type: FormatType | str = FormatType.PLAIN) -> str:
         """Return the messages of `get_all` as text: "plain", "markdown" or "xml"."""
-        return format_messages(await self.aget_all(), format_type)
+        return await computed(format_messages, await self.aget_all(), format_type)
 
     def get_search_results_as_string(
         self,
@@ -434,7 +435,7 @@ class Memory(Closing):
         limit: int | None = None,
     ) -> str:
         """Return the messages of `search` as text: "plain", "markdown" or "xml"."""
-        return format_messages(await self.asearch(query, filters, limit), format_type)
+        return await computed(format_messages, await self.asearch(query, filters, limit), format_type)
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match the default filters and the given ones."""
@@ -442,7 +443,7 @@ class Memory(Closing):
 
     async def acount(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match the default filters and the given ones."""
-        return await self.backend.acount(self._merged(filters))
+        return await self.backend.acount(await computed(self._merged, filters))
 
     def sessions(self, user_id: str | None = None) -> list[Session]:
         """List the sessions, most recently used first.
@@ -485,7 +486,8 @@ class Memory(Closing):
 
     async def areplace_messages(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Replace all matching messages atomically; see `replace_messages`."""
-        return await self.backend.areplace(self._to_replace(filters), self._in_scope(messages, filters))
+        scoped = await computed(self._in_scope, messages, filters)
+        return await self.backend.areplace(self._to_replace(filters), scoped)
 
     def supersede(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Mark a message and all that follow it in its session as superseded.
@@ -509,7 +511,8 @@ class Memory(Closing):
 
     async def asupersede(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Mark a message and all that follow it in its session as superseded; see `supersede`."""
-        return views(await arun(revisions.supersede(self._merged(filters), message_id), self.backend.aexecute))
+        plan = revisions.supersede(self._merged(filters), message_id)
+        return await computed(views, await arun(plan, self.backend.aexecute))
 
     def restore(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Undo `supersede`: a message and all that were superseded with it count again.
@@ -530,7 +533,8 @@ class Memory(Closing):
 
     async def arestore(self, message_id: str, filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Undo `supersede`; see `restore`."""
-        return views(await arun(revisions.restore(self._merged(filters), message_id), self.backend.aexecute))
+        plan = revisions.restore(self._merged(filters), message_id)
+        return await computed(views, await arun(plan, self.backend.aexecute))
 
     def delete(self, session_id: str | None = None, user_id: str | None = None) -> int:
         """Delete a session, a user's messages, or one session of a user.
@@ -675,7 +679,7 @@ class Memory(Closing):
             raise InvalidArgumentError(
                 f"max_tokens must be a whole number of 1 or more, or None for the memory's own; not {max_tokens!r}"
             )
-        check_query(query)
+        query = check_query(query)
         tokens = self.max_tokens if max_tokens is None else max_tokens
         merged = self._merged(filters)
         budget = Budget(

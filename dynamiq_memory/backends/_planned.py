@@ -70,8 +70,11 @@ class PlannedBackend(MemoryBackend):
     async def _aperform(self, operation: Operation[T]) -> T:
         if not self._is_asynchronous:
             return await super()._aperform(operation)
-        result: T = await self._arun(self._plan_of(operation))
+        result: T = await self._arun(self._beginning(operation), given=operation)
         return result
+
+    def _beginning(self, operation: Operation[Any]) -> Plan[Any]:
+        return (yield from self._plan_of(operation))
 
     def _plan_of(self, operation: Operation[Any]) -> Plan[Any]:
         if isinstance(operation, Search) and self._only_stop_words(operation.query):
@@ -81,8 +84,8 @@ class PlannedBackend(MemoryBackend):
     def _run(self, plan: Plan[T]) -> T:
         return run(plan, self._step)
 
-    async def _arun(self, plan: Plan[T]) -> T:
-        return await arun(plan, self._astep)
+    async def _arun(self, plan: Plan[T], given: Any = None) -> T:
+        return await arun(plan, self._astep, given=given)
 
     def _step(self, step: Step[Any]) -> Any:
         match step:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dynamiq_memory._forks import WatchesForks
+from dynamiq_memory.backends._weights import LARGE, weigh
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -87,6 +88,26 @@ class Threads(WatchesForks):
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix=self._name)
             return self._executor
+
+
+_COMPUTING = Threads("dynamiq-memory-computing")
+
+
+async def computed(function: Callable[..., T], *data: Any) -> T:
+    """Call a function that waits for nothing; in a thread if its arguments are so large that it would hold up the loop.
+
+    Args:
+        function: The function.
+        data: Its arguments.
+    """
+    if weigh(data) < LARGE:
+        return function(*data)
+    return await in_thread(function, *data)
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that computes for long in a thread; see `Threads.run`."""
+    return await _COMPUTING.run(function, *arguments)
 
 
 async def until_over(operation: asyncio.Future[Any], stop: Callable[[], object] | None = None) -> None:

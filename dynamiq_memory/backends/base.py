@@ -8,7 +8,7 @@ operations alike (a wrapper or a remote) implements `_perform` and `_aperform` i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeVar, cast
@@ -17,7 +17,7 @@ from dynamiq_memory._checks import check_limit, check_neighbours, check_query, d
 from dynamiq_memory._closing import Closing
 from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._threads import ShutDownError, Threads
+from dynamiq_memory.backends._threads import ShutDownError, Threads, computed
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
@@ -28,9 +28,6 @@ from dynamiq_memory.ranking.tokenizer import signature_of
 __all__ = ["Capabilities", "MemoryBackend", "Session"]
 
 T = TypeVar("T")
-
-# Checking more messages than this would block an event loop for milliseconds.
-_BATCH_ON_THE_LOOP = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +152,10 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
         """Store messages as one ordered batch; see `add_many`."""
-        large = isinstance(messages, Sized) and len(messages) > _BATCH_ON_THE_LOOP
-        prepared = await self._in_thread(self._prepare, messages) if large else self._prepare(messages)
+        prepared = await computed(self._prepare, messages)
         if prepared:
             await self.aexecute(operations.Write(prepared))
-        return views(prepared)
+        return await computed(views, prepared)
 
     def get_all(
         self,
@@ -194,7 +190,8 @@ class MemoryBackend(Closing, WatchesForks):
         after: Message | None = None,
     ) -> list[Message]:
         """Read the most recent messages, oldest first; see `get_all`."""
-        return await self.aexecute(operations.Read(parse(filters), check_limit(limit), before, after))
+        filter = await computed(parse, filters)
+        return await self.aexecute(operations.Read(filter, check_limit(limit), before, after))
 
     def search(
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
@@ -219,7 +216,7 @@ class MemoryBackend(Closing, WatchesForks):
         self, query: str | None = None, filters: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> list[Message]:
         """Rank messages by their relevance to a query; see `search`."""
-        return await self.aexecute(self._search_operation(query, filters, limit))
+        return await self.aexecute(await computed(self._search_operation, query, filters, limit))
 
     def around(
         self, anchors: Sequence[Message], before: int, after: int, filters: Mapping[str, Any] | None = None
@@ -244,7 +241,7 @@ class MemoryBackend(Closing, WatchesForks):
     ) -> list[list[Message]]:
         """Read the neighbours of stored messages; see `around`."""
         before, after = check_neighbours(before), check_neighbours(after)
-        return await self.aexecute(operations.Around(parse(filters), anchors, before, after))
+        return await self.aexecute(operations.Around(await computed(parse, filters), anchors, before, after))
 
     def delete(
         self,
@@ -274,7 +271,8 @@ class MemoryBackend(Closing, WatchesForks):
         filters: Mapping[str, Any] | None = None,
     ) -> int:
         """Delete the messages of a session, of a user, or of one session of a user; see `delete`."""
-        return await self.aexecute(operations.Delete(deletion_filter(session_id, user_id, filters)))
+        filter = await computed(deletion_filter, session_id, user_id, filters)
+        return await self.aexecute(operations.Delete(filter))
 
     def replace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Replace all messages that match a filter atomically: readers see either the old messages or the new ones.
@@ -297,7 +295,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def areplace(self, filters: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """Replace all messages that match a filter atomically; see `replace`."""
-        return await arun(self._replacement(filters, messages), self.aexecute)
+        return await arun(self._replacement(filters, messages), self.aexecute, given=(filters, messages))
 
     def update(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Store new versions of messages that still exist, as one batch. Deleted messages stay deleted.
@@ -319,8 +317,8 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def aupdate(self, messages: Sequence[Message], filters: Mapping[str, Any] | None = None) -> list[Message]:
         """Store new versions of messages that still exist; see `update`."""
-        filter, prepared = parse(filters), self._prepare(messages)
-        return views(await self.aexecute(operations.Update(filter, prepared)) if prepared else [])
+        filter, prepared = await computed(parse, filters), await computed(self._prepare, messages)
+        return await computed(views, await self.aexecute(operations.Update(filter, prepared)) if prepared else [])
 
     def take(self, filters: Mapping[str, Any]) -> list[Message]:
         """Delete and return the messages that match a filter. Among concurrent callers, only one gets each message.
@@ -338,7 +336,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def atake(self, filters: Mapping[str, Any]) -> list[Message]:
         """Delete and return the messages that match a filter; see `take`."""
-        return await self.aexecute(operations.Take(parse(filters)))
+        return await self.aexecute(operations.Take(await computed(parse, filters)))
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
@@ -346,7 +344,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def acount(self, filters: Mapping[str, Any] | None = None) -> int:
         """Count the messages that match a filter."""
-        return await self.aexecute(operations.Count(parse(filters)))
+        return await self.aexecute(operations.Count(await computed(parse, filters)))
 
     def sessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
         """List the sessions with messages that match a filter, most recently used first."""
@@ -354,7 +352,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def asessions(self, filters: Mapping[str, Any] | None = None) -> list[Session]:
         """List the sessions with messages that match a filter, most recently used first."""
-        return await self.aexecute(operations.Sessions(parse(filters)))
+        return await self.aexecute(operations.Sessions(await computed(parse, filters)))
 
     def is_empty(self) -> bool:
         """Return whether the store has no messages."""
@@ -374,7 +372,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def aclear(self, filters: Mapping[str, Any] | None = None) -> int:
         """Delete all messages, or all that match a filter; see `clear`."""
-        return await self.aexecute(operations.Delete(parse(filters)))
+        return await self.aexecute(operations.Delete(await computed(parse, filters)))
 
     def close(self) -> None:
         """Release all resources that the backend opened. A client or engine owned by the caller stays open."""
@@ -400,7 +398,7 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def aexecute(self, operation: operations.Operation[T]) -> T:
         """Perform an operation; see `execute`."""
-        return await arun(self._execution(operation), self._aperform)
+        return await arun(self._execution(operation), self._aperform, light=True)
 
     def _execution(self, operation: operations.Operation[T]) -> Plan[T]:
         attempt = 0

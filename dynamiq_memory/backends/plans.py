@@ -21,7 +21,10 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Never, TypeVar
+
+from dynamiq_memory.backends._threads import in_thread
+from dynamiq_memory.backends._weights import LARGE, weigh
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -85,23 +88,53 @@ def run(plan: Plan[T], perform: Callable[[Any], Any]) -> T:
             del proceed  # an error, its traceback and this frame would be a cycle
 
 
-async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
+async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]], *, given: Any = None, light: bool = False) -> T:
     """Carry out a plan asynchronously.
+
+    The parts of the plan between its steps run in the event loop's thread. After results that are so large that
+    working on them would hold up the loop, they run in another thread.
 
     Args:
         plan: The plan.
         perform: Performs one step and returns an awaitable for its result.
+        given: What the plan works on from its beginning. Results of steps are added.
+        light: Whether the plan hardly works on results, however large.
     """
+    weight = weigh(given)
     with closing(plan):
         proceed = partial(plan.send, None)
         try:
             while True:
-                step = proceed()
+                step = proceed() if weight < LARGE or light else (await _proceed_in_thread(plan, proceed))()
                 try:
-                    proceed = partial(plan.send, await perform(step))
+                    result = await perform(step)
                 except BaseException as error:  # noqa: BLE001 - raised again inside the plan
                     proceed = partial(plan.throw, error)
+                else:
+                    weight += 0 if light else weigh(result)
+                    proceed = partial(plan.send, result)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:
             del proceed  # an error, its traceback and this frame would be a cycle
+
+
+async def _proceed_in_thread(plan: Plan[Any], proceed: Callable[[], Any]) -> Callable[[], Any]:
+    """Proceed to the next step of a plan, and return a function that returns it, or raises what the plan raised."""
+    while True:
+        try:
+            return await in_thread(_outcome, proceed)
+        except BaseException as error:  # noqa: BLE001 - a cancellation, raised again inside the plan
+            proceed = partial(plan.throw, error)
+
+
+def _outcome(proceed: Callable[[], Any]) -> Callable[[], Any]:
+    try:
+        step = proceed()
+    except BaseException as error:  # noqa: BLE001 - raised again by the caller; a future takes no StopIteration
+        return partial(_raise, error)
+    return lambda: step
+
+
+def _raise(error: BaseException) -> Never:
+    raise error

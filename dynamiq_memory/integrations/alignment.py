@@ -7,11 +7,9 @@ what an edit, another answer, a fork or an undo has replaced is marked as supers
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise, takewhile
-from typing import TypeVar
 
 from dynamiq_memory._ids import new_id
 from dynamiq_memory.conversation.calls import calls_of, is_question
@@ -20,7 +18,6 @@ from dynamiq_memory.conversation.saving import MemorySaveMode, select_to_save
 from dynamiq_memory.integrations.native import digest_of
 from dynamiq_memory.integrations.plans import (
     AddMany,
-    Compute,
     GetAll,
     GetEverything,
     Plan,
@@ -35,15 +32,12 @@ __all__ = ["Alignment", "Transcript", "align", "store_revisions", "stored_since"
 
 _PAGE = 32
 _MOST_AT_ONCE = 1024
-# Converting this many messages would hold the event loop for some ten milliseconds.
-_MANY = 256
 # Number of questions and answers that are compared by their text: the comparison costs its square.
 _MOST_COMPARED = 64
 # An edited question has more than this share of the words of the shorter version.
 _EDITED = 0.5
 _tokenizer = Tokenizer()
 
-T = TypeVar("T")
 _Text = tuple[MessageRole, str]
 
 
@@ -196,7 +190,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
         wide = yield from get_latest(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
         # After a question that is known by its id comes the work that is done for it now.
         stop = question if question in known else len(transcript)
-        matching, end = yield from _unless_small(stop, partial(_by_text, transcript, wide, stop))
+        matching, end = _by_text(transcript, wide, stop)
         if known and not transcript.is_question(max(known)):
             # Ids have settled where the stored part ends: whatever follows an answer that is known is new.
             matching, end = {place: match for place, match in matching.items() if place < start}, start
@@ -572,7 +566,7 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     while stop > 0:
         start = max(0, stop - size)
         if not known or max(known) < start:
-            ids |= yield from _unless_small(stop - start, partial(_ids, transcript, range(start, stop)))
+            ids |= {place: transcript.id(place) for place in range(start, stop)}
         wanted = {id_ for place, id_ in ids.items() if place not in known} - asked
         stored = {message.id: message for message in (yield from _with_ids(wanted))}
         asked |= wanted
@@ -591,15 +585,6 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     newest = max(known, default=-1)
     later = _following(known[newest], latest) if known else latest
     return known | _same(transcript, range(max(end.start, newest + 1), max(questions, default=0)), later)
-
-
-def _ids(transcript: Transcript, places: Iterable[int]) -> dict[int, str]:
-    return {place: transcript.id(place) for place in places}
-
-
-def _unless_small(count: int, work: Callable[[], T]) -> Plan[T]:
-    """Do work on a number of messages: if they are many, without holding the event loop."""
-    return (yield from Compute(work)) if count > _MANY else work()
 
 
 def _same(transcript: Transcript, places: Iterable[int], latest: Sequence[Message]) -> dict[int, Message]:

@@ -13,12 +13,13 @@ A plan (see `dynamiq_memory.backends.plans`) yields these steps, and `run` and `
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dynamiq_memory.backends import plans
+from dynamiq_memory.backends._threads import computed
 from dynamiq_memory.backends.plans import Plan, Step
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.revisions import current
@@ -29,7 +30,6 @@ from dynamiq_memory.messages import Message
 
 __all__ = [
     "AddMany",
-    "Compute",
     "ExplainAgentConversation",
     "GetAgentConversation",
     "GetAll",
@@ -39,6 +39,7 @@ __all__ = [
     "Take",
     "UpdateMany",
     "arun",
+    "computed",
     "get_conversation",
     "get_latest",
     "run",
@@ -116,13 +117,6 @@ class Take(Step[list[Message]]):
     filters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Compute(Step[T]):
-    """A function that takes long: asynchronously, it runs in a thread, so that it does not hold the event loop."""
-
-    function: Callable[[], T]
-
-
 def get_latest(count: int) -> Plan[list[Message]]:
     """Read the latest messages of the conversation, without superseded ones.
 
@@ -150,25 +144,20 @@ def run(memory: Memory, plan: Plan[T]) -> T:
         memory: The memory that the plan reads and writes.
         plan: The plan.
     """
-
-    def perform(step: Step[Any]) -> Any:
-        return step.function() if isinstance(step, Compute) else _perform(memory, step)
-
-    return plans.run(plan, perform)
+    return plans.run(plan, partial(_perform, memory))
 
 
-async def arun(memory: Memory, plan: Plan[T]) -> T:
+async def arun(memory: Memory, plan: Plan[T], given: Any = None) -> T:
     """Carry out a plan asynchronously.
+
+    What the plan does with many messages, or with long ones, it does in a thread, not to hold up the event loop.
 
     Args:
         memory: The memory that the plan reads and writes.
         plan: The plan.
+        given: What it works on from its beginning, such as messages of the framework.
     """
-
-    async def perform(step: Step[Any]) -> Any:
-        return await (asyncio.to_thread(step.function) if isinstance(step, Compute) else _aperform(memory, step))
-
-    return await plans.arun(plan, perform)
+    return await plans.arun(plan, partial(_aperform, memory), given=given)
 
 
 def _perform(memory: Memory, step: Step[Any]) -> Any:

@@ -50,6 +50,7 @@ _LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": 
 _ARABIC_AND = re.compile("^[وف](?=ال..)")
 # In messages of languages that write compounds as one word.
 _GRAM = 5
+_LONG = 100_000
 _VERSION = 2
 # Of the default tokenizer.
 _EARLIER = frozenset({"words-1/english/7a2a7537"})
@@ -100,7 +101,7 @@ class Tokenizer:
 
     def __call__(self, text: str) -> list[str]:
         """Return the terms of a text in order, including repetitions."""
-        words = _ASCII_TERM.findall(text) if text.isascii() else _TERM.findall(_normalized(text))
+        words = _written_as_one(text)
         terms: list[str] = []
         for each in filter(None, map(self._terms.__getitem__, words)):  # faster than a chain: many are stop words
             terms += each
@@ -138,7 +139,8 @@ class Tokenizer:
         parts = [part.casefold() for part in parts_of(word) if part.isalpha() and len(part) <= LONGEST_WORD]
         parts = [part for part in parts if stemmer_for(part, language) == language]
         stems = dict.fromkeys(_fold_diacritics(self._stemmer(language).stemWord(part)) for part in parts)
-        more = [stem for stem in stems if stem not in self._terms[word]]
+        known = set(self._terms[word])  # long words are not cached
+        more = [stem for stem in stems if stem not in known]
         if language in COMPOUNDING:
             more += (gram for part in parts for gram in _grams(_fold_diacritics(part)))
         return tuple(more)
@@ -180,6 +182,14 @@ def signature_of(tokenize: Tokenize) -> str:
 def earlier_signatures_of(tokenize: Tokenize) -> frozenset[str]:
     """Return the signatures of earlier versions of a tokenizer; a store indexes what they indexed again by itself."""
     return _EARLIER if signature_of(tokenize) == Tokenizer().signature else frozenset()
+
+
+def _written_as_one(text: str) -> list[str]:
+    text, pattern = (text, _ASCII_TERM) if text.isascii() else (_normalized(text), _TERM)
+    if len(text) < _LONG:
+        return pattern.findall(text)
+    # A single call would keep all other threads waiting until it has read the whole text.
+    return [match[0] for match in pattern.finditer(text)]
 
 
 def _character_terms(run: str) -> list[str]:

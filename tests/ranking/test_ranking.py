@@ -16,6 +16,8 @@ from dynamiq_memory.ranking import BM25, InvertedIndex, packed_terms
 WORDS = st.sampled_from(["red", "green", "blue", "car", "house", "x", "天気", ""])
 DOCUMENTS = st.lists(st.lists(WORDS, max_size=12), min_size=1, max_size=12)
 QUERIES = st.lists(st.one_of(WORDS, st.just("unknown")), max_size=5)
+# So many terms are looked for in one pass.
+LONG_QUERIES = QUERIES.map(lambda query: [*query, *map(str, range(30))])
 FORMULAS = st.builds(BM25, k1=st.floats(0, 3), b=st.floats(0, 1))
 
 
@@ -46,7 +48,7 @@ def test_scores_are_those_of_rank_bm25(documents, query, formula):
         assert score == pytest.approx(expected[number], rel=1e-9)
 
 
-@given(DOCUMENTS, QUERIES, FORMULAS)
+@given(DOCUMENTS, QUERIES | LONG_QUERIES, FORMULAS)
 def test_terms_carried_by_each_message_give_the_same_scores(documents, query, formula):
     expected = index_of(documents).scores(formula, query)
     lengths = [len(terms) for terms in documents]
@@ -64,13 +66,15 @@ def test_counts_that_one_byte_does_not_hold(count):
     assert expected[0] > expected[1]
 
 
-def test_a_hash_across_two_entries_is_not_a_match():
+@pytest.mark.parametrize("others", [0, 30])
+def test_a_hash_across_two_entries_is_not_a_match(others):
+    query = ["wanted", *map(str, range(others))]
     wanted = packed_terms.encode(["wanted"])[:5]
     # Six bytes an entry: the hash begins in the middle of the first, or is found there before its true place.
     split = b"\x00" * 3 + wanted + b"\x00" * 4
-    assert packed_terms.scores(BM25(), ["wanted"], [2, 1], [split, b""]) == {}
+    assert packed_terms.scores(BM25(), query, [2, 1], [split, b""]) == {}
     true_place = split + wanted + b"\x02"
-    assert set(packed_terms.scores(BM25(), ["wanted"], [3, 1], [true_place, b""])) == {0}
+    assert set(packed_terms.scores(BM25(), query, [3, 1], [true_place, b""])) == {0}
 
 
 def test_lone_surrogates_can_be_terms():

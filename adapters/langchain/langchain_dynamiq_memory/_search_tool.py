@@ -20,6 +20,7 @@ from dynamiq_memory.integrations.messages import (
     quoted_message,
     quoted_messages,
 )
+from dynamiq_memory.integrations.plans import computed
 from langchain_dynamiq_memory._messages import langchain_id
 from langchain_dynamiq_memory._scope import scoped_to_run
 
@@ -78,8 +79,9 @@ def search_tool(memory: Memory, scope: SearchScope) -> BaseTool:
         if message_id:
             found = await within.aget_all(1, _only(message_id, filters))
             around = await within.backend.aaround(found, _AROUND, _AROUND, {**within.filters, **filters})
-            return _page(found, around, offset, scope)
-        return _results(within, query, await within.asearch(query, filters, _READ), runtime, scope)
+            return await computed(_page, found, around, offset, scope)
+        found = await within.asearch(query, filters, _READ)
+        return await computed(lambda found: _results(within, query, found, runtime, scope), found)
 
     return StructuredTool.from_function(
         search_memory,

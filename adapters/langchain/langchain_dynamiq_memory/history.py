@@ -15,7 +15,16 @@ from dynamiq_memory.integrations.arguments import check_limit, check_memory, che
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY, SESSION_KEY, SUPERSEDED_KEY, USER_KEY
 from dynamiq_memory.integrations.native import Default
 from dynamiq_memory.integrations.ordering import set_batch_times
-from dynamiq_memory.integrations.plans import AddMany, GetAgentConversation, GetAll, Plan, arun, get_conversation, run
+from dynamiq_memory.integrations.plans import (
+    AddMany,
+    GetAgentConversation,
+    GetAll,
+    Plan,
+    arun,
+    computed,
+    get_conversation,
+    run,
+)
 from dynamiq_memory.integrations.references import memory_at, reference_to, resolve
 from langchain_dynamiq_memory._messages import (
     check_default,
@@ -156,7 +165,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         if self._overrides("add_messages"):
             return await run_in_executor(None, self.add_messages, messages)
         try:
-            await arun(self.memory, self._add(messages))
+            await arun(self.memory, self._add(messages), messages)
         except DynamiqMemoryError as error:
             self._report(error, messages)
         return None
@@ -190,7 +199,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     async def asearch(self, query: str, limit: int = 10) -> list[BaseMessage]:
         """Find the session's messages that are relevant to a query; see `search`."""
-        return from_messages(await self.memory.asearch(query, _CURRENT, limit))
+        return await computed(from_messages, await self.memory.asearch(query, _CURRENT, limit))
 
     def __repr__(self) -> str:
         """Name the session and the store."""

@@ -162,7 +162,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         """Store new messages, call the model with recalled ones, and store its answer."""
         check_model(request)
         memory, state = self._of_run(request.runtime), request.state["messages"]
-        recalled, block, held = await arun(memory, self._before_model(memory, state))
+        recalled, block, held = await arun(memory, self._before_model(memory, state), state)
         with listening() as streamed:
             try:
                 response = await handler(await awith_recalled(request, recalled, block, held))
@@ -170,9 +170,9 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
                 raise
             except BaseException:
                 with _reporting(memory):
-                    await to_the_end(arun(memory, self._cut_off(memory, state, streamed, held.last)))
+                    await to_the_end(arun(memory, self._cut_off(memory, state, streamed, held.last), state))
                 raise
-        await to_the_end(arun(memory, self._answered(memory, state, response, held.last)))
+        await to_the_end(arun(memory, self._answered(memory, state, response, held.last), state))
         return response
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
@@ -183,7 +183,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Store the rest of the turn."""
         memory = self._of_run(runtime)
-        await arun(memory, self._after_run(memory, state))
+        await arun(memory, self._after_run(memory, state), state["messages"])
 
     def __getstate__(self) -> dict[str, Any]:
         """Describe the middleware for copies and pickles, with a reference to its memory."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._embedding import Embed, EmbedQuery, Vector
+from dynamiq_memory.backends._embedding import Embed, EmbedQuery
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.neighbours import NeighbourReader
 from dynamiq_memory.backends._sql.reader import SQLReader
@@ -18,8 +18,9 @@ from dynamiq_memory.backends._sql.search import HybridSearch, WordSearch
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
+from dynamiq_memory.backends._weights import LARGE, weigh
 from dynamiq_memory.backends.base import Capabilities
-from dynamiq_memory.backends.plans import Compute, Plan, Step, run
+from dynamiq_memory.backends.plans import Plan, Step, run
 from dynamiq_memory.messages import Message
 from dynamiq_memory.ranking.tokenizer import terms_of
 
@@ -29,8 +30,6 @@ _WRITING = (*_STORING, operations.Delete, operations.Take)
 T_co = TypeVar("T_co", covariant=True)
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-# Preparing or writing more rows than this would hold up an event loop for milliseconds.
-_BATCH_ON_THE_LOOP = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +83,19 @@ class SQLBackend(PlannedBackend):
         return (yield from Transaction(partial(work, search=search, terms=terms), snapshot=True))
 
     def _transaction(self, operation: operations.Operation[Any]) -> Plan[Any]:
-        """Perform an operation in a transaction; in a thread if there are many messages to write."""
+        """Perform an operation in a transaction; in a thread if there is much to write."""
         write = type(operation) in _WRITING  # isinstance is slow with abstract classes
         messages = operation.messages if write and isinstance(operation, _STORING) else ()
         rows = (yield from self._rows(messages)) if messages else []
         work = partial(self._within, operation=operation, rows=rows)
-        return (yield from Transaction(work, write=write, large=len(rows) > _BATCH_ON_THE_LOOP))
+        return (yield from Transaction(work, write=write, large=weigh(rows) >= LARGE))
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
-        """Make the rows of messages, in a thread if there are many."""
-        vectors = (yield from Embed(messages)) if self._embedder is not None else None
-        make = partial(self._made, messages, vectors)
-        return make() if len(messages) <= _BATCH_ON_THE_LOOP else (yield from Compute(make))
-
-    def _made(self, messages: Sequence[Message], vectors: Sequence[Vector | None] | None) -> list[Row]:
+        """Make the rows of messages."""
+        if self._embedder is None:
+            return self._writer.rows(messages)
+        vectors = yield from Embed(messages)
         rows = self._writer.rows(messages)
-        if vectors is None:
-            return rows
         encoded = [None if vector is None else self._encoded(vector) for vector in vectors]
         return [row | {VECTOR: vector} for row, vector in zip(rows, encoded, strict=True)]
 

@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.off_the_loop import messages_of
+from dynamiq_memory.backends._sql.records import COLUMNS
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
@@ -47,7 +48,7 @@ class NeighbourReader:
         else:
             rows = connection.execute(self._statement(filters.clauses(filter)), parameters).fetchall()
         windows: list[tuple[list[Message], list[Message]]] = [([], []) for _ in anchors]
-        for row, message in zip(rows, from_rows([row[1:] for row in rows]), strict=True):
+        for row, message in zip(rows, messages_of(connection, [row[1:] for row in rows]), strict=True):
             for place in row[0].split(","):
                 number, side = divmod(int(place), 2)
                 windows[number][side].append(message)

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.off_the_loop import messages_of
+from dynamiq_memory.backends._sql.records import COLUMNS
 from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
 from dynamiq_memory.backends.operations import ReadPage
 from dynamiq_memory.filters import Filter
@@ -51,7 +52,7 @@ class SQLReader:
             rows = prepared.fetch(connection, parameters)
         else:
             rows = connection.execute(statement.where(*self._tables.filters.clauses(filter)), parameters).fetchall()
-        return from_rows(rows[::-1] if after is None else rows)
+        return messages_of(connection, rows[::-1] if after is None else rows)
 
     def read_page(self, connection: sa.Connection, page: ReadPage) -> tuple[list[Message], bool]:
         """Read a page of messages by one statement, which measures them before it reads them."""
@@ -62,7 +63,7 @@ class SQLReader:
         else:
             statement = _within_size(self._tables, names, self._tables.filters.clauses(page.filter))
             rows = connection.execute(statement, parameters).fetchall()
-        found = from_rows([row[1:] for row in (rows[::-1] if page.after is None else rows)])
+        found = messages_of(connection, [row[1:] for row in (rows[::-1] if page.after is None else rows)])
         messages, more = page.page_of(found, page.limit)
         return messages, more or (bool(rows) and rows[0][0] > len(rows))
 
@@ -77,7 +78,7 @@ class SQLReader:
             fitting = [number for number, size in zip(numbers, earlier, strict=False) if size < max_bytes]
             parameters = {"numbers": self._tables.filters.packed(fitting)}
         rows = self._by_seq.fetch(connection, parameters)
-        return dict(zip([row[0] for row in rows], from_rows([row[1:] for row in rows]), strict=True))
+        return dict(zip([row[0] for row in rows], messages_of(connection, [row[1:] for row in rows]), strict=True))
 
     def count(self, connection: sa.Connection, filter: Filter) -> int:
         """Count matching messages."""

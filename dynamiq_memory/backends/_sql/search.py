@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.filters import single_scope
+from dynamiq_memory.backends._sql.off_the_loop import off_the_loop
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import Search
@@ -40,7 +41,7 @@ class WordSearch:
         """Rank matching messages by the terms of a query."""
         self._tables.check_meta(connection)
         rows = self._rows(connection, search.filter)
-        return self._best(connection, search, rows, self._scores(terms, rows))
+        return self._best(connection, search, rows, lambda: self._scores(terms, rows))
 
     def _rows(self, connection: sa.Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
         """Read the terms of all matching messages; `more` has more parameters of the statement."""
@@ -66,15 +67,24 @@ class WordSearch:
     def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> Scores[int]:
         """Score rows, by their numbers in the list."""
         scores = packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
-        sessions = in_sessions(range(len(rows)), lambda n: tuple(rows[n][4:6]), lambda n: (rows[n][1], rows[n][0]))
-        return pooled(scores, sessions)
+        scopes, positions = [row[4:6] for row in rows], [(row[1], row[0]) for row in rows]
+        return pooled(scores, in_sessions(range(len(rows)), scopes.__getitem__, positions.__getitem__))
 
     def _best(
-        self, connection: sa.Connection, search: Search, rows: Sequence[TermsRow], scores: Scores[int]
+        self,
+        connection: sa.Connection,
+        search: Search,
+        rows: Sequence[TermsRow],
+        score: Callable[[], Scores[int]],
     ) -> list[Message]:
-        """Read the messages of the best rows."""
-        # Among equal scores the latest first: by timestamp, then by arrival.
-        ranked = best(scores, lambda number: (rows[number][1], rows[number][0]), search.limit)
+        """Score the rows, and read the messages of the best of them."""
+
+        def rank() -> tuple[Scores[int], list[int]]:
+            scores = score()
+            # Among equal scores the latest first: by timestamp, then by arrival.
+            return scores, best(scores, lambda number: (rows[number][1], rows[number][0]), search.limit)
+
+        scores, ranked = off_the_loop(connection, rank, rows)
         messages = self._reader.by_seq(connection, [rows[number][0] for number in ranked], search.max_bytes)
         results = []
         for number in ranked:
@@ -97,9 +107,12 @@ class HybridSearch(WordSearch):
         vectors = self._tables.vectors
         vectors.check_query(vector)
         rows = self._rows(connection, search.filter, vectors.parameters(vector))
-        read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
-        scores = hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
-        return self._best(connection, search, rows, scores)
+
+        def score() -> Scores[int]:
+            read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
+            return hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
+
+        return self._best(connection, search, rows, score)
 
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         return self._tables.vectors.joined(super()._select(scope, source), self._tables.terms)

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._order import version_filters, with_stored_version
-from dynamiq_memory.backends._sql.records import from_rows, to_row
+from dynamiq_memory.backends._sql.off_the_loop import messages_of
+from dynamiq_memory.backends._sql.records import to_row
 from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
@@ -93,7 +94,7 @@ class SQLWriter:
         columns = self._tables.messages.c
         statement = sa.select(*self._tables.columns).where(*self._tables.filters.clauses(filter))
         statement = statement.order_by(columns.timestamp, columns.seq).with_for_update()
-        return from_rows(connection.execute(statement).fetchall())
+        return messages_of(connection, connection.execute(statement).fetchall())
 
 
 def _upsert_messages(tables: SQLTables) -> Prepared:

@@ -33,6 +33,7 @@ from dynamiq_memory.integrations.plans import (
     GetAll,
     Plan,
     arun,
+    computed,
     get_conversation,
     get_latest,
     run,
@@ -227,7 +228,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
             InvalidArgumentError: initial_token_count exceeds token_limit.
             BackendError: The store failed.
         """
-        return await arun(self._session, self._pick(input, initial_token_count))
+        return await arun(self._session, self._pick(input, initial_token_count), input)
 
     def get_all(self) -> list[ChatMessage]:
         """Read all messages of the session, without superseded ones."""
@@ -235,7 +236,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     async def aget_all(self) -> list[ChatMessage]:
         """Read all messages of the session."""
-        return from_messages(await arun(self._session, get_conversation()))
+        return await computed(from_messages, await arun(self._session, get_conversation()))
 
     # --- storing ---------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     async def aput(self, message: ChatMessage) -> None:
         """Store a message, if the memory's save mode keeps it; see `put`."""
-        await arun(self._session, _add(self._kept([message])))
+        await arun(self._session, _add(await computed(self._kept, [message])))
 
     def put_messages(self, messages: list[ChatMessage]) -> None:
         """Store the messages that the memory's save mode keeps, as one batch; see `put`."""
@@ -253,7 +254,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     async def aput_messages(self, messages: list[ChatMessage]) -> None:
         """Store the messages that the memory's save mode keeps, as one batch; see `put`."""
-        await arun(self._session, _add(self._kept(messages)))
+        await arun(self._session, _add(await computed(self._kept, messages)))
 
     def set(self, messages: list[ChatMessage]) -> None:
         """Make the session contain exactly these messages; those that are stored keep their times and ids."""
@@ -261,7 +262,7 @@ class DynamiqMemory(MemoryByReference, BaseMemory):
 
     async def aset(self, messages: list[ChatMessage]) -> None:
         """Make the session contain exactly these messages; see `set`."""
-        await arun(self._session, set_messages(self._session, messages))
+        await arun(self._session, set_messages(self._session, messages), messages)
 
     def reset(self) -> None:
         """Delete the session's messages."""

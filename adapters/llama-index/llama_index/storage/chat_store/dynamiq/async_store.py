@@ -13,7 +13,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from dynamiq_memory import InvalidArgumentError, Memory, Message
 from dynamiq_memory.integrations.messages import MESSAGE_ID_KEY
 from dynamiq_memory.integrations.ordering import move_after, set_batch_times
-from dynamiq_memory.integrations.plans import arun, get_conversation
+from dynamiq_memory.integrations.plans import arun, computed, get_conversation
 from dynamiq_memory.integrations.turns import current
 from llama_index.memory.dynamiq._messages import from_message, from_messages, in_groups, split, to_batch, to_messages
 from llama_index.memory.dynamiq._replacing import keep_stored, scope_of, store_apart
@@ -76,12 +76,12 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         """
         start = _count("offset", offset or 0)
         stop = None if limit is None else start + _count("limit", limit)
-        messages = split(await self._of_status(session_of(self._memory, key), status))
-        return list(map(from_message, messages[start:stop]))
+        stored = await self._of_status(session_of(self._memory, key), status)
+        return await computed(lambda stored: list(map(from_message, split(stored)[start:stop])), stored)
 
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
         """Count the messages of a session that have a status; None for any."""
-        return len(split(await self._of_status(session_of(self._memory, key), status)))
+        return len(await computed(split, await self._of_status(session_of(self._memory, key), status)))
 
     async def add_message(self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE) -> None:
         """Store a message at the end of a session."""
@@ -91,7 +91,8 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
         """Store messages at the end of a session, as one batch."""
-        session, batch = session_of(self._memory, key), _all_with_status(status, to_batch(messages))
+        session = session_of(self._memory, key)
+        batch = await computed(lambda messages: _all_with_status(status, to_batch(messages)), messages)
         move_after(batch, await session.aget_all(1))
         stored = await session.aadd_many(batch)
         if _status(status) is MessageStatus.ACTIVE:
@@ -101,9 +102,10 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
         """Make a session contain exactly these messages; those that are stored keep their times and ids."""
-        session, given = session_of(self._memory, key), to_messages(messages)
+        session = session_of(self._memory, key)
         stored = await arun(session, get_conversation())
-        await session.areplace_messages(scope_of(session), _all_with_status(status, keep_stored(stored, given)))
+        kept = await computed(lambda stored, given: keep_stored(stored, to_messages(given)), stored, messages)
+        await session.areplace_messages(scope_of(session), _all_with_status(status, kept))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete the message at a position among all messages of a session, counted from 0.
@@ -113,7 +115,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         """
         session = session_of(self._memory, key)
         messages = await arun(session, get_conversation())
-        counted = [(one, group) for group in in_groups(messages) for one in group]
+        counted = [(one, group) for group in await computed(in_groups, messages) for one in group]
         if not -len(counted) <= idx < len(counted):
             return None
         message, group = counted[idx]
@@ -137,7 +139,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         """
         session = session_of(self._memory, key)
         oldest = await self._oldest(session, _count("n", n))
-        return from_messages(await session.backend.atake({**_only(session, oldest), STATUS: None}))
+        return await computed(from_messages, await session.backend.atake({**_only(session, oldest), STATUS: None}))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Archive the oldest active messages of a session and return them. They stay stored, and searches find them.
@@ -148,7 +150,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
         oldest = [_with_status(one, _ARCHIVED_OLDEST) for one in await self._oldest(session, _count("n", n))]
         archived = await session.backend.aupdate(oldest, {**session.filters, STATUS: None})
         await self._leave_active(session, archived)
-        return from_messages(archived)
+        return await computed(from_messages, archived)
 
     async def get_keys(self) -> list[str]:
         """List the keys of the sessions, the most recently used first."""
@@ -177,7 +179,7 @@ class DynamiqAsyncChatStore(StoreOfSessions, AsyncDBChatStore):
     async def _oldest(self, session: Memory, count: int) -> list[Message]:
         """Read a number of the oldest active messages; a stored one of which only a part is meant is split."""
         active = await self._active(session)
-        groups = in_groups(active)
+        groups = await computed(in_groups, active)
         ends = list(accumulate(map(len, groups)))
         whole = bisect_right(ends, count)
         oldest = active[:whole]

@@ -121,7 +121,7 @@ class DynamiqChatStore(StoreOfSessions, BaseChatStore):
         self, key: str, plan: Callable[Concatenate[Memory, P], Plan[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         session = session_of(self._memory, key)
-        return await arun(session, plan(session, *args, **kwargs))
+        return await arun(session, plan(session, *args, **kwargs), args)
 
 
 # Plans over the memory of a session.
