@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dynamiq_memory.backends.operations import ReadPage
+from dynamiq_memory.filters import parse
+from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
 
 
@@ -46,6 +49,21 @@ class ReadingConformance(ConformanceBase):
         assert contents(store.get_all(limit=50)) == [f"{number}" for number in range(10)]
         assert contents(store.search(limit=3)) == ["7", "8", "9"]
         assert contents(store.search("  ", limit=3)) == ["7", "8", "9"]
+
+    def test_pages_have_every_message_once(self, store: Twin) -> None:
+        stored = store.add_many([say(f"{number:03} {'x' * (number * 10)}") for number in range(12)])
+        for filters in (SCOPE, {**SCOPE, "absent": None}):
+            for limit, max_bytes in ((5, 10**6), (12, 10**6), (50, 500), (50, 1)):
+                for side in ("before", "after"):
+                    found: list[Message] = []
+                    anchor = stored[0] if side == "after" else None
+                    more = True
+                    while more:
+                        page, more = store.execute(ReadPage(parse(filters), limit, max_bytes, **{side: anchor}))
+                        assert 0 < len(page) <= limit or not more
+                        found = [*page, *found] if side == "before" else [*found, *page]
+                        anchor = page[0 if side == "before" else -1] if page else anchor
+                    assert contents(found) == contents(stored[1:] if side == "after" else stored)
 
     @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
     def test_a_limit_below_one_is_refused(self, store: Twin, limit: object) -> None:

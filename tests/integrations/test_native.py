@@ -158,11 +158,11 @@ def test_changed_canonical_fields_count_for_more_than_the_framework_s_own(
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "pay", "arguments": '{"to": "Ann", "sum": 3}'}}
-BLOCKS = [
+BLOCKS: list[dict[str, Any]] = [
     {"type": "text", "text": "I pay"},
     {"type": "tool_use", "id": "c1", "name": "pay", "input": {"to": "Ann", "sum": 3}},
 ]
-SAID = {"class": "AIMessage", "fields": {"id": "run-1", "content": BLOCKS, "flag": None}}
+SAID: dict[str, Any] = {"class": "AIMessage", "fields": {"id": "run-1", "content": BLOCKS, "flag": None}}
 
 
 def packed(data: dict[str, Any]) -> Message:
@@ -191,7 +191,7 @@ def test_what_canonical_fields_say_is_kept() -> None:
     ],
 )
 def test_what_only_native_says_is_not(more: dict[str, Any]) -> None:
-    native = reduced(packed({**SAID, "fields": {**SAID["fields"], **more}}))  # type: ignore[dict-item]
+    native = reduced(packed({**SAID, "fields": {**SAID["fields"], **more}}))
     assert native is not None
     assert native["data"]["fields"] == {"id": "run-1", "content": BLOCKS[:1], "flag": None}
 

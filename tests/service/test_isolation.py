@@ -191,9 +191,8 @@ def test_a_key_of_one_user_tells_a_model_nothing_that_others_cannot_see(
     body[0]["dynamiq_memory"]["timestamp"] = 1.0
     for user_id, kept in (("alice", {"framework": "x", "data": {}}), (None, hostile.native)):
         for path in ("/items", "/items/update", "/items/replace"):
-            sent = body if path == "/items" else {"items": body}
-            if path == "/items/replace":
-                sent |= {"filters": {"user_id": "alice"}}
+            filters = {"filters": {"user_id": "alice"}} if path == "/items/replace" else {}
+            sent = {"items": body, **filters}
             assert call(client("theirs", user_id=user_id), "theirs", ("POST", path, sent)).status_code < 300
             (stored,) = service.store.get_all()
             assert stored.native == kept
