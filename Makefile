@@ -68,8 +68,8 @@ format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev ## Measure speed; LOCOMO=file also measures retrieval
-	$(BIN)/python benchmarks/speed.py $(ARGS)
+bench: .venv-bench/.ready .venv/.dev ## Measure speed (ARGS=--quick: in minutes); LOCOMO=file also measures retrieval
+	.venv-bench/bin/python -m benchmarks.speed $(ARGS)
 	$(if $(LOCOMO),$(BIN)/python benchmarks/retrieval.py $(LOCOMO),@echo "retrieval: make bench LOCOMO=locomo10.json")
 
 build: .venv/.dev ## Build the distributions into dist/
@@ -78,11 +78,12 @@ build: .venv/.dev ## Build the distributions into dist/
 
 lock: .venv/.dev ## Write the newest and the lowest allowed versions into constraints/
 	$(LOCK) --upgrade --group dev --output-file constraints/dev.txt
+	$(LOCK) --upgrade --group bench --output-file constraints/bench.txt
 	$(LOCK) --upgrade --resolution lowest-direct --group floor --output-file constraints/floor.txt
 	$(AGENTS_LOCK) --upgrade --group adapters/dynamiq/pyproject.toml:dev --output-file constraints/dynamiq.txt
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .venv-floor .venv-dynamiq .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .venv-floor .venv-dynamiq .tools .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -110,6 +111,13 @@ clean: ## Remove the environment and caches
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >/dev/null \
 			|| echo "no browser: the tests of the viewer are skipped" >&2; \
 	fi
+	@touch $@
+
+# The peers pin versions of what the tests use.
+.venv-bench/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-bench
+	$(UV) pip install --quiet --compile-bytecode --python .venv-bench/bin/python --constraint constraints/bench.txt \
+		--editable . --group bench
 	@touch $@
 
 .venv-floor/.ready: $(PACKAGE) | $(filter .tools/bin/uv,$(UV))

@@ -450,11 +450,13 @@ def views(stored: Iterable[Message]) -> list[Message]:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    fields = dict(message.__dict__)
-    fields["metadata"] = copy_plain(message.metadata) | {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
-    for name in ("content", "tool_calls", "native"):
-        if not isinstance(fields[name], str | None):
-            fields[name] = copy_plain(fields[name])
+    fields = message.__dict__.copy()
+    metadata = fields["metadata"] = message.metadata.copy()
+    for values, names in ((metadata, message.metadata), (fields, ("content", "tool_calls", "native"))):
+        for name in names:
+            if isinstance(values[name], dict | list):
+                values[name] = copy_plain(values[name])
+    metadata[TIMESTAMP_KEY], metadata[MESSAGE_ID_KEY] = message.timestamp, message.id
     return fields
 
 

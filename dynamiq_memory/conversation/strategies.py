@@ -15,7 +15,7 @@ from dynamiq_memory.backends.plans import Compute, Plan
 from dynamiq_memory.conversation.calls import is_question
 from dynamiq_memory.conversation.placement import Placement, last_question, with_block
 from dynamiq_memory.conversation.revisions import current
-from dynamiq_memory.conversation.surroundings import NEIGHBOURS, Reach, has_late_result, has_question, turns_of
+from dynamiq_memory.conversation.surroundings import NEIGHBOURS, Reach, has_late_result, has_question, surroundings_of
 from dynamiq_memory.conversation.tokens import as_sent
 from dynamiq_memory.conversation.turns import Budget, Turn, arrange, latest_turns, split_turns
 from dynamiq_memory.conversation.windows import Window
@@ -427,13 +427,17 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
         at_once = min(max(budget.messages, _FEWEST_MATCHES), _MOST_MATCHES)
         some, rest = [m for m in rest[:at_once] if key_of(m) not in choice.picks], rest[at_once:]
         picked = len(choice.picks)
-        unread = [match for match in some if key_of(match) not in turns]
-        for found in (yield from turns_of(unread, filters, reach)) if unread else ():
-            if found is not None:
-                turns |= dict.fromkeys(map(key_of, found.messages), found)
-        for key in map(key_of, some):
-            if key not in choice.picks and key in turns:
-                choice.add_turn_of(key, turns[key], scores, whole)
+        near = yield from surroundings_of([m for m in some if key_of(m) not in turns], filters, reach)
+        for match in some:
+            key = key_of(match)
+            if budget.messages <= 0:
+                break
+            if key in choice.picks:
+                continue
+            turn = turns.get(key) or near.turn_of(match)
+            if turn is not None:
+                turns |= dict.fromkeys(map(key_of, turn.messages), turn)
+                choice.add_turn_of(key, turn, scores, whole)
         if some and picked and picked == len(choice.picks):
             break  # what is left of the budget is too small for a turn; going on costs reads and brings little
     if choice.placement is Placement.BEFORE_QUESTION:

@@ -50,12 +50,12 @@ class Span:
 
     def turn_of(self, match: Message) -> Turn | None:
         """Return the turn of a message; None if its beginning is missing."""
-        key = key_of(match)
         near = current(self.messages)
-        if key not in map(key_of, near):
+        place = _find(near, match)
+        if place is None:
             return None  # it has been superseded since it was found
-        turns = split_turns(_narrowed(near, key))
-        return next((turn for turn in turns if turn.opened and key in map(key_of, turn.messages)), None)
+        turns = split_turns(_narrowed(near, place))
+        return next((turn for turn in turns if turn.opened and _find(turn.messages, match) is not None), None)
 
     def lacks(self, match: Message) -> tuple[bool, bool]:
         """Return whether the turn of a message needs more messages at the beginning, and at the end."""
@@ -72,31 +72,41 @@ class Span:
         if not self.begins or has_question(current(self.messages[: self._place_of(match) + 1])):
             return None
         turn = opening_turn(current(self.messages))
-        return turn if key_of(match) in map(key_of, turn.messages) else None
+        return None if _find(turn.messages, match) is None else turn
 
     def _place_of(self, match: Message) -> int:
-        place = self.find(match)
+        place = _find(self.messages, match)
         return len(self.messages) if place is None else place
 
-    def find(self, message: Message) -> int | None:
-        """Return the place of a message; None if it is not here."""
-        key = key_of(message)
-        return next((place for place, each in enumerate(self.messages) if key_of(each) == key), None)
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the matches of a query.
+
+    Attributes:
+        spans: The messages around each match.
+        begun: Whether sessions have their first messages, unless these are not in the spans.
+    """
+
+    spans: Mapping[Key, Span]
+    begun: bool
+
+    def turn_of(self, match: Message) -> Turn | None:
+        """Return the turn of a match; None if it has no question, or the match would be left out."""
+        span = self.spans[key_of(match)]
+        return span.turn_of(match) or (span.opening_turn_of(match) if self.begun else None)
 
 
-def turns_of(matches: Sequence[Message], filters: Mapping[str, Any], reach: Reach) -> Plan[list[Turn | None]]:
-    """Read the whole turns of messages.
+def surroundings_of(matches: Sequence[Message], filters: Mapping[str, Any], reach: Reach) -> Plan[Surroundings]:
+    """Read what is around messages, as far as their turns go.
 
     Args:
         matches: The messages, the most important first.
         filters: Only messages that match.
         reach: How many messages may be read beyond the neighbours.
-
-    Returns:
-        For each message its turn; None if it has no question, or the message would be left out.
     """
     filter, size = parse(filters), NEIGHBOURS
-    windows = yield from Around(filter, matches, size, size)
+    windows = (yield from Around(filter, matches, size, size)) if matches else []
     spans = {key_of(match): _span(match, window) for match, window in zip(matches, windows, strict=True)}
     lacking = list(matches)
     while True:
@@ -106,10 +116,7 @@ def turns_of(matches: Sequence[Message], filters: Mapping[str, Any], reach: Reac
         needs = [(span := spans[key_of(match)], *span.lacks(match)) for match in lacking]
         sides = [list(dict.fromkeys(need[0] for need in needs if need[side])) for side in (1, 2)]
         if not (yield from _read_on(filter, size, sides[0], sides[1], reach)):
-            break
-    begun = _has_beginnings(filters)
-    found = ((spans[key_of(match)], match) for match in matches)
-    return [span.turn_of(match) or (span.opening_turn_of(match) if begun else None) for span, match in found]
+            return Surroundings(spans, _has_beginnings(filters))
 
 
 def has_question(messages: Iterable[Message]) -> bool:
@@ -135,9 +142,13 @@ def has_late_result(messages: Sequence[Message]) -> bool:
 
 
 def _span(match: Message, window: list[Message]) -> Span:
-    key = key_of(match)
-    place = next(number for number, message in enumerate(window) if key_of(message) == key)
+    place = _find(window, match) or 0
     return Span(window, place < NEIGHBOURS, len(window) - place - 1 < NEIGHBOURS)
+
+
+def _find(messages: Sequence[Message], message: Message) -> int | None:
+    """Return the place of a message among those of its session; None if it is not there."""
+    return next((place for place, each in enumerate(messages) if each.id == message.id), None)
 
 
 def _joined(spans: Sequence[tuple[Message, Span]]) -> dict[Key, Span]:
@@ -153,10 +164,10 @@ def _joined(spans: Sequence[tuple[Message, Span]]) -> dict[Key, Span]:
 
 def _union(first: Span, second: Span) -> Span:
     """Return the span of two that have a message in common."""
-    place = first.find(second.messages[0])
+    place = _find(first.messages, second.messages[0])
     if place is None:
         first, second = second, first
-        place = first.find(second.messages[0])
+        place = _find(first.messages, second.messages[0])
     if place is None:
         return second  # the store has changed in between
     messages = first.messages[:place] + max(first.messages[place:], second.messages, key=len)
@@ -190,9 +201,11 @@ def _has_beginnings(filters: Mapping[str, Any]) -> bool:
     return not others and isinstance(times, Mapping) and not any("gt" in bound for bound in times)
 
 
-def _narrowed(messages: Sequence[Message], match: Key) -> Sequence[Message]:
-    """Return the messages from the question of a match up to the next one, if no later result is among the others."""
-    here = next(number for number, message in enumerate(messages) if key_of(message) == match)
+def _narrowed(messages: Sequence[Message], here: int) -> Sequence[Message]:
+    """Return the messages from the question at or before a place up to the next one.
+
+    If a result that came later is among the others, return all.
+    """
     start = next((number for number in range(here, -1, -1) if is_question(messages[number])), None)
     end = next((number for number in range(here + 1, len(messages)) if is_question(messages[number])), len(messages))
     if start is None or has_late_result(messages[end:]) or has_late_result(messages[start:end]):

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Any
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
-from dynamiq_memory.backends._order import latest_first
+from dynamiq_memory.backends._order import latest_first, session_filter
 from dynamiq_memory.backends._urls import options_in
 from dynamiq_memory.backends.base import Capabilities, MemoryBackend
 from dynamiq_memory.backends.in_memory.conversations import Changes, Conversations, Entry, position_of
@@ -148,8 +148,10 @@ class InMemory(MemoryBackend):
         return views(entry.message for entry in sorted(changes.removed, key=position_of))
 
     def _around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> list[list[Message]]:
+        examples = {scope_of(anchor): anchor for anchor in anchors}
+        sessions = {scope: session_filter(anchor, filter) for scope, anchor in examples.items()}
         with self._lock:
-            found = [self._conversations.beside(anchor, filter, before, after) for anchor in anchors]
+            found = [self._conversations.beside(each, sessions[scope_of(each)], before, after) for each in anchors]
         # A message that is near several anchors is copied once.
         stored = {id(entry): entry.message for sides in found for entry in chain(*sides)}
         copies = dict(zip(stored, views(stored.values()), strict=True))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
-from dynamiq_memory.backends._order import session_filter
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, scope_of
 from dynamiq_memory.ranking import InvertedIndex
@@ -117,10 +116,9 @@ class Conversations:
         return any(rest.matches(entry.message) for each in self.within(filter) for entry in each.entries)
 
     def beside(self, anchor: Message, filter: Filter, before: int, after: int) -> tuple[list[Entry], list[Entry]]:
-        """Return the matching neighbours of a message in its session, in order."""
-        session = session_filter(anchor, filter)
-        earlier = list(islice(self.in_order(session, anchor, None), before))
-        return earlier[::-1], list(islice(self.in_order(session, None, anchor), after))
+        """Return the neighbours of a message in its session that match a filter of this session, in order."""
+        earlier = list(islice(self.in_order(filter, anchor, None), before))
+        return earlier[::-1], list(islice(self.in_order(filter, None, anchor), after))
 
     def documents(self, filter: Filter) -> Iterator[list[int]]:
         """Return the numbers of the matching entries of each conversation, in order."""
