@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from dynamiq_memory._forks import WatchesForks
+from dynamiq_memory.backends._threads import computed
 from dynamiq_memory.backends.plans import Step
 from dynamiq_memory.embedders.adapting import as_embedder, name_of
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, EmbedderError
@@ -193,7 +194,7 @@ class MessageEmbedder(WatchesForks):
 
     async def aembed(self, messages: Sequence[Message]) -> list[Vector | None]:
         """Embed the texts of messages; see `embed`."""
-        texts = _texts(messages)
+        texts = await computed(_texts, messages)
         present = [text for text in texts if text]
         if not present:
             return [None] * len(texts)
@@ -201,7 +202,7 @@ class MessageEmbedder(WatchesForks):
             vectors = await self.embedder.aembed_documents(present)
         except Exception as error:
             raise _translated(error) from error
-        return self._checked(texts, vectors, len(present))
+        return await computed(self._checked, texts, vectors, len(present))
 
     def embed_query(self, query: str) -> Vector | None:
         """Embed a query, or return its cached vector; None if it has none.
