@@ -153,7 +153,7 @@ def test_it_stops_when_a_process_of_version_1_indexes_all_again(path: Path, monk
     assert terms(path) == before
     with SQLite(path) as store:
         assert len(store.search("buy")) == 35
-    assert meta(path) == {"schema_version": "1", "tokenizer": Tokenizer().signature}
+    assert meta(path) == {"schema_version": "1", "tokenizer": Tokenizer().signature, "by_owner": "1"}
 
 
 @pytest.mark.usefixtures("_batches_of_ten")
