@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from dynamiq_memory._checks import check_limit, check_neighbours, check_query, deletion_filter, replacement_filter
 from dynamiq_memory._closing import Closing
@@ -411,8 +411,7 @@ class MemoryBackend(Closing, WatchesForks):
                 if not self._may_repeat(operation, error, attempt):
                     raise self._translate(error) from error
             else:
-                if isinstance(operation, operations.Read):
-                    self._late_clock.observe(cast("list[Message]", result))
+                self._late_clock.observe(operation.in_order(result))
                 return result
 
     @contextmanager

@@ -53,6 +53,10 @@ class Operation(Step[T_co], ABC):
         """Return a plan for stores that do not implement the operation, in terms of Read, Write and Delete."""
         raise TypeError(f"{backend.name} cannot perform {type(self).__name__}")
 
+    def in_order(self, result: Any) -> Sequence[Message]:  # noqa: ARG002
+        """Return the messages of a result in the order of their session; empty for a result without such messages."""
+        return ()
+
     def translate(self, by_type: Mapping[type, Callable[[Any], Any]]) -> Self:
         """Return the same operation on other messages, filters or both.
 
@@ -115,6 +119,10 @@ class Read(FilteredOperation[list[Message]]):
         """Perform the operation by `_read`."""
         return backend._read(self.filter, self.limit, self.before, self.after)
 
+    def in_order(self, result: list[Message]) -> Sequence[Message]:
+        """Return the messages of a result in the order of their session."""
+        return result
+
 
 # Read at once by stores that cannot measure messages before they read them.
 _UNMEASURED = 1000
@@ -147,6 +155,10 @@ class ReadPage(FilteredOperation[tuple[list[Message], bool]]):
         """Read one message more than the page has."""
         size = min(self.limit, _UNMEASURED)
         return self.page_of((yield from Read(self.filter, size + 1, self.before, self.after)), size)
+
+    def in_order(self, result: tuple[list[Message], bool]) -> Sequence[Message]:
+        """Return the messages of a result in the order of their session."""
+        return result[0]
 
     def page_of(self, found: list[Message], size: int) -> tuple[list[Message], bool]:
         """Cut a page of so many messages out of what was found, which may be one message more."""

@@ -330,7 +330,7 @@ def service(folder: Path) -> Opened:
 
     try:
         server.start()
-        with Dynamiq(DynamiqConnection(url=server.url, api_key=None), "m") as store:
+        with Dynamiq(DynamiqConnection(url=server.url, api_key=None), "m", timeout=120) as store:
             yield killed_server(store, kill_and_start)
     finally:
         server.kill()

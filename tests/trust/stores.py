@@ -65,7 +65,7 @@ def _open(name: str, folder: Path, through: Through, stack: ExitStack) -> Memory
     if name.startswith("service over "):
         inner = enter(_open(name.removeprefix("service over "), folder, through, stack))
         served = enter(serving(inner))
-        return Dynamiq(DynamiqConnection(url=through(served.url), api_key=None), "m")
+        return Dynamiq(DynamiqConnection(url=through(served.url), api_key=None), "m", timeout=120)
     if name == "InMemory":
         return InMemory()
     if name == "SQLite":
