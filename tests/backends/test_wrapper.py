@@ -19,6 +19,7 @@ from dynamiq_memory.backends.operations import (
     IsEmpty,
     Operation,
     Read,
+    ReadPage,
     Replace,
     Search,
     Sessions,
@@ -26,6 +27,7 @@ from dynamiq_memory.backends.operations import (
     Update,
     Write,
 )
+from dynamiq_memory.filters import parse
 from dynamiq_memory.testing import MemoryBackendConformance, Twin, say
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER
 from dynamiq_memory.testing.concurrency import ConcurrencyConformance
@@ -102,6 +104,7 @@ def test_every_call_is_counted_once(runner: type[asyncio.Runner] | None) -> None
         (Read, "get_all", ()),
         (Search, "search", ("two",)),
         (Read, "search", ()),
+        (ReadPage, "execute", (ReadPage(parse(SCOPE), limit=1, max_bytes=1),)),
         (Around, "around", (stored, 1, 1)),
         (Update, "update", (stored,)),
         (Count, "count", ()),

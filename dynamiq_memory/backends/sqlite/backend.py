@@ -166,6 +166,10 @@ class SQLite(SQLBackend):
         except self.driver_errors as error:
             raise BackendError(f"{self.db_path!r} cannot be copied to {str(target)!r}: {error}") from error
 
+    async def abackup(self, file: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Copy the whole database; see `backup`. `progress` is called in another thread."""
+        await self._in_thread(self.backup, file, progress)
+
     def _ask(self, request: Transaction[Any]) -> Any:
         return self._client.run(request, self._check_open)
 

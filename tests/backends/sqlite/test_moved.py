@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -140,7 +141,7 @@ def test_a_backup_is_one_state_while_others_write(path, tmp_path):
 def test_a_backup_of_a_store_in_memory(tmp_path):
     with SQLite(":memory:") as store:
         store.add(message("kept"))
-        store.backup(tmp_path / "copy.db")
+        asyncio.run(store.abackup(tmp_path / "copy.db"))
     with SQLite(tmp_path / "copy.db") as copy:
         assert texts(copy) == ["kept"]
 
