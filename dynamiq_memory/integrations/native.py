@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "reduced",
     "says_the_same",
     "unpack",
+    "unsaid",
 ]
 
 TAG = "$native"
@@ -77,10 +78,13 @@ def says_the_same(own: Any, canonical: Any) -> bool:
         return True
     if isinstance(own, str) or (isinstance(own, _PLAIN) and not isinstance(canonical, str)):
         return False
-    if isinstance(own, Mapping) and isinstance(canonical, Mapping) and len(own) == len(canonical):
-        return all(says_the_same(value, canonical.get(str(key), canonical)) for key, value in own.items())
-    if isinstance(own, list | tuple) and isinstance(canonical, list) and len(own) == len(canonical):
-        return all(map(says_the_same, own, canonical))
+    if isinstance(own, Mapping) and isinstance(canonical, Mapping):
+        if len(own) == len(canonical):
+            return all(says_the_same(value, canonical.get(str(key), canonical)) for key, value in own.items())
+        if TAG not in own and all(isinstance(key, str) for key in own):
+            return False
+    if isinstance(own, list | tuple) and isinstance(canonical, list):
+        return len(own) == len(canonical) and all(map(says_the_same, own, canonical))
     whole = canonical if isinstance(canonical, str) else json.dumps(canonical, ensure_ascii=False, default=plain)
     return all(text in whole for text in _texts(own))
 
@@ -97,6 +101,48 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
     elif isinstance(value, BaseModel):
         yield from _texts(value.model_dump())
+
+
+def unsaid(fields: Mapping[Any, Any], said: Any, naming: Collection[str] = ()) -> dict[Any, Any]:
+    """Return the fields of a framework's content block that its canonical form does not say.
+
+    Adapters add them to the canonical form, so that `native` never says more than the message does. Numbers, and names
+    of types, say nothing by themselves. Every other text must be in the canonical form, as a whole or in a data URL.
+
+    Args:
+        fields: The block's fields.
+        said: The canonical form.
+        naming: Keys whose values are names, if they look like names.
+    """
+    texts = {text for text in _texts(said) if isinstance(text, str)}
+    urls = [text for text in texts if text.startswith("data:")]
+    return {
+        key: value
+        for key, value in fields.items()
+        if not (_is_type(key, value, naming) or all(_is_said(text, texts, urls) for text in _spoken(key, value)))
+    }
+
+
+def _is_type(key: Any, value: Any, naming: Collection[str]) -> bool:
+    return key in naming and isinstance(value, str) and _TYPE.fullmatch(value) is not None
+
+
+def _is_said(text: Any, texts: Collection[str], urls: Collection[str]) -> bool:
+    return isinstance(text, str) and (not text or text in texts or any(text in url for url in urls))
+
+
+def _spoken(key: Any, value: Any) -> Iterator[Any]:
+    """What a field says: texts, names that do not look like names, and values of unknown kinds."""
+    if not _is_name(key):
+        yield key
+    if isinstance(value, Mapping):
+        for inner, each in value.items():
+            yield from _spoken(inner, each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _spoken("item", each)
+    elif value is not None and not isinstance(value, bool | int | float):
+        yield value
 
 
 def reduced(message: Message) -> dict[str, Any] | None:
@@ -123,6 +169,7 @@ def reduced(message: Message) -> dict[str, Any] | None:
 # Values of these keys choose among classes and kinds that an adapter knows, or name the message.
 _NAMING = frozenset({TAG, "class", "type", "block_type", "id"})
 _NAME = re.compile(r"[A-Za-z0-9_.:$-]{1,100}")
+_TYPE = re.compile(r"[A-Za-z0-9_.:$/+-]{1,100}")  # also a media type
 _Said = set[tuple[type, Any]]
 
 

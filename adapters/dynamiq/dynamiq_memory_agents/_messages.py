@@ -36,6 +36,9 @@ FRAMEWORK = "dynamiq"
 
 logger = logging.getLogger(__name__)
 
+# Errors of reading fields that have unexpected values.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 # The pseudo tool with which an agent that calls functions gives its answer.
 _ANSWER_TOOL = "provide_final_answer"
 _OBSERVATION = re.compile(r"\s*(Observation|Correction Instruction):")
@@ -99,10 +102,39 @@ def _from_message(message: Message) -> DynamiqMessage:
     content = _text(message)
     if native is not None:
         try:
-            return _message(content, message, {**fields, **{key: native[key] for key in fields}})
-        except (LookupError, ValueError) as error:  # not written by this module
+            restored = _message(content, message, {key: native[key] for key in fields})
+            return _checked(restored, message)
+        except _UNREADABLE as error:  # not written by this module
             logger.warning("the dynamiq fields of message %s cannot be read (%r)", message.id, error)
     return _message(content, message, fields)
+
+
+def _checked(restored: DynamiqMessage, message: Message) -> DynamiqMessage:
+    """Check that dynamiq's fields say what the canonical ones do: anyone who stores messages can store any `native`.
+
+    Only the parts of a round that is text are stored in another form than dynamiq's: the request is an assistant's text
+    that names the stored call, and the report a user's message, by its wording.
+
+    Raises:
+        ValueError: They do not.
+    """
+    own, stored = _fields(restored), _fields(message)
+    text = {**stored, "tool_calls": None, "tool_call_id": None}
+    if message.role is MessageRole.ASSISTANT and is_observation(restored):
+        same = own == {**text, "role": MessageRole.USER.value} and not message.tool_calls
+    elif message.role is MessageRole.TOOL and is_observation(restored):
+        same = {**own, "name": None} == {**text, "name": None, "role": MessageRole.USER.value}
+        same = same and own["name"] in (None, message.name)
+    else:
+        same = own == stored or (own == text and _called(message) == [_action_of(restored.content)])
+    if not same:
+        raise ValueError("they differ from the message")
+    return restored
+
+
+def _called(message: Message) -> list[tuple[Any, Any]]:
+    functions = [call["function"] for call in message.tool_calls or ()]
+    return [(function["name"], function["arguments"]) for function in functions]
 
 
 def with_metadata(messages: Iterable[Message], metadata: Mapping[str, Any]) -> None:

@@ -38,7 +38,17 @@ from dynamiq_memory import ConfigurationError, Memory, Message, MessageError, Me
 from dynamiq_memory.integrations.blocks import in_fields
 from dynamiq_memory.integrations.interruptions import INTERRUPTED_KEY
 from dynamiq_memory.integrations.messages import new_id
-from dynamiq_memory.integrations.native import Default, Kinds, decode, encode, pack, plain, says_the_same, unpack
+from dynamiq_memory.integrations.native import (
+    Default,
+    Kinds,
+    decode,
+    encode,
+    pack,
+    plain,
+    says_the_same,
+    unpack,
+    unsaid,
+)
 
 FRAMEWORK = "langchain"
 
@@ -78,6 +88,11 @@ _TEXT_BLOCKS = frozenset({"text", "text-plain", "input_text", "output_text"})
 _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
 _THOUGHT_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
 _MEDIA = frozenset({"image", "audio", "file"})
+# Fields that say nothing to a model: names, and how providers cache a block or number it.
+_NAMING = frozenset({"type", "source_type", "mime_type", "media_type", "status", "phase"})
+_NOT_FOR_MODELS = frozenset({"cache_control", "index"})
+# The arguments of a call in a block, as providers name them.
+_ARGUMENTS = ("args", "arguments", "input", "partial_json")
 
 
 def to_message(message: BaseMessage, default: Default | None = None) -> Message:
@@ -100,10 +115,11 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
             "convert it by langchain_core.messages.convert_to_messages"
         )
     kind = next(known for known in _CLASSES if isinstance(message, known))
+    calls = _calls(message, default)
     result = Message(
         role=_role(message),
-        content=_content(message, default),
-        tool_calls=_calls(message, default) or None,
+        content=_content(message, calls, default),
+        tool_calls=calls or None,
         tool_call_id=_answered(message),
         name=_speaker(message),
     )
@@ -264,14 +280,33 @@ def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
     """
     same = (
         _role(restored) is message.role
-        and (restored.content == message.content or _content(restored, repr) == message.content)
+        and _ROLES.get(restored.type, message.role) is message.role
         and _answered(restored) == message.tool_call_id
         and _speaker(restored) == message.name
         and _same_calls(restored, message.tool_calls or [])
+        and _same_content(restored, message)
+        and _has_types(restored)
     )
     if not same:
         raise ValueError("they differ from the message")
     return restored
+
+
+def _same_content(restored: BaseMessage, message: Message) -> bool:
+    if isinstance(restored.content, str) and restored.content == message.content and not restored.additional_kwargs:
+        return True
+    return _content(restored, message.tool_calls or [], repr) == message.content
+
+
+def _has_types(restored: BaseMessage) -> bool:
+    """Whether the fields that LangChain and its integrations read have the types that they expect."""
+    return (
+        isinstance(restored.id, str | None)
+        and isinstance(restored.name, str | None)
+        and isinstance(restored.additional_kwargs, dict)
+        and isinstance(restored.response_metadata, dict)
+        and isinstance(getattr(restored, "usage_metadata", None), dict | None)
+    )
 
 
 def _same_calls(restored: BaseMessage, stored: Sequence[Mapping[str, Any]]) -> bool:
@@ -329,39 +364,79 @@ def _role(message: BaseMessage) -> MessageRole:
 def _speaker(message: BaseMessage) -> str | None:
     """The name, or the free role of a ChatMessage, which no other framework knows as a role."""
     role = getattr(message, "role", None)
-    return role if message.name is None and isinstance(role, str) and role not in _ROLES else message.name
+    if message.name is None and isinstance(role, str) and role not in _ROLES:
+        return role
+    named = message.additional_kwargs.get("name") if message.name is None else None
+    return named if isinstance(named, str) else message.name
 
 
-def _content(message: BaseMessage, default: Default | None) -> str | list[dict[str, Any]]:
-    if isinstance(message.content, str):
+def _content(
+    message: BaseMessage, calls: Sequence[Mapping[str, Any]], default: Default | None
+) -> str | list[dict[str, Any]]:
+    """All that the content says, except for a model's thoughts, and blocks that only repeat the calls."""
+    beside = _beside(message)
+    if isinstance(message.content, str) and not beside:
         return message.content
-    if not isinstance(message.content, list):
+    blocks = ([message.content] if message.content else []) if isinstance(message.content, str) else message.content
+    if not isinstance(blocks, list):
         raise MessageError(f"content of a {type(message).__name__} must be text or a list, not {message.content!r}")
-    called = isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
-    without = _THOUGHT_BLOCKS | _CALL_BLOCKS if called else _THOUGHT_BLOCKS
-    kept = [
-        part
-        for part in map(_part, message.content)
-        if not (isinstance(part.get("type"), str) and part["type"] in without)
-    ]
-    plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, default, _HINT)
+    if isinstance(message, AIMessage):
+        blocks = [block for block in blocks if not (isinstance(block, dict) and _is_left_out(block, calls))]
+    plain: list[dict[str, Any]] = encode([*map(_part, blocks), *beside], "content", _KINDS, default, _HINT)
     return plain or ""  # OpenAI refuses an empty list
 
 
-def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
-    """A content block in OpenAI's shape; unchanged if OpenAI has no such block."""
-    if isinstance(block, str):
-        return {"type": "text", "text": block}
+def _beside(message: BaseMessage) -> list[dict[str, Any]]:
+    """What older versions of LangChain's OpenAI integration keep beside the content, and send with it."""
+    kwargs = message.additional_kwargs if isinstance(message, AIMessage) else {}
+    refusal, outputs = kwargs.get("refusal"), kwargs.get("tool_outputs")
+    parts = [{"type": "refusal", "refusal": refusal}] if isinstance(refusal, str) and refusal else []
+    return parts + [dict(each) for each in outputs if isinstance(each, dict)] if isinstance(outputs, list) else parts
+
+
+def _is_left_out(block: Mapping[Any, Any], calls: Sequence[Mapping[str, Any]]) -> bool:
     kind = block.get("type")
     if not isinstance(kind, str):
+        return False
+    return kind in _THOUGHT_BLOCKS or (kind in _CALL_BLOCKS and any(_repeats(block, call) for call in calls))
+
+
+def _repeats(block: Mapping[Any, Any], call: Mapping[str, Any]) -> bool:
+    """Whether a block says nothing but a call: providers send what the block says."""
+    id_, function = block.get("call_id") or block.get("id"), call["function"]
+    if (id_ and id_ != call["id"]) or block.get("name") not in (None, "", function["name"]):
+        return False
+    arguments = _parsed(function["arguments"])
+    # A model's stream leaves some of them empty.
+    given = [block[key] for key in _ARGUMENTS if block.get(key)]
+    same = [says_the_same(_parsed(value) if isinstance(value, str) else value, arguments) for value in given]
+    if not all(same) or (arguments and not same):
+        return False
+    rest = {key: block[key] for key in block.keys() - {*_ARGUMENTS, *_NOT_FOR_MODELS}}
+    return not unsaid(rest, [call, arguments], _NAMING | {"id", "error"})
+
+
+def _part(block: str | Mapping[Any, Any]) -> dict[str, Any]:
+    """A content block in OpenAI's shape, with what that does not say; unchanged if OpenAI has no such block."""
+    if isinstance(block, str):
+        return {"type": "text", "text": block}
+    shape = _in_openais_shape(block)
+    if shape is None:
         return dict(block)
+    naming = _NAMING | {"id"} if shape["type"] == "text" else _NAMING
+    rest = unsaid({key: block[key] for key in block.keys() - _NOT_FOR_MODELS - {"type"}}, shape, naming)
+    return dict(block) if rest.keys() & shape.keys() else {**shape, **rest}
+
+
+def _in_openais_shape(block: Mapping[Any, Any]) -> dict[str, Any] | None:
+    kind = block.get("type")
+    if not isinstance(kind, str):
+        return None
     if kind in _TEXT_BLOCKS and isinstance(block.get("text"), str):
         return {"type": "text", "text": block["text"]}
     if kind == "image_url" and isinstance(block.get("image_url"), str):
         return {"type": "image_url", "image_url": {"url": block["image_url"]}}
-    if kind in _MEDIA:
-        return _media(kind, block) or dict(block)
-    return dict(block)
+    return _media(kind, block) if kind in _MEDIA else None
 
 
 def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
@@ -388,6 +463,14 @@ def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]
         return []
     calls = [_call(call["id"], call["name"], _arguments(call["args"], default)) for call in message.tool_calls]
     calls += [_call(call.get("id"), call.get("name"), call.get("args")) for call in message.invalid_tool_calls]
+    if calls or not message.additional_kwargs:
+        return calls
+    # Integrations send these if there are no others.
+    given = message.additional_kwargs.get("tool_calls")
+    for each in given if isinstance(given, list) else ():
+        function = each.get("function") if isinstance(each, dict) else None
+        if isinstance(function, dict):
+            calls.append(_call(each.get("id"), function.get("name"), function.get("arguments")))
     function = message.additional_kwargs.get("function_call")
     if not calls and isinstance(function, dict):
         # An older shape without ids: a FunctionMessage of that name answers it.

@@ -7,6 +7,7 @@ calls in OpenAI's shape. Its `native` has LlamaIndex's blocks and additional_kwa
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
 from dynamiq_memory.integrations.blocks import in_fields
-from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, says_the_same, unpack
+from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, says_the_same, unpack, unsaid
 from dynamiq_memory.integrations.ordering import set_batch_times
 
 FRAMEWORK = "llama_index"
@@ -73,8 +74,6 @@ def to_message(message: ChatMessage) -> Message:
     _check(message)
     kwargs = message.additional_kwargs
     role = Role(message.role)
-    answered = kwargs.get("tool_call_id") if _ROLES[role] is MessageRole.TOOL else None
-    name = kwargs.get("name")
     data: dict[str, Any] = {"role": role.value}
     if _plain_text(message) is None:
         data["blocks"] = message.blocks
@@ -91,8 +90,8 @@ def to_message(message: ChatMessage) -> Message:
         role=_ROLES[role],
         content=content,
         tool_calls=calls or None,
-        tool_call_id=None if answered is None else str(answered),
-        name=name if isinstance(name, str) else None,
+        tool_call_id=_answered(message),
+        name=_speaker(message),
     )
     result.native = pack(FRAMEWORK, encoded, result)
     return result
@@ -225,11 +224,20 @@ def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
     same = (
         _ROLES[Role(restored.role)] is message.role
         and _content(restored) == message.content
+        and _answered(restored) == message.tool_call_id
+        and _speaker(restored) == message.name
         and _same_calls(restored, message.tool_calls or [])
+        and _overrides_nothing(restored)
     )
     if not same:
         raise ValueError("they differ from the message")
     return restored
+
+
+def _overrides_nothing(restored: ChatMessage) -> bool:
+    """Whether additional_kwargs, which LlamaIndex's clients send last, leave the message what it is."""
+    content, role = (restored.additional_kwargs.get(key) for key in ("content", "role"))
+    return content in (None, restored.content) and (role is None or _ROLES[Role(role)] is _ROLES[Role(restored.role)])
 
 
 def _plain_model(model: BaseModel) -> dict[str, Any]:
@@ -240,9 +248,13 @@ def _block_from(plain: Mapping[str, Any]) -> BaseModel:
     # Validating would encode the bytes of images again.
     kind, fields = _BLOCKS[plain["class"]], plain["fields"]
     missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
-    if missing or not isinstance(fields.get("text", ""), str):
+    if missing or not isinstance(fields.get("text", ""), str) or _is_of_another_type(kind, fields):
         raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'text'}")
     return kind.model_construct(**fields)
+
+
+def _is_of_another_type(kind: type[BaseModel], fields: Mapping[str, Any]) -> bool:
+    return "block_type" in fields and fields["block_type"] != kind.model_fields["block_type"].default
 
 
 def _plain_client_object(model: BaseModel) -> dict[str, Any]:
@@ -298,6 +310,12 @@ _KINDS: Kinds = {
 }
 
 
+# Fields of blocks that OpenAI's shape has within, or as base64.
+_WITHIN = frozenset({"image", "audio", "data", "content", "cited_content"})
+# Fields whose values are names of types.
+_NAMING = frozenset({"block_type", "image_mimetype", "video_mimetype", "document_mimetype", "format", "detail"})
+
+
 # --- the canonical fields --------------------------------------------------------------------------------------
 
 
@@ -305,15 +323,30 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
     plain = _plain_text(message)
     if plain is not None:
         return plain
-    parts = [part for block in message.blocks for part in _parts(block)]
+    is_answer = _ROLES[Role(message.role)] is MessageRole.ASSISTANT
+    parts = [part for block in message.blocks for part in _parts(block, is_answer=is_answer)]
     return parts or ""
 
 
-def _parts(block: Any) -> list[dict[str, Any]]:
-    """A block in OpenAI's shape; none for a block that only LlamaIndex or the model's provider understands."""
+def _parts(block: Any, *, is_answer: bool) -> list[dict[str, Any]]:
+    """A block in OpenAI's shape, and as text what that does not say, such as the path of a file.
+
+    None for a model's thoughts and calls, and for a block that marks what the provider caches.
+    """
     if isinstance(block, TextBlock):
-        return [{"type": "text", "text": block.text}]
+        return [_text(block.text)]
     kind = getattr(block, "block_type", "")
+    if kind == "cache" or (is_answer and kind in {"thinking", "tool_call"}):
+        return []
+    parts = _in_openais_shape(block, kind, is_answer=is_answer)
+    known = _WITHIN if parts else ()
+    fields = {key: _described(value) for key, value in block.__dict__.items() if key not in known}
+    return parts + [
+        _text(f"[{kind} {key}: {_in_words(value)}]") for key, value in unsaid(fields, parts, _NAMING).items()
+    ]
+
+
+def _in_openais_shape(block: Any, kind: str, *, is_answer: bool) -> list[dict[str, Any]]:
     if kind == "image":
         url = _url(block, block.image, block.image_mimetype or "image/png")
         detail = {"detail": block.detail} if block.detail else {}
@@ -326,8 +359,24 @@ def _parts(block: Any) -> list[dict[str, Any]]:
         return [{"type": "file", "file": {"filename": block.title, "file_data": data}}] if data else []
     if kind in {"citable", "citation"}:
         inner = block.content if kind == "citable" else [block.cited_content]
-        return [part for item in inner for part in _parts(item)]
+        return [part for item in inner for part in _parts(item, is_answer=is_answer)]
     return []
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _described(value: Any) -> Any:
+    """A field's value as text, if it is one: a file by its hash."""
+    if isinstance(value, PurePath | AnyUrl):
+        return str(value)
+    data = _plain_stream(value) if isinstance(value, IOBase) else value
+    return f"sha256 {hashlib.sha256(data).hexdigest()}" if isinstance(data, bytes) and data else data or None
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(encode(value, "blocks", _KINDS), default=plain)
 
 
 def _url(block: Any, data: bytes | IOBase | None, mime: str) -> str | None:
@@ -360,30 +409,46 @@ def _own_calls(message: ChatMessage) -> list[tuple[str, Any, Any]]:
         for block in blocks
         if getattr(block, "block_type", "") == "tool_call"
     ]
-    known = {id_ for id_, _, _ in calls}
-    given = message.additional_kwargs.get("tool_calls")
-    for item in given if isinstance(given, list | tuple) else ():
+    in_blocks = {id_: _call(id_, name, arguments) for id_, name, arguments in calls}
+    given, function = (message.additional_kwargs.get(key) for key in ("tool_calls", "function_call"))
+    items = [*given] if isinstance(given, list | tuple) else []
+    for item in items if function is None else [*items, {"function": function}]:
         fields = item.model_dump() if isinstance(item, BaseModel) else item
-        if not isinstance(fields, Mapping):
-            continue
-        function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
-        arguments = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), "")
-        id_ = str(fields.get("id") or "")
-        if id_ not in known:
-            calls.append((id_, function.get("name"), arguments))
+        if isinstance(fields, Mapping):
+            call = _call_of(fields)
+            # Clients send these last: only one that says the same repeats the call of a block.
+            if call[0] not in in_blocks or not _is_same_call(call, in_blocks[call[0]]):
+                calls.append(call)
     return calls
+
+
+def _call_of(fields: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    function = next((fields[key] for key in ("function", "custom") if isinstance(fields.get(key), Mapping)), fields)
+    arguments = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), "")
+    return str(fields.get("id") or ""), function.get("name"), arguments
 
 
 def _same_calls(restored: ChatMessage, stored: Sequence[Mapping[str, Any]]) -> bool:
     own = _own_calls(restored)
-    return len(own) == len(stored) and all(
-        _call(id_, name, arguments) == other
-        or (
-            _call(id_, name, "") == {**other, "function": {**other["function"], "arguments": ""}}
-            and says_the_same(_parsed(arguments), _parsed(other["function"]["arguments"]))
-        )
-        for (id_, name, arguments), other in zip(own, stored, strict=True)
+    return len(own) == len(stored) and all(map(_is_same_call, own, stored))
+
+
+def _is_same_call(own: tuple[str, Any, Any], stored: Mapping[str, Any]) -> bool:
+    id_, name, arguments = own
+    return _call(id_, name, arguments) == stored or (
+        _call(id_, name, "") == {**stored, "function": {**stored["function"], "arguments": ""}}
+        and says_the_same(_parsed(arguments), _parsed(stored["function"]["arguments"]))
     )
+
+
+def _answered(message: ChatMessage) -> str | None:
+    answered = message.additional_kwargs.get("tool_call_id")
+    return None if answered is None or _ROLES[Role(message.role)] is not MessageRole.TOOL else str(answered)
+
+
+def _speaker(message: ChatMessage) -> str | None:
+    name = message.additional_kwargs.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _parsed(arguments: Any) -> Any:
