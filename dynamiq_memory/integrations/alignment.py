@@ -24,6 +24,7 @@ from dynamiq_memory.integrations.plans import (
     UpdateMany,
     get_conversation,
     get_latest,
+    get_latest_page,
 )
 from dynamiq_memory.messages import MESSAGE_ID_KEY, SUPERSEDED_KEY, Message, MessageRole, clock
 from dynamiq_memory.ranking.tokenizer import Tokenizer
@@ -125,6 +126,7 @@ class Alignment:
             `replaced`; `known` has the new versions, and `new_messages` does not.
         running: The stored messages of the turn that goes on, if the transcript lacks some of them.
         lacking_ids: Ids of those that it lacks.
+        latest: The session's last message that is not superseded; empty if there is none.
     """
 
     new_from: int
@@ -140,6 +142,7 @@ class Alignment:
     revised: Mapping[int, Message] = field(default_factory=dict)
     running: Sequence[Message] = ()
     lacking_ids: frozenset[str] = frozenset()
+    latest: Sequence[Message] = ()
 
     @property
     def last(self) -> Message | None:
@@ -175,10 +178,11 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     """
     if not len(transcript):
         return Alignment(0)
-    latest = yield from get_latest(_PAGE)
-    known = yield from _known(transcript, latest)
+    latest, is_whole = yield from get_latest_page(_PAGE)
+    read, last = latest, tuple(latest[-1:])
+    known = yield from _known(transcript, latest, is_whole=is_whole)
     if not latest and not known:
-        return Alignment(0)
+        return Alignment(0, latest=last)
     question = max(filter(transcript.is_question, range(len(transcript))), default=0)
     repeated: frozenset[str] = frozenset()
     if _asked_again(transcript, known, latest) and not _answered_again(transcript, known, latest):
@@ -187,7 +191,8 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     start = max(known) + 1 if known else 0
     is_unsettled = start < len(transcript) - 1 and (not known or question > start)
     if is_unsettled or (known and min(known) > 0 and (recall or start < len(transcript))):
-        wide = yield from get_latest(min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript))))
+        size = min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript)))
+        wide = read if is_whole else (yield from get_latest(size))
         # After a question that is known by its id comes the work that is done for it now.
         stop = question if question in known else len(transcript)
         matching, end = _by_text(transcript, wide, stop)
@@ -221,6 +226,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
         revised=revised,
         running=running,
         lacking_ids=lacking,
+        latest=last,
     )
 
 
@@ -553,8 +559,14 @@ def _has(transcript: Transcript, known: Mapping[int, Message], turn: Sequence[Me
     return turn[-1].id in places or (answered and place + 1 not in known)
 
 
-def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, Message]]:
-    """Find stored messages by their ids: at the beginning, and from the end back to the first that is stored."""
+def _known(transcript: Transcript, latest: Sequence[Message], *, is_whole: bool) -> Plan[dict[int, Message]]:
+    """Find stored messages by their ids: at the beginning, and from the end back to the first that is stored.
+
+    Args:
+        transcript: The transcript.
+        latest: The latest messages.
+        is_whole: Whether these are all that is stored.
+    """
     end = range(max(0, len(transcript) - 2 * _PAGE), len(transcript))
     by_id = {message.id: message for message in latest}
     known = {place: by_id[transcript.id(place)] for place in end if transcript.id(place) in by_id}
@@ -568,10 +580,10 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
         if not known or max(known) < start:
             ids |= {place: transcript.id(place) for place in range(start, stop)}
         wanted = {id_ for place, id_ in ids.items() if place not in known} - asked
-        stored = {message.id: message for message in (yield from _with_ids(wanted))}
+        stored = by_id if is_whole else {message.id: message for message in (yield from _with_ids(wanted))}
         asked |= wanted
         known |= {place: stored[id_] for place, id_ in ids.items() if id_ in stored and place not in known}
-        if known and max(known) >= start:
+        if (known and max(known) >= start) or (not known and _ends_with(transcript, latest)):
             break
         stop, size = start, min(4 * size, _MOST_AT_ONCE)
     if known:
@@ -585,6 +597,21 @@ def _known(transcript: Transcript, latest: Sequence[Message]) -> Plan[dict[int, 
     newest = max(known, default=-1)
     later = _following(known[newest], latest) if known else latest
     return known | _same(transcript, range(max(end.start, newest + 1), max(questions, default=0)), later)
+
+
+def _ends_with(transcript: Transcript, latest: Sequence[Message]) -> bool:
+    """Whether a transcript without ids has the latest turns, by their texts, directly before what is asked now.
+
+    Then ids further back would not be known either. A few texts could be equal by chance.
+    """
+    texts, stored = list(map(_text, _spoken(_ending(transcript)))), list(map(_text, _spoken(latest)))
+    while texts and texts[-1][0] is MessageRole.USER:
+        texts.pop()
+    return len(stored) >= _PAGE // 2 and texts[-len(stored) :] == stored
+
+
+def _ending(transcript: Transcript) -> list[Message]:
+    return [transcript.outline(place) for place in range(max(0, len(transcript) - 2 * _PAGE), len(transcript))]
 
 
 def _same(transcript: Transcript, places: Iterable[int], latest: Sequence[Message]) -> dict[int, Message]:

@@ -166,6 +166,8 @@ def reduced(message: Message) -> dict[str, Any] | None:
     return {**names, "data": data}
 
 
+_in_order = json.JSONEncoder().encode
+
 # Values of these keys choose among classes and kinds that an adapter knows, or name the message.
 _NAMING = frozenset({TAG, "class", "type", "block_type", "id"})
 _NAME = re.compile(r"[A-Za-z0-9_.:$-]{1,100}")
@@ -235,7 +237,7 @@ def digest_of(message: Message) -> str:
     """Return a short text that is equal for messages with equal canonical fields."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
     if isinstance(message.content, str) and message.tool_calls is None:
-        text = json.dumps(normalise(fields, "content"))
+        text = _in_order(fields)
     else:
         # Stores may reorder the keys of a dict.
         text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)

@@ -42,6 +42,7 @@ __all__ = [
     "computed",
     "get_conversation",
     "get_latest",
+    "get_latest_page",
     "run",
 ]
 
@@ -123,12 +124,24 @@ def get_latest(count: int) -> Plan[list[Message]]:
     Args:
         count: Maximum number of messages, 1 or more.
     """
+    return (yield from get_latest_page(count))[0]
+
+
+def get_latest_page(count: int) -> Plan[tuple[list[Message], bool]]:
+    """Read the latest messages of the conversation, and find out whether these are all that it has.
+
+    Args:
+        count: Maximum number of messages, 1 or more.
+
+    Returns:
+        The messages, without superseded ones; and whether the conversation has no other, nor superseded ones.
+    """
     size = count
     while True:
         page = yield from GetAll(size)
         found = current(page)
         if len(page) < size or len(found) >= count:
-            return found[-count:]
+            return found[-count:], len(found) == len(page) < size
         size *= 4
 
 

@@ -193,7 +193,7 @@ def test_a_repeated_conversation_is_described_once(memory: Memory) -> None:
     transcript = Counting(again(*old, "u-new"))
     found = run(memory, align(transcript))
     assert found.new_from == 1000
-    assert transcript.outlined <= 1001
+    assert transcript.outlined <= 1001 + 64  # the last ones also to find that ids do not matter
 
 
 @pytest.mark.parametrize(

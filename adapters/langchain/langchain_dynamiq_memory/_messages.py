@@ -204,19 +204,20 @@ def from_message(message: Message) -> BaseMessage:
     return AIMessage(**common, **_parsed_calls(message.tool_calls or ()))
 
 
-def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | None) -> Message:
+def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | None, id_: str | None = None) -> Message:
     """Describe a message by what decides where it may be in a conversation; faster than `to_message`.
 
     Args:
         message: The message.
         scope: The user_id and session_id of its conversation.
         stored: The message as stored, if it is.
+        id_: The id of one that is not stored. Defaults to a new one.
     """
     content = message.content if isinstance(message.content, str) else list(map(_part, message.content))
     return Message.model_construct(
         role=_role(message),
         content=content,
-        id=new_id() if stored is None else stored.id,
+        id=stored.id if stored is not None else new_id() if id_ is None else id_,
         timestamp=None if stored is None else stored.timestamp,
         metadata={**scope, INTERRUPTED_KEY: stored is not None and stored.interrupted},
         tool_calls=_calls(message, repr) or None,
@@ -247,7 +248,7 @@ def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
 
 
 def _fields(message: BaseMessage) -> dict[str, Any]:
-    return {**{name: getattr(message, name) for name in type(message).model_fields}, **(message.model_extra or {})}
+    return {**{name: getattr(message, name) for name in _names(type(message))}, **(message.model_extra or {})}
 
 
 def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
@@ -262,13 +263,24 @@ def _defaults(kind: type[BaseMessage]) -> dict[str, Any]:
     return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
 
 
+@cache
+def _names(kind: type[BaseMessage]) -> tuple[str, ...]:
+    return tuple(kind.model_fields)
+
+
+@cache
+def _required(kind: type[BaseMessage]) -> frozenset[str]:
+    return frozenset(name for name, field in kind.model_fields.items() if field.is_required())
+
+
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
     # Validating would parse tool calls again, and so change the message.
-    defaults = {name: copy(value) for name, value in _defaults(kind).items()}
-    message = kind.model_construct(kind.model_fields.keys() & fields.keys(), **{**defaults, **fields})
-    missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
+    defaults, required = _defaults(kind), _required(kind)
+    own = {name: copy(value) for name, value in defaults.items() if name not in fields}
+    message = kind.model_construct({name for name in _names(kind) if name in fields}, **own, **fields)
+    missing = required - fields.keys()
     if missing or not isinstance(message.content, str | list):
-        raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'content'}")
+        raise ValueError(f"{kind.__name__} without {', '.join(sorted(missing)) or 'content'}")
     return message
 
 
@@ -305,7 +317,7 @@ def _has_types(restored: BaseMessage) -> bool:
         and isinstance(restored.name, str | None)
         and isinstance(restored.additional_kwargs, dict)
         and isinstance(restored.response_metadata, dict)
-        and isinstance(getattr(restored, "usage_metadata", None), dict | None)
+        and isinstance(restored.__dict__.get("usage_metadata"), dict | None)
     )
 
 
@@ -358,12 +370,15 @@ def _role(message: BaseMessage) -> MessageRole:
         return MessageRole.ASSISTANT
     if isinstance(message, SystemMessage | RemoveMessage):
         return MessageRole.SYSTEM
+    if not (message.model_extra or isinstance(message, ChatMessage)):
+        return _ROLES.get(message.type, MessageRole.USER)
     return _ROLES.get(getattr(message, "role", message.type), MessageRole.USER)
 
 
 def _speaker(message: BaseMessage) -> str | None:
     """The name, or the free role of a ChatMessage, which no other framework knows as a role."""
-    role = getattr(message, "role", None)
+    # Looking for a field that is not there takes long.
+    role = getattr(message, "role", None) if message.model_extra or isinstance(message, ChatMessage) else None
     if message.name is None and isinstance(role, str) and role not in _ROLES:
         return role
     named = message.additional_kwargs.get("name") if message.name is None else None

@@ -99,8 +99,9 @@ class StateTranscript(Transcript):
             message = self._state[position]
             if not is_plain(message):
                 return self.message(position)
-            self._outlines[position] = outline(message, {}, None)
-            self._outlines[position].id = self._id_of(position, self._outlines[position])
+            described = outline(message, {}, None, "")
+            described.id = self._id_of(position, described)
+            self._outlines[position] = described
         return self._outlines[position]
 
     def message(self, position: int) -> Message:

@@ -65,6 +65,9 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
         MessageError: session_id or user_id is not a non-empty string.
     """
 
+    # The session's last message, in a list that is empty if there is none; None before it has been read.
+    _last: Sequence[Message] | None = None
+
     def __init__(
         self,
         memory: Memory,
@@ -211,7 +214,7 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
     def __getstate__(self) -> dict[str, Any]:
         """Describe the history for copies and pickles, with a reference to its memory."""
         scope = {key: self.memory.filters[key] for key in (SESSION_KEY, USER_KEY)}
-        return {**self.__dict__, "memory": scope, "_store": reference_to(self._store)}
+        return {**self.__dict__, "memory": scope, "_store": reference_to(self._store), "_last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find the memory again.
@@ -224,8 +227,11 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
 
     def _read(self) -> Plan[list[BaseMessage]]:
         if self.limit is None:
-            return from_messages((yield from get_conversation()))
-        return for_model((yield from GetAgentConversation(limit=self.limit, window=self.window)))
+            stored = yield from get_conversation()
+        else:
+            stored = yield from GetAgentConversation(limit=self.limit, window=self.window)
+        self._last = stored[-1:]
+        return from_messages(stored) if self.limit is None else for_model(stored)
 
     def _add(self, messages: Sequence[BaseMessage]) -> Plan[None]:
         batch = to_messages(messages, self._default)
@@ -234,8 +240,10 @@ class DynamiqChatMessageHistory(BaseChatMessageHistory):
             ids = [message.id for message in batch]
             stored = {message.id for message in (yield from GetAll(len(ids), {MESSAGE_ID_KEY: ids}))}
             batch = [message for message in batch if message.id not in stored]
-        set_batch_times(batch, after=(yield from GetAll(1)))
+        # Asking once is enough to know whether another process, with its clock ahead, has written.
+        set_batch_times(batch, after=(yield from GetAll(1)) if self._last is None else self._last)
         yield from AddMany(batch)
+        self._last = batch[-1:] or self._last
 
     def _set_stable_ids(self, batch: Sequence[Message]) -> None:
         """Give each message an id that is the same when the same batch is added again."""

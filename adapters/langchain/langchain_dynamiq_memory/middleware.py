@@ -226,7 +226,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             questions = [place for place, message in enumerate(new) if message.role is MessageRole.USER]
             new = new[: questions[-1] + 1] if questions else []
         versions = [*transcript.confirmed(alignment.known), *transcript.resumed(alignment.known)]
-        stored = yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last, versions)
+        saved = select_to_save(new, memory.save_mode)
+        stored = yield from _add(transcript, saved, alignment.last, versions, alignment.latest)
         before = alignment.recall_before or next(iter(stored), None)
         recalled, block = yield from self._recall(memory, state, before, alignment)
         known = transcript.by_object(alignment.known)
@@ -306,9 +307,9 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             if strategy is MemoryRetrievalStrategy.ALL:
                 return [], ""
             strategy = MemoryRetrievalStrategy.RELEVANT
-        asked = [message for message in state if is_question(message)]
-        questions = asked or [message for message in state if isinstance(message, HumanMessage)]
-        query = str(questions[-1].text) if questions else None
+        asked = next(filter(is_question, reversed(state)), None)
+        question = asked or next((message for message in reversed(state) if isinstance(message, HumanMessage)), None)
+        query = None if question is None else str(question.text)
         limit, max_tokens = self.limit, self.max_tokens
         missing: list[Message] = []
         if alignment.lacking_ids and not summarised:
@@ -343,7 +344,7 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         if memory.save_mode is not MemorySaveMode.FULL and new and isinstance(transcript.last, ToolMessage):
             answer = to_message(_answer_of(state["messages"], transcript.last, state), self._default)
             new.append(answer.model_copy(update={"id": new[-1].id}))
-        yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last)
+        yield from _add(transcript, select_to_save(new, memory.save_mode), alignment.last, latest=alignment.latest)
 
 
 def _tools(memory: Memory, search: SearchScope | None) -> list[BaseTool]:
@@ -401,7 +402,11 @@ def _settle_calls(transcript: StateTranscript, left: UnfinishedTurn) -> Plan[Non
 
 
 def _add(
-    transcript: StateTranscript, messages: list[Message], after: Message | None, versions: Sequence[Message] = ()
+    transcript: StateTranscript,
+    messages: list[Message],
+    after: Message | None,
+    versions: Sequence[Message] = (),
+    latest: Sequence[Message] | None = None,
 ) -> Plan[list[Message]]:
     """Store messages after those of the session, and with them new versions of stored ones.
 
@@ -413,13 +418,15 @@ def _add(
         messages: The messages.
         after: The stored message that they follow in the state; None if they follow none.
         versions: The new versions.
+        latest: The session's last message, if it has just been read; empty if there is none.
 
     Returns:
         The messages, without the versions.
     """
     if not messages:
         return []
-    latest = yield from GetAll(1)
+    if latest is None:
+        latest = yield from GetAll(1)
     answer = list(takewhile(lambda message: message.role is not MessageRole.USER, messages))
     since: Sequence[Message] = ()
     if answer and after is not None and [message.id for message in latest] != [after.id]:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -705,6 +705,52 @@ def test_a_message_read_from_the_history_can_be_added_again(history):
     history.add_messages([HumanMessage("q"), AIMessage("a", id="1")])
     history.add_messages([history.messages[0], AIMessage("b", id="2")])
     assert texts(history.messages) == ["q", "a", "q", "b"]
+
+
+class Counting(InMemory):
+    """Counts operations: each is a request or a transaction of other stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def _perform(self, operation: Any) -> Any:
+        self.names.append(type(operation).__name__)
+        return super()._perform(operation)
+
+    def counted(self, call: Callable[[], Any]) -> list[str]:
+        self.names.clear()
+        call()
+        return [*self.names]
+
+
+def test_a_history_asks_the_store_no_more_than_the_memory_does():
+    store = Counting()
+    memory = Memory(backend=store)
+    history, recent = (DynamiqChatMessageHistory(memory, "s", limit=limit) for limit in (None, 50))
+    assert store.counted(lambda: history.add_messages([HumanMessage("q")])) == [
+        "Read",
+        "Write",
+    ]  # whose clock is ahead?
+    add = store.counted(lambda: history.memory.add("user", "q"))
+    assert store.counted(lambda: history.add_messages([HumanMessage("q")])) == add == ["Write"]
+    assert store.counted(lambda: history.add_messages([HumanMessage("q"), AIMessage("a")] * 50)) == add
+    assert store.counted(lambda: history.messages) == store.counted(lambda: history.memory.get_all(10**6)) == ["Read"]
+    read = store.counted(lambda: history.memory.get_agent_conversation(limit=50))
+    assert store.counted(lambda: recent.messages) == read
+    assert store.counted(lambda: recent.add_messages([AIMessage("a")])) == add
+    assert len(history.messages) == 104
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_history_that_was_read_adds_after_a_message_of_the_future(store, way):
+    memory = Memory(backend=store)
+    memory.add("user", "imported", {"session_id": "s", "timestamp": time.time() + 3600})
+    history = DynamiqChatMessageHistory(memory, "s")
+    assert texts(history.messages) == ["imported"]
+    for text in ("a", "b"):
+        added(history, way, [AIMessage(text)])
+    assert texts(history.messages) == ["imported", "a", "b"]
 
 
 def test_batches_of_threads_stay_together_behind_a_message_of_the_future(store):

@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import BaseMessage
 
 from dynamiq_memory import Memory, Message, MessageRole
+from dynamiq_memory.backends import InMemory
 from langchain_dynamiq_memory import DynamiqMemoryMiddleware, _prompt, _transcript
 from langchain_dynamiq_memory._messages import outline, to_message
 from tests.fakes.langchain import Talker
@@ -58,6 +59,47 @@ def test_old_messages_are_described_and_not_converted(
     assert set(converted) == {"new", "ok"}
     # Once to find it in the store, and once to put it in order with what is recalled.
     assert len(described) < 2 * count + 100
+
+
+class Counting(InMemory):
+    """Counts operations: each is a request or a transaction of other stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def _perform(self, operation: Any) -> Any:
+        self.names.append(type(operation).__name__)
+        return super()._perform(operation)
+
+
+# To see what is stored, the question, what is recalled (a read in process), whether another run has asked, the answer,
+# and what other middleware has left of it.
+TURN = ["Read", "Write", "ReadPage", "Read", "Read", "Write", "Read"]
+
+
+@pytest.mark.parametrize("sends_all", [False, True])
+def test_a_turn_asks_the_store_a_few_times_only(*, sends_all: bool) -> None:
+    store = Counting()
+    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(Memory(backend=store))])
+    said: list[tuple[str, str]] = []
+    for number in range(3):
+        store.names.clear()
+        agent.invoke({"messages": [*(said if sends_all else []), ("user", f"q{number}")]}, RUN)
+        said += [("user", f"q{number}"), ("assistant", "ok")]
+        assert store.names == TURN
+
+
+def test_a_long_conversation_without_ids_is_found_by_its_end() -> None:
+    store = Counting()
+    memory = Memory(backend=store)
+    old = conversation(2000, memory)
+    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory)])
+    store.names.clear()
+    agent.invoke({"messages": [*old, ("user", "new")]}, RUN)
+    # Also by the ids of its ends, and by its texts.
+    assert store.names == ["Read", "Read", *TURN]
+    assert memory.count() == 2002
 
 
 def test_a_long_conversation_does_not_hold_the_event_loop(memory: Memory, described: list[int]) -> None:
