@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,3 +136,64 @@ def test_in_process_a_message_is_copied_once_for_each_read(messages, monkeypatch
     assert len(copied) == 1
     distinct = {id(message) for window in windows for message in window} - set(map(id, messages))
     assert len(distinct) == len(messages)
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What psycopg sends to the server, each a round trip: statements, BEGIN and COMMIT."""
+    sent: list[str] = []
+
+    def noting(kind: Any, method: str) -> None:
+        send = getattr(kind, method)
+
+        def note(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+            sent.append(str(query))
+            return send(self, query, *args, **options)
+
+        monkeypatch.setattr(kind, method, note)
+
+    for connection, cursor in (
+        (psycopg.Connection, psycopg.Cursor),
+        (psycopg.AsyncConnection, psycopg.AsyncCursor),
+    ):
+        noting(connection, "_exec_command")
+        noting(cursor, "_execute_gen")
+        noting(cursor, "_executemany_gen_pipeline")
+    return sent
+
+
+def say(text: str) -> Message:
+    return Message(role="user", content=text, metadata=SCOPE)
+
+
+TRIPS: dict[str, tuple[int, Callable[[PostgreSQL], Any]]] = {
+    "append": (1, lambda store: store.add(say("one"))),
+    "batch": (1, lambda store: store.add_many([say(f"{n}") for n in range(100)])),
+    "newest": (1, lambda store: store.get_all(50, SCOPE)),
+    "count": (1, lambda store: store.count(SCOPE)),
+    # Locks its scope, deletes and inserts, in a transaction.
+    "replace": (5, lambda store: store.replace(SCOPE, [say(f"{n}") for n in range(50)])),
+    "delete": (3, lambda store: store.delete("s", "u")),
+}
+
+
+def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
+    for _ in range(2):  # where the tables are to be created, and where they exist
+        with PostgreSQL(postgresql_url, table_name=postgresql_table) as store:
+            sent = {}
+            for name, (_, call) in TRIPS.items():  # each is the first of its kind
+                trips.clear()
+                call(store)
+                sent[name] = list(trips)
+            assert {name: len(each) for name, each in sent.items()} == {name: most for name, (most, _) in TRIPS.items()}
+
+            async def script(store: PostgreSQL = store) -> None:
+                await store.acount()  # opens a connection
+                for call in (store.aadd(say("one")), store.aadd_many([say("two"), say("three")])):
+                    trips.clear()
+                    await call
+                    assert len(trips) == 1, trips
+
+            asyncio.run(script())
+            assert store.count() == 3
+            store.delete("s", "u")

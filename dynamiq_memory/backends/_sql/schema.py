@@ -156,8 +156,7 @@ class SQLSchema:
         done = tables.read_meta(connection).get(RENEWED_KEY)
         if done is None:
             return False
-        # Nobody may delete them in between: their terms would stay.
-        rows = connection.execute(self._batch_after(int(done)).with_for_update()).fetchall()
+        rows = connection.execute(self._batch_after(int(done))).fetchall()
         if rows:
             self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))
             connection.execute(meta.update().where(meta.c.key == RENEWED_KEY).values(value=str(rows[-1][0])))
@@ -199,7 +198,7 @@ class SQLSchema:
         self._set_tokenizer(connection)
         last, done = -1, 0
         while rows := connection.execute(self._batch_after(last)).fetchall():
-            self._store(connection, prepare(from_rows([row[1:] for row in rows])))
+            self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))
             last = rows[-1][0]
             done += len(rows)
             logger.info("re-indexed %d messages of %s", done, self._tables.name)

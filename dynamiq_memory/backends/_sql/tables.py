@@ -117,8 +117,9 @@ class SQLTables:
         meta = self.meta.c
         statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.checked_keys)))
         self._read_meta = self.prepare(statement)
-        # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
-        self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
+        self._lock_meta = self.prepare(self.among_writers(statement))
+        # What the last check of the table of meta has found.
+        self.checked_meta: Mapping[str, str] = {}
         self.vectors = vectors(self, embedder)
         # Those that earlier versions did not make, by the keys under which the table of meta has them.
         self.later_indexes: Mapping[str, sa.Index] = {}
@@ -142,7 +143,7 @@ class SQLTables:
 
         Args:
             connection: A connection in a transaction.
-            write: Whether the table must not change until the end of the transaction.
+            write: Whether the table must not change until the end of the transaction, which has changed no message yet.
 
         Raises:
             ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
@@ -155,11 +156,15 @@ class SQLTables:
                 f"uses {self.signature!r}: make a new one with that tokenizer"
             )
         self.vectors.check(meta)
+        self.checked_meta = meta
         return meta
 
+    def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Let `wait_for_writers` wait for a transaction from this statement on. By default, one writes at a time."""
+        return statement
+
     def wait_for_writers(self, connection: sa.Connection) -> None:
-        """Wait for the transactions that have checked the table of meta to write, and let no other begin."""
-        connection.execute(sa.select(self.meta.c.key).with_for_update()).fetchall()
+        """Wait for the transactions that write, and let no other begin. By default, one writes at a time."""
 
 
 class Prepared:

@@ -135,6 +135,17 @@ class VectorTable(ABC):
 
     # --- writing ---------------------------------------------------------------------------------------------
 
+    def needs_only_insertions(self, rows: Sequence[Row], meta: Mapping[str, str]) -> bool:
+        """Whether `write` would do nothing but store a vector for each message, or nothing at all.
+
+        Args:
+            rows: The messages, with `VECTOR` if there is an embedder.
+            meta: The table of meta.
+        """
+        if self.embedder is None:
+            return DIMENSION_KEY not in meta and ALL_EMBEDDED_KEY not in meta
+        return DIMENSION_KEY in meta and all(row[VECTOR] is not None for row in rows)
+
     def write(self, connection: sa.Connection, rows: Sequence[Row], meta: Mapping[str, str]) -> None:
         """Store the vectors of messages that have just been stored, and delete those of messages that now have none.
 

@@ -41,6 +41,14 @@ class SQLWriter:
         self.upsert(connection, rows)
         self._tables.vectors.write(connection, rows, meta)
 
+    def fits_at_once(self, rows: Sequence[Row]) -> bool:  # noqa: ARG002
+        """Whether `write_at_once` may store messages. By default it may not, since a transaction is as cheap."""
+        return False
+
+    def write_at_once(self, connection: sa.Connection, rows: Sequence[Row]) -> bool:
+        """Store messages in order by one statement; False if only a transaction can, and nothing was stored."""
+        raise NotImplementedError
+
     def upsert(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Insert messages and their terms, or replace the versions that are stored."""
         self._upsert_messages.run(connection, rows)

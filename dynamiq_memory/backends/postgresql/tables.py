@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
@@ -34,3 +36,19 @@ class PostgreSQLTables(SQLTables):
         super().__init__(
             name, dialect, insert, PostgreSQLFilters, tokenize, PostgreSQLVectors, embedder, schema=schema, more=more
         )
+
+    def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the table of messages as whatever changes it does: among each other, writers do not wait."""
+        messages = self.messages
+        return statement.add_cte(sa.update(messages).values(role=messages.c.role).where(sa.false()).cte("locking"))
+
+    def wait_for_writers(self, connection: sa.Connection) -> None:
+        """Wait for the transactions that write, and let no other begin.
+
+        A statement that writes locks the table of messages before it sees the state that it works on. So it ends
+        before this one goes on, or sees what this transaction has changed.
+        """
+        # Earlier versions of this package lock these rows instead.
+        connection.execute(sa.select(self.meta.c.key).with_for_update()).fetchall()
+        table = self._dialect.identifier_preparer.format_table(self.messages)
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
