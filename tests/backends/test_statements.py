@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite
@@ -197,3 +198,29 @@ def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
             asyncio.run(script())
             assert store.count() == 3
             store.delete("s", "u")
+
+
+def test_a_sqlite_file_is_opened_by_few_statements_and_nothing_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    compiled: list[int] = []
+    connect, compile_ = sqlite3.connect, ClauseElement.compile
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    def counting(*args: Any, **options: Any) -> Any:
+        compiled.append(1)
+        return compile_(*args, **options)
+
+    SQLite(tmp_path / "first.db").close()
+    SQLite(tmp_path / "second.db").close()
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(ClauseElement, "compile", counting)
+    with SQLite(tmp_path / "second.db") as store:
+        assert len([sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "PRAGMA"))]) == 3, said
+        store.add(say("one"))
+    assert compiled == []

@@ -66,14 +66,14 @@ class SQLSchema:
     def is_ready(self, connection: sa.Connection) -> bool:
         """Whether the tables are as they should be, so that opening them needs no write."""
         tables = self._tables
-        for table in (tables.messages, tables.terms, tables.meta):
-            if columns_of(connection, table) != {column.name for column in table.columns}:
-                return False
+        present = tables.present(connection)
+        if not {tables.messages.name, tables.terms.name, tables.meta.name} <= present:
+            return False
         meta = tables.read_meta(connection)
         if RENEWED_KEY in meta or not tables.expected_meta.items() <= meta.items():
             return False
         tables.check_meta(connection)
-        return tables.vectors.embedder is None or has_table(connection, tables.vectors.table)
+        return tables.vectors.embedder is None or tables.vectors.table.name in present
 
     def _complete_vectors(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
         """Embed the messages that have no vector, or warn of them."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.schema import SchemaItem
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.tables import SQLTables
@@ -29,13 +31,13 @@ class PostgreSQLTables(SQLTables):
         self, name: str, schema: str | None, dialect: sa.Dialect, tokenize: Tokenize, embedder: MessageEmbedder | None
     ) -> None:
         """Describe the tables."""
-        by_filter = sa.Index(
-            f"{name}_by_filter", "filterable", postgresql_using="gin", postgresql_ops={"filterable": "jsonb_path_ops"}
-        )
-        more = (sa.Column("filterable", JSONB, nullable=False), by_filter)
-        super().__init__(
-            name, dialect, insert, PostgreSQLFilters, tokenize, PostgreSQLVectors, embedder, schema=schema, more=more
-        )
+        super().__init__(name, dialect, insert, PostgreSQLFilters, tokenize, PostgreSQLVectors, embedder, schema=schema)
+
+    def _more(self) -> Sequence[SchemaItem]:
+        """The column for filters, and its index."""
+        operators = {"filterable": "jsonb_path_ops"}
+        by_filter = sa.Index(f"{self.name}_by_filter", "filterable", postgresql_using="gin", postgresql_ops=operators)
+        return (sa.Column("filterable", JSONB, nullable=False), by_filter)
 
     def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         """Lock the table of messages as whatever changes it does: among each other, writers do not wait."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,11 +35,6 @@ class PostgreSQLWriter(SQLWriter):
     """Writes the messages of a store, their terms and their vectors."""
 
     _tables: PostgreSQLTables
-
-    def __init__(self, tables: PostgreSQLTables) -> None:
-        """Compile the statements of a write when they are first needed."""
-        super().__init__(tables)
-        self._storing = cache(partial(_storing, tables))
 
     def fits_at_once(self, rows: Sequence[Row]) -> bool:
         """Whether `write_at_once` may store messages.
@@ -108,7 +103,8 @@ class PostgreSQLWriter(SQLWriter):
     def _store(self, connection: sa.Connection, rows: Sequence[Row], meta: Mapping[str, str], *, vectors: bool) -> bool:
         """Store messages, their terms and, if wanted, their vectors, if the table of meta is as it is given."""
         several = len(rows) > 1
-        statement, names = self._storing(several=several, vectors=vectors)
+        build = partial(_storing, self._tables, several=several, vectors=vectors)
+        statement, names = self._tables.once(("store", several, vectors), build)
         parameters: dict[str, Any] = {name: [row[name] for row in rows] for name in names} if several else dict(rows[0])
         if several:
             parameters |= self._batch_locks(rows)
