@@ -7,7 +7,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from functools import cache, lru_cache, partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -91,7 +91,7 @@ class Tokenizer:
         if stop_words is None:
             stop_words = BY_LANGUAGE.get(language or "", frozenset())
         self.language = language
-        self.stop_words = frozenset(_normalized(word).casefold() for word in stop_words)
+        self.stop_words = _normalized_words(frozenset(stop_words))
         words = hashlib.blake2b(" ".join(sorted(self.stop_words)).encode(), digest_size=4).hexdigest()
         self.signature = f"words-{_VERSION}/{language or 'unstemmed'}/{words}"
         self._stemmers = threading.local()
@@ -181,7 +181,17 @@ def signature_of(tokenize: Tokenize) -> str:
 
 def earlier_signatures_of(tokenize: Tokenize) -> frozenset[str]:
     """Return the signatures of earlier versions of a tokenizer; a store indexes what they indexed again by itself."""
-    return _EARLIER if signature_of(tokenize) == Tokenizer().signature else frozenset()
+    return _EARLIER if signature_of(tokenize) == _default_signature() else frozenset()
+
+
+@cache
+def _default_signature() -> str:
+    return Tokenizer().signature
+
+
+@lru_cache(16)
+def _normalized_words(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(_normalized(word).casefold() for word in words)
 
 
 def _written_as_one(text: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite
@@ -135,3 +137,90 @@ def test_in_process_a_message_is_copied_once_for_each_read(messages, monkeypatch
     assert len(copied) == 1
     distinct = {id(message) for window in windows for message in window} - set(map(id, messages))
     assert len(distinct) == len(messages)
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What psycopg sends to the server, each a round trip: statements, BEGIN and COMMIT."""
+    sent: list[str] = []
+
+    def noting(kind: Any, method: str) -> None:
+        send = getattr(kind, method)
+
+        def note(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+            sent.append(str(query))
+            return send(self, query, *args, **options)
+
+        monkeypatch.setattr(kind, method, note)
+
+    for connection, cursor in (
+        (psycopg.Connection, psycopg.Cursor),
+        (psycopg.AsyncConnection, psycopg.AsyncCursor),
+    ):
+        noting(connection, "_exec_command")
+        noting(cursor, "_execute_gen")
+        noting(cursor, "_executemany_gen_pipeline")
+    return sent
+
+
+def say(text: str) -> Message:
+    return Message(role="user", content=text, metadata=SCOPE)
+
+
+TRIPS: dict[str, tuple[int, Callable[[PostgreSQL], Any]]] = {
+    "append": (1, lambda store: store.add(say("one"))),
+    "batch": (1, lambda store: store.add_many([say(f"{n}") for n in range(100)])),
+    "newest": (1, lambda store: store.get_all(50, SCOPE)),
+    "count": (1, lambda store: store.count(SCOPE)),
+    # Locks its scope, deletes and inserts, in a transaction.
+    "replace": (5, lambda store: store.replace(SCOPE, [say(f"{n}") for n in range(50)])),
+    "delete": (3, lambda store: store.delete("s", "u")),
+}
+
+
+def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
+    for _ in range(2):  # where the tables are to be created, and where they exist
+        with PostgreSQL(postgresql_url, table_name=postgresql_table) as store:
+            sent = {}
+            for name, (_, call) in TRIPS.items():  # each is the first of its kind
+                trips.clear()
+                call(store)
+                sent[name] = list(trips)
+            assert {name: len(each) for name, each in sent.items()} == {name: most for name, (most, _) in TRIPS.items()}
+
+            async def script(store: PostgreSQL = store) -> None:
+                await store.acount()  # opens a connection
+                for call in (store.aadd(say("one")), store.aadd_many([say("two"), say("three")])):
+                    trips.clear()
+                    await call
+                    assert len(trips) == 1, trips
+
+            asyncio.run(script())
+            assert store.count() == 3
+            store.delete("s", "u")
+
+
+def test_a_sqlite_file_is_opened_by_few_statements_and_nothing_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    compiled: list[int] = []
+    connect, compile_ = sqlite3.connect, ClauseElement.compile
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(said.append)
+        return connection
+
+    def counting(*args: Any, **options: Any) -> Any:
+        compiled.append(1)
+        return compile_(*args, **options)
+
+    SQLite(tmp_path / "first.db").close()
+    SQLite(tmp_path / "second.db").close()
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(ClauseElement, "compile", counting)
+    with SQLite(tmp_path / "second.db") as store:
+        assert len([sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "PRAGMA"))]) == 3, said
+        store.add(say("one"))
+    assert compiled == []

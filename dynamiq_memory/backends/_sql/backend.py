@@ -39,12 +39,14 @@ class Transaction(Step[T_co]):
     Attributes:
         work: Is called with the connection; its result is the step's.
         write: Whether it writes.
+        alone: Whether it is a single statement that may be committed by itself.
         snapshot: Whether its statements must all see the same state.
         large: Whether it would hold up an event loop for milliseconds.
     """
 
     work: Callable[[sa.Connection], T_co]
     write: bool = False
+    alone: bool = False
     snapshot: bool = False
     large: bool = False
 
@@ -87,8 +89,13 @@ class SQLBackend(PlannedBackend):
         write = type(operation) in _WRITING  # isinstance is slow with abstract classes
         messages = operation.messages if write and isinstance(operation, _STORING) else ()
         rows = (yield from self._rows(messages)) if messages else []
+        large = weigh(rows) >= LARGE
+        if type(operation) is operations.Write and self._writer.fits_at_once(rows):
+            at_once = partial(self._writer.write_at_once, rows=rows)
+            if (yield from Transaction(at_once, write=True, alone=True, large=large)):
+                return None
         work = partial(self._within, operation=operation, rows=rows)
-        return (yield from Transaction(work, write=write, large=weigh(rows) >= LARGE))
+        return (yield from Transaction(work, write=write, large=large))
 
     def _rows(self, messages: Sequence[Message]) -> Plan[list[Row]]:
         """Make the rows of messages."""

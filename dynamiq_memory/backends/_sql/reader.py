@@ -31,11 +31,8 @@ class SQLReader:
         # Compiled when first needed, by the names of their parameters.
         self._statement = cache(partial(_statement, tables))
         self._page = cache(lambda names: tables.prepare(_within_size(tables, names)))
-        seq = tables.messages.c.seq
-        statement = sa.select(seq, *tables.columns).where(tables.filters.among(seq, name="numbers"))
-        self._by_seq = tables.prepare(statement)
-        statement = sa.select(seq, _size(tables.messages)).where(tables.filters.among(seq, name="numbers"))
-        self._sizes = tables.prepare(statement)
+        self._by_seq = tables.prepared("messages by number", lambda: _numbered(tables, *tables.columns))
+        self._sizes = tables.prepared("sizes by number", lambda: _numbered(tables, _size(tables.messages)))
 
     def read(
         self,
@@ -109,6 +106,12 @@ def _parameters(
             parameters[f"{side}_id"] = anchor.id
             parameters[f"{side}_time"] = anchor.timestamp or 0.0
     return frozenset(names), parameters
+
+
+def _numbered(tables: SQLTables, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """A SELECT of messages by their numbers of arrival, which are its first column."""
+    seq = tables.messages.c.seq
+    return sa.select(seq, *columns).where(tables.filters.among(seq, name="numbers"))
 
 
 def _statement(tables: SQLTables, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:

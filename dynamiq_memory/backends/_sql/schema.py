@@ -66,14 +66,14 @@ class SQLSchema:
     def is_ready(self, connection: sa.Connection) -> bool:
         """Whether the tables are as they should be, so that opening them needs no write."""
         tables = self._tables
-        for table in (tables.messages, tables.terms, tables.meta):
-            if columns_of(connection, table) != {column.name for column in table.columns}:
-                return False
+        present = tables.present(connection)
+        if not {tables.messages.name, tables.terms.name, tables.meta.name} <= present:
+            return False
         meta = tables.read_meta(connection)
         if RENEWED_KEY in meta or not tables.expected_meta.items() <= meta.items():
             return False
         tables.check_meta(connection)
-        return tables.vectors.embedder is None or has_table(connection, tables.vectors.table)
+        return tables.vectors.embedder is None or tables.vectors.table.name in present
 
     def _complete_vectors(self, run: Callable[[Transaction[Any]], Any], *, reindex: bool) -> None:
         """Embed the messages that have no vector, or warn of them."""
@@ -156,8 +156,7 @@ class SQLSchema:
         done = tables.read_meta(connection).get(RENEWED_KEY)
         if done is None:
             return False
-        # Nobody may delete them in between: their terms would stay.
-        rows = connection.execute(self._batch_after(int(done)).with_for_update()).fetchall()
+        rows = connection.execute(self._batch_after(int(done))).fetchall()
         if rows:
             self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))
             connection.execute(meta.update().where(meta.c.key == RENEWED_KEY).values(value=str(rows[-1][0])))
@@ -199,7 +198,7 @@ class SQLSchema:
         self._set_tokenizer(connection)
         last, done = -1, 0
         while rows := connection.execute(self._batch_after(last)).fetchall():
-            self._store(connection, prepare(from_rows([row[1:] for row in rows])))
+            self._writer.index(connection, prepare(from_rows([row[1:] for row in rows])))
             last = rows[-1][0]
             done += len(rows)
             logger.info("re-indexed %d messages of %s", done, self._tables.name)

@@ -7,9 +7,10 @@ embedder, `{name}_vectors` has the vector of each message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.schema import SchemaItem
@@ -23,11 +24,22 @@ from dynamiq_memory.backends._sql.vectors import VectorTable
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.tokenizer import Tokenize, earlier_signatures_of, signature_of
 
+T = TypeVar("T")
+
 SCHEMA_VERSION = "1"
 VERSION_KEY = "schema_version"
 TOKENIZER_KEY = "tokenizer"
 # The last message that has been indexed again; the key is there only until all have been.
 RENEWED_KEY = "renewed_up_to"
+
+
+_MOST_NAMES = 64
+
+
+@lru_cache(_MOST_NAMES)
+def _shared(key: tuple[Any, ...]) -> dict[Hashable, Any]:  # noqa: ARG001 - by which it is kept
+    """What depends on nothing but the key: to describe tables and to compile statements takes milliseconds."""
+    return {}
 
 
 class SQLTables:
@@ -42,7 +54,6 @@ class SQLTables:
         vectors: Describes the table of vectors.
         embedder: The embedder that ranks, or None.
         schema: The database schema of the tables, or None for the default one.
-        more: Additional columns and indexes of the table of messages.
     """
 
     checked_keys: ClassVar[tuple[str, ...]] = (TOKENIZER_KEY, *VECTOR_KEYS)
@@ -59,7 +70,6 @@ class SQLTables:
         embedder: MessageEmbedder | None = None,
         *,
         schema: str | None = None,
-        more: Sequence[SchemaItem] = (),
     ) -> None:
         """Describe the tables, and compile the statements that check the table of meta."""
         self.name = name
@@ -68,12 +78,27 @@ class SQLTables:
         self.signature = signature_of(tokenize)
         self.earlier_signatures = earlier_signatures_of(tokenize)
         self._dialect = dialect
-        self.metadata = sa.MetaData(schema=schema)
+        self._schema = schema
+        self._shared = _shared((type(self), name, schema, type(dialect), dialect.paramstyle))
+        # Indexes that earlier versions did not make are in `later_indexes`, by their keys in the table of meta.
+        self.metadata, self.messages, self.terms, self.meta, self.later_indexes = self.once("tables", self._describe)
+        self.filters = filters(self.messages)
+        self.columns = [self.messages.c[name] for name in COLUMNS]
+        self._read_all_meta = self.prepared("read all meta", lambda: sa.select(self.meta.c.key, self.meta.c.value))
+        self._read_meta = self.prepared("read meta", self._reading_meta)
+        self._lock_meta = self.prepared("lock meta", lambda: self.among_writers(self._reading_meta()))
+        # What the last check of the table of meta has found.
+        self.checked_meta: Mapping[str, str] = {}
+        self.vectors = vectors(self, embedder)
+
+    def _describe(self) -> tuple[sa.MetaData, sa.Table, sa.Table, sa.Table, Mapping[str, sa.Index]]:
+        name = self.name
+        metadata = sa.MetaData(schema=self._schema)
         # SQLite numbers rows itself only if the type is exactly INTEGER.
         sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-        self.messages = sa.Table(
-            name,
-            self.metadata,
+        messages = sa.Table(
+            self.name,
+            metadata,
             # The order of arrival.
             sa.Column("seq", sequence, primary_key=True),
             # The empty string means none: it is not a valid id, and NULLs would not be unique.
@@ -92,11 +117,11 @@ class SQLTables:
             sa.Index(f"{name}_by_user", "user_id", "timestamp", "seq"),
             sa.Index(f"{name}_by_session", "session_id", "timestamp", "seq"),
             sa.Index(f"{name}_by_time", "timestamp", "seq"),
-            *more,
+            *self._more(),
         )
-        self.terms = sa.Table(
+        terms = sa.Table(
             f"{name}_terms",
-            self.metadata,
+            metadata,
             sa.Column("user_id", sa.Text, primary_key=True),
             sa.Column("session_id", sa.Text, primary_key=True),
             sa.Column("seq", sequence, primary_key=True, autoincrement=False),
@@ -105,23 +130,26 @@ class SQLTables:
             sa.Column("terms", sa.LargeBinary, nullable=False),
             sqlite_with_rowid=False,
         )
-        self.meta = sa.Table(
+        meta = sa.Table(
             f"{name}_meta",
-            self.metadata,
+            metadata,
             sa.Column("key", sa.Text, primary_key=True),
             sa.Column("value", sa.Text, nullable=False),
             sqlite_with_rowid=False,
         )
-        self.filters = filters(self.messages)
-        self.columns = [self.messages.c[name] for name in COLUMNS]
+        return metadata, messages, terms, meta, self._later(messages)
+
+    def _more(self) -> Sequence[SchemaItem]:
+        """Additional columns and indexes of the table of messages."""
+        return ()
+
+    def _later(self, messages: sa.Table) -> Mapping[str, sa.Index]:  # noqa: ARG002
+        """Indexes that earlier versions did not make, by the keys under which the table of meta has them."""
+        return {}
+
+    def _reading_meta(self) -> sa.Select[Any]:
         meta = self.meta.c
-        statement = sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.checked_keys)))
-        self._read_meta = self.prepare(statement)
-        # SQLite, where one transaction writes at a time, takes no locks on rows: its dialect leaves them out.
-        self._lock_meta = self.prepare(statement.with_for_update(read=True, key_share=True))
-        self.vectors = vectors(self, embedder)
-        # Those that earlier versions did not make, by the keys under which the table of meta has them.
-        self.later_indexes: Mapping[str, sa.Index] = {}
+        return sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.checked_keys)))
 
     @property
     def expected_meta(self) -> dict[str, str]:
@@ -133,16 +161,33 @@ class SQLTables:
         """Compile a statement."""
         return Prepared(statement, self._dialect)
 
+    def prepared(self, key: Hashable, build: Callable[[], ClauseElement]) -> Prepared:
+        """Build and compile a statement, once for all stores of the same name in this process."""
+        return self.once(key, lambda: self.prepare(build()))
+
+    def once(self, key: Hashable, build: Callable[[], T]) -> T:
+        """Return what was built under a key for a store of this name, or build it."""
+        if key not in self._shared:
+            self._shared.setdefault(key, build())  # another thread may have been faster
+        built: T = self._shared[key]
+        return built
+
+    def present(self, connection: sa.Connection) -> set[str]:
+        """Return which of the tables exist, by their names."""
+        tables = (self.messages, self.terms, self.meta, self.vectors.table)
+        inspector = sa.inspect(connection)
+        return {table.name for table in tables if inspector.has_table(table.name, table.schema)}
+
     def read_meta(self, connection: sa.Connection) -> dict[str, str]:
         """Read the table of meta."""
-        return {row.key: row.value for row in connection.execute(sa.select(self.meta))}
+        return dict(self._read_all_meta.fetch(connection, {}))
 
     def check_meta(self, connection: sa.Connection, *, write: bool = False) -> Mapping[str, str]:
         """Return the table of meta, and check it, since another process may have changed it.
 
         Args:
             connection: A connection in a transaction.
-            write: Whether the table must not change until the end of the transaction.
+            write: Whether the table must not change until the end of the transaction, which has changed no message yet.
 
         Raises:
             ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
@@ -155,11 +200,15 @@ class SQLTables:
                 f"uses {self.signature!r}: make a new one with that tokenizer"
             )
         self.vectors.check(meta)
+        self.checked_meta = meta
         return meta
 
+    def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Let `wait_for_writers` wait for a transaction from this statement on. By default, one writes at a time."""
+        return statement
+
     def wait_for_writers(self, connection: sa.Connection) -> None:
-        """Wait for the transactions that have checked the table of meta to write, and let no other begin."""
-        connection.execute(sa.select(self.meta.c.key).with_for_update()).fetchall()
+        """Wait for the transactions that write, and let no other begin. By default, one writes at a time."""
 
 
 class Prepared:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 
@@ -46,28 +47,47 @@ class VectorTable(ABC):
 
     def __init__(self, tables: SQLTables, embedder: MessageEmbedder | None) -> None:
         """Describe the table and compile the statements of a write."""
-        messages, self._tables = tables.messages, tables
+        self._tables = tables
         self.embedder = embedder
-        self.table = sa.Table(
+        self.table = tables.once("vectors", self._describe)
+        self._upsert = tables.prepared("upsert vectors", self._upserting)
+        self._deletion = tables.prepared("delete vectors", self._deleting)
+        self.insertion = tables.prepared("insert vectors", self._inserting)
+
+    def _describe(self) -> sa.Table:
+        messages = self._tables.messages
+        return sa.Table(
             f"{messages.name}_vectors",
             sa.MetaData(schema=messages.schema),
             sa.Column("seq", messages.c.seq.type, sa.ForeignKey(messages.c.seq, ondelete="CASCADE"), primary_key=True),
             sa.Column("embedding", self.kind, nullable=False),
         )
+
+    def _number(self) -> sa.Select[Any]:
+        """The number of arrival of a message by its key."""
+        messages = self._tables.messages
         key = [messages.c[name] == sa.bindparam(name, type_=sa.Text) for name in ("user_id", "session_id", "id")]
-        seq, vector = sa.select(messages.c.seq).where(*key), self.value(VECTOR)
-        insert, columns = tables.insert(self.table), ["seq", "embedding"]
-        upsert = insert.from_select(columns, seq.add_columns(vector))
-        upsert = upsert.on_conflict_do_update(index_elements=["seq"], set_={"embedding": upsert.excluded.embedding})
-        self._upsert = tables.prepare(upsert)
-        self._deletion = tables.prepare(sa.delete(self.table).where(self.table.c.seq == seq.scalar_subquery()))
-        unchanged = sa.select(messages.c.seq, vector).where(
+        return sa.select(messages.c.seq).where(*key)
+
+    def _upserting(self) -> ClauseElement:
+        insert = self._tables.insert(self.table)
+        upsert = insert.from_select(["seq", "embedding"], self._number().add_columns(self.value(VECTOR)))
+        changed = {"embedding": upsert.excluded.embedding}
+        return upsert.on_conflict_do_update(index_elements=["seq"], set_=changed)  # type: ignore[no-any-return]
+
+    def _deleting(self) -> ClauseElement:
+        return sa.delete(self.table).where(self.table.c.seq == self._number().scalar_subquery())
+
+    def _inserting(self) -> ClauseElement:
+        messages = self._tables.messages
+        unchanged = sa.select(messages.c.seq, self.value(VECTOR)).where(
             messages.c.seq == sa.bindparam("seq", type_=sa.BigInteger),
             *(messages.c[n].is_not_distinct_from(sa.bindparam(n, type_=sa.Text)) for n in ("content", "extra")),
         )
         # A change at the same moment is either done already, or waits and then finds the vector to delete.
         unchanged = unchanged.with_for_update(read=True)
-        self.insertion = tables.prepare(insert.from_select(columns, unchanged).on_conflict_do_nothing())
+        insert = self._tables.insert(self.table).from_select(["seq", "embedding"], unchanged)
+        return insert.on_conflict_do_nothing()  # type: ignore[no-any-return]
 
     # --- what differs between databases ----------------------------------------------------------------------
 
@@ -134,6 +154,17 @@ class VectorTable(ABC):
         return statement.outerjoin(self.table, self.table.c.seq == terms.c.seq).add_columns(self.ranked())
 
     # --- writing ---------------------------------------------------------------------------------------------
+
+    def needs_only_insertions(self, rows: Sequence[Row], meta: Mapping[str, str]) -> bool:
+        """Whether `write` would do nothing but store a vector for each message, or nothing at all.
+
+        Args:
+            rows: The messages, with `VECTOR` if there is an embedder.
+            meta: The table of meta.
+        """
+        if self.embedder is None:
+            return DIMENSION_KEY not in meta and ALL_EMBEDDED_KEY not in meta
+        return DIMENSION_KEY in meta and all(row[VECTOR] is not None for row in rows)
 
     def write(self, connection: sa.Connection, rows: Sequence[Row], meta: Mapping[str, str]) -> None:
         """Store the vectors of messages that have just been stored, and delete those of messages that now have none.

@@ -7,11 +7,12 @@ from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory.backends._order import version_filters, with_stored_version
 from dynamiq_memory.backends._sql.off_the_loop import messages_of
 from dynamiq_memory.backends._sql.records import to_row
-from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import USER_KEY, Message
 from dynamiq_memory.ranking import packed_terms
@@ -28,8 +29,8 @@ class SQLWriter:
     def __init__(self, tables: SQLTables) -> None:
         """Compile the statements of a write."""
         self._tables = tables
-        self._upsert_messages = _upsert_messages(tables)
-        self._upsert_terms = _upsert_terms(tables)
+        self._upsert_messages = tables.prepared("upsert messages", lambda: _upsert_messages(tables))
+        self._upsert_terms = tables.prepared("upsert terms", lambda: _upsert_terms(tables))
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
         """Make the rows of messages, before the transaction begins."""
@@ -40,6 +41,14 @@ class SQLWriter:
         meta = self._tables.check_meta(connection, write=True)
         self.upsert(connection, rows)
         self._tables.vectors.write(connection, rows, meta)
+
+    def fits_at_once(self, rows: Sequence[Row]) -> bool:  # noqa: ARG002
+        """Whether `write_at_once` may store messages. By default it may not, since a transaction is as cheap."""
+        return False
+
+    def write_at_once(self, connection: sa.Connection, rows: Sequence[Row]) -> bool:
+        """Store messages in order by one statement; False if only a transaction can, and nothing was stored."""
+        raise NotImplementedError
 
     def upsert(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Insert messages and their terms, or replace the versions that are stored."""
@@ -97,29 +106,27 @@ class SQLWriter:
         return messages_of(connection, connection.execute(statement).fetchall())
 
 
-def _upsert_messages(tables: SQLTables) -> Prepared:
+def _upsert_messages(tables: SQLTables) -> ClauseElement:
     messages = tables.messages
     key = ("user_id", "session_id", "id")
     columns = [column for column in messages.c if column is not messages.c.seq]
     insert = tables.insert(messages).values({c.name: sa.bindparam(c.name, type_=c.type) for c in columns})
-    statement = insert.on_conflict_do_update(
+    return insert.on_conflict_do_update(  # type: ignore[no-any-return]
         index_elements=list(key), set_={c.name: insert.excluded[c.name] for c in columns if c.name not in key}
     )
-    return tables.prepare(statement)
 
 
-def _upsert_terms(tables: SQLTables) -> Prepared:
+def _upsert_terms(tables: SQLTables) -> ClauseElement:
     """Insert or replace the terms of a message that is in its table already."""
     messages, terms = tables.messages, tables.terms
     columns = [messages.c[name] for name in ("user_id", "session_id", "seq", "timestamp")]
     values = (sa.bindparam("length", type_=sa.Integer), sa.bindparam("terms", type_=sa.LargeBinary))
     stored = sa.select(*columns, *values).where(*message_key(messages))
     insert = tables.insert(terms).from_select([column.name for column in terms.columns], stored)
-    statement = insert.on_conflict_do_update(
+    return insert.on_conflict_do_update(  # type: ignore[no-any-return]
         index_elements=[column.name for column in terms.primary_key],
         set_={column: insert.excluded[column] for column in ("timestamp", "length", "terms")},
     )
-    return tables.prepare(statement)
 
 
 def message_key(messages: sa.Table) -> list[sa.ColumnElement[bool]]:

@@ -89,7 +89,8 @@ class PostgreSQLClient(WatchesForks):
                 arguments["options"] = " ".join([*given, f"-c statement_timeout={milliseconds}"])
             else:  # for each transaction, since poolers refuse the option
                 self._limit = f"SET LOCAL statement_timeout = {milliseconds}"
-        options = {"connect_args": arguments, "hide_parameters": True}
+        # Without a look for the extension hstore, whose type this store does not use, when the first connection opens.
+        options = {"connect_args": arguments, "hide_parameters": True, "use_native_hstore": False}
         of_loops = {"max_overflow": 0, "pool_size": pool_size, "pool_timeout": pool_timeout, "pool_use_lifo": True}
         self._places = Places(pool_size, pool_timeout)
         self.engine: sa.Engine = connection
@@ -151,23 +152,30 @@ class PostgreSQLClient(WatchesForks):
 
     def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
         """Begin a transaction, commit it at the end, and roll it back on an error."""
-        # A single statement always sees one state.
-        for_reading = "REPEATABLE READ" if transaction.snapshot else "AUTOCOMMIT"
-        level = "READ COMMITTED" if transaction.write or (self._limit and not transaction.snapshot) else for_reading
-        with connection.execution_options(isolation_level=level).begin() as begun:
+        with connection.execution_options(isolation_level=self._level(transaction)).begin() as begun:
             try:
                 if self._limit:
                     connection.exec_driver_sql(self._limit)
-                result = transaction.work(connection)
+                committing = transaction.alone
                 try:
+                    result = transaction.work(connection)
+                    committing = True
                     begun.commit()
                 except DRIVER_ERRORS as error:
-                    setattr(error, AT_COMMIT, True)
+                    setattr(error, AT_COMMIT, committing)
                     raise
             except BaseException as error:
                 self._check_connection(connection, error)
                 raise
         return result
+
+    def _level(self, transaction: Transaction[Any]) -> str:
+        """The isolation level, or AUTOCOMMIT: a single statement always sees one state."""
+        if transaction.snapshot:
+            return "REPEATABLE READ"
+        if (transaction.write and not transaction.alone) or self._limit:
+            return "READ COMMITTED"
+        return "AUTOCOMMIT"
 
     def _check_connection(self, connection: sa.Connection, error: BaseException) -> None:
         """End a connection that an error may have broken; SQLAlchemy does not see it if the driver ran a statement."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.schema import SchemaItem
 
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._sql.tables import SQLTables
@@ -27,10 +31,26 @@ class PostgreSQLTables(SQLTables):
         self, name: str, schema: str | None, dialect: sa.Dialect, tokenize: Tokenize, embedder: MessageEmbedder | None
     ) -> None:
         """Describe the tables."""
-        by_filter = sa.Index(
-            f"{name}_by_filter", "filterable", postgresql_using="gin", postgresql_ops={"filterable": "jsonb_path_ops"}
-        )
-        more = (sa.Column("filterable", JSONB, nullable=False), by_filter)
-        super().__init__(
-            name, dialect, insert, PostgreSQLFilters, tokenize, PostgreSQLVectors, embedder, schema=schema, more=more
-        )
+        super().__init__(name, dialect, insert, PostgreSQLFilters, tokenize, PostgreSQLVectors, embedder, schema=schema)
+
+    def _more(self) -> Sequence[SchemaItem]:
+        """The column for filters, and its index."""
+        operators = {"filterable": "jsonb_path_ops"}
+        by_filter = sa.Index(f"{self.name}_by_filter", "filterable", postgresql_using="gin", postgresql_ops=operators)
+        return (sa.Column("filterable", JSONB, nullable=False), by_filter)
+
+    def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Lock the table of messages as whatever changes it does: among each other, writers do not wait."""
+        messages = self.messages
+        return statement.add_cte(sa.update(messages).values(role=messages.c.role).where(sa.false()).cte("locking"))
+
+    def wait_for_writers(self, connection: sa.Connection) -> None:
+        """Wait for the transactions that write, and let no other begin.
+
+        A statement that writes locks the table of messages before it sees the state that it works on. So it ends
+        before this one goes on, or sees what this transaction has changed.
+        """
+        # Earlier versions of this package lock these rows instead.
+        connection.execute(sa.select(self.meta.c.key).with_for_update()).fetchall()
+        table = self._dialect.identifier_preparer.format_table(self.messages)
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")

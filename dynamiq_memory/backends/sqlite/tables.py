@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
@@ -25,7 +27,15 @@ class SQLiteTables(SQLTables):
     def __init__(self, name: str, dialect: sa.Dialect, tokenize: Tokenize, embedder: MessageEmbedder | None) -> None:
         """Describe the tables."""
         super().__init__(name, dialect, insert, SQLiteFilters, tokenize, SQLiteVectors, embedder)
-        columns = self.messages.c
-        by_owner = sa.Index(f"{name}_by_owner", owner_of(self.messages), columns.timestamp, columns.seq)
-        # Version 1 of the schema had none.
-        self.later_indexes = {"by_owner": by_owner}
+
+    def _later(self, messages: sa.Table) -> Mapping[str, sa.Index]:
+        """Version 1 of the schema had no index of owners."""
+        columns = messages.c
+        return {"by_owner": sa.Index(f"{self.name}_by_owner", owner_of(messages), columns.timestamp, columns.seq)}
+
+    def present(self, connection: sa.Connection) -> set[str]:
+        """Return which of the tables exist, by their names, which SQLite compares without regard to case."""
+        tables = (self.messages, self.terms, self.meta, self.vectors.table)
+        names = {table.name.lower(): table.name for table in tables}
+        statement = "SELECT lower(name) FROM sqlite_master WHERE type = 'table' AND lower(name) IN (?, ?, ?, ?)"
+        return {names[row[0]] for row in connection.exec_driver_sql(statement, tuple(names))}

@@ -236,18 +236,19 @@ def test_the_next_call_after_a_restart_works(open_store, postgresql_server, way)
     assert store.count() == 5
 
 
-def test_a_broken_connection_in_the_midst_of_a_transaction_leaves_nothing(store, sql, monkeypatch):
-    run = store._writer._upsert_terms.run
+def test_a_broken_connection_in_the_midst_of_a_transaction_leaves_all_as_it_was(store, sql, monkeypatch):
+    store.add(say("before"))
+    write = store._writer.write
 
-    def breaks(connection, parameters):
+    def breaks(connection, rows):
         pid = connection.connection.dbapi_connection.info.backend_pid
         sql.execute("SELECT pg_terminate_backend(%s)", [pid])
-        return run(connection, parameters)
+        return write(connection, rows)
 
-    monkeypatch.setattr(store._writer._upsert_terms, "run", breaks)
+    monkeypatch.setattr(store._writer, "write", breaks)
     with pytest.raises(BackendConnectionError):
-        store.add_many([say("a"), say("b")])
+        store.replace({"user_id": "user-1"}, [say("a"), say("b")])
     monkeypatch.undo()
-    assert store.is_empty()
+    assert [message.text for message in store.get_all()] == ["before"]
     store.add(say("c"))
-    assert store.count() == 1
+    assert store.count() == 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -49,10 +49,17 @@ class Words:
 # --- cancellations -----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _needs_pgvector(postgresql_server: PostgreSQLServer) -> None:
+    if not postgresql_server.has_pgvector:
+        pytest.skip("the server has no pgvector")
+
+
+@pytest.mark.usefixtures("_needs_pgvector")
 def test_a_cancellation_within_a_pipeline_spoils_no_connection(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open_store(pool_size=1)
+    store = open_store(pool_size=1, embedder=NGrams(8))
     armed = False
     enter = AsyncPipeline.__aenter__
 
@@ -72,9 +79,11 @@ def test_a_cancellation_within_a_pipeline_spoils_no_connection(
         nonlocal armed
         await store.aadd(say("before"))
         armed = True
-        writing = asyncio.create_task(store.aadd_many([say("one"), say("two")]))
+        # For a message without a vector, a batch is more than one statement.
+        writing = asyncio.create_task(store.aadd_many([say("one"), say("two"), say("")]))
         (result,) = await asyncio.gather(writing, return_exceptions=True)
         assert isinstance(result, asyncio.CancelledError)
+        assert not armed
         assert texts(await store.aget_all()) == ["before"]
         await store.aadd_many([say("three"), say("four")])
         assert texts(await store.aget_all()) == ["before", "three", "four"]
@@ -113,7 +122,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def test_a_call_that_is_cancelled_twice_changes_nothing_afterwards(open_store: Open, sql: SQL) -> None:
-    """The commit waits in a trigger that a cancellation wakes and does not stop."""
+    """The end of the statement waits in a trigger that a cancellation wakes and does not stop."""
     store = open_store()
     name = store.table_name
     sql.execute(
@@ -122,7 +131,7 @@ def test_a_call_that_is_cancelled_twice_changes_nothing_afterwards(open_store: O
         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {name} DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION {name}_slow()"""
     )
-    commits = "SELECT 1 FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'"
+    commits = f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '%{name}%' AND wait_event = 'PgSleep'"
 
     async def script() -> int:
         writing = asyncio.create_task(store.aadd(say("cancelled")))
@@ -167,40 +176,88 @@ def test_a_cancelled_read_ends_in_the_server(postgresql_url: str, open_store: Op
 # --- re-indexing while others write ------------------------------------------------------------------------------
 
 
-@contextmanager
-def during_a_write(
-    store: PostgreSQL, sql: SQL, call: Callable[[], PostgreSQL], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[Future[PostgreSQL]]]:
-    """While the store's next write is between its checks and its end, call something that must wait for it."""
-    started: list[Future[PostgreSQL]] = []
-    insert = store._writer._upsert_messages.run
-    with ThreadPoolExecutor(1) as pool:
-
-        def run(connection: Any, rows: Any) -> None:
-            if not started:
-                started.append(pool.submit(call))
-                for _ in range(1000):
-                    waits = sql.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-                    if started[0].done() or (waits is not None and waits[0]):
-                        break
-                    threading.Event().wait(0.01)
-            insert(connection, rows)
-
-        monkeypatch.setattr(store._writer._upsert_messages, "run", run)
-        yield started
+def during_a_write(store: PostgreSQL, sql: SQL, write: Callable[[], Any], call: Callable[[], PostgreSQL]) -> PostgreSQL:
+    """While the store is within a statement that writes, call something that must wait for it, and return its result."""
+    name = store.table_name
+    sql.execute(
+        f"""CREATE FUNCTION {name}_hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('{name}')); RETURN NEW; END $$;
+        CREATE TRIGGER hold BEFORE INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION {name}_hold()"""
+    )
+    sql.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(write)
+        wait_until(lambda: waits_for_locks(sql) == 1)
+        calling = pool.submit(call)
+        wait_until(lambda: waits_for_locks(sql) == 2 or calling.done())
+        sql.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])
+        writing.result(120)
+        return calling.result(120)
 
 
-def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(
-    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def waits_for_locks(sql: SQL) -> int:
+    """How many transactions wait for a lock."""
+    row = sql.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "a batch"])
+def test_a_write_in_flight_is_indexed_by_the_tokenizer_that_comes(open_store: Open, sql: SQL, several: bool) -> None:
     store = open_store()
     store.add(say("first running"))
-    with during_a_write(store, sql, lambda: open_store(tokenizer=Words(), reindex=True), monkeypatch) as started:
-        store.add(say("second running"))
-        renewed = started[0].result(120)
-    assert texts(renewed.search("running", ANN)) == ["second running", "first running"]
+    more = [say("second running"), *([say("running on")] if several else [])]
+    renewed = during_a_write(
+        store, sql, lambda: store.add_many(more), lambda: open_store(tokenizer=Words(), reindex=True)
+    )
+    assert sorted(texts(renewed.search("running", ANN))) == sorted(["first running", *texts(more)])
+    assert texts(renewed.search("second", ANN)) == ["second running"]
     with pytest.raises(ConfigurationError, match=r"re-indexed"):
         store.add(say("third"))
+
+
+WRITES: dict[str, Callable[[PostgreSQL, str], Any]] = {
+    "one": lambda store, text: store.add(say(text)),
+    "a batch": lambda store, text: store.add_many([say(text), say(text)]),
+    "a replacement": lambda store, text: store.replace({**ANN, "message_id": "none"}, [say(text)]),
+    "an update": lambda store, text: store.update([say(text, id="stored")]),
+}
+
+
+@pytest.mark.parametrize(
+    ("times_before", "isolation"),
+    [(0, "read committed"), (7, "read committed"), (0, "serializable")],
+    ids=["for the first time", "prepared by the server", "where a transaction sees one state by default"],
+)
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_that_waits_for_another_tokenizer_stores_nothing(
+    open_store: Open, postgresql_server: PostgreSQLServer, sql: SQL, name: str, times_before: int, isolation: str
+) -> None:
+    """It must see what was committed while it waited, even if it is a single statement that began before."""
+    url = postgresql_server.url_with(options="-c default_transaction_isolation=" + isolation.replace(" ", r"\ "))
+    store = open_store(url, pool_size=1)
+    store.add(say("before", id="stored"))
+    for _ in range(times_before):
+        WRITES[name](store, "earlier")
+    stored = texts(store.get_all())
+    with ThreadPoolExecutor(1) as pool:
+        with sql.transaction():
+            sql.execute(f"LOCK TABLE {store.table_name} IN SHARE ROW EXCLUSIVE MODE")
+            sql.execute(f"UPDATE {store.table_name}_meta SET value = 'words' WHERE key = 'tokenizer'")
+            writing = pool.submit(WRITES[name], store, "late")
+            wait_until(lambda: waits_for_locks(sql) == 1 or writing.done())
+        with pytest.raises(ConfigurationError, match="re-indexed by the tokenizer 'words'"):
+            writing.result(120)
+    assert texts(store.get_all()) == stored
+
+
+def test_writers_lock_no_row_that_they_share(open_store: Open, sql: SQL) -> None:
+    store = open_store()
+    with sql.transaction():
+        sql.execute(f"SELECT * FROM {store.table_name}_meta FOR UPDATE")
+        store.add(say("one"))
+        store.replace(ANN, [say("two"), say("three")])
+        store.update([say("four")])
+    assert texts(store.get_all()) == ["two", "three"]
 
 
 class Earlier(Words):
@@ -209,14 +266,10 @@ class Earlier(Words):
     signature = "words-1/english/7a2a7537"
 
 
-def test_a_write_in_flight_is_indexed_by_the_later_version(
-    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_in_flight_is_indexed_by_the_later_version(open_store: Open, sql: SQL) -> None:
     store = open_store(tokenizer=Earlier())
     store.add(say("I bought a canoe"))
-    with during_a_write(store, sql, open_store, monkeypatch) as started:
-        store.add(say("I bought a kayak"))
-        renewed = started[0].result(120)
+    renewed = during_a_write(store, sql, lambda: store.add(say("I bought a kayak")), open_store)
     assert texts(renewed.search("buy", ANN)) == ["I bought a kayak", "I bought a canoe"]
     for call in (lambda: store.add(say("late")), lambda: store.search("bought", ANN)):
         with pytest.raises(ConfigurationError, match=r"re-indexed by the tokenizer 'words-2"):
@@ -249,21 +302,13 @@ def test_an_interrupted_renewal_is_continued_by_two_processes(
         assert len(each.search("buy", ANN, None)) == 45
 
 
-@pytest.fixture
-def _needs_pgvector(postgresql_server: PostgreSQLServer) -> None:
-    if not postgresql_server.has_pgvector:
-        pytest.skip("the server has no pgvector")
-
-
 @pytest.mark.usefixtures("_needs_pgvector")
-def test_a_write_in_flight_has_no_vector_of_the_old_dimension(
-    open_store: Open, sql: SQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_in_flight_has_no_vector_of_the_old_dimension(open_store: Open, sql: SQL) -> None:
     store = open_store(embedder=NGrams(64))
     store.add(say("hello world"))
-    with during_a_write(store, sql, lambda: open_store(embedder=NGrams(32), reindex=True), monkeypatch) as started:
-        store.add(say("another text"))
-        renewed = started[0].result(120)
+    renewed = during_a_write(
+        store, sql, lambda: store.add(say("another text")), lambda: open_store(embedder=NGrams(32), reindex=True)
+    )
     assert texts(renewed.search("another", ANN, 1)) == ["another text"]
     with pytest.raises(ConfigurationError, match=r"64 numbers.*32"):
         store.add(say("late"))
