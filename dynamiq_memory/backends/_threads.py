@@ -123,6 +123,8 @@ async def until_over(operation: asyncio.Future[Any], stop: Callable[[], object] 
             if stop is not None:
                 await asyncio.shield(loop.run_in_executor(None, stop))
             await asyncio.wait([operation], timeout=None if stop is None else _STOPPED_AGAIN_SECONDS)
+    if not operation.cancelled():
+        operation.exception()  # the caller raises the cancellation; asyncio would log what nobody has looked at
 
 
 class _Stopping:

@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "digest_of",
     "encode",
+    "may_say_more",
     "pack",
     "plain",
     "reduced",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 TAG = "$native"
+_VERSION = 2
 
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
 """A framework's own classes by name: the class or classes, a function to plain values, and one that restores them."""
@@ -56,7 +58,16 @@ def pack(framework: str, data: Mapping[str, Any], message: Message) -> dict[str,
         data: The framework's fields, as `encode` returned them.
         message: The message it is for, with its canonical fields set.
     """
-    return {"framework": framework, "data": dict(data), "digest": digest_of(message)}
+    return {"framework": framework, "version": _VERSION, "data": dict(data), "digest": digest_of(message)}
+
+
+def may_say_more(message: Message) -> bool:
+    """Whether an earlier version made the `native`, when canonical fields lacked some of what a framework's own say.
+
+    Such were the paths of files and blocks that no other framework knows. A service makes no such `native` of what a
+    key of one user stores; see `reduced`.
+    """
+    return message.native is not None and message.native.get("version") != _VERSION
 
 
 def plain(value: Any) -> Any:
@@ -150,8 +161,8 @@ def reduced(message: Message) -> dict[str, Any] | None:
 
     It is for messages of those who must not tell a model anything that only `native` says. Each text, number and truth
     value must be one of the canonical fields, as a whole; names of classes and types, and ids, need not. A field that
-    has others is left out; of a list, the elements that have. If an adapter cannot restore its message from the rest,
-    it takes the canonical fields.
+    has others is left out; of a list, the elements that have. Paths are left out always: a file would be read where the
+    model is asked. If an adapter cannot restore its message from the rest, it takes the canonical fields.
 
     Args:
         message: The message; not changed.
@@ -163,13 +174,14 @@ def reduced(message: Message) -> dict[str, Any] | None:
     said |= set(_values(message.tool_calls, parsed=True))
     data, _ = _reduced(native["data"], said, depth=0)
     names = {key: native[key] for key in ("framework", "digest") if _is_name(native.get(key))}
-    return {**names, "data": data}
+    return {**names, "version": _VERSION, "data": data}
 
 
 _in_order = json.JSONEncoder().encode
 
 # Values of these keys choose among classes and kinds that an adapter knows, or name the message.
 _NAMING = frozenset({TAG, "class", "type", "block_type", "id"})
+_PATH = "Path"
 _NAME = re.compile(r"[A-Za-z0-9_.:$-]{1,100}")
 _TYPE = re.compile(r"[A-Za-z0-9_.:$/+-]{1,100}")  # also a media type
 _Said = set[tuple[type, Any]]
@@ -200,8 +212,13 @@ def _reduced(value: Any, said: _Said, depth: int) -> tuple[Any, bool]:
     if depth > MAX_DEPTH:
         return None, False
     if isinstance(value, Mapping):
+        if value.get(TAG) == _PATH:
+            return None, False
         kept, complete = {}, True
         for key, each in value.items():
+            if key == "path":
+                complete = complete and each is None
+                continue
             rest, whole = (each, True) if key in _NAMING and _is_name(each) else _reduced(each, said, depth + 1)
             whole = whole and (_is_name(key) or (str, key) in said)
             complete = complete and whole

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import dynamiq_memory
+from dynamiq_memory._checks import check_query
 from dynamiq_memory._wire import to_shown_item
 from dynamiq_memory.backends.operations import Search
 from dynamiq_memory.conversation.strategies import Explanation
@@ -75,10 +76,11 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
         if getattr(body, name):
             raise InvalidArgumentError(f"{name} requires a strategy")
     limit = body.limit if body.limit is not None else max_results
-    if body.query is None or not body.query.strip():
+    query = check_query(body.query)
+    if query is None:
         messages, has_more = await whole_page(access, filters, limit)
     else:
-        found = await access.memory.aexecute(Search(parse(filters), body.query, limit + 1, MAX_PAGE_BYTES))
+        found = await access.memory.aexecute(Search(parse(filters), query, limit + 1, MAX_PAGE_BYTES))
         if await for_messages(len(found), total_size, found) >= MAX_PAGE_BYTES:
             raise InvalidArgumentError(
                 f"the best {len(found):,} matches have more than {MAX_PAGE_BYTES:,} bytes: give a lower limit"

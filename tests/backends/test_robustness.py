@@ -18,6 +18,7 @@ import pytest
 
 from dynamiq_memory import BackendError, ConfigurationError, Memory, Message, MessageError, MessageRole
 from dynamiq_memory.backends import InMemory, MemoryBackend, SQLite, create_backend
+from dynamiq_memory.backends.in_memory.conversations import Conversation, Entry
 from dynamiq_memory.ranking import Tokenizer
 
 SCOPE = {"user_id": "u", "session_id": "s"}
@@ -93,6 +94,7 @@ INTERRUPTED = """
 import gc, signal
 from dynamiq_memory import Message, MessageRole
 from dynamiq_memory.backends import InMemory
+from dynamiq_memory.backends.in_memory.conversations import Conversation, Entry
 
 gc.disable()
 scope = {"user_id": "u", "session_id": "s"}
@@ -187,6 +189,25 @@ def test_a_tokenizer_that_begins_to_fail_harms_nothing(make: Make) -> None:
     with pytest.raises(ConnectionError):
         store.add_many([message("first"), message("old3")])
     assert texts(store.get_all()) == ["new"]
+
+
+def test_an_interrupt_while_another_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = InMemory()
+    store.add_many([message(f"old {n}") for n in range(5)])
+    real, calls = Conversation.insert, iter(range(1_000))
+
+    def insert(conversation: Conversation, entry: Entry) -> None:
+        if next(calls) in {2, 5, 7}:
+            raise KeyboardInterrupt
+        real(conversation, entry)
+
+    monkeypatch.setattr(Conversation, "insert", insert)
+    with pytest.raises(KeyboardInterrupt):
+        store.add_many([message("new") for _ in range(5)])
+    assert texts(store.get_all()) == sorted(texts(store.search("old"))) == [f"old {n}" for n in range(5)]
+    assert store.count() == 5
+    store.add(message("new"))
+    assert texts(store.search("new")) == ["new"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageError, MessageRole
-from dynamiq_memory.integrations.native import TAG, decode, encode, pack, reduced, unpack
+from dynamiq_memory.integrations.native import TAG, decode, encode, may_say_more, pack, reduced, unpack
 
 
 class Point:
@@ -212,6 +212,25 @@ def test_any_native_can_be_reduced(native: dict[str, Any]) -> None:
     deep: dict[str, Any] = {}
     for _ in range(300):
         deep = {"a": deep}
-    assert reduced(message.model_copy(update={"native": {"data": {"fields": {"deep": deep}}}})) == {
-        "data": {"fields": {}}
-    }
+    shallow = reduced(message.model_copy(update={"native": {"data": {"fields": {"deep": deep}}}}))
+    assert shallow is not None
+    assert shallow["data"] == {"fields": {}}
+
+
+def test_no_path_is_kept_also_if_the_message_says_it() -> None:
+    message = Message(role="user", content="/etc/passwd")
+    for path in ("/etc/passwd", {TAG: "Path", "value": "/etc/passwd"}):
+        message.native = pack("test", {"fields": {"path": path, "at": path, "text": "/etc/passwd"}}, message)
+        native = reduced(message)
+        assert native is not None
+        said = {"text": "/etc/passwd"} if isinstance(path, dict) else {"at": path, "text": path}
+        assert native["data"] == {"fields": said}
+
+
+def test_who_writes_with_a_key_of_one_user_is_not_an_earlier_version() -> None:
+    message = packed(SAID)
+    assert not may_say_more(message)
+    assert message.native is not None
+    del message.native["version"]
+    assert may_say_more(message)
+    assert not may_say_more(message.model_copy(update={"native": reduced(message)}))

@@ -59,6 +59,16 @@ def test_a_list_or_object_is_checked_as_what_it_is(open_service: Service) -> Non
             assert answer.json()["detail"].count(";") == 0
 
 
+def test_a_long_question_is_shortened_with_and_without_a_strategy(open_service: Service) -> None:
+    long = f"apple {'lorem ' * 2_000} pear {'lorem ' * 2_000} plum"
+    with open_service.client() as api:
+        assert api.post("/v1/memories/m/items", json=[item(word) for word in ("apple", "pear", "plum")]).is_success
+        for strategy in (None, "relevant"):
+            answer = api.post("/v1/memories/m/search", json={"query": long, "strategy": strategy})
+            found = {each["data"]["content"][0]["text"] for each in answer.json()["data"]}
+            assert found == {"apple", "plum"}
+
+
 def test_what_is_in_strings_does_not_count_as_values(open_service: Service) -> None:
     table = "1,[2],{3}\n" * 200_000
     with open_service.client() as api:

@@ -43,6 +43,7 @@ from dynamiq_memory.integrations.native import (
     Kinds,
     decode,
     encode,
+    may_say_more,
     pack,
     plain,
     says_the_same,
@@ -307,7 +308,24 @@ def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
 def _same_content(restored: BaseMessage, message: Message) -> bool:
     if isinstance(restored.content, str) and restored.content == message.content and not restored.additional_kwargs:
         return True
-    return _content(restored, message.tool_calls or [], repr) == message.content
+    if _content(restored, message.tool_calls or [], repr) == message.content:
+        return True
+    return may_say_more(message) and _content_of_before(restored) == message.content
+
+
+def _content_of_before(message: BaseMessage) -> str | list[dict[str, Any]]:
+    """What an earlier version took of the content."""
+    if not isinstance(message.content, list):
+        return message.content
+    called = isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
+    without = _THOUGHT_BLOCKS | _CALL_BLOCKS if called else _THOUGHT_BLOCKS
+    parts = [
+        {"type": "text", "text": block} if isinstance(block, str) else _in_openais_shape(block) or dict(block)
+        for block in message.content
+    ]
+    kept = [part for part in parts if not (isinstance(part.get("type"), str) and part["type"] in without)]
+    plain: list[dict[str, Any]] = encode(kept, "content", _KINDS, repr, _HINT)
+    return plain or ""
 
 
 def _has_types(restored: BaseMessage) -> bool:

@@ -590,6 +590,20 @@ def test_blocks_are_content_parts_in_openais_shape(name):
     assert to_message(message).content == [{"type": "text", "text": "before"}, *parts]
 
 
+def test_what_an_earlier_version_stored_comes_back(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    message = ChatMessage(role="user", blocks=[TextBlock(text="see"), ImageBlock(path=path), DocumentBlock(path=path)])
+    stored = to_message(message)
+    # It left out of the content what has no shape of OpenAI's, and named no version.
+    stored.content = [{"type": "text", "text": "see"}]
+    assert stored.native is not None
+    stored.native = pack("llama_index", stored.native["data"], stored)
+    assert from_message(stored).blocks == [TextBlock(text="see")]
+    del stored.native["version"]
+    assert from_message(stored) == message
+
+
 def test_a_local_file_is_not_read_for_other_frameworks(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(PNG)

@@ -212,5 +212,12 @@ class InMemory(MemoryBackend):
             try:
                 yield changes
             except BaseException:
-                self._conversations.undo(changes)
+                self._undo(changes)
                 raise
+
+    def _undo(self, changes: Changes) -> None:
+        while True:
+            try:
+                return self._conversations.undo(changes)
+            except KeyboardInterrupt:
+                continue

@@ -8,6 +8,7 @@ and SQLAlchemy's pools do not have this property: an interrupt can leave them lo
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 import time
@@ -145,9 +146,19 @@ class SQLiteClient(WatchesForks):
         try:
             return self._idle.pop()
         except IndexError:
-            connection = self._engine.connect()
+            connection = self._connect()
             driver: Any = connection.connection.dbapi_connection
             return _Opened(connection, driver, self._files and self._files.of_new_connection())
+
+    def _connect(self) -> sa.Connection:
+        try:
+            return self._engine.connect()
+        except DRIVER_ERRORS:
+            if not self._in_memory:
+                raise
+            # SQLite refuses it while a statement is half read; the frames of an interrupt may keep one in a cycle.
+            gc.collect()
+            return self._engine.connect()
 
     def _wait(self) -> None:
         while self._inside:

@@ -24,7 +24,17 @@ from pydantic import AnyUrl, BaseModel
 
 from dynamiq_memory import Message, MessageError, MessageRole
 from dynamiq_memory.integrations.blocks import in_fields
-from dynamiq_memory.integrations.native import Kinds, decode, encode, pack, plain, says_the_same, unpack, unsaid
+from dynamiq_memory.integrations.native import (
+    Kinds,
+    decode,
+    encode,
+    may_say_more,
+    pack,
+    plain,
+    says_the_same,
+    unpack,
+    unsaid,
+)
 from dynamiq_memory.integrations.ordering import set_batch_times
 
 FRAMEWORK = "llama_index"
@@ -223,7 +233,7 @@ def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
     """
     same = (
         _ROLES[Role(restored.role)] is message.role
-        and _content(restored) == message.content
+        and _same_content(restored, message)
         and _answered(restored) == message.tool_call_id
         and _speaker(restored) == message.name
         and _same_calls(restored, message.tool_calls or [])
@@ -232,6 +242,12 @@ def _checked(restored: ChatMessage, message: Message) -> ChatMessage:
     if not same:
         raise ValueError("they differ from the message")
     return restored
+
+
+def _same_content(restored: ChatMessage, message: Message) -> bool:
+    if _content(restored) == message.content:
+        return True
+    return may_say_more(message) and _content(restored, whole=False) == message.content
 
 
 def _overrides_nothing(restored: ChatMessage) -> bool:
@@ -319,17 +335,18 @@ _NAMING = frozenset({"block_type", "image_mimetype", "video_mimetype", "document
 # --- the canonical fields --------------------------------------------------------------------------------------
 
 
-def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+def _content(message: ChatMessage, *, whole: bool = True) -> str | list[dict[str, Any]]:
+    """All that the content says; unless `whole`, what an earlier version took of it."""
     plain = _plain_text(message)
     if plain is not None:
         return plain
     is_answer = _ROLES[Role(message.role)] is MessageRole.ASSISTANT
-    parts = [part for block in message.blocks for part in _parts(block, is_answer=is_answer)]
+    parts = [part for block in message.blocks for part in _parts(block, is_answer=is_answer, whole=whole)]
     return parts or ""
 
 
-def _parts(block: Any, *, is_answer: bool) -> list[dict[str, Any]]:
-    """A block in OpenAI's shape, and as text what that does not say, such as the path of a file.
+def _parts(block: Any, *, is_answer: bool, whole: bool) -> list[dict[str, Any]]:
+    """A block in OpenAI's shape, and if `whole` as text what that does not say, such as the path of a file.
 
     None for a model's thoughts and calls, and for a block that marks what the provider caches.
     """
@@ -338,7 +355,9 @@ def _parts(block: Any, *, is_answer: bool) -> list[dict[str, Any]]:
     kind = getattr(block, "block_type", "")
     if kind == "cache" or (is_answer and kind in {"thinking", "tool_call"}):
         return []
-    parts = _in_openais_shape(block, kind, is_answer=is_answer)
+    parts = _in_openais_shape(block, kind, is_answer=is_answer, whole=whole)
+    if not whole:
+        return parts
     known = _WITHIN if parts else ()
     fields = {key: _described(value) for key, value in block.__dict__.items() if key not in known}
     return parts + [
@@ -346,7 +365,7 @@ def _parts(block: Any, *, is_answer: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _in_openais_shape(block: Any, kind: str, *, is_answer: bool) -> list[dict[str, Any]]:
+def _in_openais_shape(block: Any, kind: str, *, is_answer: bool, whole: bool) -> list[dict[str, Any]]:
     if kind == "image":
         url = _url(block, block.image, block.image_mimetype or "image/png")
         detail = {"detail": block.detail} if block.detail else {}
@@ -359,7 +378,7 @@ def _in_openais_shape(block: Any, kind: str, *, is_answer: bool) -> list[dict[st
         return [{"type": "file", "file": {"filename": block.title, "file_data": data}}] if data else []
     if kind in {"citable", "citation"}:
         inner = block.content if kind == "citable" else [block.cited_content]
-        return [part for item in inner for part in _parts(item, is_answer=is_answer)]
+        return [part for item in inner for part in _parts(item, is_answer=is_answer, whole=whole)]
     return []
 
 
