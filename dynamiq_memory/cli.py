@@ -14,7 +14,7 @@ from typing import Annotated
 from dynamiq_memory import __version__
 from dynamiq_memory.backends import create_backend
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
-from dynamiq_memory.server.keys import KeyStore
+from dynamiq_memory.server.keys import KeyStore, id_of
 from dynamiq_memory.server.logs import configure
 from dynamiq_memory.server.settings import MEBIBYTE, Settings
 
@@ -174,10 +174,11 @@ def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
 
 @keys_app.command("revoke")
 def revoke_key(
-    key_id: Annotated[str, typer.Argument(help="The key's id, as shown by `keys list`.")],
+    key_id: Annotated[str, typer.Argument(help="The key's id, as shown by `keys list`, or the key.")],
     keys: KeysFile = _DEFAULT_KEYS,
 ) -> None:
     """Revoke a key; this takes effect with the next request."""
+    key_id = id_of(key_id)  # what is printed may be logged
     with _stored_keys(keys) as store:
         revoked = store is not None and store.revoke(key_id)
     if not revoked:

@@ -153,6 +153,12 @@ class KeyStore(Closing):
             raise BackendError(f"the key file {str(self.path)!r} failed: {error}") from error
 
 
+def id_of(text: str) -> str:
+    """Return the id in a key's text; any other text unchanged."""
+    match = _FORMAT.fullmatch(text)
+    return match[1] if match else text
+
+
 def _key_of(key_id: str, name: str, memory_ids: str, *rest: Any) -> APIKey:
     return APIKey(key_id, name, tuple(json.loads(memory_ids)), *rest)
 

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import math
 import os
+import socket
 import threading
 from collections.abc import Callable
 from operator import attrgetter
@@ -186,9 +187,10 @@ def serve(
             None for no proxy.
 
     Raises:
-        ConfigurationError: Without keys, the service would be reachable from other machines.
+        ConfigurationError: Without keys, the service would be reachable from other machines; or the port is in use.
     """
     check_open(host, keys)
+    _check_port(host, port)
     options: dict[str, Any] = {"http": TimeoutProtocol, "ws": "none", "lifespan": "off", "log_config": None}
     config = uvicorn.Config(
         create_app(store, keys, settings),
@@ -204,3 +206,19 @@ def serve(
         **options,
     )
     Server(config).run()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Check that the port is free, which uvicorn would only log.
+
+    Raises:
+        ConfigurationError: It is not, or the host is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the service cannot listen on port {port} of {host}: {error.strerror or error}; choose another --port or "
+            "--host"
+        ) from error

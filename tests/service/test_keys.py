@@ -79,9 +79,11 @@ def test_the_command_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     heading, line, _ = run(app, ["keys", "list", *file]).stdout.splitlines()
     assert heading.split("\t")[:2] == ["ID", "STATE"]
     assert re.fullmatch(rf"{key_id}\tvalid\t[-\d]+ [\d:]+\ta,b\tuser u\ttest", line)
-    assert run(app, ["keys", "revoke", key_id, *file]).exit_code == 0
+    assert run(app, ["keys", "revoke", text, *file]).output.strip() == f"{key_id} is revoked"
     assert "revoked" in run(app, ["keys", "list", *file]).output
-    assert run(app, ["keys", "revoke", key_id, *file]).exit_code == 1
+    for given in (key_id, text):
+        again = run(app, ["keys", "revoke", given, *file])
+        assert (again.exit_code, text in again.output) == (1, False)
     assert run(app, ["keys", "create", "--memory", "a b", *file]).exit_code == 2
 
 

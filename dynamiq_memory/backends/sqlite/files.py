@@ -65,8 +65,8 @@ class OpenFiles:
         return BackendError(
             f"SQLite file {path!r} was moved, deleted or replaced while it was open, so no more is read or written: "
             "if it was moved, move it back. If it was deleted, the `backup` of this object saves what it had. If you "
-            f"put a backup in its place, first close every program that uses {self._file!r}, delete the files beside "
-            "it (-wal, -shm), and put the backup there again"
+            f"put a backup in its place, first close every program that uses {self._file!r}, move it away with the "
+            "files beside it (-wal, -shm), and put the backup there again"
         )
 
 
