@@ -27,7 +27,7 @@ AGENTS_TESTS := adapters/dynamiq/tests $(foreach test,postgresql::TestPostgreSQL
 AGENTS_LOCK := $(UV) pip compile adapters/dynamiq/pyproject.toml --quiet --universal --no-header --no-annotate \
 	--no-emit-index-url --no-emit-package dynamiq-memory --no-emit-package dynamiq-memory-agents --python-version 3.11
 
-.PHONY: help demo test pytest soak agents floor lint format bench build lock clean
+.PHONY: help demo test pytest soak agents floor lint audit format bench build lock clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -63,6 +63,15 @@ lint: .venv/.dev ## Check style and types
 	$(BIN)/mypy
 	@# One at a time, since all three have modules of the same names.
 	for adapter in dynamiq langchain llama-index; do $(BIN)/mypy adapters/$$adapter/tests || exit 1; done
+
+# Strict: what the database does not know is an error, and must not pass for safe.
+audit: .venv/.dev ## Look up known vulnerabilities of the pinned packages at pypi.org, where it can be reached
+	@$(BIN)/python -c 'import json, urllib.request as r; \
+		json.load(r.urlopen("https://pypi.org/pypi/pip/25.0/json", timeout=20))["vulnerabilities"]' 2>/dev/null \
+		|| { echo "skipped: the database at pypi.org cannot be reached"; exit 0; } && \
+	for file in constraints/dev.txt constraints/dynamiq.txt; do \
+		$(UV) tool run pip-audit --strict --no-deps --disable-pip --requirement $$file || exit 1; \
+	done
 
 format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix .

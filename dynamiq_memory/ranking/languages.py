@@ -73,7 +73,7 @@ for _language, _words in _FUNCTION_WORDS.items():
 # Asked for each message, nearly always in vain: a set answers twice as fast as a dictionary.
 _ANY = frozenset(_BY_WORD)
 # The language of a message shows in its beginning.
-_LOOKED_AT = 50
+LOOKED_AT = 50
 _LEAST = 2
 _LEAST_SHARE = 0.15
 # Of so few words, one is enough if it is not shorter than this.
@@ -104,7 +104,7 @@ def language_of(words: Sequence[str]) -> str | None:
     Returns:
         A language of Snowball, or None for English, and for one that is not known or in doubt.
     """
-    beginning = words[:_LOOKED_AT]
+    beginning = words[:LOOKED_AT]
     if _ANY.isdisjoint(beginning):
         return None
     if len(words) <= _FEW_WORDS:

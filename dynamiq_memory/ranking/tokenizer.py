@@ -6,9 +6,9 @@ import hashlib
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache, lru_cache, partial
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import regex
@@ -17,7 +17,7 @@ import Stemmer
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.ranking.cache import LONGEST_WORD, Cache
 from dynamiq_memory.ranking.irregular import BASE
-from dynamiq_memory.ranking.languages import COMPOUNDING, LANGUAGES, language_of, stemmer_for
+from dynamiq_memory.ranking.languages import COMPOUNDING, LANGUAGES, LOOKED_AT, language_of, stemmer_for
 from dynamiq_memory.ranking.parts import BETWEEN_WORDS, parts_of
 from dynamiq_memory.ranking.stop_words import BY_LANGUAGE
 
@@ -105,7 +105,9 @@ class Tokenizer:
         terms: list[str] = []
         for each in filter(None, map(self._terms.__getitem__, words)):  # faster than a chain: many are stop words
             terms += each
-        language = language_of(words) if self.language == "english" else self.language
+        language = self.language
+        if language == "english":
+            language = language_of(words if isinstance(words, list) else list(islice(words, LOOKED_AT)))
         if language in self._further:
             terms += chain.from_iterable(map(self._further[language].__getitem__, words))
         return terms
@@ -194,12 +196,22 @@ def _normalized_words(words: frozenset[str]) -> frozenset[str]:
     return frozenset(_normalized(word).casefold() for word in words)
 
 
-def _written_as_one(text: str) -> list[str]:
+class _LongText(Iterable[str]):
+    """What is written as one word in a text, found again each time, since a list takes ten times the text's memory.
+
+    One search for all would also keep other threads waiting until it has read the whole text.
+    """
+
+    def __init__(self, text: str, pattern: Any) -> None:
+        self._text, self._pattern = text, pattern
+
+    def __iter__(self) -> Iterator[str]:
+        return (match[0] for match in self._pattern.finditer(self._text))
+
+
+def _written_as_one(text: str) -> Iterable[str]:
     text, pattern = (text, _ASCII_TERM) if text.isascii() else (_normalized(text), _TERM)
-    if len(text) < _LONG:
-        return pattern.findall(text)
-    # A single call would keep all other threads waiting until it has read the whole text.
-    return [match[0] for match in pattern.finditer(text)]
+    return pattern.findall(text) if len(text) < _LONG else _LongText(text, pattern)
 
 
 def _character_terms(run: str) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -45,6 +46,10 @@ class Half(Answer):
 
 class Broken:
     """Answered instead of an `Answer`, it ends the connection without a word."""
+
+
+class Silent(Broken):
+    """Answered instead of an `Answer`, it says nothing until the client has given up."""
 
 
 class HTTPServer:
@@ -93,6 +98,10 @@ class HTTPServer:
                 answer = outer.faults(request) or outer.answer(request)
                 if isinstance(answer, Broken):
                     self.close_connection = True
+                    if isinstance(answer, Silent):
+                        self.connection.settimeout(60)
+                        with suppress(OSError):
+                            self.connection.recv(1)  # the end
                     return
                 body = answer.body if isinstance(answer.body, str | bytes) else json.dumps(answer.body)
                 content = body.encode() if isinstance(body, str) else body

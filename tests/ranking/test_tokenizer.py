@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -360,3 +362,25 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(work, range(4)):
             assert results == [expected] * 5
+
+
+def test_a_large_text_takes_little_more_memory_than_its_terms():
+    tokenizer = Tokenizer()
+    text = " ".join(f"word{n % 500} ferry{n % 7}" for n in range(40_000))
+    tokenizer(text[:20_000])
+    tracemalloc.start()
+    try:
+        terms = tokenizer(text)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(terms) == 240_000  # "word1" is also "word" and "1"
+    assert peak < 1.3 * kept
+
+
+def test_a_large_text_has_the_terms_of_its_parts():
+    tokenizer = Tokenizer()
+    for part in ("où est la gare et les trains de la ville sont ils là ", "is the ferry on time, getUserName? "):
+        text = part * 4_000
+        counts = Counter(tokenizer(part * 2))
+        assert Counter(tokenizer(text)) == {term: count * 2_000 for term, count in counts.items()}

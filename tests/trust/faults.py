@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from dynamiq_memory import BackendError, MemoryBackend
 from dynamiq_memory.backends import PostgreSQL, SQLite
-from tests.fakes.http_server import Answer, Broken
+from tests.fakes.http_server import Answer, Broken, Silent
 from tests.trust.proxies import Gateway, Wire
 from tests.trust.steps import SCOPE, State, Step, carry_out, plan
 from tests.trust.stores import opened, shared_postgresql
@@ -35,6 +35,8 @@ ANSWERS = (
     Answer({"status": {"error": "failed"}, "message": "failed"}, 500),
     Answer({"status": {"error": "busy"}, "message": "busy"}, 503, {"retry-after": "0"}),
 )
+# A request that hangs costs its client's timeout, a second or more.
+HANGING = (Silent(),)
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Changing:
 # --- HTTP --------------------------------------------------------------------------------------------------------
 
 
-def _answered(name: str) -> Callable[[Path], Any]:
+def _answered(name: str, answers: Sequence[Answer | Broken | None] = ANSWERS) -> Callable[[Path], Any]:
     """A check with faults of single requests."""
 
     @contextmanager
@@ -113,13 +115,18 @@ def _answered(name: str) -> Callable[[Path], Any]:
                 gateways.append(stack.enter_context(Gateway(url)))
                 return gateways[-1].url
 
-            store = stack.enter_context(opened(name, folder, through))
+            seconds = None if answers is ANSWERS else 3
+            store = stack.enter_context(opened(name, folder, through, seconds))
             session = Changing(store, store)
 
             def run(random: Random) -> Tally:
                 gateway = gateways[-1]
                 gateway.requests.clear()
-                fault, lasting, number = random.choice(ANSWERS), random.random() < 0.3, random.randint(0, 3)
+                fault, lasting, number = (
+                    random.choice(answers),
+                    random.random() < 0.3 and answers is ANSWERS,
+                    random.randint(0, 3),
+                )
                 carried_out = random.random() < 0.5
                 gateway.break_at(number, fault, carried_out=carried_out, lasting=lasting)
                 tally = Tally(runs=1)
@@ -252,4 +259,5 @@ CHECKS: Checks = {
     "PostgreSQL, connections cut": _cut_postgresql,
     "service over SQLite, connections cut": _cut("service over SQLite"),
     **{f"{name}, requests fail": _answered(name) for name in ("service over SQLite", "DynamoDB", "Qdrant", "Pinecone")},
+    **{f"{name}, a request hangs": _answered(name, HANGING) for name in ("service over SQLite", "DynamoDB", "Qdrant")},
 }

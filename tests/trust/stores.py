@@ -40,16 +40,19 @@ STORES = (
 
 
 @contextmanager
-def opened(name: str, folder: Path, through: Through = lambda url: url) -> Iterator[MemoryBackend]:
+def opened(
+    name: str, folder: Path, through: Through = lambda url: url, seconds: int | None = None
+) -> Iterator[MemoryBackend]:
     """An empty store.
 
     Args:
         name: One of `STORES`, or a service over another of them.
         folder: Where it may put files.
         through: Maps the URL of an HTTP server to that of a proxy in front of it.
+        seconds: How long the service, DynamoDB and Qdrant wait for an answer; None for long.
     """
     with ExitStack() as stack:
-        yield stack.enter_context(_open(name, folder, through, stack))
+        yield stack.enter_context(_open(name, folder, through, stack, seconds))
 
 
 @cache
@@ -60,12 +63,12 @@ def shared_postgresql() -> PostgreSQLServer:
     return stack.enter_context(postgresql())
 
 
-def _open(name: str, folder: Path, through: Through, stack: ExitStack) -> MemoryBackend:
+def _open(name: str, folder: Path, through: Through, stack: ExitStack, seconds: int | None = None) -> MemoryBackend:
     enter = stack.enter_context
     if name.startswith("service over "):
         inner = enter(_open(name.removeprefix("service over "), folder, through, stack))
         served = enter(serving(inner))
-        return Dynamiq(DynamiqConnection(url=through(served.url), api_key=None), "m", timeout=120)
+        return Dynamiq(DynamiqConnection(url=through(served.url), api_key=None), "m", timeout=seconds or 120)
     if name == "InMemory":
         return InMemory()
     if name == "SQLite":
@@ -75,10 +78,11 @@ def _open(name: str, folder: Path, through: Through, stack: ExitStack) -> Memory
         return PostgreSQL(server.url, enter(server.new_table()))
     if name == "DynamoDB":
         keys = {"access_key_id": "test", "secret_access_key": "test", "region": "eu-west-1"}
-        return DynamoDB(AWS.model_validate(keys), f"t-{uuid.uuid4()}", endpoint_url=through(enter(dynamodb())))
+        account, address = AWS.model_validate(keys), through(enter(dynamodb()))
+        return DynamoDB(account, f"t-{uuid.uuid4()}", endpoint_url=address, read_timeout=seconds or 30)
     if name == "Qdrant":
         url, _ = enter(qdrant())
-        return Qdrant(through(url), index_name=f"c-{uuid.uuid4()}")
+        return Qdrant(through(url), index_name=f"c-{uuid.uuid4()}", timeout=seconds or 30)
     if name == "Weaviate":
         host = enter(weaviate())
         connection = WeaviateConnection(url=through(f"http://{host.host}:{host.http_port}"), grpc_port=host.grpc_port)

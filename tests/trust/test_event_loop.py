@@ -152,17 +152,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[MemoryBackend]:
 def test_no_method_of_a_store_holds_up_the_loop(backend: MemoryBackend, turns: Turns) -> None:
     async def use() -> None:
         async with backend:
-            await turns.of("add_many", backend.aadd_many(messages(600, 300)))
+            await turns.of("add_many", backend.aadd_many(messages(240, 300)))
             large = Message(role="user", content=WORDS[:200_000], metadata={**USER, "session_id": "large"})
             await turns.of("add", backend.aadd(large))
             everything = await turns.of("get_all", backend.aget_all(None, USER))
-            assert len(everything) == 601
+            assert len(everything) == 241
             await turns.of("search", backend.asearch(QUESTION, USER, 10))
             many = {**USER, "kind": list(range(-20_000, 5))}
             assert await turns.of("filter", backend.acount(many)) == 5
             session = {**USER, "session_id": "s-0"}
-            await turns.of("replace", backend.areplace(session, everything[:150]))
-            await turns.of("update", backend.aupdate(everything[:150]))
+            await turns.of("replace", backend.areplace(session, everything[:60]))
+            await turns.of("update", backend.aupdate(everything[:60]))
             await turns.of("around", backend.aaround(everything[:20], 20, 20))
             assert await turns.of("take", backend.atake(session))
 
@@ -173,7 +173,7 @@ def test_no_method_of_a_store_holds_up_the_loop(backend: MemoryBackend, turns: T
 def test_no_method_of_a_memory_holds_up_the_loop(turns: Turns) -> None:
     async def use() -> None:
         async with Memory(filters={**USER, "session_id": "s"}) as memory:
-            plain = [Message(role=each.role, content=each.content) for each in messages(800, 1_000)]
+            plain = [Message(role=each.role, content=each.content) for each in messages(400, 1_000)]
             await turns.of("add_many", memory.aadd_many(plain))
             await turns.of("add_turn", memory.aadd_turn(plain))
             for strategy in ("all", "relevant", "both"):
@@ -190,13 +190,13 @@ def test_no_method_of_a_memory_holds_up_the_loop(turns: Turns) -> None:
 
 
 def test_langchain_does_not_hold_up_the_loop(turns: Turns) -> None:
-    given = [(HumanMessage if n % 2 == 0 else AIMessage)(WORDS[n * 50 : n * 50 + 1_000]) for n in range(800)]
+    given = [(HumanMessage if n % 2 == 0 else AIMessage)(WORDS[n * 50 : n * 50 + 1_000]) for n in range(400)]
 
     async def use() -> None:
         memory = Memory()
         history = DynamiqChatMessageHistory(memory=memory, session_id="s", user_id="ann")
         await turns.of("add", history.aadd_messages(given))
-        assert len(await turns.of("get", history.aget_messages())) == 800
+        assert len(await turns.of("get", history.aget_messages())) == 400
         await turns.of("search", history.asearch(QUESTION, 1_000))
         _, agent = Talker(asynchronous=True).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, limit=1_000)])
         state = {"messages": [*given, HumanMessage("new")]}
@@ -209,24 +209,24 @@ def test_langchain_does_not_hold_up_the_loop(turns: Turns) -> None:
 def test_llama_index_does_not_hold_up_the_loop(turns: Turns) -> None:
     given = [
         ChatMessage(role="user" if n % 2 == 0 else "assistant", content=WORDS[n * 50 : n * 50 + 1_000])
-        for n in range(800)
+        for n in range(400)
     ]
 
     async def use() -> None:
         memory = DynamiqMemory(Memory(message_limit=5_000), "s", user_id="ann")
         await turns.of("put", memory.aput_messages(given))
-        assert len(await turns.of("get all", memory.aget_all())) == 800
+        assert len(await turns.of("get all", memory.aget_all())) == 400
         assert await turns.of("get", memory.aget(WORDS[:100_000]))
-        await turns.of("set", memory.aset(given[:400]))
+        await turns.of("set", memory.aset(given[:200]))
         store = DynamiqAsyncChatStore(Memory())
         await turns.of("store add", store.add_messages("s", given))
-        assert len(await turns.of("store get", store.get_messages("s"))) == 800
-        await turns.of("store set", store.set_messages("s", given[:400]))
-        await turns.of("store archive", store.archive_oldest_messages("s", 300))
+        assert len(await turns.of("store get", store.get_messages("s"))) == 400
+        await turns.of("store set", store.set_messages("s", given[:200]))
+        await turns.of("store archive", store.archive_oldest_messages("s", 150))
         await turns.of("store delete", store.delete_message("s", 0))
         older = DynamiqChatStore(Memory())
         await turns.of("older set", older.aset_messages("s", given))
-        assert len(await turns.of("older get", older.aget_messages("s"))) == 800
+        assert len(await turns.of("older get", older.aget_messages("s"))) == 400
 
     asyncio.run(use())
     turns.check()

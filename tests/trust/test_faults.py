@@ -11,7 +11,12 @@ from tests.trust.faults import CHECKS
 from tests.trust.tally import Tally
 
 # Runs of a check; the others are cheaper.
-RUNS = {"service over SQLite, connections cut": 4, "service over SQLite, requests fail": 12}
+RUNS = {
+    "service over SQLite, connections cut": 4,
+    "service over SQLite, requests fail": 12,
+    "Weaviate, connections cut": 12,
+}
+HANGING = 2
 USUALLY = 20
 
 
@@ -19,6 +24,6 @@ USUALLY = 20
 def test_faults(name: str, tmp_path: Path) -> None:
     total = Tally()
     with CHECKS[name](tmp_path) as check:
-        for seed in range(RUNS.get(name, USUALLY)):
+        for seed in range(HANGING if name.endswith("hangs") else RUNS.get(name, USUALLY)):
             total += check(Random(seed))
     assert total.is_clean, "\n".join(total.seen)

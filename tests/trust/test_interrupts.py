@@ -1,4 +1,4 @@
-"""Interrupts (Ctrl-C) at random moments: a SQL store goes on, for all threads, with every write whole or not there."""
+"""Interrupts (Ctrl-C) at random moments: a store goes on, for all threads, with every write whole or not there."""
 
 from __future__ import annotations
 
@@ -75,6 +75,44 @@ with store:
     store.add_many(messages("last", 2))
 """
 
+# Qdrant's local mode keeps lists of the same length, which an interrupt must not leave half changed.
+LOCAL_QDRANT = """
+import gc, random, signal, sys
+from dynamiq_memory.backends import Qdrant
+from dynamiq_memory.testing import say
+
+folder, wanted = sys.argv[1], int(sys.argv[2])
+gc.disable()
+chance = random.Random(7)
+armed = False
+
+def interrupt(*_):
+    if armed:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+came, kept, known = 0, 0, set()
+with Qdrant(folder) if folder == ":memory:" else Qdrant(path=folder) as store:
+    while came < wanted:
+        batch = [say(f"{kept}.{n}") for n in range(4)]
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.006))
+            store.add_many(batch)
+            known |= {message.id for message in batch}
+            store.search("4", limit=3)
+            armed = False
+        except KeyboardInterrupt:
+            came += 1
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        kept += 1
+        assert known <= {message.id for message in store.get_all()}
+        if kept % 20 == 0:
+            store.clear()
+            known = set()
+"""
+
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
 class TestInterrupts:
@@ -90,3 +128,7 @@ class TestInterrupts:
         mark = "&" if "?" in postgresql_url else "?"
         url = f"{postgresql_url}{mark}table_name={postgresql_table}&pool_size=2&pool_timeout=30"
         run_script(SCRIPT, url, 100, timeout=180)
+
+    def test_qdrant_in_this_process(self, run_script: Any, tmp_path: Path) -> None:
+        run_script(LOCAL_QDRANT, ":memory:", 60, timeout=180)
+        run_script(LOCAL_QDRANT, tmp_path / "folder", 20, timeout=180)

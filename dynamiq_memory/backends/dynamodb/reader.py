@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -14,15 +13,16 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from boto3.dynamodb.conditions import Attr
 
 from dynamiq_memory.backends._order import session_filter, sessions_of, time_of
+from dynamiq_memory.backends._windows import alone, grouped, most_between, sides
 from dynamiq_memory.backends.dynamodb import keys, records
 from dynamiq_memory.backends.dynamodb.filters import filter_condition
 from dynamiq_memory.backends.dynamodb.keys import Interval, ItemKey, Span, key_in
 from dynamiq_memory.backends.dynamodb.records import Item
 from dynamiq_memory.backends.dynamodb.replacements import FLAG, MARKER, LargeReplacements, StaleReadError
-from dynamiq_memory.backends.dynamodb.table import Table, wait
+from dynamiq_memory.backends.dynamodb.table import Table, concurrently, wait
 from dynamiq_memory.exceptions import BackendError
 from dynamiq_memory.filters import Filter, OneOf
-from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, scope_of, views
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Scope, Session, views
 
 # It is unknown how much of a page a filter lets through: each page has at least this many messages.
 _LEAST_FILTERED_PAGE = 200
@@ -30,7 +30,6 @@ _LEAST_FILTERED_PAGE = 200
 _PAGE_TO_FIND_ANY = 100
 # More sessions of one user than this are read as all of that user's.
 _MOST_SESSIONS = 20
-_MANY_ANCHORS = 4
 # How often a read may be stale before that is an error, and before it waits.
 _MOST_STALE_READS = 50
 _STALE_READS_AT_ONCE = 10
@@ -108,23 +107,24 @@ class Reader:
         wanted = [records.anchor_key(anchor) for anchor in anchors]
         stored = self._table.get_many(wanted)
         positions = [_position_of(anchor, stored.get(key)) for key, anchor in zip(wanted, anchors, strict=True)]
-        numbers_of: dict[Scope, list[int]] = {}
-        for number, anchor in enumerate(anchors):
-            numbers_of.setdefault(scope_of(anchor), []).append(number)
         windows: list[list[Message]] = [[] for _ in anchors]
-        for numbers in numbers_of.values():
-            # Reading from the first to the last of many is one request for each megabyte, not two for each anchor.
-            for group in [numbers] if len(numbers) >= _MANY_ANCHORS else [[number] for number in numbers]:
-                bounds = [positions[number] for number in group]
-                session = session_filter(anchors[group[0]], filter)
-                line = self._line(session, min(bounds), max(bounds), before, after)
-                for number, position in zip(group, bounds, strict=True):
-                    start = bisect_left(line, position, key=_POSITION)
-                    stop = bisect_right(line, position, key=_POSITION)
-                    # Windows may overlap: each has its own copies.
-                    earlier = views(found.message for found in line[max(0, start - before) : start])
-                    later = views(found.message for found in line[stop : stop + after])
-                    windows[number] = [*earlier, anchors[number], *later]
+
+        def fill(group: Sequence[int]) -> bool:
+            bounds = [positions[number] for number in group]
+            line = self._line(session_filter(anchors[group[0]], filter), bounds, before, after)
+            for number, position in zip(group if line is not None else (), bounds, strict=False):
+                # Windows may overlap: each has its own copies.
+                earlier, later = (
+                    views(found.message for found in side)
+                    for side in sides(line or (), position, _POSITION, before, after)
+                )
+                windows[number] = [*earlier, anchors[number], *later]
+            return line is not None
+
+        groups = grouped(anchors)
+        filled = concurrently(fill, groups)
+        far = [number for group, done in zip(groups, filled, strict=True) if not done for number in group]
+        concurrently(fill, alone(far))
         return windows
 
     @retry_stale_reads
@@ -157,10 +157,20 @@ class Reader:
             items = chain.from_iterable(self._table.query(*span.vectors) for span in spans)
         return {key_in(item): item[records.VECTOR]["B"] for item in items}
 
-    def _line(self, filter: Filter, low: str, high: str, before: int, after: int) -> list[Found]:
-        """Read what matches from one position to another, and some messages before and after, in order."""
+    def _line(self, filter: Filter, positions: Sequence[str], before: int, after: int) -> list[Found] | None:
+        """Read from the first to the last of some positions, and some messages before and after, in order.
+
+        Reading what is between them is one request for each megabyte, not two for each position.
+
+        Returns:
+            None if too much is between them: read each by itself.
+        """
+        low, high = min(positions), max(positions)
+        most = most_between(positions, before, after)
+        between = self._first(filter, Interval(low, high, newest_first=False), most + 1) if most else []
+        if len(between) > most:
+            return None
         earlier = self._first(filter, Interval(high=keys.shifted(low, -1)), before)
-        between = self.matching(filter, Interval(low, high, newest_first=False)) if low < high else ()
         later = self._first(filter, Interval(keys.shifted(high, 1), newest_first=False), after)
         return [*reversed(earlier), *between, *later]
 

@@ -183,21 +183,31 @@ class Table:
             )
             return not update(UpdateExpression=f"SET {attribute} = :value", **conditions)
 
-        return _concurrently(set_one, items)
+        return concurrently(set_one, items)
 
     def delete_each(self, keys: Sequence[ItemKey]) -> list[Item]:
         """Delete items and return those that existed; of several callers at once, one gets each.
 
         A batch does not report what existed, and a transaction costs double.
         """
-        delete = partial(_sent, self._client().delete_item, TableName=self.name, ReturnValues="ALL_OLD")
-        answers = _concurrently(lambda key: delete(Key=key_attributes(key)), keys)
-        return [answer["Attributes"] for answer in answers if answer.get("Attributes")]
+        exists = _conditions(ConditionExpression=Attr(SK).exists())
+
+        def delete(key: ItemKey) -> Item | None:
+            request = {"TableName": self.name, "Key": key_attributes(key), "ReturnValues": "ALL_OLD", **exists}
+            try:
+                item: Item = _sent(self._client().delete_item, **request)["Attributes"]
+            except ClientError as error:
+                if not failed_conditions(error):
+                    raise
+                return None
+            return item
+
+        return [item for item in concurrently(delete, keys) if item is not None]
 
     def delete_older(self, keys: Sequence[ItemKey], attribute: str, moment: dict[str, str]) -> None:
         """Delete those items in which the attribute is a time before another."""
         delete = partial(self._if_holds, self._client().delete_item, Attr(attribute).lt(moment))
-        _concurrently(lambda key: delete(Key=key_attributes(key)), keys)
+        concurrently(lambda key: delete(Key=key_attributes(key)), keys)
 
     def _if_holds(self, request: Callable[..., Any], condition: Any, **arguments: Any) -> bool:
         conditions = _conditions(ConditionExpression=condition)
@@ -287,7 +297,10 @@ def _conflicts(request: Callable[..., Any], **arguments: Any) -> dict[int, Item 
     return {}
 
 
-def _concurrently(function: Callable[[V], T], values: Sequence[V]) -> list[T]:
+def concurrently(function: Callable[[V], T], values: Sequence[V]) -> list[T]:
+    """Call a function with each of some values, several at once."""
+    if len(values) < 2:
+        return list(map(function, values))
     with ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="dynamiq-memory-dynamodb") as pool:
         return list(pool.map(function, values))
 

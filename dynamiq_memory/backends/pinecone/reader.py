@@ -26,6 +26,7 @@ _MOST_LOADED = 500
 _VERSIONS = 4
 _SURELY_FITS = 80 // _VERSIONS
 _MOST_PREFIXES = 10
+_SESSIONS_AT_ONCE = 20
 _PART_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 
@@ -69,9 +70,7 @@ class Reader:
         """Read the messages before and after each anchor, within its session."""
         anchor_ids = [keys.record_id(anchor) for anchor in anchors]
         parsed = list(map(keys.parse, anchor_ids))
-        ids_of: dict[EncodedScope, list[str]] = {}
-        for scope in dict.fromkeys(each.scope for each in parsed):
-            ids_of[scope] = sorted((yield from self._ids_of_session(scope, filter)))  # the newest first
+        ids_of = yield from self._ids_of_sessions(list(dict.fromkeys(each.scope for each in parsed)), filter)
         spans = [_span_around(ids_of[each.scope], each.time, before, after) for each in parsed]
         likely = set(anchor_ids).union(
             *(ids_of[each.scope][start:end] for each, (start, end) in zip(parsed, spans, strict=True))
@@ -93,11 +92,20 @@ class Reader:
             windows.append([*messages_of(earlier), anchor, *messages_of(later[:after])])
         return windows
 
-    def _ids_of_session(self, scope: EncodedScope, filter: Filter) -> Plan[set[str]]:
-        user, session = scope
-        in_scope: PineconeFilter = {records.USER: {"$eq": user}, records.SESSION: {"$eq": session}}
-        shown = yield from self._query_ids(filters.all_of(in_scope, *filters.beyond_scope(filter)))
-        return shown | {entry.id for entry in self.recent.within(scope.__eq__) if entry.stored is not None}
+    def _ids_of_sessions(self, scopes: Sequence[EncodedScope], filter: Filter) -> Plan[dict[EncodedScope, list[str]]]:
+        """Find the ids of what matches in some sessions, the newest first, in one query if a result can have them."""
+        ids_of: dict[EncodedScope, list[str]] = {scope: [] for scope in scopes}
+        for group in batched(scopes, _SESSIONS_AT_ONCE):
+            in_scopes: list[PineconeFilter] = [
+                filters.all_of({records.USER: {"$eq": user}}, {records.SESSION: {"$eq": session}})
+                for user, session in group
+            ]
+            scope = in_scopes[0] if len(in_scopes) == 1 else {"$or": in_scopes}
+            shown = yield from self._query_ids(filters.all_of(scope, *filters.beyond_scope(filter)))
+            recent = self.recent.within(set(group).__contains__)
+            for each in sorted(shown | {entry.id for entry in recent if entry.stored is not None}):
+                ids_of[keys.parse(each).scope].append(each)
+        return ids_of
 
     def _position(self, anchor: Message) -> Plan[Position]:
         found = yield from self.load([keys.record_id(anchor)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
@@ -12,6 +13,7 @@ from dynamiq_memory._checks import check_name, check_share, check_whole_number
 from dynamiq_memory.backends import operations
 from dynamiq_memory.backends._embedding import MessageEmbedder
 from dynamiq_memory.backends._planned import PlannedBackend
+from dynamiq_memory.backends._threads import Threads
 from dynamiq_memory.backends._urls import Readers, options_in, yes_or_no
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.plans import Plan
@@ -148,6 +150,7 @@ class Qdrant(PlannedBackend):
         )
         self._clients = Clients(self._address, self._location)
         self._per_loop = self._clients.per_loop
+        self._uninterrupted = Threads("dynamiq-memory-Qdrant")
         self.request_errors = errors.LOCAL if self._clients.is_local else errors.REMOTE
         self.path, self.url = self._address.path, self._address.url and without_secrets(self._address.url)
         with self._opening():
@@ -234,6 +237,13 @@ class Qdrant(PlannedBackend):
         return super()._plan(operation)
 
     def _ask(self, request: Request[T]) -> T:
+        if self._clients.is_local and threading.current_thread() is threading.main_thread():
+            # An interrupt is raised in the main thread: there, it would leave the client's lists half changed.
+            (result,) = self._uninterrupted.map(self._send, [request])
+            return result
+        return self._send(request)
+
+    def _send(self, request: Request[T]) -> T:
         client = self._clients.client.get()
         with self._clients.lock():
             return request.send(client, self.index_name)
@@ -252,6 +262,7 @@ class Qdrant(PlannedBackend):
 
     def _close(self) -> None:
         super()._close()
+        self._uninterrupted.shut_down()
         self._clients.close()
 
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 
 from weaviate.classes.query import Filter as ServerFilter
 from weaviate.classes.query import FilterReturn
 
 from dynamiq_memory._batches import batched
 from dynamiq_memory.backends._order import session_filter, sessions_of
+from dynamiq_memory.backends._windows import alone, grouped, most_between, sides
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.backends.weaviate import requests
 from dynamiq_memory.backends.weaviate.filters import MESSAGE, PARTLY, REPLACING, Translation, has_fact, translate
@@ -30,6 +33,9 @@ _FIRST_PAGE = 100
 _PAGE_BYTES = 8 * 1024 * 1024
 # A writer that has not finished after this many seconds has died.
 _SECONDS_TO_FINISH = 600.0
+_POSITION = attrgetter("position")
+# Ids are written in hexadecimal digits.
+_AFTER_IDS = "g"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +105,46 @@ class Reader:
     def around(self, anchors: Sequence[Message], before: int, after: int, filter: Filter) -> Plan[list[list[Message]]]:
         """Read neighbours as `MemoryBackend.around` promises."""
         positions = yield from self._positions(anchors)
-        plans = []
-        for anchor in anchors:
-            session, position = translate(session_filter(anchor, filter)), positions[uuid_of(anchor)]
-            plans.append(self.matching(session, before, Bounds(before=position)))
-            plans.append(self.matching(session, after, Bounds(after=position)))
-        sides = [messages_of(rows) for rows in (yield from AtOnce(plans))]
+        windows: list[list[Message]] = [[] for _ in anchors]
+        groups = grouped(anchors)
+        while groups:
+            bounds = [[positions[uuid_of(anchors[number])] for number in group] for group in groups]
+            sessions = [translate(session_filter(anchors[group[0]], filter)) for group in groups]
+            lines = yield from self._lines(list(zip(sessions, bounds, strict=True)), before, after)
+            far: list[int] = []
+            for group, places, line in zip(groups, bounds, lines, strict=True):
+                if line is None:
+                    far += group
+                    continue
+                for number, place in zip(group, places, strict=True):
+                    earlier, later = map(messages_of, sides(line, place, _POSITION, before, after))
+                    windows[number] = [*earlier, anchors[number], *later]
+            groups = alone(far)
+        return windows
+
+    def _lines(
+        self, parts: Sequence[tuple[Translation, Sequence[Position]]], before: int, after: int
+    ) -> Plan[list[list[Row] | None]]:
+        """Read parts of sessions: from the first to the last of some positions, and some messages before and after.
+
+        Returns:
+            Each part in order; None for one of which too much is between the positions: read each by itself.
+        """
+        plans, most = [], []
+        for session, positions in parts:
+            low, high = min(positions), max(positions)
+            most.append(most_between(positions, before, after))
+            if most[-1]:  # the first and the last belong to what is between
+                low, high = (*low[:2], ""), (*high[:2], _AFTER_IDS)
+            plans += [
+                self.matching(session, before, Bounds(before=low)),
+                self.matching(session, most[-1] and most[-1] + 1, Bounds(high, low)),
+                self.matching(session, after, Bounds(after=high)),
+            ]
+        rows = yield from AtOnce(plans)
         return [
-            [*earlier, anchor, *later] for earlier, anchor, later in zip(sides[::2], anchors, sides[1::2], strict=True)
+            None if len(rows[start + 1]) > limit else [*chain.from_iterable(rows[start : start + 3])]
+            for start, limit in zip(range(0, len(rows), 3), most, strict=True)
         ]
 
     def is_empty(self) -> Plan[bool]:
