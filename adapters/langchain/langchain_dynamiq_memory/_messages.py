@@ -205,6 +205,10 @@ def from_message(message: Message) -> BaseMessage:
     return AIMessage(**common, **_parsed_calls(message.tool_calls or ()))
 
 
+# Copied, since pydantic takes long to make one.
+_OUTLINE = Message.model_construct(role=MessageRole.USER, content="")
+
+
 def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | None, id_: str | None = None) -> Message:
     """Describe a message by what decides where it may be in a conversation; faster than `to_message`.
 
@@ -215,16 +219,17 @@ def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | No
         id_: The id of one that is not stored. Defaults to a new one.
     """
     content = message.content if isinstance(message.content, str) else list(map(_part, message.content))
-    return Message.model_construct(
-        role=_role(message),
-        content=content,
-        id=stored.id if stored is not None else new_id() if id_ is None else id_,
-        timestamp=None if stored is None else stored.timestamp,
-        metadata={**scope, INTERRUPTED_KEY: stored is not None and stored.interrupted},
-        tool_calls=_calls(message, repr) or None,
-        tool_call_id=_answered(message),
-        name=_speaker(message),
-    )
+    described = {
+        "role": _role(message),
+        "content": content,
+        "id": stored.id if stored is not None else new_id() if id_ is None else id_,
+        "timestamp": None if stored is None else stored.timestamp,
+        "metadata": {**scope, INTERRUPTED_KEY: stored is not None and stored.interrupted},
+        "tool_calls": _calls(message, repr) or None,
+        "tool_call_id": _answered(message),
+        "name": _speaker(message),
+    }
+    return _OUTLINE.model_copy(update=described)
 
 
 def is_plain(message: BaseMessage) -> bool:
@@ -265,6 +270,17 @@ def _defaults(kind: type[BaseMessage]) -> dict[str, Any]:
 
 
 @cache
+def _mutable_defaults(kind: type[BaseMessage]) -> dict[str, Any]:
+    return {name: value for name, value in _defaults(kind).items() if isinstance(value, dict | list)}
+
+
+@cache
+def _empty(kind: type[BaseMessage]) -> BaseMessage:
+    """A message to copy: pydantic takes long to make one."""
+    return kind.model_construct(set(), **{name: _defaults(kind).get(name, "") for name in _names(kind)})
+
+
+@cache
 def _names(kind: type[BaseMessage]) -> tuple[str, ...]:
     return tuple(kind.model_fields)
 
@@ -276,10 +292,11 @@ def _required(kind: type[BaseMessage]) -> frozenset[str]:
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
     # Validating would parse tool calls again, and so change the message.
-    defaults, required = _defaults(kind), _required(kind)
-    own = {name: copy(value) for name, value in defaults.items() if name not in fields}
-    message = kind.model_construct({name for name in _names(kind) if name in fields}, **own, **fields)
-    missing = required - fields.keys()
+    message = _empty(kind).model_copy(update=dict(**fields))
+    for name, value in _mutable_defaults(kind).items():
+        if name not in fields:
+            message.__dict__[name] = copy(value)
+    missing = _required(kind) - fields.keys()
     if missing or not isinstance(message.content, str | list):
         raise ValueError(f"{kind.__name__} without {', '.join(sorted(missing)) or 'content'}")
     return message

@@ -714,9 +714,9 @@ class Counting(InMemory):
         super().__init__()
         self.names: list[str] = []
 
-    def _perform(self, operation: Any) -> Any:
+    def execute(self, operation: Operation[Any]) -> Any:
         self.names.append(type(operation).__name__)
-        return super()._perform(operation)
+        return super().execute(operation)
 
     def counted(self, call: Callable[[], Any]) -> list[str]:
         self.names.clear()

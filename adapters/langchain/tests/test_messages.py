@@ -1113,6 +1113,7 @@ HIDDEN: dict[str, tuple[BaseMessage, dict[str, Any]]] = {
 def test_no_block_or_field_is_given_to_a_model_that_the_message_does_not_say(name: str) -> None:
     said, fields = HIDDEN[name]
     message = to_message(said)
+    assert message.native is not None
     data = {"class": type(said).__name__, "fields": {**message.native["data"]["fields"], **fields}}
     message.native = pack(FRAMEWORK, data, message)
     assert from_message(message) == from_message(message.model_copy(update={"native": None}))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from io import BytesIO, IOBase
 from itertools import chain
@@ -174,7 +175,7 @@ def from_message(message: Message) -> ChatMessage:
 
 def _check(message: ChatMessage) -> None:
     """Refuse fields that would not come back; they may have been set to anything since the message was made."""
-    more = type(message).model_fields.keys() - ChatMessage.model_fields.keys()
+    more = _names(type(message)) - _names(ChatMessage)
     if more:
         raise MessageError(
             f"a {type(message).__qualname__} has fields that would not be stored: put {', '.join(sorted(more))} into "
@@ -195,12 +196,12 @@ def _check(message: ChatMessage) -> None:
 def _check_fields(block: BaseModel) -> type[BaseModel]:
     """Refuse fields that would not come back; return the LlamaIndex class of the block."""
     kind, known = type(block).__qualname__, _known(block) or BaseModel
-    more = block.__dict__.keys() - known.model_fields.keys()
+    more = block.__dict__.keys() - _names(known)
     if more and known.model_config.get("extra") != "allow":
         raise MessageError(f"a {kind} has fields that would not be stored: {', '.join(sorted(more))}")
-    required = {name for name, field in known.model_fields.items() if field.is_required()}
-    if not required <= block.__dict__.keys():
-        raise MessageError(f"a {kind} has no {', '.join(sorted(required - block.__dict__.keys()))}")
+    missing = _required(known) - block.__dict__.keys()
+    if missing:
+        raise MessageError(f"a {kind} has no {', '.join(sorted(missing))}")
     if isinstance(block, TextBlock) and not isinstance(block.text, str):
         raise MessageError(f"the text of a {kind} must be a string, not {block.text!r}")
     return known
@@ -208,7 +209,24 @@ def _check_fields(block: BaseModel) -> type[BaseModel]:
 
 def _known(block: Any) -> type[BaseModel] | None:
     """The LlamaIndex class of a block; None if it has none."""
-    return next((kind for kind in type(block).__mro__ if _BLOCKS.get(kind.__name__) is kind), None)
+    kind: type = type(block)
+    return _known_class(kind)
+
+
+@cache
+def _known_class(given: type) -> type[BaseModel] | None:
+    return next((kind for kind in given.__mro__ if _BLOCKS.get(kind.__name__) is kind), None)
+
+
+@cache
+def _names(kind: type[BaseModel]) -> frozenset[str]:
+    """The names of a class's fields: pydantic takes long to look them up."""
+    return frozenset(kind.model_fields)
+
+
+@cache
+def _required(kind: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in kind.model_fields.items() if field.is_required())
 
 
 def _plain_text(message: ChatMessage) -> str | None:
@@ -263,7 +281,7 @@ def _plain_model(model: BaseModel) -> dict[str, Any]:
 def _block_from(plain: Mapping[str, Any]) -> BaseModel:
     # Validating would encode the bytes of images again.
     kind, fields = _BLOCKS[plain["class"]], plain["fields"]
-    missing = [name for name, field in kind.model_fields.items() if field.is_required() and name not in fields]
+    missing = sorted(_required(kind) - fields.keys())
     if missing or not isinstance(fields.get("text", ""), str) or _is_of_another_type(kind, fields):
         raise ValueError(f"{kind.__name__} without {', '.join(missing) or 'text'}")
     return kind.model_construct(**fields)
