@@ -38,7 +38,7 @@ _MOST_NAMES = 64
 
 @lru_cache(_MOST_NAMES)
 def _shared(key: tuple[Any, ...]) -> dict[Hashable, Any]:  # noqa: ARG001 - by which it is kept
-    """What depends on nothing but the key: to describe tables and to compile statements takes milliseconds."""
+    """Return what depends on the key alone: to describe tables and to compile statements takes milliseconds."""
     return {}
 
 
@@ -87,7 +87,7 @@ class SQLTables:
         self._read_all_meta = self.prepared("read all meta", lambda: sa.select(self.meta.c.key, self.meta.c.value))
         self._read_meta = self.prepared("read meta", self._reading_meta)
         self._lock_meta = self.prepared("lock meta", lambda: self.among_writers(self._reading_meta()))
-        # What the last check of the table of meta has found.
+        # The table of meta at its last check.
         self.checked_meta: Mapping[str, str] = {}
         self.vectors = vectors(self, embedder)
 

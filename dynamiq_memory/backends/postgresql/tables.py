@@ -40,7 +40,7 @@ class PostgreSQLTables(SQLTables):
         return (sa.Column("filterable", JSONB, nullable=False), by_filter)
 
     def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
-        """Lock the table of messages as whatever changes it does: among each other, writers do not wait."""
+        """Lock the table of messages as each change of it does: writers do not wait for each other."""
         messages = self.messages
         return statement.add_cte(sa.update(messages).values(role=messages.c.role).where(sa.false()).cte("locking"))
 

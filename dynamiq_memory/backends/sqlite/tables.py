@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -38,4 +39,6 @@ class SQLiteTables(SQLTables):
         tables = (self.messages, self.terms, self.meta, self.vectors.table)
         names = {table.name.lower(): table.name for table in tables}
         statement = "SELECT lower(name) FROM sqlite_master WHERE type = 'table' AND lower(name) IN (?, ?, ?, ?)"
-        return {names[row[0]] for row in connection.exec_driver_sql(statement, tuple(names))}
+        with closing(connection.connection.cursor()) as cursor:  # as in `Prepared`
+            cursor.execute(statement, tuple(names))
+            return {names[row[0]] for row in cursor.fetchall()}
