@@ -53,7 +53,7 @@ def test_common_operations_are_few_requests(store: Weaviate, server: WeaviateSer
     assert cost(lambda: store.count({"user_id": "u"})) == {"Aggregate": 1}
     assert cost(store.is_empty) == {"Search": 1}
     assert cost(lambda: store.search("apple", {"user_id": "u"}, 5)) == {"Search": 3, "Aggregate": 1}
-    assert cost(lambda: store.around(stored[5:7], 1, 1)) == {"Search": 5}
+    assert cost(lambda: store.around(stored[5:15], 1, 1)) == {"Search": 4}
     assert cost(lambda: store.delete(session_id="s")) == {"BatchDelete": 2}
 
 
