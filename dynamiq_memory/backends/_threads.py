@@ -46,7 +46,7 @@ class Threads(WatchesForks):
         """Call a function in a thread, with the context variables of the calling task.
 
         A cancelled task ends only when the function has returned, since a running function cannot be stopped and must
-        be finished before the caller continues. What it does within `stoppable` is stopped.
+        be finished before the caller continues. Within `stoppable`, the function is stopped.
 
         Raises:
             ShutDownError: The pool has been shut down.
@@ -128,7 +128,7 @@ async def until_over(operation: asyncio.Future[Any], stop: Callable[[], object] 
 
 
 class _Stopping:
-    """What a cancelled task stops of the function that runs for it in a thread."""
+    """How a cancelled task stops the function that runs for it in a thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from dynamiq_memory.messages import Message, Scope, scope_of
 
 T = TypeVar("T")
 
-# What lies between anchors is read if it is at most this many times as much as their neighbours.
+# Messages between anchors are read if they are at most this many times as much as their neighbours.
 _TIMES = 4
 
 
@@ -38,7 +38,7 @@ def sides(
     """Return what is directly before and after a position.
 
     Args:
-        line: What is stored around it, in order.
+        line: The stored messages around it, in order.
         position: The position.
         key: Returns the position of each.
         before: Maximum number before it.

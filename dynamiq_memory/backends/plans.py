@@ -97,7 +97,7 @@ async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]], *, given
     Args:
         plan: The plan.
         perform: Performs one step and returns an awaitable for its result.
-        given: What the plan works on from its beginning. Results of steps are added.
+        given: The data of the first steps of the plan. Results of steps are added.
         light: Whether the plan hardly works on results, however large.
     """
     weight = weigh(given)

@@ -351,7 +351,7 @@ def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_s
     latest, turns = yield from _latest(filters, whole)
     recent = _recent_part(budget, recent_share, turns)
     if not in_block:
-        # What is found comes first, so the beginning of the prompt changes with each question.
+        # The messages found come first, so the beginning of the prompt changes with each question.
         recent.window = Window.SLIDING
     elif not budget.exceeded:
         choice.budget = whole

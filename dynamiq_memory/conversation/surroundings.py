@@ -81,7 +81,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around the matches of a query.
+    """The messages around the matches of a query.
 
     Attributes:
         spans: The messages around each match.

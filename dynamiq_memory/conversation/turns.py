@@ -499,7 +499,7 @@ def _rounds(session: Sequence[tuple[int, Message]]) -> list[_Round]:
 
 
 def _spoken(message: Message) -> Message | None:
-    """What is said, rather than answered to calls that are not known; None if a user says nothing."""
+    """The words of a message, without answers to calls that are not known; None if a user says nothing."""
     results = results_of(message)
     if message.role is not MessageRole.USER:
         return None if results else message

@@ -169,7 +169,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     whatever it says. In doubt, a message is new: it is better to store it twice than to lose it. The cost depends on
     how much is new, not on how long the conversation is.
 
-    Where the transcript has left what is stored, the rest of that is replaced (see `_left`).
+    Where the transcript has left the stored line, the rest of the line is replaced (see `_left`).
 
     Args:
         transcript: The conversation.

@@ -123,7 +123,7 @@ def unsaid(fields: Mapping[Any, Any], said: Any, naming: Collection[str] = ()) -
     Args:
         fields: The block's fields.
         said: The canonical form.
-        naming: Keys whose values are names, if they look like names.
+        naming: Keys that have names as values, if they look like names.
     """
     texts = {text for text in _texts(said) if isinstance(text, str)}
     urls = [text for text in texts if text.startswith("data:")]
@@ -143,7 +143,7 @@ def _is_said(text: Any, texts: Collection[str], urls: Collection[str]) -> bool:
 
 
 def _spoken(key: Any, value: Any) -> Iterator[Any]:
-    """What a field says: texts, names that do not look like names, and values of unknown kinds."""
+    """The texts of a field, its names that do not look like names, and values of unknown kinds."""
     if not _is_name(key):
         yield key
     if isinstance(value, Mapping):

@@ -168,7 +168,7 @@ async def arun(memory: Memory, plan: Plan[T], given: Any = None) -> T:
     Args:
         memory: The memory that the plan reads and writes.
         plan: The plan.
-        given: What it works on from its beginning, such as messages of the framework.
+        given: The data of its first steps, such as messages of the framework.
     """
     return await plans.arun(plan, partial(_aperform, memory), given=given)
 

@@ -197,7 +197,7 @@ def _normalized_words(words: frozenset[str]) -> frozenset[str]:
 
 
 class _LongText(Iterable[str]):
-    """What is written as one word in a text, found again each time, since a list takes ten times the text's memory.
+    """The words of a text, as it is written, found again each time, since a list takes ten times the text's memory.
 
     One search for all would also keep other threads waiting until it has read the whole text.
     """

@@ -29,7 +29,7 @@ except ImportError as error:
 _HEADER_SECONDS = 10.0
 _UNREAD_SECONDS = 60.0
 _GRACE_SECONDS = 10
-# Then requests that are still running are cancelled. What does not end in this time after that cannot be cancelled.
+# Then requests that are still running are cancelled. After this time, only requests that cannot be cancelled are left.
 _CANCEL_SECONDS = 5
 # Longer than clients keep idle connections (5 s in httpx). Otherwise they might send a request while we close it.
 _IDLE_SECONDS = 75
@@ -183,7 +183,7 @@ def serve(
         host: The address to listen on.
         port: The port.
         max_connections: Maximum number of connections.
-        forwarded_allow_ips: Addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas;
+        forwarded_allow_ips: Addresses and networks of proxies, separated by commas, to trust their X-Forwarded-For;
             None for no proxy.
 
     Raises:

@@ -76,7 +76,7 @@ class _Queue:
 
 
 class Limit:
-    """Stops a request that takes too long before its response starts, or whose client is gone.
+    """Stops a request if its response does not start in time, or its client is gone.
 
     Args:
         body: The body, which has been read already.

@@ -96,7 +96,7 @@ class ContentConformance(ConformanceBase):
             assert repr(back.native) == repr(message.native)
 
     def test_five_megabytes(self, store: Twin) -> None:
-        # Few words: how long it takes to index many is no matter of storing.
+        # Few words, since this is about storing and not about indexing.
         text = f"begin {'. ' * (5 * 1024 * 1024 // 2)}end"
         if _is_stored_or_refused(store, [say("before"), say(text)], len(text)):
             assert store.get_all()[1].content == text

@@ -83,7 +83,7 @@ class StateTranscript(Transcript):
 
     @property
     def turn(self) -> str:
-        """A name for the turn: the id of its question; empty if there is none."""
+        """A name for the turn: the id of its question; empty without one."""
         question = self._question_of(len(self))
         return "" if question is None else self.id(question)
 

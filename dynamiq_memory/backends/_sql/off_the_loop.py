@@ -22,7 +22,7 @@ def off_the_loop(connection: sa.Connection, compute: Callable[[], T], rows: Sequ
     Args:
         connection: The transaction's connection, which the function must not use.
         compute: The function.
-        rows: What it works on.
+        rows: The rows for the function.
     """
     # The transaction of an asynchronous connection runs in the event loop's thread.
     if connection.dialect.is_async and weigh(rows) >= LARGE:

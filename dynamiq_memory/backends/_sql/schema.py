@@ -95,7 +95,7 @@ class SQLSchema:
         Args:
             connection: A connection in a transaction that writes.
             reindex: Whether to index the stored messages again if another tokenizer indexed them.
-            dimension: The dimension of the embedder's vectors, to replace vectors of another one; or None.
+            dimension: The dimension that new vectors have, to replace vectors of another one; or None.
 
         Returns:
             Whether `renew_terms` has work to do.

@@ -153,7 +153,7 @@ class SQLTables:
 
     @property
     def expected_meta(self) -> dict[str, str]:
-        """What the table of meta has if the tables need no upgrade."""
+        """The contents of the table of meta if the tables need no upgrade."""
         indexes = dict.fromkeys(self.later_indexes, "1")
         return {VERSION_KEY: SCHEMA_VERSION, TOKENIZER_KEY: self.signature, **indexes}
 

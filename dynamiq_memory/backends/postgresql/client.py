@@ -89,7 +89,7 @@ class PostgreSQLClient(WatchesForks):
                 arguments["options"] = " ".join([*given, f"-c statement_timeout={milliseconds}"])
             else:  # for each transaction, since poolers refuse the option
                 self._limit = f"SET LOCAL statement_timeout = {milliseconds}"
-        # Without a look for the extension hstore, whose type this store does not use, when the first connection opens.
+        # Without looking for the extension hstore, which this store does not use, when the first connection opens.
         options = {"connect_args": arguments, "hide_parameters": True, "use_native_hstore": False}
         of_loops = {"max_overflow": 0, "pool_size": pool_size, "pool_timeout": pool_timeout, "pool_use_lifo": True}
         self._places = Places(pool_size, pool_timeout)

@@ -346,7 +346,7 @@ _KINDS: Kinds = {
 
 # Fields of blocks that OpenAI's shape has within, or as base64.
 _WITHIN = frozenset({"image", "audio", "data", "content", "cited_content"})
-# Fields whose values are names of types.
+# Fields that have names of types as values.
 _NAMING = frozenset({"block_type", "image_mimetype", "video_mimetype", "document_mimetype", "format", "detail"})
 
 
