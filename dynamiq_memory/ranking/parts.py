@@ -1,4 +1,4 @@
-"""The parts of what is written as one word: identifiers, words with hyphens, numbers, hashes.
+"""The parts of texts without spaces: identifiers, words with hyphens, numbers, hashes.
 
 People write the same thing in several ways: `getUserName` and "get user name", "e-mail" and "email", `gpt-4o` and
 "GPT 4o", "+49 30 1234-567" and "+49301234567". So such a word gives its parts, and itself without separators.
