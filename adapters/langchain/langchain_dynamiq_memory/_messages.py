@@ -357,6 +357,8 @@ def _has_types(restored: BaseMessage) -> bool:
 
 
 def _same_calls(restored: BaseMessage, stored: Sequence[Mapping[str, Any]]) -> bool:
+    if _calls(restored, None) == stored:
+        return True
     own = _calls(restored, repr)
     arguments = [call["args"] for call in restored.tool_calls] if isinstance(restored, AIMessage) else []
     return len(own) == len(stored) and all(
