@@ -189,7 +189,7 @@ def test_a_key_of_one_user_tells_a_model_nothing_that_others_cannot_see(
     hostile.metadata["user_id"] = "alice"
     body = [to_item(hostile)]
     body[0]["dynamiq_memory"]["timestamp"] = 1.0
-    for user_id, kept in (("alice", {"framework": "x", "data": {}}), (None, hostile.native)):
+    for user_id, kept in (("alice", {"framework": "x", "version": 2, "data": {}}), (None, hostile.native)):
         for path in ("/items", "/items/update", "/items/replace"):
             filters = {"filters": {"user_id": "alice"}} if path == "/items/replace" else {}
             sent = {"items": body, **filters}

@@ -173,4 +173,4 @@ def test_no_request_holds_up_the_others(app: Any, monkeypatch: pytest.MonkeyPatc
     memory = MEMORY if name in ("a large page", "an export") else "/v1/memories/other"
     answer = ask(app, method, path, body, memory, measure=False)
     assert answer.status < 300
-    assert max(held) < 0.1
+    assert max(held) < 0.25

@@ -31,7 +31,7 @@ from tests.fakes.pinecone.server import running as pinecone
 from tests.fakes.qdrant.server import qdrant
 from tests.fakes.weaviate.server import weaviate
 
-LONGEST = 0.1
+LONGEST = 0.25
 """Seconds of CPU that the loop's thread may spend in one turn."""
 USER = {"user_id": "ann"}
 WORDS = " ".join(f"word{number % 5000} ferry{number % 7}" for number in range(40_000))

@@ -8,7 +8,6 @@ and SQLAlchemy's pools do not have this property: an interrupt can leave them lo
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 import threading
 import time
@@ -146,19 +145,9 @@ class SQLiteClient(WatchesForks):
         try:
             return self._idle.pop()
         except IndexError:
-            connection = self._connect()
+            connection = self._engine.connect()
             driver: Any = connection.connection.dbapi_connection
             return _Opened(connection, driver, self._files and self._files.of_new_connection())
-
-    def _connect(self) -> sa.Connection:
-        try:
-            return self._engine.connect()
-        except DRIVER_ERRORS:
-            if not self._in_memory:
-                raise
-            # SQLite refuses it while a statement is half read; the frames of an interrupt may keep one in a cycle.
-            gc.collect()
-            return self._engine.connect()
 
     def _wait(self) -> None:
         while self._inside:
@@ -188,6 +177,21 @@ class _Driver(sqlite3.Connection):
     """
 
     lasting = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Connect."""
+        super().__init__(*args, **options)
+        self._functions: set[tuple[str, int]] = set()
+
+    def create_function(self, name: str, narg: int, func: Callable[..., Any] | None, **options: Any) -> None:
+        """Create a function once.
+
+        SQLAlchemy does so for each of its connections, and SQLite refuses to do it again while a statement is half
+        read, as that of an interrupted call may be for as long as its traceback exists.
+        """
+        if (name, narg) not in self._functions:
+            super().create_function(name, narg, func, **options)
+            self._functions.add((name, narg))
 
     def close(self) -> None:
         """Stay open."""
