@@ -35,7 +35,7 @@ _MADE_HERE = re.compile(r"(<!-- made by benchmarks/speed -->\n).*(<!-- end -->)"
 def main(
     only: Annotated[list[str] | None, typer.Argument(help="Parts of the names of what is measured: SQL.")] = None,
     sizes: Annotated[str, typer.Option(help="Numbers of messages in the stores, separated by commas.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="Small stores, few repetitions: two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small stores, few repetitions: a few minutes.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     docs: Annotated[bool, typer.Option("--docs", help=f"Write the tables into {DOCS}, and {PLOT}.")] = False,
 ) -> None:
