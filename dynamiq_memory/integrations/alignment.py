@@ -587,7 +587,7 @@ def _known(transcript: Transcript, latest: Sequence[Message], *, is_whole: bool)
             break
         stop, size = start, min(4 * size, _MOST_AT_ONCE)
     if known:
-        # What comes before a stored message is not new: its id may be made of a question that has been left out since.
+        # A message before a stored one is not new: its id may be made of a question that has been left out since.
         known |= _same(transcript, [place for place in end if place not in known and place < max(known)], latest)
     if not questions or (questions[-1] in known and _has_moved_on(known[questions[-1]], known, latest)):
         # The question that the last messages belong to has been left out: their ids are made of another question.

@@ -59,7 +59,7 @@ _CODES = {
     _CONTENDED: "TransactionConflict TransactionConflictException TransactionInProgressException",
 }
 _MEANINGS = {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
-# What passes: the codes of a single write, or of all operations of a cancelled transaction.
+# Codes of failures that pass: of a single write, or of all operations of a cancelled transaction.
 _CONFLICTS = {"TransactionConflict", "TransactionConflictException"}
 _PASSING = _CONFLICTS | {"None", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _UNREACHABLE = (
