@@ -59,8 +59,8 @@ _EARLIER = frozenset({"words-1/english/7a2a7537"})
 class Tokenizer:
     """Splits a text into words by Unicode's rules, removes stop words, and reduces words to their stems.
 
-    Case, compatibility forms (full-width letters, ligatures) and diacritics are ignored. What is written as one word
-    also gives its parts (`getUserName`, "e-mail", phone numbers). In scripts without spaces (Chinese, Japanese, Korean,
+    Case, compatibility forms (full-width letters, ligatures) and diacritics are ignored. A word also gives
+    its parts (`getUserName`, "e-mail", phone numbers). In scripts without spaces (Chinese, Japanese, Korean,
     Thai, …), pairs of neighbouring characters and single Han characters are the terms. Words in other scripts than
     Latin get the stemmer of a language of that script. A message that is not in English, as its function words show,
     has terms of its language besides.

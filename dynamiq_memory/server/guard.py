@@ -164,8 +164,8 @@ class Guard:
             if not limit.client_is_gone:
                 detail = (
                     f"the request was stopped after {self._settings.request_timeout:g} seconds: ask for less (a "
-                    "narrower filter, a lower limit), or start the service with a higher --request-timeout. What it "
-                    "was to write may be stored"
+                    "narrower filter, a lower limit), or start the service with a higher --request-timeout. If it "
+                    "was to write messages, they may have been stored: send them again with the same ids"
                 )
                 raise ProblemError(503, "RequestTimeout", detail) from None
 
