@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +39,7 @@ from dynamiq_memory.backends import InMemory, SQLite
 from dynamiq_memory.backends.operations import Operation
 from dynamiq_memory.filters import Filter
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
+from tests.fakes.counting import Counting
 
 QUESTION = HumanMessage("What is the capital of France?")
 ANSWER = AIMessage("Paris.", response_metadata={"model": "m"})
@@ -705,23 +706,6 @@ def test_a_message_read_from_the_history_can_be_added_again(history):
     history.add_messages([HumanMessage("q"), AIMessage("a", id="1")])
     history.add_messages([history.messages[0], AIMessage("b", id="2")])
     assert texts(history.messages) == ["q", "a", "q", "b"]
-
-
-class Counting(InMemory):
-    """Counts operations: each is a request or a transaction of other stores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def execute(self, operation: Operation[Any]) -> Any:
-        self.names.append(type(operation).__name__)
-        return super().execute(operation)
-
-    def counted(self, call: Callable[[], Any]) -> list[str]:
-        self.names.clear()
-        call()
-        return [*self.names]
 
 
 def test_a_history_asks_the_store_no_more_than_the_memory_does():

@@ -10,10 +10,9 @@ import pytest
 from langchain_core.messages import BaseMessage
 
 from dynamiq_memory import Memory, Message, MessageRole
-from dynamiq_memory.backends import InMemory
-from dynamiq_memory.backends.operations import Operation
 from langchain_dynamiq_memory import DynamiqMemoryMiddleware, _prompt, _transcript
 from langchain_dynamiq_memory._messages import outline, to_message
+from tests.fakes.counting import Counting
 from tests.fakes.langchain import Talker
 
 ANN = {"user_id": "ann", "session_id": "s-1"}
@@ -60,18 +59,6 @@ def test_old_messages_are_described_and_not_converted(
     assert set(converted) == {"new", "ok"}
     # Once to find it in the store, and once to put it in order with what is recalled.
     assert len(described) < 2 * count + 100
-
-
-class Counting(InMemory):
-    """Counts operations: each is a request or a transaction of other stores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def execute(self, operation: Operation[Any]) -> Any:
-        self.names.append(type(operation).__name__)
-        return super().execute(operation)
 
 
 # To see what is stored, the question, what is recalled, whether another run has asked, the answer, and what other

@@ -40,10 +40,10 @@ from dynamiq_memory import (
     register_memory,
 )
 from dynamiq_memory.backends import InMemory, SQLite
-from dynamiq_memory.backends.operations import Operation
 from llama_index.memory.dynamiq import DynamiqMemory
 from llama_index.memory.dynamiq._messages import to_message
 from llama_index.storage.chat_store.dynamiq import DynamiqChatStore
+from tests.fakes.counting import Counting
 from tests.fakes.llama_index import ScriptedLLM, assert_valid, assistant, calls, in_short, result, texts, user
 
 STRATEGIES = ["all", "relevant", "both"]
@@ -1043,23 +1043,6 @@ def test_the_window_and_the_placement_come_back(memory):
     for name in ("window", "placement"):
         with pytest.raises(ConfigurationError, match=name):
             DynamiqMemory(memory, "s1", **{name: "moving"})
-
-
-class Counting(InMemory):
-    """Counts operations: each is a request or a transaction of other stores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def execute(self, operation: Operation[Any]) -> Any:
-        self.names.append(type(operation).__name__)
-        return super().execute(operation)
-
-    def counted(self, call: Callable[[], Any]) -> list[str]:
-        self.names.clear()
-        call()
-        return [*self.names]
 
 
 def test_each_call_asks_the_store_a_few_times_only() -> None:
