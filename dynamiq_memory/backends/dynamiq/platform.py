@@ -1,16 +1,19 @@
-"""Operations on the Dynamiq platform, of which three endpoints are known.
+"""Operations on the Dynamiq platform, by three endpoints.
 
-`POST /items` stores one message, `GET /items` lists the messages of one user's session, and `DELETE /items` deletes a
-session, a user, or a user's session. This process does the rest: filters, order, ranking. It sends no parameters that
-might mean something else on the platform, and refuses what could lose messages.
+`POST /items` stores one message, `GET /items` lists those of a user's session, and `DELETE /items` deletes the session.
+Without a session, both mean what the user has in no session, unless `include_scope` asks for everything, which only a
+list can. This process does the rest: filters, order, ranking. It refuses what could lose messages.
+
+Source: the commands `memory items` and `memory clear` of dynamiq 0.69.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from itertools import count as numbers
 from itertools import product
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -39,16 +42,16 @@ from dynamiq_memory.messages import (
     views,
 )
 
-_LARGEST_PAGE = 100_000
-_ROUND = 10
-_ANY: Sequence[str | None] = (None,)
+LARGEST_PAGE = 500
+"""Maximum number of items in a page of the platform."""
+_EVERYWHERE = {"include_scope": ("user", "session")}
 
 
 class Platform:
     """Plans for the platform; it uses the default plan of an operation if none is better.
 
     Args:
-        page_size: Number of messages to ask for at once.
+        page_size: Number of messages to ask for at once, at most 500.
     """
 
     capabilities = Capabilities()
@@ -56,7 +59,7 @@ class Platform:
 
     def __init__(self, page_size: int) -> None:
         """Keep the page size."""
-        self._page_size = page_size
+        self._page_size = min(page_size, LARGEST_PAGE)
 
     def plan(self, operation: Operation[Any]) -> Plan[Any] | None:
         """Return the plan of an operation, or None if its default plan is right."""
@@ -79,8 +82,8 @@ class Platform:
     def _read(self, read: Read) -> Plan[list[Message]]:
         """Read whole sessions, since the platform orders messages by its own times, not by theirs."""
         order: list[Message] = []
-        for user_id, session_id in _named_sessions(read.filter):
-            order += yield from self._session(user_id, session_id)
+        for scope in _scopes(read.filter):
+            order += _versions((yield from self._items(scope)))
         return views(_chosen(sorted(order, key=_time), read))
 
     def _around(self, around: Around) -> Plan[list[list[Message]]]:
@@ -88,9 +91,11 @@ class Platform:
         sessions: dict[Scope, list[Message]] = {}
         windows = []
         for anchor in around.anchors:
-            scope = scope_of(anchor)
+            user_id, session_id = scope = scope_of(anchor)
+            if user_id is None:
+                raise InvalidArgumentError("the platform has only messages with a user_id")
             if scope not in sessions:
-                sessions[scope] = yield from self._session(*_complete(scope))
+                sessions[scope] = _versions((yield from self._items(_scope(user_id, session_id))))
             order = sessions[scope]
             start, stop = _span(order, anchor)
             earlier = _chosen(order, Read(around.filter, around.before, before=anchor))
@@ -99,66 +104,38 @@ class Platform:
         return windows
 
     def _delete(self, filter: Filter) -> Plan[int]:
-        """Delete sessions or users; messages that the platform neither counts nor lists are not in the result."""
+        """Delete sessions, or all that a user has: each listed session, and then what is in no session."""
         if filter.beyond_scope:
             raise _impossible("delete some messages of a session")
-        users, sessions = _ids(filter, USER_KEY), _ids(filter, SESSION_KEY)
-        if users is None and sessions is None:
-            raise _impossible("delete everything")
+        if filter.scope(USER_KEY) is None:
+            raise _impossible("delete messages of users whom the filter does not name")
         total = 0
-        for user_id, session_id in product(_ANY if users is None else users, _ANY if sessions is None else sessions):
-            listed = 0
-            if user_id is not None and session_id is not None:
-                listed = len((yield from self._session(user_id, session_id)))
-            scope = {USER_KEY: user_id, SESSION_KEY: session_id}
-            params = {key: value for key, value in scope.items() if value is not None}
-            deleted = yield from Request("DELETE", "/items", _deleted, params, repeatable=False)
-            total += listed if deleted is None else deleted
+        for scope in _scopes(filter):
+            items = yield from self._items(scope)
+            listed = Counter(message.session_id for message in _versions(items))
+            # Also a session without items: it may hold what the platform does not list.
+            sessions = {item.session_id or "" for item in items} - {"", scope.get(SESSION_KEY)}
+            for session_id in [*sorted(sessions), scope.get(SESSION_KEY)]:
+                params = _scope(scope[USER_KEY], session_id)
+                deleted = yield from Request("DELETE", "/items", _deleted, params, repeatable=False)
+                total += listed[session_id] if deleted is None else deleted
         return total
 
-    def _session(self, user_id: str, session_id: str) -> Plan[list[Message]]:
-        """Read a session in order: of several versions of a message, the latest at the position of the first."""
-        unique: dict[Key, Message] = {}
-        for item in reversed((yield from self._items(user_id, session_id))):
-            if item.message is not None:
-                if item.message.timestamp is None:
-                    item.message.timestamp = clock()
-                unique[key_of(item.message)] = item.message
-        return sorted(unique.values(), key=_time)
-
-    def _items(self, user_id: str, session_id: str) -> Plan[list[_Item]]:
-        """List all items of a session, the latest first, whether or not the platform pages by number."""
-        page = partial(_page, user_id, session_id)
-        items = yield from page(self._page_size)
-        # A page is the last if it is smaller than asked for, unless that is the server's limit: a round number.
-        size, number = len(items), 1
-        seen = {item.identity for item in items}
-        while size and (size == self._page_size or size % _ROUND == 0):
-            number += 1
-            more = yield from page(size, number)
-            unseen = [item for item in more if item.identity not in seen]
-            if more and not unseen:
-                return (yield from self._items_without_pages(user_id, session_id, items))
-            items += unseen
-            seen |= {item.identity for item in unseen}
-            if len(more) < size:
+    def _items(self, scope: Mapping[str, Any]) -> Plan[list[_Item]]:
+        """List all items of a scope, the latest first."""
+        items: dict[str, _Item] = {}
+        for number in numbers(1):
+            page = yield from _page(scope, self._page_size, number)
+            known = len(items)
+            items |= {item.identity: item for item in page.items if item.identity not in items}
+            is_last = len(page.items) < self._page_size if page.pages is None else number >= page.pages
+            if is_last or not page.items:
                 break
-        return items
-
-    def _items_without_pages(self, user_id: str, session_id: str, items: list[_Item]) -> Plan[list[_Item]]:
-        """List all items of a session at once, for a server that does not page."""
-        page = partial(_page, user_id, session_id)
-        larger = yield from page(_LARGEST_PAGE)
-        if len(larger) > len(items) and len(larger) % _ROUND:
-            return larger
-        items = larger if len(larger) > len(items) else items
-        oldest = yield from page(1, sort="created_at")
-        if oldest and oldest[0].identity in {item.identity for item in items}:
-            return items
-        raise BackendError(
-            f"the platform gives no more than {len(items):,} messages of a session, and this one has more: the others "
-            "cannot be read"
-        )
+            if len(items) == known and page.pages is None:
+                raise BackendError(
+                    f"the platform gives the same {known:,} messages for each page: the others cannot be read"
+                )
+        return list(items.values())
 
 
 def _write(messages: Sequence[Message]) -> Plan[None]:
@@ -195,27 +172,45 @@ class _Item(NamedTuple):
 
     Attributes:
         identity: Distinguishes it from other items.
+        session_id: Its session; None for an item in no session.
         message: Its message; None for an item of another kind.
     """
 
     identity: str
+    session_id: str | None
     message: Message | None
 
 
-def _page(
-    user_id: str, session_id: str, size: int, number: int | None = None, sort: str = "-created_at"
-) -> Request[list[_Item]]:
-    params: dict[str, Any] = {USER_KEY: user_id, SESSION_KEY: session_id, "page_size": size, "sort": sort}
-    if number is not None:
-        params["page"] = number
+class _Page(NamedTuple):
+    """A page of items, and the number of pages if the server says it."""
+
+    items: list[_Item]
+    pages: int | None
+
+
+def _page(scope: Mapping[str, Any], size: int, number: int) -> Request[_Page]:
+    params = {**scope, "page_size": size, "page": number, "sort": "-created_at"}
     return Request("GET", "/items", _read_page, params)
 
 
-def _read_page(answer: Any) -> list[_Item]:
+def _read_page(answer: Any) -> _Page:
     items = answer["data"]
     if not isinstance(items, list):
         raise TypeError("data is not a list")
-    return [_Item(_identity(item), _message(item)) for item in items if isinstance(item, dict)]
+    read = [_Item(_identity(item), item.get(SESSION_KEY), _message(item)) for item in items if isinstance(item, dict)]
+    pages = (answer.get("pagination") or {}).get("page_count")
+    return _Page(read, pages if isinstance(pages, int) else None)
+
+
+def _versions(items: Sequence[_Item]) -> list[Message]:
+    """Return messages in order: of several versions of one, the latest at the position of the first."""
+    unique: dict[Key, Message] = {}
+    for item in reversed(items):
+        if item.message is not None:
+            if item.message.timestamp is None:
+                item.message.timestamp = clock()
+            unique[key_of(item.message)] = item.message
+    return sorted(unique.values(), key=_time)
 
 
 def _identity(item: dict[str, Any]) -> str:
@@ -243,27 +238,23 @@ def _deleted(answer: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _named_sessions(filter: Filter) -> Iterable[tuple[str, str]]:
-    users, sessions = _ids(filter, USER_KEY), _ids(filter, SESSION_KEY)
-    if users is None or sessions is None:
+def _scopes(filter: Filter) -> list[dict[str, Any]]:
+    """Return what to list, as parameters: the sessions that a filter names, or all that its users have."""
+    users, sessions = filter.scope(USER_KEY), filter.scope(SESSION_KEY)
+    if users is None:
         raise InvalidArgumentError(
-            "the platform lists the messages of one user's session: name the "
-            f"{USER_KEY if users is None else SESSION_KEY} in the filters, or give the backend a default"
+            "the platform lists the messages of one user: name the user_id in the filters, or give the backend a "
+            "default"
         )
-    return product(users, sessions)
+    named = [user_id for user_id in dict.fromkeys(users) if user_id is not None]
+    if sessions is None:
+        return [_scope(user_id, None) | _EVERYWHERE for user_id in named]
+    return [_scope(user_id, session_id) for user_id, session_id in product(named, dict.fromkeys(sessions))]
 
 
-def _ids(filter: Filter, key: str) -> list[str] | None:
-    """Return the ids that a filter allows; None for any. The platform has no messages without these ids."""
-    allowed = filter.scope(key)
-    return None if allowed is None else list(dict.fromkeys(each for each in allowed if each is not None))
-
-
-def _complete(scope: Scope) -> tuple[str, str]:
-    user_id, session_id = scope
-    if user_id is None or session_id is None:
-        raise InvalidArgumentError("the platform has only messages with a user_id and a session_id")
-    return user_id, session_id
+def _scope(user_id: str, session_id: str | None) -> dict[str, Any]:
+    """Return the parameters for a session of a user, or for what the user has in no session."""
+    return {USER_KEY: user_id} if session_id is None else {USER_KEY: user_id, SESSION_KEY: session_id}
 
 
 def _chosen(order: Sequence[Message], read: Read) -> list[Message]:

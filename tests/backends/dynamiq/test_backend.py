@@ -86,25 +86,24 @@ def test_filters_never_become_parameters_of_the_api(server: Platform, memory: Dy
     memory.add_many([say("1", page_size=1, sort="role"), say("2", page_size=2)])
     assert contents(memory.get_all(filters={"page_size": 1, "sort": "role"})) == ["1"]
     for path, _ in sent(server, "GET"):
-        assert path.partition("?")[2].startswith("user_id=user-1&session_id=session-1&page_size=100&sort=-created_at")
+        assert path.partition("?")[2] == "user_id=user-1&session_id=session-1&page_size=100&page=1&sort=-created_at"
 
 
 @pytest.mark.parametrize("pages", [True, False])
-@pytest.mark.parametrize("largest", [1000, 50])
-def test_long_sessions_are_read_whole_or_not_at_all(
-    server: Platform, memory: Dynamiq, pages: bool, largest: int
-) -> None:
-    server.pages, server.largest_page = pages, largest
-    for count in (0, 1, 49, 50, 51, 99, 100, 101, 200, 250):
+def test_long_sessions_are_read_whole_or_not_at_all(server: Platform, memory: Dynamiq, pages: bool) -> None:
+    server.pages = pages
+    for count in (0, 1, 99, 100, 101, 200, 250):
         server.items.clear()
         for number in range(count):
             server.post("m", {**SCOPE, "type": "message", "data": {"role": "user", "content": str(number)}})
-        if pages or largest > 50 or count <= 50:
+        if pages or count < 100:
             assert contents(memory.get_all()) == [str(number) for number in range(count)]
             assert contents(memory.get_all(limit=3)) == [str(n) for n in range(max(0, count - 3), count)]
         else:
-            with pytest.raises(BackendError, match="no more than 50"):
+            with pytest.raises(BackendError, match="the same 100"):
                 memory.get_all()
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", *IDS, limit=100_000) as other:
+        assert other.is_empty() is False or not pages
 
 
 def test_what_others_wrote_is_read(server: Platform, memory: Dynamiq) -> None:
@@ -307,15 +306,52 @@ def test_what_could_lose_messages_is_refused(server: Platform, memory: Dynamiq) 
         bare.get_all()
 
 
-def test_a_user_or_a_session_can_be_deleted_whole(server: Platform, memory: Dynamiq) -> None:
-    other = Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m")
-    other.add_many([say("1", user="a", session="s"), say("2", user="a", session="t"), say("3", user="b", session="s")])
-    assert other.delete(user_id="a", session_id="s") == 1
-    other.delete(user_id="a")
-    assert [item["user_id"] for item in server.items] == ["b"]
-    with pytest.raises(BackendError, match="everything"):
-        other.clear()
-    other.close()
+@pytest.fixture
+def shared(server: Platform) -> Iterator[Dynamiq]:
+    """Messages of two users in several sessions, and some that are in no session."""
+    with Dynamiq(DynamiqConnection(url=server.url, api_key=KEY), "m", limit=2) as backend:
+        ours = [("a", "s"), ("a", "s"), ("a", "s"), ("a", "t"), ("b", "s")]
+        backend.add_many([say(f"word {n}", user=user, session=session) for n, (user, session) in enumerate(ours)])
+        data = {"role": "user", "content": "word 5"}
+        server.post("m", {"user_id": "a", "type": "message", "data": data})
+        server.post("m", {"user_id": "a", "session_id": "notes", "type": "summary", "data": {}})
+        server.post("m", {"user_id": "b", "type": "message", "data": data})
+        yield backend
+
+
+def test_all_that_a_user_has_is_read_and_counted(shared: Dynamiq) -> None:
+    of_a = {"user_id": "a"}
+    assert contents(shared.get_all(filters=of_a)) == ["word 0", "word 1", "word 2", "word 3", "word 5"]
+    assert contents(shared.get_all(2, of_a)) == ["word 3", "word 5"]
+    assert contents(shared.get_all(filters={**of_a, "session_id": None})) == ["word 5"]
+    assert contents(shared.search("3 5", of_a)) == ["word 5", "word 3"]
+    assert (shared.count(of_a), shared.count({"user_id": ["a", "b"]}), shared.count({"user_id": "c"})) == (5, 7, 0)
+    found = {(session.session_id, session.messages) for session in shared.sessions(of_a)}
+    assert found == {("s", 3), ("t", 1), (None, 1)}
+    alone = shared.get_all(filters={**of_a, "session_id": None})
+    assert [contents(window) for window in shared.around(alone, 1, 1)] == [["word 5"]]
+
+
+def test_a_user_or_a_session_can_be_deleted_whole(server: Platform, shared: Dynamiq) -> None:
+    assert shared.delete(user_id="a", session_id="t") == 1
+    assert shared.delete(user_id="a") == 4
+    assert shared.delete(user_id="a") == 0
+    assert [item["user_id"] for item in server.items] == ["b", "b"]
+    assert shared.clear({"user_id": ["b", "c"], "session_id": None}) == 1
+    assert [item.get("session_id") for item in server.items] == ["s"]
+    for call in (shared.clear, lambda: shared.delete(session_id="s")):
+        with pytest.raises(BackendError, match="name"):
+            call()
+    assert asyncio.run(shared.adelete(user_id="b")) == 1
+    assert server.items == []
+
+
+def test_a_deletion_that_broke_off_can_be_done_again(server: Platform, shared: Dynamiq) -> None:
+    server.failures = [(0, {})] * 5 + [(500, {})]  # four pages and a session
+    with pytest.raises(BackendError, match="500"):
+        shared.delete(user_id="a")
+    assert 0 < shared.delete(user_id="a") < 5
+    assert {item["user_id"] for item in server.items} == {"b"}
 
 
 def test_connections_of_the_dynamiq_package_are_taken(server: Platform) -> None:

@@ -1,4 +1,4 @@
-"""A fake of the Dynamiq platform, with the three endpoints that are known."""
+"""A fake of the Dynamiq platform, with the three endpoints for the items of a memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 KEY = "platform-key"
 _KNOWN = {"user_id", "session_id", "type", "data", "metadata"}
@@ -22,7 +22,7 @@ class Platform:
     """Its items, the requests that it received, and its behaviour.
 
     Attributes:
-        pages: Whether it supports the parameter `page`.
+        pages: Whether it supports the parameter `page`, and says how many pages there are.
         largest_page: Maximum number of items in a page.
         failures: The next responses: each a status (0 for no failure) and headers, or None to hang up.
         hang_up_after: The number of requests to carry out and then to hang up on, without a response.
@@ -30,7 +30,7 @@ class Platform:
 
     url: str = ""
     pages: bool = True
-    largest_page: int = 1000
+    largest_page: int = 500
     failures: list[tuple[int, dict[str, str]] | None] = field(default_factory=list)
     hang_up_after: int = 0
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -43,13 +43,8 @@ class Platform:
         return f"memory-{next(self.numbers)}"
 
     def post(self, memory_id: str, body: Any) -> tuple[int, Any]:
-        if (
-            not isinstance(body, dict)
-            or not body.keys() <= _KNOWN
-            or not body.get("user_id")
-            or not body.get("session_id")
-        ):
-            return 422, {"detail": "user_id, session_id, type and data are required"}
+        if not isinstance(body, dict) or not body.keys() <= _KNOWN or not body.get("user_id"):
+            return 422, {"detail": "user_id, type and data are required"}
         with self.lock:
             number = next(self.numbers)
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -58,29 +53,34 @@ class Platform:
             )
         return 201, {"data": {"id": f"item-{number}"}}
 
-    def get(self, memory_id: str, params: dict[str, str]) -> tuple[int, Any]:
-        if not params.get("user_id") or not params.get("session_id"):
-            return 422, {"detail": "user_id and session_id are required"}
+    def get(self, memory_id: str, params: dict[str, list[str]]) -> tuple[int, Any]:
+        size, number = (int(params.get(name, [default])[0]) for name, default in (("page_size", "25"), ("page", "1")))
+        if not params.get("user_id") or not 1 <= size <= self.largest_page:
+            return 422, {"detail": f"user_id is required, and page_size is at most {self.largest_page}"}
+        scope = {"memory_id": memory_id, "user_id": params["user_id"][0]}
+        everything = params.get("include_scope") == ["user", "session"]
+        sessions = params.get("session_id", [None])
         found = [
             item
             for item in self.items
-            if item["memory_id"] == memory_id
-            and item["user_id"] == params["user_id"]
-            and item["session_id"] == params["session_id"]
+            if item.items() >= scope.items() and (everything or item.get("session_id") in sessions)
         ]
-        if params.get("sort") == "-created_at":
+        if params.get("sort") == ["-created_at"]:
             found.reverse()
-        size = min(int(params.get("page_size", 100)), self.largest_page)
-        start = (int(params.get("page", 1)) - 1) * size if self.pages else 0
-        return 200, {"data": json.loads(json.dumps(found[start : start + size]))}
+        start = (number - 1) * size if self.pages else 0
+        answer: dict[str, Any] = {"data": json.loads(json.dumps(found[start : start + size]))}
+        if self.pages:
+            answer["pagination"] = {"page_count": -(-len(found) // size), "total_count": len(found)}
+        return 200, answer
 
-    def delete(self, memory_id: str, params: dict[str, str]) -> tuple[int, Any]:
-        scope = {key: params[key] for key in ("user_id", "session_id") if params.get(key)}
-        if not scope:
-            return 422, {"detail": "user_id or session_id is required"}
+    def delete(self, memory_id: str, params: dict[str, list[str]]) -> tuple[int, Any]:
+        if not params.get("user_id"):
+            return 422, {"detail": "user_id is required"}
+        scope = {"memory_id": memory_id, "user_id": params["user_id"][0]}
+        (session_id,) = params.get("session_id", [None])
         with self.lock:
             self.items = [
-                item for item in self.items if item["memory_id"] != memory_id or not item.items() >= scope.items()
+                item for item in self.items if not item.items() >= scope.items() or item.get("session_id") != session_id
             ]
         return 204, None
 
@@ -114,7 +114,7 @@ def platform() -> Iterator[Platform]:
             elif self.command == "POST":
                 status, answer = state.post(segments[3], body)
             else:
-                params = dict(parse_qsl(parts.query))
+                params = parse_qs(parts.query)
                 status, answer = (state.get if self.command == "GET" else state.delete)(segments[3], params)
             if state.hang_up_after:
                 state.hang_up_after -= 1
