@@ -17,7 +17,7 @@ try:
     from starlette.middleware import Middleware
     from starlette.responses import JSONResponse, Response
 
-    from dynamiq_memory.server import items, models, search
+    from dynamiq_memory.server import items, memories, models, search
     from dynamiq_memory.server.access import Service
     from dynamiq_memory.server.errors import add_handlers, log_failure
     from dynamiq_memory.server.guard import Guard, Observer, parse_rate
@@ -74,6 +74,7 @@ def create_app(store: MemoryBackend, keys: KeyStore | None = None, settings: Set
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": models.Problem, "description": text} for status, text in _PROBLEMS.items()
     }
+    app.include_router(memories.router, responses=problems)
     app.include_router(search.router, responses=problems)
     app.include_router(items.router, responses=problems)
     _add_health(app, store, metrics)

@@ -18,7 +18,7 @@ from dynamiq_memory.backends.plans import arun
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.integrations.native import reduced
-from dynamiq_memory.messages import MESSAGE_ID_KEY, USER_KEY, Message, key_of, size_of
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Message, key_of, size_of
 from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
@@ -27,7 +27,8 @@ from dynamiq_memory.server.settings import MEBIBYTE
 
 MAX_PAGE_BYTES = 16 * MEBIBYTE
 """Size, in characters, at which a page of messages ends."""
-_PARAMETERS = ("user_id", "session_id", "page_size", "page", "cursor", "sort", "filters")
+_PARAMETERS = ("user_id", "session_id", "include_scope", "page_size", "page", "cursor", "sort", "filters")
+_EVERYWHERE: list[Literal["user", "session"]] = ["user", "session"]
 _MINIMAL = "return=minimal"
 _BOOLEANS = {"true": True, "false": False}
 
@@ -49,6 +50,7 @@ async def list_messages(
     access: RequestAccess,
     user_id: Annotated[str | None, Query(min_length=1)] = None,
     session_id: Annotated[str | None, Query(min_length=1)] = None,
+    include_scope: Annotated[list[Literal["user", "session"]], Query(description=models.INCLUDE_SCOPE)] = _EVERYWHERE,
     page_size: Annotated[int | None, Query(ge=1)] = None,
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page.")] = None,
@@ -61,10 +63,15 @@ async def list_messages(
     if page * size > settings.max_results:
         raise InvalidArgumentError(f"pages by number end at {settings.max_results:,} messages: use the cursor")
     combined = access.filters(_parse_filters(filters) | _metadata_filters(request), user_id, session_id)
+    if session_id is None and "session" not in include_scope:
+        combined |= {SESSION_KEY: None}
+    elif session_id is None and "user" not in include_scope:
+        raise InvalidArgumentError("include_scope=session needs a session_id, or include_scope=user beside it")
     latest = sort == "-created_at"
     found, more = await whole_page(access, combined, page * size, _from_cursor(cursor) if cursor else None, latest)
     found = found[: max(0, len(found) - (page - 1) * size)] if latest else found[(page - 1) * size :]
-    return await for_messages(size, partial(_page, found, size, more, latest_first=latest))
+    total = None if cursor else await access.memory.acount(combined)
+    return await for_messages(size, partial(_page, found, size, more, total, latest_first=latest))
 
 
 @router.delete("", response_model=models.DeleteResponse)
@@ -217,10 +224,13 @@ def total_size(messages: Sequence[Message]) -> int:
     return sum(map(size_of, messages))
 
 
-def _page(found: list[Message], size: int, has_more: bool, *, latest_first: bool) -> Response:
+def _page(found: list[Message], size: int, has_more: bool, total: int | None = None, *, latest_first: bool) -> Response:
     page = found[::-1] if latest_first else found
     cursor = base64.urlsafe_b64encode(json.dumps(to_anchor(page[-1])).encode()).decode() if has_more else None
-    return JSONResponse({"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor})
+    content = {"data": stored_items(page), "page_size": size, "has_more": has_more, "next_cursor": cursor}
+    if total is not None:
+        content["pagination"] = models.pagination(total, size)
+    return JSONResponse(content)
 
 
 async def _written(

@@ -12,10 +12,14 @@ from dynamiq_memory.backends.base import Capabilities, Session
 from dynamiq_memory.conversation.placement import Placement
 from dynamiq_memory.conversation.strategies import MemoryRetrievalStrategy, Reason
 from dynamiq_memory.conversation.windows import Window
+from dynamiq_memory.server.partition import MEMORY_ID_PATTERN
 
 FILTERS = (
     'A filter on metadata: {"k": "v"} equals, {"k": ["a", "b"]} one of, {"k": {"gte": 1, "lt": 5}} range (gt, gte, lt, '
     'lte), {"k": null} absent. All keys must match. user_id, session_id, timestamp and message_id are keys too.'
+)
+INCLUDE_SCOPE = (
+    "Without a `session_id`: `user` for messages in no session, and `session` for those in sessions. Both by default."
 )
 T = TypeVar("T")
 # Otherwise there would be an error for each of millions of wrong elements.
@@ -219,12 +223,25 @@ class ItemsResponse(BaseModel):
     data: list[StoredItem]
 
 
+class Pagination(BaseModel):
+    """The size of a list that is read by page numbers."""
+
+    page_count: int
+    total_count: int
+
+
+def pagination(total: int, page_size: int) -> dict[str, int]:
+    """Return the pagination of a list."""
+    return Pagination(page_count=-(-total // page_size), total_count=total).model_dump()
+
+
 class ItemPage(ItemsResponse):
     """A page of messages."""
 
     page_size: int
     has_more: bool
     next_cursor: str | None
+    pagination: Pagination | None = Field(None, description="Of a list that is not read by cursor.")
 
 
 class SearchResponse(ItemsResponse):
@@ -273,7 +290,34 @@ class RequestLimits(BaseModel):
     max_results: int
 
 
-class MemoryDescription(BaseModel):
+class NewMemory(StrictModel):
+    """A memory to begin."""
+
+    name: Annotated[str, Field(pattern=MEMORY_ID_PATTERN, description="It becomes the id of the memory.")]
+    project_id: str | None = Field(None, description="Not used: the platform's clients send it.")
+
+
+class MemoryItem(BaseModel):
+    """A memory."""
+
+    id: str
+    name: str
+
+
+class MemoryResponse(BaseModel):
+    """A memory."""
+
+    data: MemoryItem
+
+
+class MemoriesResponse(BaseModel):
+    """A page of memories."""
+
+    data: list[MemoryItem]
+    pagination: Pagination
+
+
+class MemoryDescription(MemoryResponse):
     """The service, its version, its store's capabilities and its limits."""
 
     service: Literal["dynamiq-memory"]

@@ -1,4 +1,4 @@
-"""Endpoints that search, list sessions, export messages and describe the memory."""
+"""Endpoints that search, list sessions and export messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-import dynamiq_memory
 from dynamiq_memory._checks import check_query
 from dynamiq_memory._wire import to_shown_item
 from dynamiq_memory.backends.operations import Search
@@ -32,23 +31,6 @@ _DEFAULT_LIMIT = 20
 
 router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"], route_class=BodyRoute)
 UserId = Annotated[str | None, Query(min_length=1)]
-
-
-@router.get("", response_model=models.MemoryDescription)
-async def describe_memory(access: RequestAccess) -> Response:
-    """Describe the service, the store's capabilities and the limits. Clients recognise the service by this response."""
-    capabilities, settings = access.memory.capabilities, access.service.settings
-    limits = {name: getattr(settings, name) for name in models.RequestLimits.model_fields}
-    return JSONResponse(
-        {
-            "service": "dynamiq-memory",
-            "version": dynamiq_memory.__version__,
-            "memory_id": access.memory_id,
-            "user_id": access.memory.user_id,
-            "capabilities": asdict(capabilities),
-            "limits": limits,
-        }
-    )
 
 
 @router.post("/search", response_model=models.SearchResponse)

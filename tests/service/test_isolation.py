@@ -20,10 +20,12 @@ VICTIM = {**ALICE, "user_id": "bob"}
 # Every endpoint below a memory, as a request that may reach all of it.
 REQUESTS: dict[str, tuple[str, str, Any]] = {
     "describe": ("GET", "", None),
+    "empty": ("DELETE", "", None),
     "list": ("GET", "/items", None),
     "list a session": ("GET", "/items?session_id=s", None),
     "list by metadata": ("GET", "/items?kind=secret", None),
     "list upwards": ("GET", "/items?sort=created_at", None),
+    "list what is in no session": ("GET", "/items?include_scope=user", None),
     "store": ("POST", "/items", item("intruder")),
     "store several": ("POST", "/items", {"items": [item("intruder")]}),
     "store a list": ("POST", "/items", [item("intruder")]),
