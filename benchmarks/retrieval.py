@@ -1,10 +1,11 @@
 """How many of the messages that answer a question does the memory find? Measures recall on public conversations.
 
     python benchmarks/retrieval.py locomo10.json
-    python benchmarks/retrieval.py locomo10.json beam.json --backend Qdrant --vectors vectors.npz
+    python benchmarks/retrieval.py locomo10.json beam.json --way both@20 --backend Qdrant+vectors --vectors vectors.npz
 
 All conversations of a file are stored in one store, with a user for each, and each question is asked within its user.
-Backends that rank by meaning use MiniLM (see minilm.py), whose vectors can be kept in a file between runs.
+Backends "+vectors" rank by words and meaning, by MiniLM (see minilm.py), whose vectors can be kept in a file between
+runs.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class Way:
     name: str
     limit: int
 
+    @property
+    def label(self) -> str:
+        """The way as it is named in tables and options, such as "search@10"."""
+        return f"{self.name}@{self.limit}"
+
     def fetch(self, memory: Memory, user_id: str, question: Question) -> list[Message]:
         """Fetch the messages for a question about the conversations of a user."""
         filters: dict[str, Any] = {"user_id": user_id}
@@ -101,14 +107,19 @@ WAYS = [
 ]
 
 
-def measure(backend: str, memory: Memory, conversations: Sequence[Conversation], progress: Console) -> Iterator[Result]:
-    """Ask every question in every way."""
+_LABELS = ", ".join(way.label for way in WAYS)
+
+
+def measure(
+    backend: str, memory: Memory, conversations: Sequence[Conversation], ways: Sequence[Way], progress: Console
+) -> Iterator[Result]:
+    """Ask every question in each way."""
     asked = [(each.user_id, question) for each in conversations for question in each.questions]
-    for way in WAYS:
+    for way in ways:
         for user_id, question in asked[:_WARM_UP]:
             way.fetch(memory, user_id, question)
         recalls, times = [], []
-        label = f"{backend}: {way.name}@{way.limit}"
+        label = f"{backend}: {way.label}"
         for user_id, question in track(
             asked, label, console=progress, transient=True, disable=not progress.is_terminal
         ):
@@ -151,59 +162,32 @@ def show(results: Sequence[Result]) -> None:
         table.add_column(f"{backend} recall", justify="right")
         table.add_column("median ms", justify="right")
     by_key = {(r.backend, r.way, r.limit): r for r in results}
-    for way in WAYS:
-        cells = [f"{way.name}@{way.limit}"]
+    for name, limit in dict.fromkeys((r.way, r.limit) for r in results):
+        cells = [f"{name}@{limit}"]
         for backend in backends:
-            r = by_key[backend, way.name, way.limit]
+            r = by_key[backend, name, limit]
             cells += [f"{r.recall:.3f}", f"{r.median_ms:.2f}"]
         table.add_row(*cells)
     console.print(table)
 
 
 @contextmanager
-def in_memory(_: Path, __: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Open a store in this process, ranking by words."""
-    with InMemory() as backend:
-        yield backend
-
-
-@contextmanager
-def in_memory_with_vectors(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Open a store in this process, ranking by words and meaning."""
+def in_memory(_: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
+    """Open a store in this process."""
     with InMemory(embedder) as backend:
         yield backend
 
 
 @contextmanager
-def sqlite(folder: Path, _: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Open a database file, ranking by words."""
-    with SQLite(folder / "benchmark.db") as backend:
-        yield backend
-
-
-@contextmanager
-def sqlite_with_vectors(folder: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Open a database file, ranking by words and meaning."""
+def sqlite(folder: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
+    """Open a database file."""
     with SQLite(folder / "benchmark.db", embedder=embedder) as backend:
         yield backend
 
 
 @contextmanager
-def postgresql(_: Path, __: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Use the server of POSTGRES_URL or a test server, ranking by words."""
-    with _postgresql(None) as backend:
-        yield backend
-
-
-@contextmanager
-def postgresql_with_vectors(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
-    """Use the server of POSTGRES_URL or a test server, ranking by words and meaning."""
-    with _postgresql(embedder) as backend:
-        yield backend
-
-
-@contextmanager
-def _postgresql(embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
+def postgresql(_: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
+    """Use the server of POSTGRES_URL or a test server."""
     from dynamiq_memory.backends import PostgreSQL  # noqa: PLC0415 - optional
     from tests.fakes.postgresql.server import postgresql as server  # noqa: PLC0415
 
@@ -213,7 +197,7 @@ def _postgresql(embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def qdrant(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+def qdrant(_: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
     """Use the server of QDRANT_URL, or Qdrant's engine in a test server."""
     from dynamiq_memory.backends import Qdrant  # noqa: PLC0415 - optional
     from tests.fakes.qdrant.server import qdrant as server  # noqa: PLC0415
@@ -224,7 +208,7 @@ def qdrant(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def pinecone(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+def pinecone(_: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
     """Use a test server, which compares all vectors exactly."""
     from dynamiq_memory.backends import Pinecone  # noqa: PLC0415 - optional
     from dynamiq_memory.connections import Pinecone as Connection  # noqa: PLC0415
@@ -235,7 +219,7 @@ def pinecone(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
 
 
 @contextmanager
-def weaviate(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
+def weaviate(_: Path, embedder: CachedMiniLM | None) -> Iterator[MemoryBackend]:
     """Use the server of WEAVIATE_URL or a test server."""
     from dynamiq_memory.backends import Weaviate  # noqa: PLC0415 - optional
     from dynamiq_memory.connections import Weaviate as Connection  # noqa: PLC0415
@@ -247,18 +231,20 @@ def weaviate(_: Path, embedder: CachedMiniLM) -> Iterator[MemoryBackend]:
             yield backend
 
 
-BACKENDS: dict[str, Callable[[Path, CachedMiniLM], Opened]] = {
+_BY_WORDS: dict[str, Callable[[Path, CachedMiniLM | None], Opened]] = {
     "InMemory": in_memory,
-    "InMemory+vectors": in_memory_with_vectors,
     "SQLite": sqlite,
-    "SQLite+vectors": sqlite_with_vectors,
     "PostgreSQL": postgresql,
-    "PostgreSQL+vectors": postgresql_with_vectors,
-    "Pinecone": pinecone,
     "Qdrant": qdrant,
     "Weaviate": weaviate,
 }
-"""Functions that open an empty store, given a temporary folder and an embedder."""
+_VECTORS = "+vectors"
+# Pinecone ranks by meaning alone.
+BACKENDS = {
+    **_BY_WORDS,
+    **{f"{name}{_VECTORS}": opener for name, opener in {**_BY_WORDS, "Pinecone": pinecone}.items()},
+}
+"""Functions that open an empty store, given a temporary folder and an embedder or None."""
 
 
 def main(
@@ -269,6 +255,9 @@ def main(
         "InMemory",
         "SQLite",
     ],
+    way: Annotated[
+        list[str] | None, typer.Option(help=f"Ways to measure (repeatable); all by default: {_LABELS}.")
+    ] = None,
     vectors: Annotated[Path | None, typer.Option(help="Keep MiniLM's vectors in this file for the next run.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless the required recall is reached.")] = False,
@@ -276,9 +265,11 @@ def main(
     """Measure recall and latency of Memory.search and get_agent_conversation."""
     from benchmarks.minilm import CachedMiniLM  # noqa: PLC0415 - needs numpy
 
-    unknown = sorted(set(backend) - set(BACKENDS))
-    if unknown:
-        sys.exit(f"unknown backend {unknown[0]!r}: use {', '.join(BACKENDS)}")
+    for kind, given, known in (("backend", backend, [*BACKENDS]), ("way", way or [], [each.label for each in WAYS])):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            sys.exit(f"unknown {kind} {unknown[0]!r}: use {', '.join(known)}")
+    ways = [each for each in WAYS if not way or each.label in way]
     reports = []
     unmet: list[str] = []
     embedder = CachedMiniLM(vectors)
@@ -290,14 +281,14 @@ def main(
         for name in backend:
             with (
                 tempfile.TemporaryDirectory() as folder,
-                BACKENDS[name](Path(folder), embedder) as opened,
+                BACKENDS[name](Path(folder), embedder if name.endswith(_VECTORS) else None) as opened,
                 Memory(backend=opened) as memory,
             ):
-                if opened.capabilities.vector:
+                if name.endswith(_VECTORS):
                     # Embed in advance, so that the embedder's time is not measured.
                     embedder.prepare([m.text for m in messages], [question.text for question in questions])
                 memory.add_many(messages)
-                results += measure(name, memory, conversations, Console(stderr=True))
+                results += measure(name, memory, conversations, ways, Console(stderr=True))
         counts = {"questions": len(questions), "conversations": len(conversations), "messages": len(messages)}
         print(f"{path.name}: {', '.join(f'{number:,} {what}' for what, number in counts.items())} in one store")
         show(results)
