@@ -26,6 +26,7 @@ from dynamiq_memory.exceptions import (
     MissingDependencyError,
     PartialWriteError,
 )
+from dynamiq_memory.forgetting import Erasure, Receipt
 from dynamiq_memory.formatting import FormatType
 from dynamiq_memory.integrations.references import register_memory
 from dynamiq_memory.memory import Memory
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigurationError",
     "Dates",
     "DynamiqMemoryError",
+    "Erasure",
     "Explanation",
     "FilterError",
     "FormatType",
@@ -58,6 +60,7 @@ __all__ = [
     "Pick",
     "Placement",
     "Reason",
+    "Receipt",
     "Session",
     "Window",
     "count_tokens_approximately",

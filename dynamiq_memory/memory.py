@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from dynamiq_memory import forgetting
 from dynamiq_memory._checks import (
     check_choice,
     check_limit,
@@ -36,6 +37,7 @@ from dynamiq_memory.conversation.turns import Budget
 from dynamiq_memory.conversation.windows import Window
 from dynamiq_memory.exceptions import ConfigurationError, InvalidArgumentError, MessageError
 from dynamiq_memory.filters import parse
+from dynamiq_memory.forgetting import Receipt, forget
 from dynamiq_memory.formatting import FormatType, format_messages
 from dynamiq_memory.messages import (
     MESSAGE_ID_KEY,
@@ -556,6 +558,31 @@ class Memory(Closing):
     async def adelete(self, session_id: str | None = None, user_id: str | None = None) -> int:
         """Delete a session, a user's messages, or one session of a user; see `delete`."""
         return await self.backend.adelete(session_id, user_id, self._filters_except(session_id, user_id))
+
+    def forget_user(self, user_id: str, *, also: Sequence[Any] = (), dry_run: bool = False) -> Receipt:
+        """Delete all that is stored of a user, and look whether it is gone.
+
+        All sessions of the user are deleted, whatever the default filters. A store that fails ends the work and does
+        not raise an error: the receipt says what is left, and calling again goes on from there.
+
+        Args:
+            user_id: The user.
+            also: What else to delete from: other memories or backends, and checkpointers with
+                `delete_thread(thread_id)`, such as LangGraph's, whose threads are the user's sessions.
+            dry_run: Only find out what there is.
+
+        Returns:
+            The receipt; `is_complete` says whether nothing is left.
+
+        Raises:
+            InvalidArgumentError: The user is not an id, something in `also` is no store, or a backend has a default
+                session, so that it would miss the others.
+        """
+        return run(forget(user_id, self.backend, also, dry_run=dry_run), forgetting.perform)
+
+    async def aforget_user(self, user_id: str, *, also: Sequence[Any] = (), dry_run: bool = False) -> Receipt:
+        """Delete all that is stored of a user, and look whether it is gone; see `forget_user`."""
+        return await arun(forget(user_id, self.backend, also, dry_run=dry_run), forgetting.aperform)
 
     def clear(self) -> int:
         """Delete all messages that match the default filters. Without default filters, this empties the store.

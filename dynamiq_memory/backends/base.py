@@ -76,6 +76,8 @@ class MemoryBackend(Closing, WatchesForks):
     """The driver's exceptions, which `_translate` converts to ours."""
     described: ClassVar[tuple[str, ...]] = ()
     """The attributes in `to_dict`, which contain no secrets. The first two of them are in `repr`, too."""
+    traces: ClassVar[str] = "what the store keeps of deleted data, and its backups"
+    """What may still hold messages after they were deleted, for receipts."""
     most_ranked: int | None = None
     """Maximum number of messages ranked in this process, the most recent that match; None for all."""
 
@@ -97,6 +99,11 @@ class MemoryBackend(Closing, WatchesForks):
     def capabilities(self) -> Capabilities:
         """The capabilities of this backend."""
         return Capabilities()
+
+    @property
+    def default_session(self) -> str | None:
+        """The session of filters that name none, if the backend has one."""
+        return None
 
     @property
     def is_closed(self) -> bool:

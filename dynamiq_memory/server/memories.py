@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 import dynamiq_memory
+from dynamiq_memory.memory import Memory
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import RequestAccess, Service
 from dynamiq_memory.server.bodies import BodyRoute
@@ -72,6 +73,22 @@ async def empty_memory(access: RequestAccess) -> Response:
     deleted = await access.memory.aclear()
     access.service.metrics.deleted.inc(deleted)
     return JSONResponse({"deleted": deleted})
+
+
+@router.delete("/{memory_id}/users/{user_id:path}", response_model=models.ReceiptResponse)
+async def forget_user(
+    access: RequestAccess,
+    user_id: Annotated[str, Path(min_length=1, description="The user.")],
+    dry_run: Annotated[bool, Query(description="Only count what there is.")] = False,
+) -> Response:
+    """Delete all that the memory holds of a user, and look whether it is gone. The receipt says what is left."""
+    access.memory.check_user(user_id)
+    receipt = await Memory(access.memory).aforget_user(user_id, dry_run=dry_run)
+    access.service.metrics.deleted.inc(receipt.deleted)
+    (erasure,) = receipt.stores
+    if erasure.error is not None:
+        raise erasure.error
+    return JSONResponse(receipt.to_dict())
 
 
 def _known(request: Request) -> list[str] | None:

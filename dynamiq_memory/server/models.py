@@ -276,6 +276,29 @@ class DeleteResponse(BaseModel):
     deleted: int
 
 
+class ErasureOfStore(BaseModel):
+    """What was found and deleted."""
+
+    store: str
+    found: int | None
+    sessions: list[str | None]
+    deleted: int
+    left: int | None
+    problem: str | None
+    traces: str = Field(description="What may still hold deleted data.")
+
+
+class ReceiptResponse(BaseModel):
+    """What was done to forget a user."""
+
+    user_id: str
+    at: str
+    dry_run: bool
+    is_complete: bool
+    stores: list[ErasureOfStore]
+    digest: str = Field(description="SHA-256 of the rest, as JSON with sorted keys and no spaces.")
+
+
 class SessionsResponse(BaseModel):
     """Sessions, most recently used first."""
 

@@ -50,6 +50,14 @@ class DeletingConformance(ConformanceBase):
         assert contents(filled.get_all(filters={"user_id": "u1", "session_id": "s1"})) == ["again"]
         assert contents(filled.search("again", {"user_id": "u1"})) == ["again"]
 
+    def test_a_forgotten_user_is_gone_from_all_sessions(self, filled: Twin) -> None:
+        receipt = filled.over(filters={"session_id": "s1"}).forget_user("u1")
+        (erasure,) = receipt.stores
+        assert (erasure.found, erasure.deleted, erasure.left, erasure.problem) == (4, 4, 0, None)
+        assert set(erasure.sessions) == {"s1", "s2"}
+        assert receipt.is_complete
+        assert sorted({content[:5] for content in contents(filled.get_all())}) == ["u2 s1", "u2 s2"]
+
     def test_clear(self, filled: Twin) -> None:
         assert filled.clear({"n": 0}) == 4
         assert filled.clear() == 4

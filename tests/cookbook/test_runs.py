@@ -188,6 +188,13 @@ def test_langchain_search(same_process: SameProcess) -> None:
     assert printed.endswith("ai: You paid 412.50 euros.\n")
 
 
+def test_forget_user(same_process: SameProcess) -> None:
+    pytest.importorskip("langchain")
+    printed = same_process.run("forget_user.py")
+    assert re.findall('"deleted": (.)', printed) == ["2", "4"]
+    assert "nothing of alex is left: True; of others: ['I am allergic to nuts.'] and the thread ['kitchen']" in printed
+
+
 def test_across_frameworks(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("llama_index.core")

@@ -43,6 +43,7 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "sessions": ("GET", "/sessions", None),
     "sessions by filter": ("POST", "/sessions/query", {"filters": {"kind": "secret"}}),
     "export": ("GET", "/export", None),
+    "forget": ("DELETE", "/users/alice", None),
 }
 # The same with a user named, in each place where one can be.
 OTHER_USER: dict[str, tuple[str, str, Any]] = {
@@ -66,6 +67,8 @@ OTHER_USER: dict[str, tuple[str, str, Any]] = {
     "sessions": ("GET", "/sessions?user_id=bob", None),
     "sessions by filter": ("POST", "/sessions/query", {"filters": {"user_id": "bob"}}),
     "export": ("GET", "/export?user_id=bob", None),
+    "forget": ("DELETE", "/users/bob", None),
+    "forget later": ("DELETE", "/users/bob?dry_run=true", None),
     "nobody's": ("POST", "/items/query", {"filters": {"user_id": None}}),
 }
 
@@ -93,6 +96,7 @@ def victim(client: Callable[..., Client]) -> Client:
 def test_the_lists_above_name_every_endpoint(service: Service) -> None:
     paths = httpx.get(f"{service.url}/openapi.json", timeout=60).json()["paths"]
     known = {("/v1/memories/{memory_id}" + path.partition("?")[0], method) for method, path, _ in REQUESTS.values()}
+    known = {(path.replace("/alice", "/{user_id}"), method) for path, method in known}
     there = {(path, method.upper()) for path, methods in paths.items() for method in methods if "{" in path}
     assert known == there
 

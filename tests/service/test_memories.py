@@ -7,6 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from dynamiq_memory import BackendError
 from dynamiq_memory.backends import InMemory
 from tests.service.conftest import item
 from tests.service.serving import Service, serving
@@ -69,3 +70,32 @@ def test_lists_by_page_numbers_say_how_long_they_are(client: Callable[..., Clien
         assert own.get(f"/v1/memories/m/items?user_id=alex&{wrong}").status_code == 422
     cursor = own.get("/v1/memories/m/items?user_id=alex&page_size=2").json()["next_cursor"]
     assert ask(f"page_size=2&cursor={cursor}") == (["2", "1"], None)
+
+
+def test_a_user_is_forgotten_with_a_receipt(client: Callable[..., Client]) -> None:
+    own = client("m")
+    own.post(
+        "/v1/memories/m/items", json=[item(session=session, user=user) for session in "st" for user in ("a/b", "c")]
+    )
+    path = "/v1/memories/m/users/a%2Fb"
+    assert own.delete(f"{path}?dry_run=true").json()["stores"][0]["found"] == 2
+    receipt = own.delete(path).json()
+    assert (receipt["user_id"], receipt["is_complete"]) == ("a/b", True)
+    assert sorted(receipt["stores"][0]["sessions"]) == ["s", "t"]
+    assert own.get("/v1/memories/m/items").json()["pagination"]["total_count"] == 2
+
+
+def test_a_store_that_fails_to_forget_is_an_error_without_details(
+    client: Callable[..., Client], service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = client("m")
+    own.post("/v1/memories/m/items", json=item())
+
+    def fail(_: object) -> int:
+        raise BackendError("a secret detail")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.store, "_delete", fail)
+        answer = own.delete("/v1/memories/m/users/u")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text

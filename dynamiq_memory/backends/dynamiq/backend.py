@@ -80,6 +80,7 @@ class Dynamiq(PlannedBackend):
         BackendAuthenticationError: It rejects the key.
     """
 
+    traces = "what the server's store keeps of deleted data, and its backups"
     request_errors = errors.CLIENT_ERRORS
     described = ("url", "memory_id")
 
@@ -172,6 +173,11 @@ class Dynamiq(PlannedBackend):
     def is_service(self) -> bool:
         """Whether the server is a service, which does the whole contract."""
         return isinstance(self._server, Service)
+
+    @property
+    def default_session(self) -> str | None:
+        """The session of filters that name none, if the backend has one."""
+        return self._default_ids.get(SESSION_KEY)
 
     @property
     def capabilities(self) -> Capabilities:

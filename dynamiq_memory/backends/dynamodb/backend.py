@@ -87,6 +87,7 @@ class DynamoDB(MemoryBackend):
         BackendError: The table is missing, and `create_if_not_exist` is False.
     """
 
+    traces = "point-in-time recovery and backups, if the table has them"
     driver_errors: ClassVar[tuple[type[Exception], ...]] = SDK_ERRORS
     described = ("table_name", "region", "endpoint_url", "ttl", "consistent_reads")
 

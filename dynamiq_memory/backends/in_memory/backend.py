@@ -41,6 +41,8 @@ class InMemory(MemoryBackend):
         MissingDependencyError: There is an embedder, and numpy is not installed.
     """
 
+    traces = "nothing that can be read; the memory of a process is not overwritten"
+
     def __init__(self, embedder: Any = None, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
         """Begin empty."""
         super().__init__(tokenizer=tokenizer, bm25=bm25)

@@ -97,6 +97,7 @@ class Pinecone(PlannedBackend):
         BackendError: The index does not exist, and `create_if_not_exist` is False.
     """
 
+    traces = "the index, which may show deleted records for some seconds, and backups of the index"
     request_errors = errors.CLIENT_ERRORS
     described = ("index_name", "namespace", "dimension")
 

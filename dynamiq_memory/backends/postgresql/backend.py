@@ -71,6 +71,7 @@ class PostgreSQL(SQLBackend):
         BackendAuthenticationError: It refuses the user or the password.
     """
 
+    traces = "dead rows until they are vacuumed, the write-ahead log, replicas that are behind, and backups"
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     described = ("server", "table_name", "schema")
 

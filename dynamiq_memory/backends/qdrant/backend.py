@@ -93,6 +93,7 @@ class Qdrant(PlannedBackend):
         BackendError: The collection does not exist, and `create_if_not_exist` is False.
     """
 
+    traces = "segments until Qdrant optimizes them, and snapshots"
     described = ("index_name", "url", "path", "metric", "dimension")
 
     def __init__(

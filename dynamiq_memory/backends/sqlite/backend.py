@@ -70,6 +70,9 @@ class SQLite(SQLBackend):
         BackendConnectionError: The file cannot be opened or is not a SQLite database.
     """
 
+    traces = (
+        "free pages of the file until VACUUM overwrites them, the file's -wal until its next checkpoint, and backups"
+    )
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     described = ("db_path", "index_name", "timeout", "synchronous")
 

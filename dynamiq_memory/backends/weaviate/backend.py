@@ -83,6 +83,7 @@ class Weaviate(PlannedBackend):
         BackendError: The collection does not exist, and must not be created.
     """
 
+    traces = "segments until Weaviate compacts them, and backups"
     driver_errors: ClassVar[tuple[type[Exception], ...]] = DRIVER_ERRORS
     request_errors = DRIVER_ERRORS
     described = ("collection_name", "tenant_name", "alpha", "consistency_level", "url")

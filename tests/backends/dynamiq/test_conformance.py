@@ -58,6 +58,7 @@ def known_platform() -> Iterator[Platform]:
 
 # Tests of what the platform's API does not allow. It lists the messages of one user, and a message needs a session.
 SEVERAL_USERS = [
+    "test_a_forgotten_user_is_gone_from_all_sessions",
     "test_an_update_stays_in_its_session",
     "test_a_deleted_session_can_be_filled_again",
     "test_equal_scores_come_latest_first",
