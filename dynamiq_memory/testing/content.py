@@ -9,8 +9,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from dynamiq_memory.exceptions import MessageTooLargeError
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, ConformanceBase, Twin, contents, say
@@ -55,22 +53,21 @@ VALUES: dict[str, Any] = {
 class ContentConformance(ConformanceBase):
     """Tests of text, metadata, ids, timestamps and the other fields of a message."""
 
-    @pytest.mark.parametrize("text", TEXTS)
-    def test_text_is_stored_whole(self, store: Twin, text: str) -> None:
-        added = store.add(say(text, k=text))
-        assert store.get_all() == [added]
-        assert store.get_all()[0].content == text
-        assert store.get_all()[0].metadata["k"] == text
+    def test_text_is_stored_whole(self, store: Twin) -> None:
+        added = [store.add(say(text, k=text)) for text in TEXTS]
+        found = store.get_all()
+        assert found == added
+        assert contents(found) == list(TEXTS)
+        assert [message.metadata["k"] for message in found] == list(TEXTS)
 
-    @pytest.mark.parametrize("name", VALUES)
-    def test_metadata_comes_back_as_it_went_in(self, store: Twin, name: str) -> None:
-        value = VALUES[name]
-        store.add(say(metadata={name: value, "inside": {"list": [value]}}))
-        found = store.get_all()[0].metadata
-        assert found[name] == value
-        assert type(found[name]) is type(value)
-        assert repr(found[name]) == repr(value)  # distinguishes -0.0 from 0.0 and compares the order of keys
-        assert found["inside"] == {"list": [value]}
+    def test_metadata_comes_back_as_it_went_in(self, store: Twin) -> None:
+        store.add_many([say(metadata={name: value, "inside": {"list": [value]}}) for name, value in VALUES.items()])
+        for (name, value), message in zip(VALUES.items(), store.get_all(), strict=True):
+            found = message.metadata
+            assert found[name] == value
+            assert type(found[name]) is type(value)
+            assert repr(found[name]) == repr(value)  # distinguishes -0.0 from 0.0 and compares the order of keys
+            assert found["inside"] == {"list": [value]}
 
     def test_odd_ids_are_kept(self, store: Twin) -> None:
         ids = ["a b", "%", "'", '"', "run-1/2", "ä" * 100, "x" * 400]

@@ -65,18 +65,17 @@ class ReadingConformance(ConformanceBase):
                         anchor = page[0 if side == "before" else -1] if page else anchor
                     assert contents(found) == contents(stored[1:] if side == "after" else stored)
 
-    @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
-    def test_a_limit_below_one_is_refused(self, store: Twin, limit: object) -> None:
+    def test_a_limit_below_one_is_refused(self, store: Twin) -> None:
         store.add(say())
-        for call in (store.get_all, store.search):
-            with pytest.raises(ValueError, match="limit"):
-                call(limit=limit)
+        for limit in (0, -1, True, 1.5, "3"):
+            for call in (store.get_all, store.search):
+                with pytest.raises(ValueError, match="limit"):
+                    call(limit=limit)
 
     def test_no_limit_means_all(self, store: Twin) -> None:
-        store.add_many([say(f"word {number}") for number in range(1234)])
-        assert len(store.get_all()) == 1234
-        assert len(store.search("word")) == 1234
-        assert store.count() == 1234
+        count = 1010  # more than a page of 1,000
+        store.add_many([say(f"word {number}") for number in range(count)])
+        assert len(store.get_all()) == len(store.search("word")) == store.count() == count
 
     def test_pages_before_and_after_a_message(self, store: Twin) -> None:
         stored = store.add_many([say(f"{number}", timestamp=float(number // 3)) for number in range(12)])

@@ -66,34 +66,31 @@ class SearchingConformance(ConformanceBase):
         assert contents(store.search("Where does Alex work?"))[0].startswith("My name")
         assert len(store.search("Alex")) == 2
 
-    @pytest.mark.parametrize(
-        ("text", "query"),
-        [
-            ("I live in the village of Lüneburg", "LÜNEBURG?"),
-            ("We met at the café", "cafe"),
-            ("She is running", "runs"),
-            ("私は東京に住んでいます", "東京"),
-            ("我的猫叫小白", "猫"),
-            ("Меня зовут Алёна", "алена"),
-            ("안녕하세요 서울에서 왔어요", "서울"),
-            ("the code is x-17-B", "17"),
-        ],
-    )
-    def test_words_of_many_kinds_are_found(self, store: Twin, text: str, query: str) -> None:
-        store.add_many([say("something else"), say(text)])
-        assert contents(store.search(query)) == [text]
+    def test_words_of_many_kinds_are_found(self, store: Twin) -> None:
+        texts = {
+            "LÜNEBURG?": "I live in the village of Lüneburg",
+            "cafe": "We met at the café",
+            "runs": "She is running",
+            "東京": "私は東京に住んでいます",
+            "猫": "我的猫叫小白",
+            "алена": "Меня зовут Алёна",
+            "서울": "안녕하세요 서울에서 왔어요",
+            "17": "the code is x-17-B",
+        }
+        for query, text in texts.items():
+            store.add_many([say("something else", query=query), say(text, query=query)])
+        for query, text in texts.items():
+            assert contents(store.search(query, {"query": query})) == [text]
 
     def test_stop_words_alone_are_found_too(self, store: Twin) -> None:
         store.add_many([say("Who are you?"), say("A dog barks.")])
         assert contents(store.search("who are you", limit=1)) == ["Who are you?"]
 
-    @pytest.mark.parametrize(
-        "query",
-        ['"', "'", "*", "a AND", "NEAR(", "(", "col:x", "x OR 1=1", "%", "\\", "?!", "a" * 5000, "\0", "\ud800"],
-    )
-    def test_any_text_is_a_query(self, store: Twin, query: str) -> None:
+    def test_any_text_is_a_query(self, store: Twin) -> None:
         store.add(say("hello there"))
-        assert contents(store.search(query)) in ([], ["hello there"])
+        odd = ('"', "'", "*", "a AND", "NEAR(", "(", "col:x", "x OR 1=1", "%", "\\", "?!", "a" * 5000, "\0", "\ud800")
+        for query in odd:
+            assert contents(store.search(query)) in ([], ["hello there"]), query
 
     def test_scope_applies_before_ranking_and_limit(self, store: Twin) -> None:
         store.add(say("the blue car", user="small"))
