@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("dynamiq-memory")
+
+# Each client of HTTP reads all certificates of authorities, which takes longer than most tests: once is enough.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 NewStore = Callable[..., "MemoryBackend"]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -36,7 +36,7 @@ class Sync:
 class Operations(ReadingConformance, StatefulConformance):
     """Every operation."""
 
-    stateful_examples = 4
+    stateful_examples = 2
     stateful_steps = 20
 
 
@@ -49,7 +49,7 @@ class WithOldClients(Operations, SearchingConformance):
 class Ranking(SearchingConformance, DeletingConformance, ChangingConformance, StatefulConformance):
     """What the vectors of a store with an embedder are a part of; the rest is the same code as without one."""
 
-    stateful_examples = 6
+    stateful_examples = 3
 
 
 # The dynamiq package pins old clients. Without it, the whole suite runs with the newest ones.

@@ -23,7 +23,7 @@ _Documented: Any = _namespace["TestMyStore"]
 class TestTextStore(Sync, _Documented):  # type: ignore[misc]  # made by the page
     """Slower than a real one: each read parses all of it."""
 
-    stateful_examples = 6
+    stateful_examples = 4
 
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:

@@ -68,7 +68,7 @@ class Lists:
 
 
 class TestListBackend(Lists, Sync, MemoryBackendConformance):
-    stateful_examples = 20
+    stateful_examples = 8
 
 
 class TestListBackendAsync(Lists, Async):

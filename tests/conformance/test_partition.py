@@ -33,7 +33,7 @@ class PartitionOfMemory:
 
 
 class TestPartitionOfMemory(PartitionOfMemory, Sync, MemoryBackendConformance):
-    stateful_examples = 20
+    stateful_examples = 8
 
 
 class TestPartitionOfMemoryAsync(PartitionOfMemory, Async):

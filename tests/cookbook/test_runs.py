@@ -117,6 +117,19 @@ class SameProcess(Shell):
 
 
 @pytest.fixture
+def steps_here() -> Iterator[None]:
+    """Lets a recipe take its steps in this process, since a process of their own would import a framework for each."""
+
+    def run(command: list[str], *, check: bool) -> None:
+        assert check
+        with patch.object(sys, "argv", command[1:]):
+            runpy.run_path(command[1], run_name="__main__")
+
+    with patch.object(subprocess, "run", run):
+        yield
+
+
+@pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
@@ -166,6 +179,7 @@ def test_qdrant_hybrid(same_process: SameProcess) -> None:
     assert "stored for Ann: 4, newest: On Sundays I cook for my neighbours.\ndeleted: 4, left for Ann: 0\n" in printed
 
 
+@pytest.mark.usefixtures("steps_here")
 def test_langchain_chain(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
     printed = same_process.run("langchain_chain.py")
@@ -195,6 +209,7 @@ def test_forget_user(same_process: SameProcess) -> None:
     assert "nothing of alex is left: True; of others: ['I am allergic to nuts.'] and the thread ['kitchen']" in printed
 
 
+@pytest.mark.usefixtures("steps_here")
 def test_across_frameworks(same_process: SameProcess) -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("llama_index.core")

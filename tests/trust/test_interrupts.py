@@ -117,18 +117,18 @@ with Qdrant(folder) if folder == ":memory:" else Qdrant(path=folder) as store:
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
 class TestInterrupts:
     def test_a_file(self, run_script: Any, tmp_path: Path) -> None:
-        run_script(SCRIPT, f"sqlite:///{tmp_path}/memory.db?synchronous=NORMAL", 200, timeout=120)
+        run_script(SCRIPT, f"sqlite:///{tmp_path}/memory.db?synchronous=NORMAL", 100, timeout=120)
         # The log is removed with the last connection: nothing holds one, or a lock.
         assert [file.name for file in tmp_path.iterdir()] == ["memory.db"]
 
     def test_in_memory(self, run_script: Any) -> None:
-        run_script(SCRIPT, "sqlite:///:memory:", 200, timeout=120)
+        run_script(SCRIPT, "sqlite:///:memory:", 100, timeout=120)
 
     def test_postgresql(self, run_script: Any, postgresql_url: str, postgresql_table: str) -> None:
         mark = "&" if "?" in postgresql_url else "?"
         url = f"{postgresql_url}{mark}table_name={postgresql_table}&pool_size=2&pool_timeout=30"
-        run_script(SCRIPT, url, 100, timeout=180)
+        run_script(SCRIPT, url, 50, timeout=180)
 
     def test_qdrant_in_this_process(self, run_script: Any, tmp_path: Path) -> None:
-        run_script(LOCAL_QDRANT, ":memory:", 60, timeout=180)
-        run_script(LOCAL_QDRANT, tmp_path / "folder", 20, timeout=180)
+        run_script(LOCAL_QDRANT, ":memory:", 30, timeout=180)
+        run_script(LOCAL_QDRANT, tmp_path / "folder", 10, timeout=180)

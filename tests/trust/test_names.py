@@ -11,7 +11,7 @@ from tests.trust.names import CHECKS
 from tests.trust.tally import Tally
 
 # Runs of a check; the others are cheaper.
-RUNS = {"InMemory": 8, "SQLite": 8}
+RUNS = {"InMemory": 2, "SQLite": 2}
 USUALLY = 1
 
 

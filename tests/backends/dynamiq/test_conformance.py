@@ -42,7 +42,7 @@ class ServedSQLite:
 
 
 class TestServedSQLite(ServedSQLite, Sync, MemoryBackendConformance):
-    stateful_examples = 6
+    stateful_examples = 4
     messages_per_writer = 10
 
 
@@ -116,7 +116,7 @@ def postgresql_service(postgresql_server: PostgreSQLServer) -> Iterator[Service]
 class TestServedPostgreSQL(Sync, ReadingConformance, ConcurrencyConformance, StatefulConformance):
     """What a store with asynchronous methods of its own changes for the service, which calls these."""
 
-    stateful_examples = 3
+    stateful_examples = 2
     messages_per_writer = 5
 
     @pytest.fixture

@@ -19,7 +19,7 @@ class TestDynamoDB(Sync, MemoryBackendConformance):
     """Its asynchronous methods are the synchronous ones in threads."""
 
     messages_per_writer = 6
-    stateful_examples = 6
+    stateful_examples = 4
     stateful_steps = 20
 
     @pytest.fixture
@@ -29,7 +29,7 @@ class TestDynamoDB(Sync, MemoryBackendConformance):
 
 
 class TestDynamoDBWithVectors(Sync, Ranking):
-    stateful_examples = 3
+    stateful_examples = 2
     stateful_steps = 20
 
     @pytest.fixture

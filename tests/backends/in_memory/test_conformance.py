@@ -13,6 +13,8 @@ from tests.fakes.embedders import NGrams
 
 
 class TestInMemory(MemoryBackendConformance):
+    stateful_examples = 30
+
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:
         with InMemory() as backend:

@@ -28,7 +28,7 @@ class Serverless:
 
 class TestPinecone(Serverless, Sync, Whole):
     messages_per_writer = 6
-    stateful_examples = 8
+    stateful_examples = 4
     stateful_steps = 15
 
 
@@ -56,7 +56,7 @@ class TestLag(Sync, ReadingConformance, DeletingConformance, ChangingConformance
     # It needs deletions to be remembered for longer than here.
     test_of_many_who_take_one_gets_each_message = None  # type: ignore[assignment]
 
-    stateful_examples = 8
+    stateful_examples = 4
     stateful_steps = 15
 
     @pytest.fixture
@@ -72,7 +72,7 @@ class TestLag(Sync, ReadingConformance, DeletingConformance, ChangingConformance
 class TestNeverShown(Sync, DeletingConformance, SearchingConformance, StatefulConformance):
     """The index never shows any write: all are remembered."""
 
-    stateful_examples = 8
+    stateful_examples = 4
     stateful_steps = 15
 
     @pytest.fixture
@@ -85,7 +85,7 @@ class TestNeverShown(Sync, DeletingConformance, SearchingConformance, StatefulCo
 class TestPods(Sync, ReadingConformance, DeletingConformance, StatefulConformance):
     """Pods do not list ids. Here, vectors are compared by distance."""
 
-    stateful_examples = 8
+    stateful_examples = 4
     stateful_steps = 15
 
     @pytest.fixture

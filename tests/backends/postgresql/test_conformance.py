@@ -27,7 +27,7 @@ class WithoutVectors(Reused):
 
 
 class TestPostgreSQL(WithoutVectors, Sync, Whole):
-    stateful_examples = 10
+    stateful_examples = 6
 
 
 class TestPostgreSQLAsync(WithoutVectors, Async):

@@ -40,7 +40,7 @@ class TestQdrantInMemory(Sync, Whole):
     """Its asynchronous methods are the synchronous ones in threads."""
 
     messages_per_writer = 8
-    stateful_examples = 6
+    stateful_examples = 4
     stateful_steps = 20
 
     @pytest.fixture
@@ -60,7 +60,7 @@ class Served(Reused):
 
 class TestQdrantOverTheWire(Served, Sync, MemoryBackendConformance):
     messages_per_writer = 8
-    stateful_examples = 6
+    stateful_examples = 4
     stateful_steps = 20
 
 

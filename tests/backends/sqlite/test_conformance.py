@@ -24,7 +24,7 @@ class File:
 
 
 class TestSQLiteFile(File, Sync, MemoryBackendConformance):
-    stateful_examples = 30
+    stateful_examples = 12
 
 
 class TestSQLiteFileAsync(File, Async):
@@ -34,7 +34,7 @@ class TestSQLiteFileAsync(File, Async):
 class TestSQLiteInMemory(Sync, ConcurrencyConformance, LifecycleConformance, StatefulConformance):
     """Other connections, and a name that must be quoted; the statements are the same as for a file."""
 
-    stateful_examples = 10
+    stateful_examples = 4
 
     @pytest.fixture
     def backend(self) -> Iterator[MemoryBackend]:

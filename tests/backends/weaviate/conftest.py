@@ -5,9 +5,7 @@ from __future__ import annotations
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 
-import httpx
 import pytest
 
 from dynamiq_memory.backends import Weaviate
@@ -26,15 +24,7 @@ class Cut(NGrams):
 
 
 @pytest.fixture(scope="session")
-def one_ssl_context() -> Iterator[None]:
-    """Each client of HTTP reads all certificates of authorities, which takes longer than most tests, and needs none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(httpx._transports.default, "create_ssl_context", cache(httpx.create_ssl_context))
-        yield
-
-
-@pytest.fixture(scope="session")
-def server(one_ssl_context: None) -> Iterator[WeaviateServer]:
+def server() -> Iterator[WeaviateServer]:
     """The server of this process."""
     with weaviate() as running:
         yield running

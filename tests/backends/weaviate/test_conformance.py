@@ -20,7 +20,7 @@ class Server:
 
 class TestWeaviate(Server, Sync, Whole):
     messages_per_writer = 6
-    stateful_examples = 8
+    stateful_examples = 4
     stateful_steps = 20
 
 
