@@ -72,7 +72,7 @@ class ConcurrencyConformance(ConformanceBase):
         with ThreadPoolExecutor(3) as pool:
             readers = [pool.submit(read) for _ in range(2)]
             try:
-                for number in range(1, 40):
+                for number in range(1, 20):
                     backend.replace(SCOPE, [say(f"word {number}", n=number) for _ in range(5)])
             finally:
                 done.set()

@@ -53,7 +53,7 @@ class Shell:
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.temporary.mkdir()
+        self.temporary.mkdir(exist_ok=True)
         temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
         self.env = {key: value for key, value in os.environ.items() if key not in LEFT_OUT} | temporary
         self.env |= {
@@ -373,9 +373,11 @@ def texts(request: dict[str, Any]) -> Sequence[str]:
     return [message["content"] for message in request["messages"]]
 
 
-def test_chat_is_given_the_memory_and_keeps_each_turn(shell: Shell, stored: str, model: Model) -> None:
+def test_chat_is_given_the_memory_and_keeps_each_turn(
+    same_process: SameProcess, shell: Shell, stored: str, model: Model
+) -> None:
     typed = "Which RAL green did I pick?\n\nAnd which oven suits it?\n/quit\nnever sent\n"
-    printed = shell.run("demo.py", "chat", "--db", stored, typed=typed, env=model.env)
+    printed = same_process.run("demo.py", "chat", "--db", stored, typed=typed, env=model.env)
     assert "Chatting as hanne with test-model" in printed
     assert "assistant: Answer 1, [bold]as is[/bold]." in printed
     assert "assistant: Answer 2" in printed
@@ -431,14 +433,31 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-class Terminal:
-    """A script in a terminal of its own."""
+# The demo's steps in its own process, since each of theirs would import a client of models again.
+WITH_STEPS_HERE = """
+import runpy, subprocess, sys
 
-    def __init__(self, shell: Shell, *arguments: str, env: Env) -> None:
+def run(command, **_):
+    sys.argv = command[1:]
+    try:
+        runpy.run_path(command[1], run_name="__main__")
+    except SystemExit as left:
+        return subprocess.CompletedProcess(command, left.code or 0)
+
+subprocess.run = run
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Terminal:
+    """The demo in a terminal of its own."""
+
+    def __init__(self, shell: Shell, code: str, *arguments: str, env: Env) -> None:
         pty = pytest.importorskip("pty")
         self._end, inside = pty.openpty()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WITH_INTERRUPTS, str(COOKBOOK / "demo.py"), *arguments],
+            [sys.executable, "-c", code, str(COOKBOOK / "demo.py"), *arguments],
             cwd=shell.folder,
             env={**shell.env, "TERM": "xterm-256color", **env},
             stdin=inside,
@@ -497,7 +516,7 @@ class Terminal:
 
 
 def test_the_demo_offers_a_chat_in_a_terminal(shell: Shell, model: Model) -> None:
-    with Terminal(shell, env=model.env) as terminal:
+    with Terminal(shell, WITH_STEPS_HERE, env=model.env) as terminal:
         terminal.wait_for("315/315")
         terminal.wait_for("\x1b[")
         terminal.wait_for("Chat with this memory now? [Y/n]: ")
@@ -513,7 +532,7 @@ def test_the_demo_offers_a_chat_in_a_terminal(shell: Shell, model: Model) -> Non
 
 
 def test_ctrl_c_leaves_the_chat_cleanly(shell: Shell, stored: str, model: Model) -> None:
-    with Terminal(shell, "chat", "--db", stored, env=model.env) as terminal:
+    with Terminal(shell, WITH_INTERRUPTS, "chat", "--db", stored, env=model.env) as terminal:
         terminal.wait_for("you: ")
         # The prompt is there a moment before Python waits for keys, and an interrupt between the two is not seen
         # until the next: so wait a little, and interrupt again while that was not enough.
