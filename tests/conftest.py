@@ -39,7 +39,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("dynamiq-memory")
 
 # Each client of HTTP reads all certificates of authorities, which takes longer than most tests: once is enough.
-ssl.create_default_context = functools.cache(ssl.create_default_context)
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
 
 NewStore = Callable[..., "MemoryBackend"]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]

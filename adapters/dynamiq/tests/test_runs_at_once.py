@@ -150,15 +150,21 @@ def workflow_of(assistant, folder):
     return Workflow(id="wf", flow=Flow(id="flow", nodes=[assistant], checkpoint=checkpoint))
 
 
-@pytest.mark.parametrize("how", ["fails", "is killed", "fails, and another goes on"])
 @pytest.mark.parametrize("save_mode", list(MemorySaveMode))
-@pytest.mark.parametrize(("mode", "limit"), [*[(mode, 3) for mode in MODES], (MODES[0], 100)])
+@pytest.mark.parametrize(
+    ("mode", "limit", "how"),
+    [
+        *[(mode, 3, how) for mode in MODES for how in ("fails", "is killed")],
+        *[(MODES[0], limit, "fails, and another goes on") for limit in (3, 100)],
+        (MODES[0], 100, "is killed"),
+    ],
+)
 def test_a_run_that_goes_on_from_a_checkpoint(agent, talk, model, mode, save_mode, limit, how, tmp_path):
     core = Memory()
     memory = AgentMemory(memory=core, save_mode=save_mode)
     options = {"id": "node", "inference_mode": mode, "tools": [weather()], "memory_limit": limit}
     assistant = agent(memory, **options)
-    for number in range(3):
+    for number in range(2):
         model.play([final(mode, f"Answer {number}.")])
         talk.ask(assistant, f"Question {number}?")
     before = core.get_all()
