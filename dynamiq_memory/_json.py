@@ -123,15 +123,16 @@ def copy_plain(value: Any) -> Any:
     return value
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, *, sort_keys: bool = False) -> str:
     """Write a normalised value as JSON text that is valid UTF-8 without NUL.
 
     Args:
         value: A value that `normalise` returned.
+        sort_keys: Whether equal values have equal texts, whatever the order of their keys.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_tag)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_tag, sort_keys=sort_keys)
     if f'"{TAG}"' in text:
-        text = json.dumps(_wrap(value), ensure_ascii=False, separators=(",", ":"), default=_tag)
+        text = json.dumps(_wrap(value), ensure_ascii=False, separators=(",", ":"), default=_tag, sort_keys=sort_keys)
     if not is_clean(text):
         # Only a lone surrogate can cause this. Every store accepts it as an escape sequence.
         text = json.dumps(json.loads(text), separators=(",", ":"))

@@ -64,3 +64,7 @@ class PartialWriteError(BackendError):
 
 class EmbedderError(BackendError):
     """The embedder failed or did not return one vector per text; nothing was written."""
+
+
+class TransferError(DynamiqMemoryError):
+    """A copy, an export or an import stopped. Messages that it has written stay; doing it again goes on from there."""

@@ -30,6 +30,7 @@ from dynamiq_memory.testing.content import ContentConformance  # noqa: E402
 from dynamiq_memory.testing.deleting import DeletingConformance  # noqa: E402
 from dynamiq_memory.testing.filtering import FilteringConformance  # noqa: E402
 from dynamiq_memory.testing.lifecycle import LifecycleConformance  # noqa: E402
+from dynamiq_memory.testing.moving import MovingConformance  # noqa: E402
 from dynamiq_memory.testing.reading import ReadingConformance  # noqa: E402
 from dynamiq_memory.testing.retrieving import RetrievingConformance  # noqa: E402
 from dynamiq_memory.testing.searching import SearchingConformance  # noqa: E402
@@ -48,6 +49,7 @@ class MemoryBackendConformance(
     RetrievingConformance,
     ConcurrencyConformance,
     LifecycleConformance,
+    MovingConformance,
     StatefulConformance,
 ):
     """The whole contract. Subclass it and override the `backend` fixture with a fresh, empty backend."""

@@ -64,6 +64,7 @@ SEVERAL_USERS = [
     "test_equal_scores_come_latest_first",
     "test_delete_touches_its_scope_alone",
     "test_injected_filters_reach_nobody_else",
+    "test_it_is_copied_to_another_store_and_back",
     "test_neighbours_within_the_session",
     "test_replace_puts_the_new_in_the_place_of_the_old",
     "test_scope_applies_before_ranking_and_limit",

@@ -1,0 +1,164 @@
+"""Files of messages, whole and broken."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from dynamiq_memory.backends import InMemory
+from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
+from dynamiq_memory.transfer import Totals, TransferError, export_to, files, import_from, verify
+from tests.transfer.conversations import conversations, plain
+from tests.transfer.test_copying import filled, small_batches
+
+HEADER = b'{"format": "dynamiq-memory", "version": 1}\n'
+
+
+def line(**changes: Any) -> bytes:
+    fields = {"role": "user", "content": "Hi", "id": "a", "timestamp": 1.0, "metadata": {}} | changes
+    return json.dumps({key: value for key, value in fields.items() if value is not ...}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_file_is_lossless(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_batches(monkeypatch, 4)
+    source, target, file = filled(conversations()), InMemory(), tmp_path / f"export.jsonl{suffix}"
+    seen: list[Totals] = []
+    monkeypatch.setattr(files, "BATCH", 4)
+    assert export_to(file, source, progress=seen.append) == Totals(15, read=15, written=15)
+    assert len(seen) == 3
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+    with pytest.raises(ConfigurationError, match="exists: choose another name"):
+        export_to(file, source)
+    assert import_from(file, target).written == 15
+    assert verify(source, target).identical
+    assert verify(target, source).identical
+    assert import_from(file, target) == Totals(read=15, unchanged=15)
+
+
+def test_a_stream_stays_open_and_filters_apply() -> None:
+    stream, target = io.BytesIO(), InMemory()
+    export_to(stream, filled(plain(10, sessions=2)), filters={"session_id": "s-1"})
+    stream.seek(0)
+    lines = stream.read().splitlines()
+    assert json.loads(lines[0]) == {"format": "dynamiq-memory", "version": 1}
+    assert json.loads(lines[1]) == {
+        "role": "user",
+        "content": "message 5",
+        "id": "m-5",
+        "timestamp": 1.7e9 + 5,
+        "metadata": {"user_id": "u", "session_id": "s-1"},
+    }
+    stream.seek(0)
+    assert import_from(stream, target, filters={"timestamp": {"lt": 1.7e9 + 7}}).read == 2
+    assert not stream.closed
+
+
+BAD_FILES = {
+    "empty": (b"", "line 1 is not .*name the file's format"),
+    "another format": (b'[{"role": "user"}]\n', "line 1 is not"),
+    "a later version": (
+        b'{"format": "dynamiq-memory", "version": 2}\n',
+        "line 1 says version 2, .*update dynamiq-memory",
+    ),
+    "half a line": (HEADER + line() + line(id="b")[:30], "line 3: this is not JSON, or not whole .*cut off"),
+    "not UTF-8": (
+        HEADER + line() + line(content="…", id="b").replace(b"\\u2026", b"\xe9"),
+        "line 3: byte .* is not UTF-8",
+    ),
+    "UTF-16": ((HEADER + line()).decode().encode("utf-16"), "line 1 is not"),
+    "an unknown role": (HEADER + line() + line(role="bot", id="b"), "line 3: role 'bot' is unknown: use one of user"),
+    "no id": (HEADER + line() + line(id=...), "line 3: the message has no id"),
+    "no time": (HEADER + line() + line(id="b", timestamp=None), "line 3: the message has no timestamp"),
+    "an unknown field": (HEADER + line() + line(id="b", text="Hi"), "line 3: text is invalid"),
+    "no object": (HEADER + line() + b"7\n", "line 3: a message is an object"),
+    "what no store takes": (HEADER + line() + line(id="b", metadata={"user_id": ""}), "line 3: metadata.*not be empty"),
+    "a bad tag": (
+        HEADER + line() + line(id="b", metadata={"k": {"$type": "date", "value": "x"}}),
+        "line 3: .*isoformat",
+    ),
+    "one id twice": (HEADER + line() + line(content="Ho"), "line 3: message a .*other content: choose"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_broken_file_is_refused_with_its_line(case: str) -> None:
+    data, error = BAD_FILES[case]
+    target = InMemory()
+    with pytest.raises(TransferError, match=error):
+        import_from(io.BytesIO(data), target)
+    # Nothing wrong was written, and what is right is written by the next attempt.
+    assert [each.content for each in target.get_all()] in ([], ["Hi"])
+    if data.startswith(HEADER):
+        skipped: list[str] = []
+        import_from(io.BytesIO(data), target, on_error="skip", on_conflict="skip", report=skipped.append)
+        assert [each.content for each in target.get_all()] == ["Hi"]
+        assert case == "one id twice" or re.search(error, skipped[0])
+
+
+def test_an_id_twice_in_batches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_batches(monkeypatch, 1)
+    data = HEADER + line() + line() + line(content="Ho")
+    target = InMemory()
+    assert import_from(io.BytesIO(data), target, on_conflict="replace") == Totals(
+        read=3, written=1, unchanged=1, replaced=1
+    )
+    assert [each.content for each in target.get_all()] == ["Ho"]
+
+
+def test_blank_lines_and_a_byte_order_mark_are_ignored() -> None:
+    target = InMemory()
+    import_from(io.BytesIO(b"\xef\xbb\xbf" + HEADER + b"\n" + line() + b" \n"), target)
+    assert target.count() == 1
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zstd.compress)])
+def test_a_compressed_file_that_is_cut_off(tmp_path: Path, suffix: str, compress: Any) -> None:
+    whole = compress(HEADER + b"".join(line(id=f"m-{n}", content=os.urandom(5000).hex()) for n in range(50)))
+    file, target = tmp_path / f"cut{suffix}", InMemory()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TransferError, match=r"cannot be read after line .*end-of-stream"):
+        import_from(file, target)
+    file.write_bytes(b"no archive at all")
+    with pytest.raises(TransferError, match="cannot be read after line 0"):
+        import_from(file, target)
+
+
+def test_a_file_that_cannot_be_opened_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = filled(plain(3))
+    with pytest.raises(TransferError, match=r"gone.jsonl' cannot be opened: No such file .*: check its name"):
+        import_from(tmp_path / "gone.jsonl", InMemory())
+    with pytest.raises(TransferError, match="No such file or directory"):
+        export_to(tmp_path / "nowhere" / "a.jsonl", source)
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(TransferError, match="No space left on device"),
+    ):
+        export_to(full, source)
+
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(TransferError, match=r"a.jsonl' cannot be written: No space left on device"):
+        export_to(tmp_path / "a.jsonl", source)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(files, "zstd", None)
+    with pytest.raises(MissingDependencyError, match="pip install 'dynamiq-memory"):
+        export_to(tmp_path / "a.zst", source)
+
+
+def test_a_caller_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BATCH", 1)
+    with pytest.raises(ZeroDivisionError):
+        export_to(tmp_path / "a.jsonl", filled(plain(3)), progress=lambda _: 1 // 0)
+    assert list(tmp_path.iterdir()) == []
