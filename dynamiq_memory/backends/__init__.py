@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "dynamiq_memory.backends"
+_CREATE = "create_if_not_exist"
 
 
 # For each class, its module and its URL schemes. A module is imported on first use, since a store's client is slow to
@@ -62,7 +64,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def create_backend(url: str) -> MemoryBackend:
+def create_backend(url: str, *, must_exist: bool = False) -> MemoryBackend:
     """Create a backend from a URL.
 
     This package's stores accept the URLs documented at their `from_url`: `memory://`, `sqlite:///path.db`,
@@ -73,16 +75,22 @@ def create_backend(url: str) -> MemoryBackend:
 
     Args:
         url: The store's URL.
+        must_exist: Whether a file, table or collection that does not exist is an error, whatever the URL says, and is
+            not created. For this package's stores.
 
     Raises:
         ConfigurationError: The scheme is unknown, or the URL is invalid for its backend.
+        BackendError: The store cannot be opened, or does not exist.
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:
         raise ConfigurationError(f"{url!r} is not a URL; for example, use sqlite:///conversations.db")
     if scheme in _CLASS_OF_SCHEME:
+        kind = __getattr__(_CLASS_OF_SCHEME[scheme])
+        if must_exist and _CREATE in inspect.signature(kind.__init__).parameters:
+            url += f"{'&' if '?' in url else '?'}{_CREATE}=false"
         try:
-            return __getattr__(_CLASS_OF_SCHEME[scheme]).from_url(url)  # type: ignore[no-any-return]
+            return kind.from_url(url)  # type: ignore[no-any-return]
         except ValueError as error:
             if isinstance(error, DynamiqMemoryError):
                 raise

@@ -81,9 +81,9 @@ class MessageEmbedder(WatchesForks):
         self._fix = f"use the embedder that the messages were stored with, or {other}"
         self._fix_dimension = self._fix
         if copies:
-            copying = f"copy the messages, which embeds them again: {copies}.add_many(backend.get_all())"
             self._fix_dimension = (
-                f"use the embedder that the messages were stored with, or open them with it and {copying}"
+                "use the embedder that the messages were stored with, or copy them, which embeds them again: "
+                f"`dynamiq-memory copy FROM TO`, or dynamiq_memory.transfer.copy(backend, {copies})"
             )
         self._queries: OrderedDict[str, Vector | None] = OrderedDict()
         self._lock = threading.Lock()

@@ -5,8 +5,8 @@
     copy(source, target)
     assert verify(source, target).identical
 
-Everything is read and written in batches, so memory does not grow with the number of messages. There is no record of
-progress: a message that the target has already is not written again, so an interrupted copy goes on when it is made
+Everything is read and written in batches, so memory does not grow with the number of messages. Progress is not
+recorded: a message that the target has already is not written again, so an interrupted copy goes on when it is made
 again.
 """
 

@@ -70,7 +70,7 @@ def copy(
     """Copy messages into another store, with their ids, times and order.
 
     Messages that the target has already are not written again. So a copy that was interrupted goes on when it is made
-    again, and a second copy brings what has been added since. A target with an embedder embeds what it is given, so
+    again, and a second copy brings messages added since. A target with an embedder embeds all that it is given, so
     this is also the way to another embedder. Memory grows with the number of sessions, not of messages; a store that
     does not list its sessions itself reads all messages for it.
 

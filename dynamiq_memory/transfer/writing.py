@@ -1,4 +1,4 @@
-"""Writing messages into a store in batches, without writing again what it has."""
+"""Writing messages into a store in batches, without writing twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dynamiq_memory.transfer.reading import BATCH, BATCH_BYTES
 
 
 class OnConflict(StrEnum):
-    """What to do with a message that the target has with the same id and other content."""
+    """The treatment of a message that the target has with the same id and other content."""
 
     ERROR = "error"
     SKIP = "skip"
@@ -28,7 +28,7 @@ class OnConflict(StrEnum):
 
 
 class OnError(StrEnum):
-    """What to do with a message that cannot be read, or that the target cannot store."""
+    """The treatment of a message that cannot be read, or that the target cannot store."""
 
     STOP = "stop"
     SKIP = "skip"

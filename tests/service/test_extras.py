@@ -35,7 +35,7 @@ else:
         ("limits", "dynamiq_memory.server.app", "server"),
         ("prometheus_client", "dynamiq_memory.server.app", "server"),
         ("uvicorn", "dynamiq_memory.server.run", "server"),
-        ("typer", "dynamiq_memory.cli", "server"),
+        ("typer", "dynamiq_memory.cli", "cli"),
     ],
 )
 def test_a_missing_library_is_named(run_script: RunScript, library: str, module: str, extra: str) -> None:

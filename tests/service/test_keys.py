@@ -102,7 +102,9 @@ def test_the_command_refuses_what_would_let_anybody_in(tmp_path: Path, monkeypat
 def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     configured: list[str] = []
-    monkeypatch.setattr("dynamiq_memory.cli.configure", configured.append)  # would change the logs of other tests
+    monkeypatch.setattr(
+        "dynamiq_memory.cli.serving.configure", configured.append
+    )  # would change the logs of other tests
     for options, said in (
         (["--backend", "nothing://x"], "nothing"),
         (["--backend", "sqlite:///a.db?index=x"], "no option 'index'"),

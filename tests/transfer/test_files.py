@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from backports import zstd
 
@@ -162,3 +163,14 @@ def test_a_caller_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ZeroDivisionError):
         export_to(tmp_path / "a.jsonl", filled(plain(3)), progress=lambda _: 1 // 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_in_the_docs_describes_each_line() -> None:
+    page = Path(__file__).parents[2] / "docs" / "moving.md"
+    (text,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    schema = json.loads(text)
+    assert jsonschema_rs.meta.is_valid(schema)
+    stream = io.BytesIO()
+    export_to(stream, filled(conversations()))
+    for each in stream.getvalue().splitlines()[1:]:
+        jsonschema_rs.validate(schema, json.loads(each))

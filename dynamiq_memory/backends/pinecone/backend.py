@@ -261,7 +261,7 @@ class Pinecone(PlannedBackend):
         if dimension is not None and dimension != index.dimension:
             raise ConfigurationError(
                 f"{self._location} has vectors of {index.dimension} numbers, not of dimension={dimension}: use another "
-                "index_name, and copy the messages (get_all, then add_many) to embed them again"
+                "index_name, and copy the messages, which embeds them again: `dynamiq-memory copy FROM TO`"
             )
         self._embedder.dimension = index.dimension
         return index

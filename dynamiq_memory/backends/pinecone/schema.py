@@ -147,6 +147,7 @@ def _checked(found: Any, location: str, metric: PineconeSimilarityMetric) -> Ind
     if its_metric != metric:
         raise ConfigurationError(
             f"{location} compares by {its_metric!r}, not by metric={metric!r}, and that cannot be changed: open it "
-            f"with metric={its_metric!r}, or use another index_name and copy the messages (get_all, then add_many)"
+            f"with metric={its_metric!r}, or use another index_name and copy the messages: `dynamiq-memory "
+            "copy FROM TO`"
         )
     return Index(str(found.host), dimension, is_serverless=pod is None)

@@ -127,7 +127,8 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
     if embedder is not None and not dense:
         raise ConfigurationError(
             f"{location} was made without an embedder, and its messages have no vectors: open it without one, or "
-            "copy them: Qdrant(…, embedder=…, index_name='another').add_many(backend.get_all())"
+            "copy them, which embeds them: `dynamiq-memory copy FROM TO`, or dynamiq_memory.transfer.copy(backend, "
+            "Qdrant(…, embedder=…, index_name='another'))"
         )
     if not dense:
         return
@@ -139,8 +140,8 @@ def _check(schema: Schema, parameters: models.CollectionParams) -> None:
     if embedder.dimension is not None and embedder.dimension != vectors.size:
         raise ConfigurationError(
             f"dimension={embedder.dimension}, but the vectors of {location} have {vectors.size} numbers: use the "
-            "embedder that its messages were stored with, or open them with it and copy them, which embeds them again: "
-            "Qdrant(…, embedder=…, index_name='another').add_many(backend.get_all())"
+            "embedder that its messages were stored with, or copy them, which embeds them again: `dynamiq-memory copy "
+            "FROM TO`, or dynamiq_memory.transfer.copy(backend, Qdrant(…, embedder=…, index_name='another'))"
         )
     if vectors.distance != DISTANCES[schema.metric]:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The `dynamiq-memory` command: run the service, manage its API keys, and copy SQLite stores."""
+"""Commands of the service: serve, and its API keys."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
-from dynamiq_memory import __version__
+import typer
+
 from dynamiq_memory.backends import create_backend
-from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
+from dynamiq_memory.cli.output import errors_reported, printable
+from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.server.keys import KeyStore, id_of
 from dynamiq_memory.server.logs import configure
 from dynamiq_memory.server.settings import MEBIBYTE, Settings
 
-try:
-    import typer
-except ImportError as error:
-    _missing = MissingDependencyError("the command needs typer: pip install 'dynamiq-memory[server]'")
-    if __name__ == "__main__" or Path(sys.argv[0]).stem == "dynamiq-memory":
-        sys.exit(f"error: {_missing}")  # without a traceback
-    raise _missing from error
-
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer()
 keys_app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
@@ -38,22 +32,7 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _COLUMNS = ("ID", "STATE", "CREATED (UTC)", "MEMORIES", "USERS", "NAME")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dynamiq-memory {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def command(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Conversation memory for AI agents, as a service."""
-
-
-@app.command()
+@app.command(epilog="Example: dynamiq-memory serve --backend sqlite:///conversations.db")
 def serve(
     context: typer.Context,
     backend: Annotated[str, typer.Option(envvar="DYNAMIQ_MEMORY_BACKEND", help="The store, as a URL.")],
@@ -119,27 +98,6 @@ def serve(
             run.serve(store, key_store, settings, host, port, max_connections, forwarded_allow_ips)
 
 
-@app.command()
-def backup(
-    store: Annotated[str, typer.Argument(help="The store, as a URL (sqlite:///conversations.db) or as a path.")],
-    file: Annotated[Path, typer.Argument(help="The copy. It must not exist.", dir_okay=False)],
-) -> None:
-    """Copy a SQLite store into a new file, while it is in use or not. The store is only read."""
-    with _errors_reported():
-        from dynamiq_memory.backends.sqlite.backend import path_in  # noqa: PLC0415 - `serve` may not need it
-        from dynamiq_memory.backends.sqlite.backup import back_up  # noqa: PLC0415
-
-        scheme, is_url, _ = store.partition("://")
-        if is_url and scheme != "sqlite":
-            raise ConfigurationError(
-                f"a store at {scheme}:// cannot be copied by this command: use the tools of its database"
-            )
-        path = path_in(store)[0] if is_url else store
-        with typer.progressbar(length=100, label="copying") as bar:
-            back_up(Path(path), file, lambda copied, pages: bar.update(copied * 100 // max(pages, 1) - bar.pos))
-    typer.echo(f"{path} is copied to {file}")
-
-
 @keys_app.command("create")
 def create_key(
     memory: Annotated[list[str], typer.Option(help="A memory that the key may access; can be repeated.")],
@@ -148,7 +106,7 @@ def create_key(
     keys: KeysFile = _DEFAULT_KEYS,
 ) -> None:
     """Create a key and print it. It is shown only once."""
-    with _errors_reported(), KeyStore(keys) as store:
+    with errors_reported(), KeyStore(keys) as store:
         is_first = not store.all()
         _, text = store.create(memory, user, name)
     typer.echo(text)
@@ -168,8 +126,8 @@ def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
     for key in stored:
         created = dt.datetime.fromtimestamp(key.created_at, dt.UTC).strftime("%Y-%m-%d %H:%M")
         state = "valid" if key.revoked_at is None else "revoked"
-        users = "all users" if key.user_id is None else f"user {_printable(key.user_id)}"
-        typer.echo("\t".join((key.id, state, created, ",".join(key.memory_ids), users, _printable(key.name))))
+        users = "all users" if key.user_id is None else f"user {printable(key.user_id)}"
+        typer.echo("\t".join((key.id, state, created, ",".join(key.memory_ids), users, printable(key.name))))
 
 
 @keys_app.command("revoke")
@@ -187,32 +145,8 @@ def revoke_key(
     typer.echo(f"{key_id} is revoked")
 
 
-def _printable(text: str) -> str:
-    """Escape what would move the terminal's cursor, change its colours or reorder the text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def main() -> None:
-    """Run the command."""
-    app()
-
-
-@contextmanager
-def _errors_reported() -> Iterator[None]:
-    """If the package raises one of its own errors, print its message without a traceback and exit."""
-    try:
-        yield
-    except DynamiqMemoryError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-
-
 @contextmanager
 def _stored_keys(path: Path) -> Iterator[KeyStore | None]:
-    """Open the file with the keys, if it exists; report errors like `_errors_reported`."""
-    with _errors_reported(), KeyStore(path) if path.exists() else nullcontext() as store:
+    """Open the file with the keys, if it exists; report errors like `errors_reported`."""
+    with errors_reported(), KeyStore(path) if path.exists() else nullcontext() as store:
         yield store
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m dynamiq_memory.cli`."""
+
+from dynamiq_memory.cli import main
+
+main()

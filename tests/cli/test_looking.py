@@ -1,0 +1,118 @@
+"""Looking into a store."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from dynamiq_memory import Message
+from dynamiq_memory.backends import SQLite
+from tests.cli.conftest import Run
+
+
+def test_sessions(run: Run, store: str) -> None:
+    assert run("sessions", store).stdout.splitlines() == [
+        "USER\tSESSION\tMESSAGES\tFIRST (UTC)\tLAST (UTC)",
+        "u-2\ts-1\t1\t2025-06-15 15:06:40\t2025-06-15 15:06:40",
+        "u-1\ts-1\t4\t2023-11-14 22:13:20\t2023-11-14 22:13:23",
+    ]
+    (line,) = run("sessions", store, "--user", "u-1", "--json").stdout.splitlines()
+    assert json.loads(line) == {"user_id": "u-1", "session_id": "s-1", "messages": 4, "first": 1.7e9, "last": 1.7e9 + 3}
+    assert len(run("sessions", store, "--limit", "1", "--json").stdout.splitlines()) == 1
+
+
+def test_a_chat_cannot_change_the_terminal(run: Run, store: str) -> None:
+    assert run("show", store, "--user", "u-1", "--session", "s-1").stdout.splitlines() == [
+        "user · 2023-11-14 22:13:20",
+        "  When does the ferry to Ostend leave?",
+        "assistant · 2023-11-14 22:13:21",
+        '  → timetable({"to": "Ostend"})',
+        "tool timetable · 2023-11-14 22:13:22",
+        "  9:40",
+        "assistant · 2023-11-14 22:13:23",
+        "  At 9:40.",
+        "  \\x1b[31mBe early.",
+    ]
+    lines = run("show", store, "--user", "u-1", "--session", "s-1", "--limit", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["content"] for line in lines] == ["9:40", "At 9:40.\n\x1b[31mBe early."]
+    assert "no messages" in run("show", store, "--session", "none").stderr
+
+
+def test_following_shows_what_is_new_until_an_interrupt(
+    run: Run, store: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter(["Until then.", None])
+
+    def wait(_: float) -> None:
+        text = next(waits)
+        if text is None:
+            raise KeyboardInterrupt
+        with SQLite(folder / "a.db") as backend:
+            backend.add(Message(role="user", content=text, metadata={"user_id": "u-2", "session_id": "s-1"}))
+
+    monkeypatch.setattr(time, "sleep", wait)
+    shown = run("show", store, "--user", "u-2", "--session", "s-1", "--follow").stdout.splitlines()
+    assert shown[1::2] == ["  No ferry today.", "  Until then."]
+
+
+def test_search_says_what_scores_are_made_of(run: Run, store: str) -> None:
+    first, line = run("search", store, "ferry to Ostend", "--limit", "1").stdout.splitlines()
+    assert first.startswith("user · 2023-11-14 22:13:20 · u-1, s-1 · ")
+    assert "(words " in first
+    assert line == "  When does the ferry to Ostend leave?"
+    (found,) = run("search", store, "ferry", "--user", "u-2", "--json").stdout.splitlines()
+    assert json.loads(found)["id"] == "m-4"
+    assert json.loads(found)["score_parts"]["words"] > 0
+    nothing = run("search", store, "zeppelin")
+    assert (nothing.stdout, nothing.stderr) == ("", "nothing matches\n")
+
+
+def test_recall_shows_each_strategy(run: Run, store: str) -> None:
+    shown = run("recall", store, "When does the ferry leave?", "--user", "u-1", "--session", "s-1").stdout
+    headings = [line for line in shown.splitlines() if " messages, " in line]
+    assert [heading.split(":")[0] for heading in headings] == ["all", "relevant", "both"]
+    assert "· match " in shown
+    assert "· context" in shown
+    (line,) = run("recall", store, "ferry", "--strategy", "relevant", "--json").stdout.splitlines()
+    found = json.loads(line)
+    assert (found["strategy"], found["messages"][0]["reason"], found["tokens"] > 0) == ("relevant", "match", True)
+
+
+def test_stats(run: Run, store: str) -> None:
+    found = json.loads(run("stats", store, "--json").stdout)
+    assert found == {
+        "messages": 5,
+        "sessions": 2,
+        "users": 2,
+        "median_of_a_session": 2.5,
+        "largest_session": 4,
+        "first": 1.7e9,
+        "last": 1.75e9,
+        "last_used": {"2023-11": 1, "2025-06": 1},
+    }
+    lines = run("stats", store).stdout.splitlines()
+    assert lines[0].split() == ["messages", "5"]
+    assert lines[-1].startswith("2025-06 ")
+    assert lines[-1].endswith("█ 1")
+
+
+def test_the_doctor(run: Run, store: str, folder: Path) -> None:
+    checks = {
+        each["name"]: each for each in map(json.loads, run("doctor", store, "--write", "--json").stdout.splitlines())
+    }
+    assert list(checks) == ["versions", "opens", "reads", "clock", "searches", "writes"]
+    assert all(each["ok"] for each in checks.values())
+    assert "SQLAlchemy 2." in checks["opens"]["detail"]
+    assert checks["reads"]["detail"] == "5 messages"
+    with SQLite(folder / "a.db") as backend:
+        assert backend.count() == 5
+        backend.add(Message(role="user", content="from the future", timestamp=time.time() + 5000))
+    failed = run("doctor", store, code=1).stdout
+    assert "failed clock: the newest message is of" in failed
+    assert "correct the clock" in failed
+    missing = run("doctor", "sqlite:///typo.db", code=1).stdout.splitlines()
+    assert missing[1].startswith("failed opens: there is no SQLite file")
+    assert not (folder / "typo.db").exists()
