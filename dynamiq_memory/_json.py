@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TAG = "$type"
+_QUOTED_TAG = f'"{TAG}"'
 # Stores use 64-bit integers; a larger one would be read back as an approximate float.
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 100
@@ -130,9 +131,10 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
         value: A value that `normalise` returned.
         sort_keys: Whether equal values have equal texts, whatever the order of their keys.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_tag, sort_keys=sort_keys)
-    if f'"{TAG}"' in text:
-        text = json.dumps(_wrap(value), ensure_ascii=False, separators=(",", ":"), default=_tag, sort_keys=sort_keys)
+    encode = _encode_sorted if sort_keys else _encode
+    text = encode(value)
+    if _QUOTED_TAG in text:
+        text = encode(_wrap(value))
     if not is_clean(text):
         # Only a lone surrogate can cause this. Every store accepts it as an escape sequence.
         text = json.dumps(json.loads(text), separators=(",", ":"))
@@ -142,7 +144,7 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
 def loads(text: str) -> Any:
     """Read text that `dumps` wrote."""
     value = json.loads(text)
-    return _unwrap(value) if f'"{TAG}"' in text else value
+    return _unwrap(value) if _QUOTED_TAG in text else value
 
 
 def shown(value: Any) -> str:
@@ -163,6 +165,13 @@ def is_clean(text: str) -> bool:
 def _tag(value: Any) -> dict[str, str]:
     name, write, _ = _TAGGED[type(value)]
     return {TAG: name, "value": write(value)}
+
+
+# `json.dumps` would make an encoder for each call.
+_encode, _encode_sorted = (
+    json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_tag, sort_keys=sort_keys).encode
+    for sort_keys in (False, True)
+)
 
 
 def _wrap(value: Any) -> Any:

@@ -231,7 +231,10 @@ class Session:
 
 def scope_of(message: Message) -> Scope:
     """Return the identity of the conversation that a message belongs to."""
-    metadata = message.metadata
+    return _scope_in(message.metadata)
+
+
+def _scope_in(metadata: Mapping[str, Any]) -> Scope:
     return (metadata.get(USER_KEY), metadata.get(SESSION_KEY))
 
 
@@ -295,41 +298,45 @@ def prepare(
         MessageError: A message cannot be stored as it is.
     """
     fields = [_prepared_fields(message, position, scope or {}) for position, message in enumerate(messages)]
-    movable = [values["timestamp"] is None for values in fields]
-    for message, values in zip(messages, fields, strict=True):
-        if values["timestamp"] is None:
-            values["timestamp"] = message.timestamp if message.timestamp is not None else clock()
+    scopes = [_scope_in(values["metadata"]) for values in fields]
+    times = [values["timestamp"] for values in fields]
+    movable = [timestamp is None for timestamp in times]
+    for number, message in enumerate(messages):
+        if movable[number]:
+            created = message.timestamp if message.timestamp is not None else clock()
+            times[number] = created if late_clock is None else late_clock.corrected(scopes[number], created)
+    _keep_order(times, scopes, movable, latest)
+    for values, timestamp in zip(fields, times, strict=True):
+        values["timestamp"] = timestamp
     try:
         copies = MESSAGES.validate_python(fields)
     except ValidationError as error:  # a field was changed after the message was created
         raise refusal(error) from None
-    for copy, can_move in zip(copies, movable, strict=True):
-        if late_clock is not None and can_move:
-            copy.timestamp = late_clock.corrected(scope_of(copy), copy.timestamp or 0.0)
-    _keep_order(copies, movable, latest)
     return list({key_of(copy): copy for copy in copies}.values())
 
 
-def _keep_order(batch: Sequence[Message], movable: Sequence[bool], latest: float | None) -> None:
+def _keep_order(times: list[float], scopes: Sequence[Scope], movable: Sequence[bool], latest: float | None) -> None:
     """Move the times that the caller did not set so that the batch keeps its order."""
     last: dict[Scope, float] = {}
-    for message, can_move in zip(batch, movable, strict=True):
-        scope, timestamp = scope_of(message), message.timestamp or 0.0
-        if can_move:
-            timestamp = message.timestamp = max(timestamp, math.nextafter(last.get(scope, -math.inf), math.inf))
-        last[scope] = max(timestamp, last.get(scope, -math.inf))
+    for number, scope in enumerate(scopes):
+        before = last.get(scope, -math.inf)
+        if movable[number]:
+            times[number] = max(times[number], math.nextafter(before, math.inf))
+        last[scope] = max(times[number], before)
+    if latest is None and all(movable):
+        return
     # For each message, the latest time before it that the caller set.
-    times = (-math.inf if move else message.timestamp or 0.0 for message, move in zip(batch, movable, strict=True))
-    fixed = list(accumulate(times, max, initial=-math.inf))
+    set_times = (-math.inf if move else timestamp for timestamp, move in zip(times, movable, strict=True))
+    fixed = list(accumulate(set_times, max, initial=-math.inf))
     next_times: dict[Scope, float] = {}
-    for number in reversed(range(len(batch))):
-        message, scope = batch[number], scope_of(batch[number])
+    for number in reversed(range(len(times))):
+        scope = scopes[number]
         bound = next_times.get(scope, math.inf if latest is None else math.nextafter(latest, math.inf))
-        if movable[number] and (message.timestamp or 0.0) >= bound:
+        if movable[number] and times[number] >= bound:
             # Just before the next message. If there is no time between it and the previous one, arrival decides.
             earlier = math.nextafter(bound, -math.inf)
-            message.timestamp = bound if fixed[number] >= earlier else earlier
-        next_times[scope] = min(bound, message.timestamp or 0.0)
+            times[number] = bound if fixed[number] >= earlier else earlier
+        next_times[scope] = min(bound, times[number])
 
 
 def _prepared_fields(message: Message, position: int, scope: Mapping[str, str]) -> dict[str, Any]:
