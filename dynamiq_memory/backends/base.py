@@ -23,7 +23,7 @@ from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidA
 from dynamiq_memory.filters import Filter, parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, LateClock, Message, Session, prepare, size_of, views
 from dynamiq_memory.ranking import BM25, Tokenize, Tokenizer
-from dynamiq_memory.ranking.tokenizer import signature_of
+from dynamiq_memory.ranking.tokenizer import default_tokenizer, signature_of
 
 __all__ = ["Capabilities", "MemoryBackend", "Session"]
 
@@ -84,7 +84,7 @@ class MemoryBackend(Closing, WatchesForks):
     def __init__(self, *, tokenizer: Tokenize | None = None, bm25: BM25 | None = None) -> None:
         """Set up the parts that all backends share."""
         self._check_complete()
-        self.tokenizer: Tokenize = Tokenizer() if tokenizer is None else tokenizer
+        self.tokenizer: Tokenize = default_tokenizer() if tokenizer is None else tokenizer
         self.bm25 = BM25() if bm25 is None else bm25
         self._closed = False
         self._late_clock = LateClock()
@@ -544,7 +544,7 @@ class MemoryBackend(Closing, WatchesForks):
     @property
     def _has_default_ranking(self) -> bool:
         """Whether a backend created from a URL would rank in the same way."""
-        return signature_of(self.tokenizer) == signature_of(Tokenizer()) and self.bm25 == BM25()
+        return signature_of(self.tokenizer) == default_tokenizer().signature and self.bm25 == BM25()
 
     def _by_default(self, operation: operations.Operation[T]) -> T:
         """Perform an operation in terms of `_write`, `_read` and `_delete`."""

@@ -183,12 +183,13 @@ def signature_of(tokenize: Tokenize) -> str:
 
 def earlier_signatures_of(tokenize: Tokenize) -> frozenset[str]:
     """Return the signatures of earlier versions of a tokenizer; a store indexes what they indexed again by itself."""
-    return _EARLIER if signature_of(tokenize) == _default_signature() else frozenset()
+    return _EARLIER if signature_of(tokenize) == default_tokenizer().signature else frozenset()
 
 
 @cache
-def _default_signature() -> str:
-    return Tokenizer().signature
+def default_tokenizer() -> Tokenizer:
+    """Return the tokenizer of stores that were given none: they share what it knows of words."""
+    return Tokenizer()
 
 
 @lru_cache(16)

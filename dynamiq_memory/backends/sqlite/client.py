@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
@@ -72,20 +72,17 @@ class SQLiteClient(WatchesForks):
         self._inside: set[object] = set()
         self._idle: list[_Opened] = []
         self._files = None if self._in_memory else OpenFiles(file)
-        connect: Callable[[], sqlite3.Connection] = partial(_connect, file, timeout, synchronous)
+        self._connect: Callable[[], sqlite3.Connection] = partial(_connect, file, timeout, synchronous)
         if self._in_memory:
             # Connections come and go on this one, since it is the database itself.
-            database = connect()
+            database = self._connect()
             self._end: Callable[[], None] = partial(_close, database)
-            connect = partial(_same, database)
+            self._connect = partial(_same, database)
         else:
             self._end = partial(_close_all, self._idle)
         # When the interpreter exits, a daemon thread may still be using the one connection.
         weakref.finalize(self, self._end).atexit = not self._in_memory
-        self._engine = sa.create_engine(
-            "sqlite://", creator=connect, poolclass=sa.NullPool, pool_reset_on_return=None, hide_parameters=True
-        )
-        self.dialect = self._engine.dialect
+        self.dialect = _engine().dialect
 
     def run(self, transaction: Transaction[T], check_open: Callable[[], None], *, even_moved: bool = False) -> T:
         """Carry out a transaction, which is committed at the end and rolled back on an error.
@@ -145,7 +142,8 @@ class SQLiteClient(WatchesForks):
         try:
             return self._idle.pop()
         except IndexError:
-            connection = self._engine.connect()
+            _connecting.connect = self._connect
+            connection = _engine().connect()
             driver: Any = connection.connection.dbapi_connection
             return _Opened(connection, driver, self._files and self._files.of_new_connection())
 
@@ -195,6 +193,23 @@ class _Driver(sqlite3.Connection):
 
     def close(self) -> None:
         """Stay open."""
+
+
+# How the engine connects in this thread.
+_connecting = threading.local()
+
+
+@cache
+def _engine() -> sa.Engine:
+    """Return the engine of all clients, which keeps no connections: to make one takes as long as several appends."""
+
+    def connect() -> sqlite3.Connection:
+        connection: sqlite3.Connection = _connecting.connect()
+        return connection
+
+    return sa.create_engine(
+        "sqlite://", creator=connect, poolclass=sa.NullPool, pool_reset_on_return=None, hide_parameters=True
+    )
 
 
 def _same(database: sqlite3.Connection) -> sqlite3.Connection:
