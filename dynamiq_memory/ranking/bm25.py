@@ -136,10 +136,10 @@ class InvertedIndex:
             existing = postings.get(term)
             if existing is None:
                 postings[term] = packed
-            elif isinstance(existing, int):
-                postings[term] = array("Q", (existing, packed))
-            else:
+            elif isinstance(existing, array):  # so with most terms of a message
                 existing.append(packed)
+            else:
+                postings[term] = array("Q", (existing, packed))
 
     def remove(self, document: int, terms: Iterable[str]) -> None:
         """Remove a document.
