@@ -7,7 +7,6 @@ several others is read once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,8 +31,6 @@ class NeighbourReader:
     def __init__(self, tables: SQLTables) -> None:
         """Compile nothing yet."""
         self._tables = tables
-        # Compiled when first needed, by the names of their parameters.
-        self._prepared = cache(lambda names: tables.prepare(self._statement(self._in_scope(names))))
 
     def around(
         self, connection: sa.Connection, filter: Filter, anchors: Sequence[Message], before: int, after: int
@@ -44,7 +41,9 @@ class NeighbourReader:
         filters, scope = self._tables.filters, single_scope(filter)
         parameters = {**filters.packed_anchors(anchors), **(scope or {}), "before": before, "after": after}
         if scope is not None:
-            rows = self._prepared(tuple(scope)).fetch(connection, parameters)
+            names = tuple(scope)
+            statement = self._tables.prepared(("around", names), lambda: self._statement(self._in_scope(names)))
+            rows = statement.fetch(connection, parameters)
         else:
             rows = connection.execute(self._statement(filters.clauses(filter)), parameters).fetchall()
         windows: list[tuple[list[Message], list[Message]]] = [([], []) for _ in anchors]

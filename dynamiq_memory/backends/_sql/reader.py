@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +12,7 @@ from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
 from dynamiq_memory.backends._sql.off_the_loop import messages_of
 from dynamiq_memory.backends._sql.records import COLUMNS
-from dynamiq_memory.backends._sql.tables import Prepared, SQLTables
+from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import ReadPage
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message, Session
@@ -28,9 +27,6 @@ class SQLReader:
     def __init__(self, tables: SQLTables) -> None:
         """Compile a statement."""
         self._tables = tables
-        # Compiled when first needed, by the names of their parameters.
-        self._statement = cache(partial(_statement, tables))
-        self._page = cache(lambda names: tables.prepare(_within_size(tables, names)))
         self._by_seq = tables.prepared("messages by number", lambda: _numbered(tables, *tables.columns))
         self._sizes = tables.prepared("sizes by number", lambda: _numbered(tables, _size(tables.messages)))
 
@@ -44,11 +40,12 @@ class SQLReader:
     ) -> list[Message]:
         """Read messages as `MemoryBackend.get_all` promises."""
         names, parameters = _parameters(filter, limit, before, after)
-        statement, prepared = self._statement(names)
         if single_scope(filter) is not None:
-            rows = prepared.fetch(connection, parameters)
+            statement = self._tables.prepared(("read", names), lambda: _messages(self._tables, names))
+            rows = statement.fetch(connection, parameters)
         else:
-            rows = connection.execute(statement.where(*self._tables.filters.clauses(filter)), parameters).fetchall()
+            clauses = self._tables.filters.clauses(filter)
+            rows = connection.execute(_messages(self._tables, names).where(*clauses), parameters).fetchall()
         return messages_of(connection, rows[::-1] if after is None else rows)
 
     def read_page(self, connection: sa.Connection, page: ReadPage) -> tuple[list[Message], bool]:
@@ -56,10 +53,11 @@ class SQLReader:
         names, parameters = _parameters(page.filter, page.limit + 1, page.before, page.after)
         parameters["max_bytes"] = page.max_bytes
         if single_scope(page.filter) is not None:
-            rows = self._page(names).fetch(connection, parameters)
+            statement = self._tables.prepared(("page", names), lambda: _within_size(self._tables, names))
+            rows = statement.fetch(connection, parameters)
         else:
-            statement = _within_size(self._tables, names, self._tables.filters.clauses(page.filter))
-            rows = connection.execute(statement, parameters).fetchall()
+            clauses = self._tables.filters.clauses(page.filter)
+            rows = connection.execute(_within_size(self._tables, names, clauses), parameters).fetchall()
         found = messages_of(connection, [row[1:] for row in (rows[::-1] if page.after is None else rows)])
         messages, more = page.page_of(found, page.limit)
         return messages, more or (bool(rows) and rows[0][0] > len(rows))
@@ -114,10 +112,9 @@ def _numbered(tables: SQLTables, *columns: sa.ColumnElement[Any]) -> sa.Select[A
     return sa.select(seq, *columns).where(tables.filters.among(seq, name="numbers"))
 
 
-def _statement(tables: SQLTables, names: frozenset[str]) -> tuple[sa.Select[Any], Prepared]:
+def _messages(tables: SQLTables, names: frozenset[str]) -> sa.Select[Any]:
     """A SELECT of messages with those parameters of user_id, session_id, before and after that are named."""
-    statement = _chosen(tables, tables.columns, names)
-    return statement, tables.prepare(statement)
+    return _chosen(tables, tables.columns, names)
 
 
 def _within_size(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,8 +21,11 @@ from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.scores import Scores
 
 TermsRow = Sequence[Any]
-"""A message's number of arrival, its timestamp, the number of its terms, these terms, packed, and its user and session,
-unless these are the same in all rows."""
+"""A message's number of arrival, its timestamp, the number of its terms, these terms, packed, its user and session,
+unless these are the same in all rows, and whether the table of meta has changed since its last check."""
+
+_CHANGED = 6
+_VECTOR = 7
 
 
 class WordSearch:
@@ -34,40 +36,55 @@ class WordSearch:
         self._tables = tables
         self._reader = reader
         self._bm25 = bm25
-        # Compiled when first needed, by the names of their parameters.
-        self._prepared = cache(lambda names: tables.prepare(self._select(names)))
 
     def search(self, connection: sa.Connection, search: Search, terms: Sequence[str]) -> list[Message]:
         """Rank matching messages by the terms of a query."""
-        self._tables.check_meta(connection)
         rows = self._rows(connection, search.filter)
         return self._best(connection, search, rows, lambda: self._scores(terms, rows))
 
     def _rows(self, connection: sa.Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
-        """Read the terms of all matching messages; `more` has more parameters of the statement."""
+        """Read the terms of all matching messages; `more` has more parameters of the statement.
+
+        Raises:
+            ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
+        """
+        parameters = {**self._tables.meta_parameters(), **more}
         scope = single_scope(filter)
+        rows: Sequence[TermsRow]
         if scope is not None and USER_KEY in scope:
-            return self._prepared(tuple(scope)).fetch(connection, {**scope, **more})
+            names = tuple(scope)
+            statement = self._tables.prepared((type(self), names), lambda: self._select(names))
+            rows = statement.fetch(connection, parameters | scope)
+        else:
+            rows = connection.execute(self._matching(filter), parameters).fetchall()
+        if rows and rows[0][_CHANGED]:
+            self._tables.check_meta(connection)
+        return rows
+
+    def _matching(self, filter: Filter) -> sa.Select[Any]:
+        """A SELECT of the terms of the messages that match a filter."""
         messages, terms, filters = self._tables.messages, self._tables.terms, self._tables.filters
         if not filter.beyond_scope and filter.scope(USER_KEY) is not None:
-            statement = self._select().where(*filters.scope(filter, terms))
-        else:
-            same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
-            statement = self._select((), messages.join(terms, sa.and_(*same))).where(*filters.clauses(filter))
-        return connection.execute(statement, dict(more)).fetchall()
+            return self._select().where(*filters.scope(filter, terms))
+        same = [terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")]
+        return self._select((), messages.join(terms, sa.and_(*same))).where(*filters.clauses(filter))
 
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         """A SELECT of terms, with parameters for those of user_id and session_id that are named."""
         terms = self._tables.terms
-        columns = [sa.null() if key in scope else terms.c[key] for key in (USER_KEY, SESSION_KEY)]
-        statement = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms, *columns)
+        user, session = (sa.null() if key in scope else terms.c[key] for key in (USER_KEY, SESSION_KEY))
+        statement: sa.Select[Any] = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
+        statement = statement.add_columns(user, session, self._tables.meta_has_changed())
         statement = statement.select_from(terms if source is None else source)
         return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
     def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> Scores[int]:
         """Score rows, by their numbers in the list."""
-        scores = packed_terms.scores(self._bm25, terms, [row[2] for row in rows], [row[3] for row in rows])
-        scopes, positions = [row[4:6] for row in rows], [(row[1], row[0]) for row in rows]
+        if not rows:
+            return Scores({}, {}.__getitem__)
+        numbers, times, lengths, packed, users, sessions, *_ = zip(*rows, strict=True)
+        scores = packed_terms.scores(self._bm25, terms, lengths, packed)
+        scopes, positions = list(zip(users, sessions, strict=True)), list(zip(times, numbers, strict=True))
         return pooled(scores, in_sessions(range(len(rows)), scopes.__getitem__, positions.__getitem__))
 
     def _best(
@@ -103,13 +120,14 @@ class HybridSearch(WordSearch):
         self, connection: sa.Connection, search: Search, terms: Sequence[str], vector: Sequence[float]
     ) -> list[Message]:
         """Rank matching messages by the vector and the terms of a query."""
+        # Before the vectors are read: some databases refuse to compare those of another dimension.
         self._tables.check_meta(connection)
         vectors = self._tables.vectors
         vectors.check_query(vector)
         rows = self._rows(connection, search.filter, vectors.parameters(vector))
 
         def score() -> Scores[int]:
-            read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
+            read = {number: row[_VECTOR] for number, row in enumerate(rows) if row[_VECTOR] is not None}
             return hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
 
         return self._best(connection, search, rows, score)

@@ -84,9 +84,9 @@ class SQLTables:
         self.metadata, self.messages, self.terms, self.meta, self.later_indexes = self.once("tables", self._describe)
         self.filters = filters(self.messages)
         self.columns = [self.messages.c[name] for name in COLUMNS]
-        self._read_all_meta = self.prepared("read all meta", lambda: sa.select(self.meta.c.key, self.meta.c.value))
-        self._read_meta = self.prepared("read meta", self._reading_meta)
-        self._lock_meta = self.prepared("lock meta", lambda: self.among_writers(self._reading_meta()))
+        # The few rows of meta are read as a whole, since looking for keys takes longer.
+        self._read_meta = self.prepared("read meta", lambda: sa.select(self.meta.c.key, self.meta.c.value))
+        self._lock_meta = self.prepared("lock meta", self._locking_meta)
         # The table of meta at its last check.
         self.checked_meta: Mapping[str, str] = {}
         self.vectors = vectors(self, embedder)
@@ -147,9 +147,8 @@ class SQLTables:
         """Indexes that earlier versions did not make, by the keys under which the table of meta has them."""
         return {}
 
-    def _reading_meta(self) -> sa.Select[Any]:
-        meta = self.meta.c
-        return sa.select(meta.key, meta.value).where(sa.or_(*(meta.key == key for key in self.checked_keys)))
+    def _locking_meta(self) -> sa.Select[Any]:
+        return self.among_writers(sa.select(self.meta.c.key, self.meta.c.value))
 
     @property
     def expected_meta(self) -> dict[str, str]:
@@ -180,7 +179,7 @@ class SQLTables:
 
     def read_meta(self, connection: sa.Connection) -> dict[str, str]:
         """Read the table of meta."""
-        return dict(self._read_all_meta.fetch(connection, {}))
+        return dict(self._read_meta.fetch(connection, {}))
 
     def check_meta(self, connection: sa.Connection, *, write: bool = False) -> Mapping[str, str]:
         """Return the table of meta, and check it, since another process may have changed it.
@@ -192,7 +191,8 @@ class SQLTables:
         Raises:
             ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
         """
-        meta: dict[str, str] = dict((self._lock_meta if write else self._read_meta).fetch(connection, {}))
+        rows = (self._lock_meta if write else self._read_meta).fetch(connection, {})
+        meta: dict[str, str] = {key: value for key, value in rows if key in self.checked_keys}
         stored = meta.get(TOKENIZER_KEY, self.signature)
         if stored != self.signature:
             raise ConfigurationError(
@@ -202,6 +202,20 @@ class SQLTables:
         self.vectors.check(meta)
         self.checked_meta = meta
         return meta
+
+    def meta_has_changed(self) -> sa.ColumnElement[bool]:
+        """Whether `check_meta` must be called. Its parameters are `meta_parameters`."""
+        meta = self.meta.c
+        differing = [
+            (meta.key == sa.literal_column(f"'{key}'")) & (meta.value != sa.bindparam(f"meta_{key}", type_=sa.Text))
+            for key in self.checked_keys
+        ]
+        return sa.select(sa.literal_column("1")).where(sa.or_(*differing)).exists().label("meta_has_changed")
+
+    def meta_parameters(self) -> dict[str, str]:
+        """The table of meta at its last check. A key that is missing since then needs no check."""
+        checked = self.checked_meta
+        return {f"meta_{key}": checked.get(key, "") for key in self.checked_keys}
 
     def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         """Let `wait_for_writers` wait for a transaction from this statement on. By default, one writes at a time."""
