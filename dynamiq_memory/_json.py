@@ -117,9 +117,10 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
 
 def copy_plain(value: Any) -> Any:
     """Copy a value that `normalise` returned. Faster than `copy.deepcopy`, since scalars are shared."""
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict:
         return {key: copy_plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [copy_plain(item) for item in value]
     return value
 

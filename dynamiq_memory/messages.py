@@ -459,13 +459,8 @@ def views(stored: Iterable[Message]) -> list[Message]:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    fields = message.__dict__.copy()
-    metadata = fields["metadata"] = message.metadata.copy()
-    for values, names in ((metadata, message.metadata), (fields, ("content", "tool_calls", "native"))):
-        for name in names:
-            if isinstance(values[name], dict | list):
-                values[name] = copy_plain(values[name])
-    metadata[TIMESTAMP_KEY], metadata[MESSAGE_ID_KEY] = message.timestamp, message.id
+    fields = {name: copy_plain(value) for name, value in message.__dict__.items()}
+    fields["metadata"] |= {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
     return fields
 
 

@@ -11,6 +11,9 @@ LARGE = 20_000
 microseconds."""
 _EACH = 10
 _LIGHT = frozenset({bool, float, int, type(None)})
+# Not written as unions, which Python would make again for each value.
+_TEXTS = (str, bytes)
+_COLLECTIONS = (list, tuple, set, frozenset)
 
 
 def weigh(value: Any, most: int = LARGE) -> int:
@@ -26,7 +29,7 @@ def weigh(value: Any, most: int = LARGE) -> int:
     weight, waiting = 0, [value]
     while waiting and weight < most:
         each = waiting.pop()
-        if isinstance(each, str | bytes):
+        if isinstance(each, _TEXTS):
             weight += len(each)
             continue
         parts = _parts(each)
@@ -42,7 +45,7 @@ def weigh(value: Any, most: int = LARGE) -> int:
 
 
 def _parts(value: Any) -> Collection[Any]:
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _COLLECTIONS):
         return value
     if isinstance(value, dict):
         return value.values()
