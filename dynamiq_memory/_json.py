@@ -117,10 +117,9 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
 
 def copy_plain(value: Any) -> Any:
     """Copy a value that `normalise` returned. Faster than `copy.deepcopy`, since scalars are shared."""
-    kind = type(value)
-    if kind is dict:
+    if isinstance(value, dict):
         return {key: copy_plain(item) for key, item in value.items()}
-    if kind is list:
+    if isinstance(value, list):
         return [copy_plain(item) for item in value]
     return value
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from heapq import nlargest
+from math import log
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from rank_bm25 import BM25Okapi
 
 from benchmarks.speed.contests import Contestant
 from benchmarks.speed.messages import BIG_SESSION, BIG_USER, SCRATCH, Case, Row, role_of
@@ -20,59 +22,90 @@ from benchmarks.speed.ours import APPENDS, HITS, NEWEST, THREADS
 from dynamiq_memory.ranking import Tokenizer
 
 Values = tuple[str, str, float, str, str]
+_second = itemgetter(1)
 
 
-class Lists(Contestant):
-    """A dict of lists, and a rank-bm25 index of the user who is searched, built in advance."""
-
-    name = "dict of lists, rank-bm25"
+class Session:
+    """A list, and an inverted index that is updated at each append."""
 
     def __init__(self) -> None:
         """Begin empty."""
-        self.sessions: defaultdict[tuple[str, str], list[Values]] = defaultdict(list)
+        self.rows: list[Values] = []
+        self.lengths: list[int] = []
+        self.postings: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def append(self, row: Values, terms: Sequence[str]) -> None:
+        """Append to the list and to the postings."""
+        number = len(self.rows)
+        self.rows.append(row)
+        self.lengths.append(len(terms))
+        for term, count in Counter(terms).items():
+            self.postings[term].append((number, count))
+
+
+class Lists(Contestant):
+    """A dict of lists with inverted indexes. A search takes BM25 by the statistics of the user, and nothing else."""
+
+    name = "dict of lists, inverted index"
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.users: defaultdict[str, defaultdict[str, Session]] = defaultdict(lambda: defaultdict(Session))
         self._tokenize = Tokenizer()
 
     def load(self, rows: Sequence[Row]) -> None:
         """Append to the lists."""
-        for row in rows:
-            self.sessions[row.user, row.session].append(_values(row))
-
-    def prepare(self) -> None:
-        """Build the index."""
-        self._texts = [row[4] for row in self.sessions[BIG_USER, BIG_SESSION]]
-        self._index = BM25Okapi([self._tokenize(text) for text in self._texts])
+        self._add(list(map(_values, rows)))
 
     def append(self, case: Case) -> None:
         """Append to a list."""
-        self.sessions[case.user, SCRATCH].append(_made(case, case.texts[:1])[0])
+        self._add(_made(case, case.texts[:1]))
 
     def batch(self, case: Case) -> None:
         """Extend a list."""
-        self.sessions[case.user, SCRATCH].extend(_made(case, case.texts))
+        self._add(_made(case, case.texts))
 
     def newest(self, case: Case) -> object:
         """Slice a list."""
-        return self.sessions[case.user, "session-1"][-NEWEST:]
+        return self.users[case.user]["session-1"].rows[-NEWEST:]
 
     def search(self, case: Case) -> object:
-        """Rank with rank-bm25."""
-        return self._index.get_top_n(self._tokenize(case.query), self._texts, n=HITS)
+        """Rank by BM25."""
+        sessions = self.users[BIG_USER].values()
+        total = sum(len(session.rows) for session in sessions)
+        average = sum(sum(session.lengths) for session in sessions) / total
+        scores: defaultdict[tuple[int, int], float] = defaultdict(float)
+        for term in set(self._tokenize(case.query)):
+            found = [(session, session.postings.get(term, ())) for session in sessions]
+            frequency = sum(len(postings) for _, postings in found)
+            weight = log(1 + (total - frequency + 0.5) / (frequency + 0.5))
+            for place, (session, postings) in enumerate(found):
+                for number, count in postings:
+                    length = session.lengths[number] / average
+                    scores[place, number] += weight * count * 1.9 / (count + 0.9 * (0.25 + 0.75 * length))
+        lists = [session.rows for session in sessions]
+        return [(score, lists[place][number]) for (place, number), score in nlargest(HITS, scores.items(), key=_second)]
 
     def both(self, case: Case) -> object:
         """Slice a list and rank: matches without their turns."""
-        return self.sessions[BIG_USER, BIG_SESSION][-NEWEST:], self.search(case)
+        return self.users[BIG_USER][BIG_SESSION].rows[-NEWEST:], self.search(case)
 
     def replace(self, case: Case) -> None:
         """Replace a list."""
-        self.sessions[case.user, SCRATCH] = _made(case, case.texts[:50])
+        self.users[case.user].pop(SCRATCH, None)
+        self._add(_made(case, case.texts[:50]))
 
     def is_empty(self, _: Case) -> object:
         """Look whether there is a list."""
-        return not self.sessions
+        return not self.users
 
     def count(self, _: Case) -> object:
         """Add the lengths of the lists."""
-        return sum(map(len, self.sessions.values()))
+        return sum(len(session.rows) for sessions in self.users.values() for session in sessions.values())
+
+    def _add(self, rows: Sequence[Values]) -> None:
+        for row in rows:
+            self.users[row[0]][row[1]].append(row, self._tokenize(row[4]))
 
 
 class RawSQL(Contestant):
