@@ -38,6 +38,7 @@ LATEST = 253_402_300_799.0
 _SAME_SKEW = 1e-3
 # More sessions than this are rarely in use at once.
 _MOST_BEHIND = 1000
+_COPIED = (dict, list)
 _NORMALISED = ("content", "tool_calls", "tool_call_id", "name", "native")
 
 
@@ -459,8 +460,13 @@ def views(stored: Iterable[Message]) -> list[Message]:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    fields = {name: copy_plain(value) for name, value in message.__dict__.items()}
-    fields["metadata"] |= {TIMESTAMP_KEY: message.timestamp, MESSAGE_ID_KEY: message.id}
+    fields = message.__dict__.copy()
+    metadata = fields["metadata"] = message.metadata.copy()
+    for values, names in ((metadata, message.metadata), (fields, ("content", "tool_calls", "native"))):
+        for name in names:
+            if isinstance(values[name], _COPIED):
+                values[name] = copy_plain(values[name])
+    metadata[TIMESTAMP_KEY], metadata[MESSAGE_ID_KEY] = message.timestamp, message.id
     return fields
 
 

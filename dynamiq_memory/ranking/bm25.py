@@ -66,6 +66,7 @@ class BM25:
         scores: dict[int, float] = {}
         if not documents:
             return scores
+        so_far = scores.get
         base = self.k1 * (1 - self.b)
         per_term = self.k1 * self.b * documents / max(total_length, 1)
         for postings in terms:
@@ -76,7 +77,7 @@ class BM25:
                     document = posting >> COUNT_BITS
                     count = posting & MAX_COUNT
                     score = weight * count / (count + base + per_term * lengths[document])
-                    scores[document] = scores.get(document, 0.0) + score
+                    scores[document] = so_far(document, 0.0) + score
         return scores
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from itertools import repeat
+from itertools import compress, count, repeat
 from typing import Any, TypeVar
 
 from dynamiq_memory.ranking import scores as parts
@@ -58,11 +58,10 @@ def pooled(scores: Mapping[Document, float], sessions: Iterable[Sequence[Documen
         share = SESSION * max(own)
         if not share:
             continue
-        for number, score in enumerate(own):
-            if score:
-                document = session[number]
-                raised[document] = score + NEIGHBOURS * (own[number - 1] + own[number + 1]) + share
-                of_session[document] = share
+        for number in compress(count(), own):
+            document = session[number]
+            raised[document] = own[number] + NEIGHBOURS * (own[number - 1] + own[number + 1]) + share
+            of_session[document] = share
 
     def parts_of(document: Document) -> dict[str, float]:
         own, share = scores[document], of_session[document]
