@@ -501,7 +501,9 @@ class MemoryBackend(Closing, WatchesForks):
         self, messages: Sequence[Message], scope: Mapping[str, str] | None = None, time: float | None = None
     ) -> list[Message]:
         """Check messages and copy them to their stored form (see `dynamiq_memory.messages.prepare`)."""
-        if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable):
+        if type(messages) is not list and (  # so it nearly always is
+            isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable)
+        ):
             raise InvalidArgumentError("messages must be a list of Message")
         prepared = prepare(list(messages), scope, time, self._late_clock)
         max_bytes = self.capabilities.max_message_bytes

@@ -21,11 +21,8 @@ from dynamiq_memory.ranking.pooling import in_sessions, pooled
 from dynamiq_memory.ranking.scores import Scores
 
 TermsRow = Sequence[Any]
-"""A message's number of arrival, its timestamp, the number of its terms, these terms, packed, its user and session,
-unless these are the same in all rows, and whether the table of meta has changed since its last check."""
-
-_CHANGED = 6
-_VECTOR = 7
+"""A message's number of arrival, its timestamp, the number of its terms, these terms, packed, and its user and session,
+unless these are the same in all rows."""
 
 
 class WordSearch:
@@ -48,18 +45,23 @@ class WordSearch:
         Raises:
             ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
         """
-        parameters = {**self._tables.meta_parameters(), **more}
-        scope = single_scope(filter)
-        rows: Sequence[TermsRow]
-        if scope is not None and USER_KEY in scope:
-            names = tuple(scope)
-            statement = self._tables.prepared((type(self), names), lambda: self._select(names))
-            rows = statement.fetch(connection, parameters | scope)
-        else:
-            rows = connection.execute(self._matching(filter), parameters).fetchall()
-        if rows and rows[0][_CHANGED]:
-            self._tables.check_meta(connection)
+        checked = self._tables.checked_meta
+        rows = self._rows_by(checked, connection, filter, more)
+        if not rows and (now := self._tables.check_meta(connection)) != checked:
+            return self._rows_by(now, connection, filter, more)
         return rows
+
+    def _rows_by(
+        self, checked: Mapping[str, str], connection: sa.Connection, filter: Filter, more: Mapping[str, Any]
+    ) -> Sequence[TermsRow]:
+        """Read the terms of all matching messages; none if the table of meta has changed since it was checked."""
+        parameters = {**self._tables.meta_parameters(checked), **more}
+        scope = single_scope(filter)
+        if scope is None or USER_KEY not in scope:
+            return connection.execute(self._matching(filter), parameters).fetchall()
+        names = tuple(scope)
+        statement = self._tables.prepared((type(self), names), lambda: self._select(names))
+        return statement.fetch(connection, parameters | scope)
 
     def _matching(self, filter: Filter) -> sa.Select[Any]:
         """A SELECT of the terms of the messages that match a filter."""
@@ -73,9 +75,9 @@ class WordSearch:
         """A SELECT of terms, with parameters for those of user_id and session_id that are named."""
         terms = self._tables.terms
         user, session = (sa.null() if key in scope else terms.c[key] for key in (USER_KEY, SESSION_KEY))
-        statement: sa.Select[Any] = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms)
-        statement = statement.add_columns(user, session, self._tables.meta_has_changed())
+        statement = sa.select(terms.c.seq, terms.c.timestamp, terms.c.length, terms.c.terms, user, session)
         statement = statement.select_from(terms if source is None else source)
+        statement = statement.where(self._tables.meta_is_unchanged())
         return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
     def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> Scores[int]:
@@ -127,7 +129,7 @@ class HybridSearch(WordSearch):
         rows = self._rows(connection, search.filter, vectors.parameters(vector))
 
         def score() -> Scores[int]:
-            read = {number: row[_VECTOR] for number, row in enumerate(rows) if row[_VECTOR] is not None}
+            read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
             return hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
 
         return self._best(connection, search, rows, score)

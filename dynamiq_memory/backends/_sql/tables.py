@@ -203,18 +203,17 @@ class SQLTables:
         self.checked_meta = meta
         return meta
 
-    def meta_has_changed(self) -> sa.ColumnElement[bool]:
-        """Whether `check_meta` must be called. Its parameters are `meta_parameters`."""
+    def meta_is_unchanged(self) -> sa.ColumnElement[bool]:
+        """Whether the table of meta needs no other check. The parameters are `meta_parameters`."""
         meta = self.meta.c
         differing = [
             (meta.key == sa.literal_column(f"'{key}'")) & (meta.value != sa.bindparam(f"meta_{key}", type_=sa.Text))
             for key in self.checked_keys
         ]
-        return sa.select(sa.literal_column("1")).where(sa.or_(*differing)).exists().label("meta_has_changed")
+        return ~sa.select(sa.literal_column("1")).where(sa.or_(*differing)).exists()
 
-    def meta_parameters(self) -> dict[str, str]:
-        """The table of meta at its last check. A key that is missing since then needs no check."""
-        checked = self.checked_meta
+    def meta_parameters(self, checked: Mapping[str, str]) -> dict[str, str]:
+        """The parameters of `meta_is_unchanged`, for what `check_meta` returned. A key that is gone needs no check."""
         return {f"meta_{key}": checked.get(key, "") for key in self.checked_keys}
 
     def among_writers(self, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -261,5 +260,5 @@ class Prepared:
                 cursor.executemany(self.sql, [self._ordered(each) for each in parameters])
 
     def _ordered(self, parameters: Mapping[str, Any]) -> Any:
-        values = {**self._constants, **parameters}
-        return values if self._order is None else tuple([values[name] for name in self._order])
+        values = {**self._constants, **parameters} if self._constants else parameters
+        return values if self._order is None else tuple(map(values.__getitem__, self._order))
