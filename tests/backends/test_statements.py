@@ -216,11 +216,14 @@ def test_a_sqlite_file_is_opened_by_few_statements_and_nothing_is_compiled_again
         compiled.append(1)
         return compile_(*args, **options)
 
-    SQLite(tmp_path / "first.db").close()
+    with SQLite(tmp_path / "first.db") as first:
+        tokenizer = first.tokenizer
     SQLite(tmp_path / "second.db").close()
     monkeypatch.setattr(sqlite3, "connect", traced)
     monkeypatch.setattr(ClauseElement, "compile", counting)
+    monkeypatch.setattr("sqlalchemy.create_engine", counting)
     with SQLite(tmp_path / "second.db") as store:
+        assert store.tokenizer is tokenizer  # which knows the words by now
         assert len([sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "PRAGMA"))]) == 3, said
         store.add(say("one"))
     assert compiled == []

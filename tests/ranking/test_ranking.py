@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_hash_across_two_entries_is_not_a_match(others):
     assert packed_terms.scores(BM25(), query, [2, 1], [split, b""]) == {}
     true_place = split + wanted + b"\x02"
     assert set(packed_terms.scores(BM25(), query, [3, 1], [true_place, b""])) == {0}
+
+
+def test_a_search_by_numpy_finds_the_same_places(monkeypatch):
+    entries = [*(packed_terms.encode([str(n)]) for n in range(300)), packed_terms.encode(["7", "8", "9"])]
+    joined = b"".join(entries)
+    # Also what is there across two entries only, and what differs in the last byte.
+    asked = [joined[n : n + 5] for n in range(60)] + [joined[:4] + bytes([joined[4] ^ 1]), b"\0" * 5]
+    pytest.importorskip("numpy")
+    by_numpy = [list(packed_terms._search(joined)(hashed)) for hashed in asked]
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert by_numpy == [list(packed_terms._search(joined)(hashed)) for hashed in asked]
+    assert by_numpy[:12] == [[0], [], [], [], [], [], [6], [], [], [], [], []]
+    assert by_numpy[42] == [42, 1800]
 
 
 def test_lone_surrogates_can_be_terms():

@@ -94,6 +94,23 @@ def test_a_search_reads_the_vectors_of_its_scope_in_one_statement(open_store: Op
     assert ranking[1][-2:] == ("ann", "s")
 
 
+def test_a_search_by_words_goes_on_after_another_store_has_begun_to_embed(open_store: Open, record: Record) -> None:
+    words = open_store()
+    words.add_many([say(f"garden {n}") for n in range(3)])
+    found = {message.id for message in words.search("garden", ANN)}
+    assert len(found) == 3
+    open_store(embedder=NGrams(4)).add(say("elsewhere"))
+    sent = []
+    for _ in range(2):
+        record.statements.clear()
+        assert {message.id for message in words.search("garden", ANN)} == found
+        sent.append(len(record.selects()))
+    assert sent == [4, 2]  # first it checks what has changed, and asks again
+    record.statements.clear()
+    assert words.search("garden", {"user_id": "nobody"}) == []
+    assert len(record.selects()) == 2
+
+
 def test_a_missing_numpy_is_named(open_store: Open, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     monkeypatch.delitem(sys.modules, "dynamiq_memory.ranking.vectors", raising=False)
