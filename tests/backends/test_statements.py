@@ -172,6 +172,9 @@ TRIPS: dict[str, tuple[int, Callable[[PostgreSQL], Any]]] = {
     "batch": (1, lambda store: store.add_many([say(f"{n}") for n in range(100)])),
     "newest": (1, lambda store: store.get_all(50, SCOPE)),
     "count": (1, lambda store: store.count(SCOPE)),
+    "search": (2, lambda store: store.search("one", SCOPE)),
+    # A search that reads no terms looks why.
+    "search of nobody's": (2, lambda store: store.search("one", {"user_id": "nobody"})),
     # Locks its scope, deletes and inserts, in a transaction.
     "replace": (5, lambda store: store.replace(SCOPE, [say(f"{n}") for n in range(50)])),
     "delete": (3, lambda store: store.delete("s", "u")),
@@ -179,8 +182,10 @@ TRIPS: dict[str, tuple[int, Callable[[PostgreSQL], Any]]] = {
 
 
 def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
-    for _ in range(2):  # where the tables are to be created, and where they exist
+    for exists in (False, True):
+        trips.clear()
         with PostgreSQL(postgresql_url, table_name=postgresql_table) as store:
+            assert not exists or len(trips) == 3, trips
             sent = {}
             for name, (_, call) in TRIPS.items():  # each is the first of its kind
                 trips.clear()
@@ -189,8 +194,8 @@ def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
             assert {name: len(each) for name, each in sent.items()} == {name: most for name, (most, _) in TRIPS.items()}
 
             async def script(store: PostgreSQL = store) -> None:
-                await store.acount()  # opens a connection
-                for call in (store.aadd(say("one")), store.aadd_many([say("two"), say("three")])):
+                # The first call opens a connection.
+                for call in (store.acount(), store.aadd(say("one")), store.aadd_many([say("two"), say("three")])):
                     trips.clear()
                     await call
                     assert len(trips) == 1, trips

@@ -14,7 +14,7 @@ from dynamiq_memory.backends._embedding import Embed, EmbedQuery
 from dynamiq_memory.backends._planned import PlannedBackend
 from dynamiq_memory.backends._sql.neighbours import NeighbourReader
 from dynamiq_memory.backends._sql.reader import SQLReader
-from dynamiq_memory.backends._sql.search import HybridSearch, WordSearch
+from dynamiq_memory.backends._sql.search import HybridSearch, Question, WordSearch
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
@@ -64,8 +64,8 @@ class SQLBackend(PlannedBackend):
         """Set up reading and ranking."""
         self._reader = SQLReader(tables)
         self._neighbours = NeighbourReader(tables)
-        self._words = WordSearch(tables, self._reader, self.bm25)
-        self._hybrid = HybridSearch(tables, self._reader, self.bm25)
+        self._words: WordSearch = WordSearch(tables, self._reader, self.bm25)
+        self._hybrid: WordSearch = HybridSearch(tables, self._reader, self.bm25)
         self._encoded = tables.vectors.encoded
 
     @property
@@ -80,9 +80,12 @@ class SQLBackend(PlannedBackend):
     def _ranking(self, search: operations.Search) -> Plan[list[Message]]:
         """Rank by words, and with an embedder by meaning too."""
         vector = yield from EmbedQuery(search.query)
-        work = self._words.search if vector is None else partial(self._hybrid.search_near, vector=vector)
-        terms = terms_of(self.tokenizer, search.query)
-        return (yield from Transaction(partial(work, search=search, terms=terms), snapshot=True))
+        ranking = self._words if vector is None else self._hybrid
+        question = Question(search, terms_of(self.tokenizer, search.query), vector or ())
+        found = yield from Transaction(partial(ranking.search_at_once, question=question))
+        if found is None:
+            found = yield from Transaction(partial(ranking.search, question=question), snapshot=True)
+        return found
 
     def _transaction(self, operation: operations.Operation[Any]) -> Plan[Any]:
         """Perform an operation in a transaction; in a thread if there is much to write."""

@@ -62,18 +62,20 @@ class SQLReader:
         messages, more = page.page_of(found, page.limit)
         return messages, more or (bool(rows) and rows[0][0] > len(rows))
 
-    def by_seq(
-        self, connection: sa.Connection, numbers: Sequence[int], max_bytes: int | None = None
-    ) -> Mapping[int, Message]:
-        """Read messages by their numbers of arrival: all, or the first of them up to a size."""
-        parameters = {"numbers": self._tables.filters.packed(numbers)}
-        if max_bytes is not None:
-            sizes = dict(self._sizes.fetch(connection, parameters))
-            earlier = accumulate((sizes.get(number, 0) for number in numbers), initial=0)
-            fitting = [number for number, size in zip(numbers, earlier, strict=False) if size < max_bytes]
-            parameters = {"numbers": self._tables.filters.packed(fitting)}
-        rows = self._by_seq.fetch(connection, parameters)
-        return dict(zip([row[0] for row in rows], messages_of(connection, [row[1:] for row in rows]), strict=True))
+    def fitting(self, connection: sa.Connection, numbers: Sequence[int], max_bytes: int | None) -> Sequence[int]:
+        """Return the first of some numbers of arrival: those of messages up to a size, or all without one."""
+        if max_bytes is None:
+            return numbers
+        sizes = dict(self._sizes.fetch(connection, {"numbers": self._tables.filters.packed(numbers)}))
+        earlier = accumulate((sizes.get(number, 0) for number in numbers), initial=0)
+        return [number for number, size in zip(numbers, earlier, strict=False) if size < max_bytes]
+
+    def by_seq(self, connection: sa.Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
+        """Read messages by their numbers of arrival."""
+        if not numbers:
+            return {}
+        rows = self._by_seq.fetch(connection, {"numbers": self._tables.filters.packed(numbers)})
+        return messages_by_number(connection, rows)
 
     def count(self, connection: sa.Connection, filter: Filter) -> int:
         """Count matching messages."""
@@ -87,6 +89,11 @@ class SQLReader:
         statement = sa.select(*scope, sa.func.count(), sa.func.min(time), sa.func.max(time))
         rows = connection.execute(statement.where(*clauses).group_by(*scope)).fetchall()
         return latest_first(Session(user or None, session or None, *numbers) for user, session, *numbers in rows)
+
+
+def messages_by_number(connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> Mapping[int, Message]:
+    """Build messages from rows of a number of arrival and `COLUMNS`."""
+    return dict(zip([row[0] for row in rows], messages_of(connection, [row[1:] for row in rows]), strict=True))
 
 
 def _parameters(

@@ -54,7 +54,7 @@ class SQLSchema:
                 or embedder.
         """
         embedder = self._tables.vectors.embedder
-        if not (reindex and embedder) and run(Transaction(self.is_ready, snapshot=True)):
+        if not (reindex and embedder) and run(Transaction(self.is_ready)):
             self._complete_vectors(run, reindex=False)
             return  # nothing to write: it may be a replica, or a file or user that may only be read
         dimension = embedder.measured_dimension() if reindex and embedder is not None else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,46 @@ TermsRow = Sequence[Any]
 unless these are the same in all rows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search, and what its query was made into.
+
+    Attributes:
+        search: The search.
+        terms: The terms of its query.
+        vector: The vector of its query; empty without an embedder.
+    """
+
+    search: Search
+    terms: Sequence[str]
+    vector: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The terms of all matching messages, and the numbers of the best of them in that list, with the scores of all."""
+
+    rows: Sequence[TermsRow]
+    numbers: Sequence[int]
+    scores: Scores[int]
+
+    @property
+    def arrivals(self) -> list[int]:
+        """The numbers of arrival of the best."""
+        return [self.rows[number][0] for number in self.numbers]
+
+    def found(self, messages: Mapping[int, Message], filter: Filter) -> list[Message]:
+        """Return the best messages with their scores, from messages that were read by their numbers of arrival."""
+        results = []
+        for number, arrival in zip(self.numbers, self.arrivals, strict=True):
+            # After a change without this package, terms may have no message, or another one.
+            message = messages.get(arrival)
+            if message is not None and filter.matches(message):
+                message.score = self.scores.of(number)
+                results.append(message)
+        return results
+
+
 class WordSearch:
     """Ranks the messages of a store by BM25, over the terms of all that match the filter."""
 
@@ -34,34 +75,45 @@ class WordSearch:
         self._reader = reader
         self._bm25 = bm25
 
-    def search(self, connection: sa.Connection, search: Search, terms: Sequence[str]) -> list[Message]:
-        """Rank matching messages by the terms of a query."""
-        rows = self._rows(connection, search.filter)
-        return self._best(connection, search, rows, lambda: self._scores(terms, rows))
+    def search(self, connection: sa.Connection, question: Question) -> list[Message]:
+        """Rank matching messages, in a transaction whose statements all see the same state."""
+        best = self._best(connection, question)
+        numbers = self._reader.fitting(connection, best.arrivals, question.search.max_bytes)
+        return best.found(self._reader.by_seq(connection, numbers), question.search.filter)
 
-    def _rows(self, connection: sa.Connection, filter: Filter, more: Mapping[str, Any] = {}) -> Sequence[TermsRow]:
-        """Read the terms of all matching messages; `more` has more parameters of the statement.
+    def search_at_once(self, connection: sa.Connection, question: Question) -> list[Message] | None:
+        """Rank matching messages without such a transaction; None if messages have changed in the meantime.
+
+        By default, this is `search`, since every transaction sees one state.
+        """
+        return self.search(connection, question)
+
+    def _rows(self, connection: sa.Connection, question: Question) -> Sequence[TermsRow]:
+        """Read the terms of all matching messages.
 
         Raises:
             ConfigurationError: Another process has indexed the messages again, with another tokenizer or embedder.
         """
         checked = self._tables.checked_meta
-        rows = self._rows_by(checked, connection, filter, more)
+        rows = self._rows_by(checked, connection, question)
         if not rows and (now := self._tables.check_meta(connection)) != checked:
-            return self._rows_by(now, connection, filter, more)
+            return self._rows_by(now, connection, question)
         return rows
 
-    def _rows_by(
-        self, checked: Mapping[str, str], connection: sa.Connection, filter: Filter, more: Mapping[str, Any]
-    ) -> Sequence[TermsRow]:
+    def _rows_by(self, checked: Mapping[str, str], connection: sa.Connection, question: Question) -> Sequence[TermsRow]:
         """Read the terms of all matching messages; none if the table of meta has changed since it was checked."""
-        parameters = {**self._tables.meta_parameters(checked), **more}
+        filter = question.search.filter
+        parameters = {**self._tables.meta_parameters(checked), **self._parameters(question)}
         scope = single_scope(filter)
         if scope is None or USER_KEY not in scope:
             return connection.execute(self._matching(filter), parameters).fetchall()
         names = tuple(scope)
         statement = self._tables.prepared((type(self), names), lambda: self._select(names))
         return statement.fetch(connection, parameters | scope)
+
+    def _parameters(self, question: Question) -> Mapping[str, Any]:  # noqa: ARG002
+        """More parameters of the statement that reads terms."""
+        return {}
 
     def _matching(self, filter: Filter) -> sa.Select[Any]:
         """A SELECT of the terms of the messages that match a filter."""
@@ -80,59 +132,43 @@ class WordSearch:
         statement = statement.where(self._tables.meta_is_unchanged())
         return statement.where(*(terms.c[key] == sa.bindparam(key, type_=sa.Text) for key in scope))
 
-    def _scores(self, terms: Sequence[str], rows: Sequence[TermsRow]) -> Scores[int]:
+    def _best(self, connection: sa.Connection, question: Question) -> Best:
+        """Read the terms of all matching messages, and rank them."""
+        rows = self._rows(connection, question)
+
+        def rank() -> Best:
+            scores = self._scores(rows, question)
+            # Among equal scores the latest first: by timestamp, then by arrival.
+            numbers = best(scores, lambda number: (rows[number][1], rows[number][0]), question.search.limit)
+            return Best(rows, numbers, scores)
+
+        return off_the_loop(connection, rank, rows)
+
+    def _scores(self, rows: Sequence[TermsRow], question: Question) -> Scores[int]:
         """Score rows, by their numbers in the list."""
         if not rows:
             return Scores({}, {}.__getitem__)
         numbers, times, lengths, packed, users, sessions, *_ = zip(*rows, strict=True)
-        scores = packed_terms.scores(self._bm25, terms, lengths, packed)
+        scores = packed_terms.scores(self._bm25, question.terms, lengths, packed)
         scopes, positions = list(zip(users, sessions, strict=True)), list(zip(times, numbers, strict=True))
         return pooled(scores, in_sessions(range(len(rows)), scopes.__getitem__, positions.__getitem__))
-
-    def _best(
-        self,
-        connection: sa.Connection,
-        search: Search,
-        rows: Sequence[TermsRow],
-        score: Callable[[], Scores[int]],
-    ) -> list[Message]:
-        """Score the rows, and read the messages of the best of them."""
-
-        def rank() -> tuple[Scores[int], list[int]]:
-            scores = score()
-            # Among equal scores the latest first: by timestamp, then by arrival.
-            return scores, best(scores, lambda number: (rows[number][1], rows[number][0]), search.limit)
-
-        scores, ranked = off_the_loop(connection, rank, rows)
-        messages = self._reader.by_seq(connection, [rows[number][0] for number in ranked], search.max_bytes)
-        results = []
-        for number in ranked:
-            # After a change without this package, terms may have no message, or another one.
-            message = messages.get(rows[number][0])
-            if message is not None and search.filter.matches(message):
-                message.score = scores.of(number)
-                results.append(message)
-        return results
 
 
 class HybridSearch(WordSearch):
     """Ranks by BM25 and by the similarity of vectors, both read by one statement."""
 
-    def search_near(
-        self, connection: sa.Connection, search: Search, terms: Sequence[str], vector: Sequence[float]
-    ) -> list[Message]:
-        """Rank matching messages by the vector and the terms of a query."""
+    def _rows(self, connection: sa.Connection, question: Question) -> Sequence[TermsRow]:
         # Before the vectors are read: some databases refuse to compare those of another dimension.
         self._tables.check_meta(connection)
-        vectors = self._tables.vectors
-        vectors.check_query(vector)
-        rows = self._rows(connection, search.filter, vectors.parameters(vector))
+        self._tables.vectors.check_query(question.vector)
+        return super()._rows(connection, question)
 
-        def score() -> Scores[int]:
-            read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
-            return hybrid(self._scores(terms, rows), vectors.similarities(read, vector))
-
-        return self._best(connection, search, rows, score)
+    def _parameters(self, question: Question) -> Mapping[str, Any]:
+        return self._tables.vectors.parameters(question.vector)
 
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         return self._tables.vectors.joined(super()._select(scope, source), self._tables.terms)
+
+    def _scores(self, rows: Sequence[TermsRow], question: Question) -> Scores[int]:
+        read = {number: row[6] for number, row in enumerate(rows) if row[6] is not None}
+        return hybrid(super()._scores(rows, question), self._tables.vectors.similarities(read, question.vector))

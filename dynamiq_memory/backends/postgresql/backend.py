@@ -15,6 +15,7 @@ from dynamiq_memory.backends.operations import Operation
 from dynamiq_memory.backends.postgresql.client import DRIVER_ERRORS, PostgreSQLClient, url_of
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect, must_run_again, translated
 from dynamiq_memory.backends.postgresql.schema import LEGACY, PostgreSQLSchema
+from dynamiq_memory.backends.postgresql.search import PostgreSQLHybridSearch, PostgreSQLWordSearch
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
 from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError
@@ -116,6 +117,8 @@ class PostgreSQL(SQLBackend):
         self._per_loop = self._client.per_loop if self._client.owns_engine else None
         tables = PostgreSQLTables(table_name, schema, self._client.engine.dialect, self.tokenizer, self._embedder)
         self._use(tables)
+        self._words = PostgreSQLWordSearch(tables, self._reader, self.bm25)
+        self._hybrid = PostgreSQLHybridSearch(tables, self._reader, self.bm25)
         self._writer = PostgreSQLWriter(tables)
         with self._opening():
             opening = PostgreSQLSchema(tables, self._writer, LEGACY)

@@ -11,20 +11,21 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dynamiq_memory._forks import WatchesForks, keep_inherited
 from dynamiq_memory.backends._loops import ClientPerLoop
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends._threads import stoppable, until_over
 from dynamiq_memory.backends.postgresql.errors import AT_COMMIT, is_disconnect
-from dynamiq_memory.backends.postgresql.pool import IdlePool, Places
+from dynamiq_memory.backends.postgresql.pool import Places
 from dynamiq_memory.connections import PostgreSQL as PostgreSQLConnection
 from dynamiq_memory.connections import plain
 from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MissingDependencyError
@@ -32,16 +33,18 @@ from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, Mi
 try:
     import psycopg
     from psycopg.conninfo import make_conninfo
-    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 except ImportError as error:
     raise MissingDependencyError(
         "the PostgreSQL backend needs psycopg: pip install 'dynamiq-memory[postgresql]'"
     ) from error
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 # An engine of the caller may have connections in an encoding that lacks a character of a message.
 DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
+_AUTOCOMMIT = "AUTOCOMMIT"
 # Decoding takes some 5 microseconds a row.
 _ROWS_AT_ONCE = 200
 
@@ -91,14 +94,15 @@ class PostgreSQLClient(WatchesForks):
                 self._limit = f"SET LOCAL statement_timeout = {milliseconds}"
         # Without looking for the extension hstore, which this store does not use, when the first connection opens.
         options = {"connect_args": arguments, "hide_parameters": True, "use_native_hstore": False}
-        of_loops = {"max_overflow": 0, "pool_size": pool_size, "pool_timeout": pool_timeout, "pool_use_lifo": True}
+        # Connections that are made here stay open between transactions, and are closed after an error.
+        options |= {"poolclass": sa.NullPool, "pool_reset_on_return": None, "isolation_level": _AUTOCOMMIT}
         self._places = Places(pool_size, pool_timeout)
-        self.engine: sa.Engine = connection
-        if self.owns_engine:
-            self.engine = sa.create_engine(url, poolclass=IdlePool, **options)
-            weakref.finalize(self, self.engine.dispose)
+        # Those that no transaction is using. Each step of the list is one call, which no interrupt can break.
+        self._idle: list[sa.Connection] = []
+        weakref.finalize(self, _close_all, self._idle)
+        self.engine = connection if isinstance(connection, sa.Engine) else _quiet(sa.create_engine(url, **options))
         self.server = url.set(password=None, query={}).render_as_string()
-        make = partial(_LoopEngine, url, options | of_loops)
+        make = partial(_LoopEngine, url, options, pool_size, pool_timeout)
         self.per_loop = ClientPerLoop(make, _LoopEngine.close, _LoopEngine.abort)
         weakref.finalize(self, self.per_loop.close)
 
@@ -108,10 +112,7 @@ class PostgreSQLClient(WatchesForks):
         try:
             if self.owns_engine:
                 self._places.take(place)
-            with self.engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                with nullcontext() if transaction.write else stoppable(driver.cancel):
-                    return self._run(connection, transaction)
+            return self._run_on(self._take(), transaction)
         finally:
             self._places.taken.discard(place)
 
@@ -129,8 +130,7 @@ class PostgreSQLClient(WatchesForks):
     async def _arun(self, transaction: Transaction[T]) -> T:
         try:
             of_loop = await self.per_loop.get()
-            async with of_loop.engine.connect() as connection:
-                return await connection.run_sync(self._run, transaction)
+            return await of_loop.run(self._run, transaction)
         except AssertionError as error:
             # psycopg turns a cancellation within its pipeline into this.
             cause: BaseException | None = error
@@ -142,31 +142,58 @@ class PostgreSQLClient(WatchesForks):
 
     def close(self) -> None:
         """Close all connections of the synchronous methods, except those of an engine owned by the caller."""
-        if self.owns_engine:
-            self.engine.dispose()
+        _close_all(self._idle)
 
     def _after_fork(self) -> None:
         self._places = Places(self._places.count, self._places.timeout)
-        keep_inherited(self.engine.pool)
+        keep_inherited(self.engine.pool, *self._idle)
+        self._idle.clear()
         self.engine.dispose(close=False)
 
+    def _take(self) -> sa.Connection:
+        try:
+            return self._idle.pop()  # the last that was returned
+        except IndexError:
+            return self.engine.connect()
+
+    def _run_on(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
+        """Carry out a transaction on a connection that is free, and keep it for the next one if it is ours."""
+        driver: Any = connection.connection.driver_connection
+        try:
+            with nullcontext() if transaction.write else stoppable(driver.cancel):
+                result = self._run(connection, transaction)
+        except BaseException as error:
+            connection.close()
+            if _is_broken(error):
+                _close_all(self._idle)
+            raise
+        if self.owns_engine:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return result
+
     def _run(self, connection: sa.Connection, transaction: Transaction[T]) -> T:
-        """Begin a transaction, commit it at the end, and roll it back on an error."""
-        with connection.execution_options(isolation_level=self._level(transaction)).begin() as begun:
+        """Begin a transaction and commit it at the end. After an error, the connection is to be closed."""
+        level = self._level(transaction)
+        if connection.get_execution_options().get("isolation_level") != level:
+            connection.execution_options(isolation_level=level)
+        try:
+            if level != _AUTOCOMMIT:
+                connection.begin()
+            if self._limit:
+                connection.exec_driver_sql(self._limit)
+            committing = transaction.alone
             try:
-                if self._limit:
-                    connection.exec_driver_sql(self._limit)
-                committing = transaction.alone
-                try:
-                    result = transaction.work(connection)
-                    committing = True
-                    begun.commit()
-                except DRIVER_ERRORS as error:
-                    setattr(error, AT_COMMIT, committing)
-                    raise
-            except BaseException as error:
-                self._check_connection(connection, error)
+                result = transaction.work(connection)
+                committing = True
+                connection.commit()
+            except DRIVER_ERRORS as error:
+                setattr(error, AT_COMMIT, committing)
                 raise
+        except BaseException as error:
+            self._check_connection(connection, error)
+            raise
         return result
 
     def _level(self, transaction: Transaction[Any]) -> str:
@@ -175,7 +202,7 @@ class PostgreSQLClient(WatchesForks):
             return "REPEATABLE READ"
         if (transaction.write and not transaction.alone) or self._limit:
             return "READ COMMITTED"
-        return "AUTOCOMMIT"
+        return _AUTOCOMMIT
 
     def _check_connection(self, connection: sa.Connection, error: BaseException) -> None:
         """End a connection that an error may have broken; SQLAlchemy does not see it if the driver ran a statement."""
@@ -283,21 +310,89 @@ class _Cursor(psycopg.AsyncCursor[Any]):
 
 
 class _LoopEngine:
-    """The engine of an event loop, and its open connections."""
+    """The connections of an event loop.
 
-    def __init__(self, url: sa.URL, options: Mapping[str, Any]) -> None:
+    Args:
+        url: The URL of the database.
+        options: The options of an engine.
+        count: Maximum number of connections.
+        timeout: Seconds to wait for a free one.
+    """
+
+    def __init__(self, url: sa.URL, options: Mapping[str, Any], count: int, timeout: float) -> None:
         arguments = {**options["connect_args"], "cursor_factory": _Cursor}
-        self.engine = create_async_engine(url, **{**options, "connect_args": arguments})
-        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        sa.event.listen(self.engine.sync_engine, "connect", self._keep)
+        self._engine = create_async_engine(url, **{**options, "connect_args": arguments})
+        _quiet(self._engine.sync_engine)
+        self._places = asyncio.Semaphore(count)
+        self._timeout = timeout
+        self._is_open = True
+        self._idle: list[AsyncConnection] = []
+        self._drivers: weakref.WeakSet[Any] = weakref.WeakSet()
+        sa.event.listen(self._engine.sync_engine, "connect", self._keep)
+
+    async def run(self, work: Callable[Concatenate[sa.Connection, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Call synchronous code with a connection.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: None was free in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise PoolTimeoutError from error
+        try:
+            connection = self._idle.pop() if self._idle else await self._engine.connect()
+            try:
+                result = await connection.run_sync(work, *arguments, **named)
+            except BaseException as error:
+                await connection.close()
+                if _is_broken(error):
+                    await self._close_idle()
+                raise
+            self._idle.append(connection)
+            if not self._is_open:
+                await self._close_idle()
+            return result
+        finally:
+            self._places.release()
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        self._is_open = False
+        await self._close_idle()
 
     def abort(self) -> None:
         """End the connections without their loop: a server has only few."""
-        for connection in self._connections:
-            connection.pgconn.finish()
+        for driver in self._drivers:
+            driver.pgconn.finish()
+
+    async def _close_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
 
     def _keep(self, adapted: Any, _: Any) -> None:
-        self._connections.add(adapted.driver_connection)
+        self._drivers.add(adapted.driver_connection)
+
+
+def _quiet(engine: sa.Engine) -> sa.Engine:
+    """Keep an engine from asking the server about itself when it first connects, which takes six round trips.
+
+    What SQLAlchemy wants to know besides the version is about older servers, and literals that no statement has.
+    """
+
+    def initialize(connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        engine.dialect.server_version_info = divmod(driver.info.server_version, 10_000)
+
+    engine.dialect.initialize = initialize  # type: ignore[method-assign]
+    return engine
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Whether a connection broke: those that are idle may have broken too, such as after a restart of the server."""
+    return isinstance(error, DRIVER_ERRORS) and is_disconnect(error)
+
+
+def _close_all(connections: list[sa.Connection]) -> None:
+    while connections:
+        connections.pop().close()

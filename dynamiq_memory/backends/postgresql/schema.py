@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.backend import Transaction
 from dynamiq_memory.backends._sql.legacy import LegacyTable
-from dynamiq_memory.backends._sql.schema import SQLSchema, has_table
+from dynamiq_memory.backends._sql.schema import SQLSchema
 from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import require_pgvector
@@ -40,7 +38,7 @@ class PostgreSQLSchema(SQLSchema):
             BackendError: The tables do not exist, and must not be created.
             ConfigurationError: The tables are not as they should be.
         """
-        if not create and not client.run(Transaction(partial(has_table, table=self._tables.messages), snapshot=True)):
+        if not create and self._tables.name not in client.run(Transaction(self._tables.present)):
             raise BackendError(
                 f"the table {self._tables.name!r} does not exist in {client.server}: correct table_name or schema, or "
                 "pass create_if_not_exist=True"

@@ -7,7 +7,6 @@ Order is kept by advisory locks, each held until the end of the transaction
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
 from dynamiq_memory.backends._weights import weigh
 from dynamiq_memory.backends.postgresql.filters import filterable
-from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
+from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables, constant
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
 
@@ -41,11 +40,9 @@ class PostgreSQLWriter(SQLWriter):
 
         In one statement, no vector is deleted: it may have come after the state that the statement sees.
         """
-        return (
-            self._tables.vectors.needs_only_insertions(rows, self._tables.checked_meta)
-            and len(rows) <= _MOST_ROWS
-            and weigh(rows, _MOST_WEIGHT) < _MOST_WEIGHT
-        )
+        if not self._tables.vectors.needs_only_insertions(rows, self._tables.checked_meta):
+            return False
+        return len(rows) == 1 or (len(rows) <= _MOST_ROWS and weigh(rows, _MOST_WEIGHT) < _MOST_WEIGHT)
 
     def write_at_once(self, connection: sa.Connection, rows: Sequence[Row]) -> bool:
         """Store messages in order by one statement; False if only a transaction can, and nothing was stored."""
@@ -108,7 +105,7 @@ class PostgreSQLWriter(SQLWriter):
         parameters: dict[str, Any] = {name: [row[name] for row in rows] for name in names} if several else dict(rows[0])
         if several:
             parameters |= self._batch_locks(rows)
-        parameters["meta"] = json.dumps(meta, ensure_ascii=False)
+        parameters |= self._tables.meta_parameter(meta)
         [[count]] = statement.fetch(connection, parameters)
         return bool(count)
 
@@ -172,24 +169,26 @@ def _storing(tables: PostgreSQLTables, *, several: bool, vectors: bool) -> tuple
     kinds |= {"filterable": sa.Text(), "length": sa.Integer(), "terms": sa.LargeBinary()}
     if vectors:
         kinds[VECTOR] = sa.Text()
-    given = _given(kinds, several=several)
-    conditions = [_is_expected(tables)]
-    if several:
-        locked = _locking().cte("locked").prefix_with("MATERIALIZED")
-        conditions.append(sa.select(sa.func.count()).select_from(locked).scalar_subquery() > 0)
-    values: dict[str, sa.ColumnElement[Any]] = {name: given.c[name] for name in kinds if name in messages.c}
+    rows = _unnested(kinds) if several else None
+    given = _parameters(kinds) if rows is None else rows.c
+    values: dict[str, sa.ColumnElement[Any]] = {name: given[name] for name in kinds if name in messages.c}
     values["filterable"] = sa.cast(values["filterable"], JSONB)
-    source = sa.select(*values.values()).where(*conditions).order_by(given.c.place)
+    source = sa.select(*values.values()).where(_is_expected(tables))
+    if rows is not None:
+        locked = _locking().cte("locked").prefix_with("MATERIALIZED")
+        is_locked = sa.select(sa.func.count()).select_from(locked).scalar_subquery() > 0
+        source = source.where(is_locked).order_by(rows.c.place)
     insert = tables.insert(messages).from_select(list(values), source)
     upsert = insert.on_conflict_do_update(
         index_elements=key, set_={name: insert.excluded[name] for name in values if name not in key}
     )
     stored = upsert.returning(*(messages.c[name] for name in (*key, "seq", "timestamp"))).cte("stored")
-    both = stored.join(given, sa.and_(*(stored.c[name] == given.c[name] for name in key)))
+    same = sa.and_(*(stored.c[name] == given[name] for name in key))
+    both = stored if rows is None else stored.join(rows, same)
     columns = [
         *(stored.c[name] for name in ("user_id", "session_id", "seq", "timestamp")),
-        given.c.length,
-        given.c.terms,
+        given["length"],
+        given["terms"],
     ]
     insert = tables.insert(terms).from_select(
         [column.name for column in terms.c], sa.select(*columns).select_from(both)
@@ -200,7 +199,7 @@ def _storing(tables: PostgreSQLTables, *, several: bool, vectors: bool) -> tuple
         insert.on_conflict_do_update(index_elements=terms.primary_key, set_=changed).cte("indexed")
     )
     if vectors:
-        table, vector = tables.vectors.table, sa.cast(given.c[VECTOR], tables.vectors.kind)
+        table, vector = tables.vectors.table, sa.cast(given[VECTOR], tables.vectors.kind)
         insert = tables.insert(table).from_select(
             ["seq", "embedding"], sa.select(stored.c.seq, vector).select_from(both)
         )
@@ -209,11 +208,13 @@ def _storing(tables: PostgreSQLTables, *, several: bool, vectors: bool) -> tuple
     return tables.prepare(counting), list(kinds)
 
 
-def _given(kinds: Mapping[str, sa.types.TypeEngine[Any]], *, several: bool) -> sa.CTE:
-    """The parameters of one message, or of several, as a table."""
-    if not several:
-        values = [sa.cast(sa.bindparam(name, type_=kind), kind).label(name) for name, kind in kinds.items()]
-        return sa.select(*values, sa.literal_column("1").label("place")).cte("given")
+def _parameters(kinds: Mapping[str, sa.types.TypeEngine[Any]]) -> Mapping[str, sa.ColumnElement[Any]]:
+    """The parameters of one message."""
+    return {name: sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in kinds.items()}
+
+
+def _unnested(kinds: Mapping[str, sa.types.TypeEngine[Any]]) -> sa.CTE:
+    """The parameters of several messages as a table."""
     arrays = [sa.bindparam(name, type_=sa.ARRAY(kind)) for name, kind in kinds.items()]
     columns = [sa.column(name, kind) for name, kind in kinds.items()]
     each = sa.func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="each").render_derived()
@@ -222,11 +223,5 @@ def _given(kinds: Mapping[str, sa.types.TypeEngine[Any]], *, several: bool) -> s
 
 def _is_expected(tables: PostgreSQLTables) -> sa.ColumnElement[bool]:
     """Whether the table of meta is as expected, and the statement sees what others have done before it locks."""
-    meta = tables.meta.c
-    checked = sa.select(sa.func.jsonb_object_agg(meta.key, meta.value, type_=JSONB))
-    checked = checked.where(sa.or_(*(meta.key == key for key in tables.checked_keys)))
-    stored = sa.func.coalesce(checked.scalar_subquery(), sa.cast("{}", JSONB), type_=JSONB)
-    return sa.and_(
-        stored == sa.cast(sa.bindparam("meta", type_=sa.Text), JSONB),
-        sa.func.current_setting("transaction_isolation") == "read committed",
-    )
+    isolation = sa.func.current_setting(constant("transaction_isolation"))
+    return sa.and_(tables.has_meta(), isolation == constant("read committed"))

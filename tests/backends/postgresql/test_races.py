@@ -46,6 +46,33 @@ class Words:
         return text.lower().split()
 
 
+# --- searches ----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_sees_one_state(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = open_store(), open_store()
+    red, _ = store.add_many([say("a red bird"), say("a blue bird")])
+    changes: list[Callable[[], Any]] = []
+    best = store._words._best
+
+    def change_after_ranking(*arguments: Any) -> Any:
+        found = best(*arguments)
+        if changes:
+            changes.pop()()
+        return found
+
+    monkeypatch.setattr(store._words, "_best", change_after_ranking)
+    for change, found in (
+        (lambda: other.add(say("a green bird")), {"a red bird", "a blue bird"}),
+        (lambda: other.add(red.model_copy(update={"content": "a ship"})), {"a blue bird", "a green bird"}),
+        (lambda: other.replace(ANN, [say("a black bird")]), {"a black bird"}),
+        (lambda: other.delete("s", "ann"), set()),
+    ):
+        changes.append(change)
+        assert set(texts(store.search("bird", ANN))) == found
+        assert not changes
+
+
 # --- cancellations -----------------------------------------------------------------------------------------------
 
 
