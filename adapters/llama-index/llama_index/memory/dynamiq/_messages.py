@@ -147,6 +147,8 @@ def in_groups(messages: Iterable[Message]) -> list[list[Message]]:
 
 def from_message(message: Message) -> ChatMessage:
     """Convert a message of `split` to LlamaIndex's: as LlamaIndex wrote it, or by its canonical fields."""
+    if _is_plain(message):
+        return _restore(ChatMessage, Role(message.role.value), _blocks(message), {})
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
@@ -168,6 +170,12 @@ def from_message(message: Message) -> ChatMessage:
     elif message.tool_calls:
         kwargs["tool_calls"] = [dict(call) for call in message.tool_calls]
     return _restore(ChatMessage, Role(message.role.value), blocks, kwargs)
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether LlamaIndex's fields and the canonical ones give the same: a role and a text."""
+    is_text = isinstance(message.content, str) and not (message.tool_calls or message.tool_call_id or message.name)
+    return is_text and (message.native or {}).get("data") in (None, {"role": message.role.value})
 
 
 # --- the framework's own fields --------------------------------------------------------------------------------
