@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sqlite3
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,10 @@ from benchmarks.speed.report import plot, tables
 SIZES = "1000,10000,100000"
 QUICK_SIZES = "1000,3000"
 QUICK_SHARE = 0.05
+QUICK_NOTE = (
+    "Quick: small stores and few repetitions. A ratio may be off by a fifth, and an exponent between -.3 and .3 says "
+    "that nothing grows."
+)
 DOCS = Path("docs/speed.md")
 PLOT = Path("docs/images/speed.svg")
 _MADE_HERE = re.compile(r"(<!-- made by benchmarks/speed -->\n).*(<!-- end -->)", re.DOTALL)
@@ -51,15 +56,17 @@ def main(
         errors.print(f"not installed, so not measured: {', '.join(absent)} (make bench installs them)")
     figures: list[Figure] = []
     for contest in contests(numbers, lambda name: not only or any(part.lower() in name.lower() for part in only)):
-        errors.print(f"{contest.name}…")
+        start = time.perf_counter()
         figures += measure(contest, QUICK_SHARE if quick else 1.0)
+        errors.print(f"{contest.name}: {time.perf_counter() - start:.0f} s")
     machine = {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": platform.platform(terse=True),
         "cores": os.cpu_count(),
     }
-    text = ", ".join(f"{key} {value}" for key, value in machine.items()) + "\n\n" + tables(figures)
+    notes = [", ".join(f"{key} {value}" for key, value in machine.items()), *([QUICK_NOTE] if quick else [])]
+    text = "\n\n".join([*notes, tables(figures)])
     print(text)
     if json_file is not None:
         report = machine | {"figures": list(map(asdict, figures))}

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("psycopg")
 
+from benchmarks.speed import __main__ as speed
 from benchmarks.speed import catalog, contests, report
 from benchmarks.speed.contests import OURS, Contest, Contestant, Figure, Operation
 from benchmarks.speed.messages import BIG_MESSAGES, BIG_USER, rows_of
@@ -76,3 +77,12 @@ def test_a_store_has_the_same_user_to_search_in_every_size():
 def test_peers_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None if name == "agents" else object())
     assert catalog.missing() == ["openai-agents"]
+
+
+def test_a_quick_run_measures_every_operation_of_a_store(capsys):
+    speed.main(["InMemory"], sizes="1000", quick=True)
+    printed = capsys.readouterr()
+    assert speed.QUICK_NOTE in printed.out
+    for operation in ("append", "batch of 100", "newest 50", "search", "BOTH", "is_empty", "count", "replace 50"):
+        assert re.search(rf"^\| {operation}[^|]*\| [\d,]+ \| [\d.]+ \|$", printed.out, re.MULTILINE), operation
+    assert re.search(r"InMemory: \d+ s", printed.err)
