@@ -61,7 +61,10 @@ class Transcript(ABC):
         """Return the message, converted."""
 
     def outline(self, position: int) -> Message:
-        """Return the message with its role, content and calls only, if that takes less than to convert it."""
+        """Return the message with its role, content and calls, if that takes less than to convert it.
+
+        Its id need not be that of the message.
+        """
         return self.message(position)
 
     @abstractmethod
@@ -127,6 +130,8 @@ class Alignment:
         running: The stored messages of the turn that goes on, if the transcript lacks some of them.
         lacking_ids: Ids of those that it lacks.
         latest: The session's last message that is not superseded; empty if there is none.
+        goes_further_back: Whether the transcript goes on before the messages that were compared. It is taken to have
+            what the session has there, so nothing is to be recalled.
     """
 
     new_from: int
@@ -143,6 +148,7 @@ class Alignment:
     running: Sequence[Message] = ()
     lacking_ids: frozenset[str] = frozenset()
     latest: Sequence[Message] = ()
+    goes_further_back: bool = False
 
     @property
     def last(self) -> Message | None:
@@ -188,14 +194,14 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     if _asked_again(transcript, known, latest) and not _answered_again(transcript, known, latest):
         del known[question]
         repeated = frozenset({transcript.id(question)})
-    start = max(known) + 1 if known else 0
+    start, goes_further_back = max(known) + 1 if known else 0, False
     is_unsettled = start < len(transcript) - 1 and (not known or question > start)
     if is_unsettled or (known and min(known) > 0 and (recall or start < len(transcript))):
         size = min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript)))
         wide = read if is_whole else (yield from get_latest(size))
         # After a question that is known by its id comes the work that is done for it now.
         stop = question if question in known else len(transcript)
-        matching, end = _by_text(transcript, wide, stop)
+        matching, end, goes_further_back = _by_text(transcript, wide, stop)
         if known and not transcript.is_question(max(known)):
             # Ids have settled where the stored part ends: whatever follows an answer that is known is new.
             matching, end = {place: match for place, match in matching.items() if place < start}, start
@@ -227,6 +233,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
         running=running,
         lacking_ids=lacking,
         latest=last,
+        goes_further_back=goes_further_back,
     )
 
 
@@ -651,12 +658,12 @@ def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequ
     return following is not None and following.role is not MessageRole.USER
 
 
-def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tuple[dict[int, Message], int]:
+def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tuple[dict[int, Message], int, bool]:
     """Compare texts, up to a position of the transcript.
 
     Returns:
-        The stored messages by the positions of messages with the same text, and the position where the stored part of
-        the transcript ends.
+        The stored messages by the positions of messages with the same text, the position where the stored part of the
+        transcript ends, and whether it goes on before these messages, all of which have the same texts.
     """
     start = max(0, stop - _MOST_AT_ONCE)
     messages = [transcript.outline(place) for place in range(start, stop)]
@@ -672,7 +679,7 @@ def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tu
         pairs = _further_back(texts, stored_texts, pairs[0]) + pairs
     pairs += _asked_before(texts, stored_texts, before, pairs, running=len(messages) > len(spoken))
     if not pairs:
-        return {}, 0
+        return {}, 0, False
     last, match = pairs[-1]
     end = place_of[id(spoken[last])] + 1
     answered = match + 1 < len(known) and known[match + 1].role is not MessageRole.USER
@@ -680,7 +687,7 @@ def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tu
         # The messages that follow an answered question are the client's own wording of the answer.
         following = next((place for place in range(end, stop) if transcript.is_question(place)), None)
         end = end if following is None else following
-    return {place_of[id(spoken[i])]: known[j] for i, j in pairs}, end
+    return {place_of[id(spoken[i])]: known[j] for i, j in pairs}, end, start > 0 and 0 in pairs[0]
 
 
 def _asked_before(

@@ -70,6 +70,7 @@ class StateTranscript(Transcript):
         self._default = default
         self._messages: dict[int, Message] = {}
         self._outlines: dict[int, Message] = {}
+        self._own_ids: dict[int, str] = {}
         self._ids: dict[str, str | None] = {}
 
     def __len__(self) -> int:
@@ -89,7 +90,11 @@ class StateTranscript(Transcript):
 
     def id(self, position: int) -> str:
         """Return the id under which a message is stored."""
-        return self.outline(position).id
+        if position in self._messages:
+            return self._messages[position].id
+        if position not in self._own_ids:
+            self._own_ids[position] = self._id_of(position, self.outline(position))
+        return self._own_ids[position]
 
     def outline(self, position: int) -> Message:
         """Return the role, content and calls of a message, which need not be converted for that."""
@@ -99,17 +104,14 @@ class StateTranscript(Transcript):
             message = self._state[position]
             if not is_plain(message):
                 return self.message(position)
-            described = outline(message, {}, None, "")
-            described.id = self._id_of(position, described)
-            self._outlines[position] = described
+            self._outlines[position] = outline(message, {}, None, str(position))
         return self._outlines[position]
 
     def message(self, position: int) -> Message:
         """Return the message at a position, converted."""
         if position not in self._messages:
             message = to_message(self._state[position], self._default)
-            known = self._outlines.get(position)
-            message.id = self._id_of(position, message) if known is None else known.id
+            message.id = self._own_ids.get(position) or self._id_of(position, message)
             if self._thread is not None and message.native is not None:
                 message.native[_THREAD] = self._thread
             self._messages[position] = message

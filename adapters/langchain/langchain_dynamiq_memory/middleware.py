@@ -318,6 +318,8 @@ class DynamiqMemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             if budget.spent:
                 return split(missing), ""
             query, limit, max_tokens = alignment.running[0].text, budget.messages, budget.tokens
+        if alignment.goes_further_back:
+            return split(missing), ""
         earlier = earlier_than(before.timestamp or 0.0, memory.filters.get(TIMESTAMP_KEY)) if before else None
         recalled = yield from ExplainAgentConversation(
             query=query,

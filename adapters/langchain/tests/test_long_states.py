@@ -82,11 +82,13 @@ def test_a_long_conversation_without_ids_is_found_by_its_end() -> None:
     store = Counting()
     memory = Memory(backend=store)
     old = conversation(2000, memory)
-    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, limit=10)])
+    model, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory)])
     store.names.clear()
     agent.invoke({"messages": [*old, ("user", "new")]}, RUN)
-    # Also by the ids at both ends, and by its texts; at the end by the ids again.
-    assert store.names == ["Read", "Read", *TURN, "Read"]
+    # Also by the ids at both ends, and by its texts; at the end by the ids again. What is before these texts is not
+    # recalled, since the conversation has it.
+    assert store.names == ["Read", "Read", *(name for name in TURN if name != "ReadPage"), "Read"]
+    assert [message.text for message in model.prompts[-1]] == [*(text for _, text in old), "new"]
     assert memory.count() == 2002
 
 
@@ -95,5 +97,5 @@ def test_a_long_conversation_does_not_hold_the_event_loop(memory: Memory, descri
     _, agent = Talker(asynchronous=True).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, limit=10)])
     asyncio.run(agent.ainvoke({"messages": [*old, ("user", "new")]}, RUN))
     assert memory.count() == 2002
-    assert len(described) >= 2000
+    assert len(described) >= 1000
     assert described.count(threading.get_ident()) < 400
