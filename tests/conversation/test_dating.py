@@ -101,7 +101,7 @@ def test_times_that_no_calendar_has_are_left_out(time):
     assert Dating(dt.UTC).dated([message]) == [message]
 
 
-@examples(100)
+@examples(40)
 @given(any_sessions(), st.text(max_size=9), st.sampled_from(["user", "assistant"]))
 def test_dates_can_be_told_from_what_is_stored(sessions, text, role):
     messages = [*sessions.messages, say(role, text), say("user", f"[12 Mar 2024]\n\n{text}")]
@@ -114,7 +114,7 @@ def test_dates_can_be_told_from_what_is_stored(sessions, text, role):
             assert as_stored(message, ["[1 Jan 1990]"]) is message
 
 
-@examples(100)
+@examples(40)
 @given(
     whole_sessions(),
     st.sampled_from(["all", "relevant", "both"]),

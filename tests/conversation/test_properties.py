@@ -80,7 +80,7 @@ def spoken(messages):
 # --- a conversation that OpenAI, Anthropic, Gemini, Ollama, Cohere and Mistral accept --------------------------------
 
 
-@examples(120)
+@examples(40)
 @given(whole_sessions(), st.lists(ASKED, min_size=2, max_size=4))
 def test_what_is_given_of_finished_turns_is_accepted_by_every_provider(stored, asks):
     with InMemory() as backend:
@@ -91,7 +91,7 @@ def test_what_is_given_of_finished_turns_is_accepted_by_every_provider(stored, a
                 assert refusals(sent, provider) == [], f"{provider} of\n{dumped(sent)}"
 
 
-@examples(150)
+@examples(40)
 @given(any_sessions(), st.lists(ASKED, min_size=2, max_size=4))
 def test_what_is_given_is_accepted_except_for_what_is_stored_so(stored, asks):
     with InMemory() as backend:
@@ -108,7 +108,7 @@ def test_what_is_given_is_accepted_except_for_what_is_stored_so(stored, asks):
                 assert not (results_of(before) and is_question(after)) or before.id in ends, dumped(sent)
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), ASKED)
 def test_a_block_before_the_question_is_accepted_by_every_provider(stored, asked):
     with InMemory() as backend:
@@ -128,7 +128,7 @@ def test_what_is_given_of_an_interrupted_call_is_accepted_by_every_provider():
     assert [fault for provider in Provider for fault in refusals(sent, provider)] == []
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_no_question_that_has_been_answered_is_given_without_its_answer(stored, asked, filters):
     with InMemory() as backend:
@@ -144,7 +144,7 @@ def test_no_question_that_has_been_answered_is_given_without_its_answer(stored, 
             assert spoken(turn) != 1 or turn[0].id in unanswered
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_it_begins_with_a_question_after_instructions(stored, asked, filters):
     with InMemory() as backend:
@@ -156,7 +156,7 @@ def test_it_begins_with_a_question_after_instructions(stored, asked, filters):
 # --- in the order of the conversation, with no message twice ----------------------------------------------------------
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_it_is_in_the_order_of_the_store_with_no_message_twice(stored, asked, filters):
     with InMemory() as backend:
@@ -172,7 +172,7 @@ def test_it_is_in_the_order_of_the_store_with_no_message_twice(stored, asked, fi
         assert others == sorted(others)
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_messages_are_given_as_stored_except_for_calls_and_results_without_each_other(stored, asked, filters):
     with InMemory() as backend:
@@ -192,7 +192,7 @@ def test_messages_are_given_as_stored_except_for_calls_and_results_without_each_
 # --- calls and results ------------------------------------------------------------------------------------------------
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), ASKED)
 def test_each_call_is_given_with_its_own_results(stored, asked):
     with InMemory() as backend:
@@ -204,7 +204,7 @@ def test_each_call_is_given_with_its_own_results(stored, asked):
                 assert given_now[number + 1].id == following[message.id].id
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(styles=["openai"]), ASKED)
 def test_of_several_results_of_a_call_the_last_one_is_given(stored, asked):
     with InMemory() as backend:
@@ -214,7 +214,7 @@ def test_of_several_results_of_a_call_the_last_one_is_given(stored, asked):
             assert message.role != "tool" or message.id == last[message.tool_call_id]
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions())
 def test_what_is_said_stays_whatever_becomes_of_calls(stored):
     with InMemory() as backend:
@@ -231,7 +231,7 @@ def test_what_is_said_stays_whatever_becomes_of_calls(stored):
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ALL_SCOPES), ASKED, FILTERS)
 def test_what_is_sent_counts_as_tokens(stored, asked, filters):
     with InMemory() as backend:
@@ -248,7 +248,7 @@ def fits(messages, asked, part=1.0):
     return len(messages) <= asked.limit * part and (asked.max_tokens is None or tokens <= asked.max_tokens * part)
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), ASKED)
 def test_all_gives_the_most_recent_whole_turns(stored, asked):
     with InMemory() as backend:
@@ -267,7 +267,7 @@ def test_all_gives_the_most_recent_whole_turns(stored, asked):
             assert not ids or ids[-1] in {turn[-1].id for turn in turns}
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), ASKED)
 def test_relevant_gives_the_turns_of_the_best_matches(stored, asked):
     with InMemory() as backend:
@@ -285,7 +285,7 @@ def test_relevant_gives_the_turns_of_the_best_matches(stored, asked):
             assert given_now <= {message.id for turn in with_match for message in turn}
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(), ASKED)
 def test_both_gives_each_side_its_share_and_what_the_other_leaves(stored, asked):
     with InMemory() as backend:
@@ -298,7 +298,7 @@ def test_both_gives_each_side_its_share_and_what_the_other_leaves(stored, asked)
                 assert {message.id for message in turn} <= given_now
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(scopes=ONE_SCOPE), ASKED)
 def test_reasons_and_scores_say_why(stored, asked):
     with InMemory() as backend:

@@ -110,7 +110,7 @@ def test_texts_of_gemini_get_a_type_and_thoughts_are_left_out() -> None:
     assert message.content == [TEXT]
 
 
-@examples(100)
+@examples(40)
 @given(any_sessions(scopes=st.sampled_from(SCOPES)))
 def test_nothing_is_lost_nor_empty_nor_changed(written: Written) -> None:
     before = copy.deepcopy(written.messages)

@@ -51,7 +51,7 @@ def given_to_agent(memory: AgentMemory, asked: tuple[MemoryRetrievalStrategy, st
     return [*map(ours, found), Message(role="user", content=query)]
 
 
-@examples(60)
+@examples(40)
 @given(whole_sessions(IN_FIELDS), ASKED)
 def test_a_conversation_of_finished_turns_is_accepted_by_every_provider(
     written: Written, asked: tuple[MemoryRetrievalStrategy, str, int]
@@ -61,7 +61,7 @@ def test_a_conversation_of_finished_turns_is_accepted_by_every_provider(
         assert refusals(sent, provider) == []
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(IN_FIELDS), ASKED)
 def test_a_conversation_is_accepted_except_for_what_is_stored_so(
     written: Written, asked: tuple[MemoryRetrievalStrategy, str, int]
@@ -77,7 +77,7 @@ def test_a_conversation_is_accepted_except_for_what_is_stored_so(
             assert (before.tool_call_id, before.text) in ends
 
 
-@examples(60)
+@examples(40)
 @given(any_sessions(IN_FIELDS), ASKED, RUNS, st.integers(0, 3))
 def test_what_a_run_adds_is_stored_and_nothing_else_changes(
     written: Written, asked: tuple[MemoryRetrievalStrategy, str, int], runs: Sequence[int], trimmed: int

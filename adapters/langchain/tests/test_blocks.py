@@ -124,7 +124,7 @@ def write(written: Written) -> Memory:
     return memory
 
 
-@examples(40)
+@examples(25)
 @given(whole_sessions(IN_BLOCKS))
 def test_a_window_in_blocks_is_accepted_by_every_provider(written: Written) -> None:
     read = DynamiqChatMessageHistory(write(written), "s", "u", 1_000).messages
@@ -142,7 +142,7 @@ def test_an_agent_with_blocks_is_accepted_by_every_provider(written: Written, st
         assert refusals(list(map(to_message, model.asked[-1])), provider) == []
 
 
-@examples(40)
+@examples(25)
 @given(any_sessions(IN_BLOCKS))
 def test_a_history_in_blocks_has_everything(written: Written) -> None:
     read = DynamiqChatMessageHistory(write(written), "s", "u").messages

@@ -45,7 +45,7 @@ def write(written: Written) -> Memory:
     return memory
 
 
-@examples(40)
+@examples(25)
 @given(whole_sessions(), st.integers(1, 12), st.booleans())
 def test_a_window_of_finished_turns_is_accepted_by_every_provider(
     written: Written, limit: int, asynchronous: bool
@@ -57,7 +57,7 @@ def test_a_window_of_finished_turns_is_accepted_by_every_provider(
         assert refusals([*sent, NOW], provider) == []
 
 
-@examples(40)
+@examples(25)
 @given(any_sessions(), st.integers(1, 12), st.booleans())
 def test_a_window_is_accepted_except_for_what_is_stored_so(written: Written, limit: int, asynchronous: bool) -> None:
     memory = write(written)
@@ -74,7 +74,7 @@ def test_a_window_is_accepted_except_for_what_is_stored_so(written: Written, lim
         assert before in ends or not results_of(to_message(before)) or not is_question(to_message(after))
 
 
-@examples(40)
+@examples(25)
 @given(any_sessions())
 def test_a_history_without_a_limit_has_everything(written: Written) -> None:
     messages = [from_message(message) for message in written.messages]
@@ -196,7 +196,7 @@ def check_stored(conversation: Conversation, state: Sequence[BaseMessage]) -> No
     assert not wanted - Counter(texts(conversation.stored()))
 
 
-@examples(40)
+@examples(25)
 @given(TURNS, HELD, st.sampled_from([0, 1]), ASKED, st.sampled_from([False, False, True]))
 def test_whatever_a_state_holds_the_prompt_is_right(
     turns: Sequence[Turn], held: Held, rounds: int, asked: tuple[str, int], asynchronous: bool

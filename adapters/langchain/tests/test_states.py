@@ -726,7 +726,7 @@ RUNS = ROUNDS.flatmap(
 )
 
 
-@examples(40)
+@examples(25)
 @given(RUNS, st.integers(0, 2), st.booleans(), st.booleans())
 def test_two_runs_at_the_same_time_keep_their_turns(
     runs: tuple[str, str, list[str]], late: int, keeps_state: bool, keep_interrupted: bool

@@ -226,7 +226,7 @@ def write(written: Written) -> Memory:
     return memory
 
 
-@examples(40)
+@examples(25)
 @given_any(whole_sessions(IN_BLOCKS), st.sampled_from(STRATEGIES))
 def test_a_conversation_in_blocks_is_accepted_by_every_provider(written: Written, strategy: str) -> None:
     memory = DynamiqMemory(write(written), "s", "u", strategy)
@@ -235,7 +235,7 @@ def test_a_conversation_in_blocks_is_accepted_by_every_provider(written: Written
         assert refusals(sent, provider) == []
 
 
-@examples(40)
+@examples(25)
 @given_any(any_sessions(IN_BLOCKS), st.lists(st.integers(0, 30), max_size=3))
 def test_all_messages_can_be_read_set_and_deleted(written: Written, places: list[int]) -> None:
     memory = write(written)
