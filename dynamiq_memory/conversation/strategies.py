@@ -448,7 +448,9 @@ def _fit_block(choice: _Choice, budget: Budget) -> None:
     """Drop the least relevant turns until those found fit as a block. Its frame has tokens of its own."""
     if budget.tokens is None:
         return
-    recent = [each.message for each in choice.picks.values() if each.reason is Reason.RECENT]
+    picked = [each.message for each in choice.picks.values() if each.reason is Reason.RECENT]
+    # As they are given, since the last of them names the block's session: turns of several sessions may overlap.
+    recent = sorted(picked, key=lambda message: message.timestamp or 0.0)
     place = last_question(recent)
     question = Message(role=MessageRole.USER) if place is None else recent[place]
     alone = budget.count_tokens(as_sent(question)) if place is not None else 0

@@ -213,6 +213,29 @@ def test_what_an_agent_is_given_is_within_the_budget(
             assert key_of(turns[-1].messages[0]) in keys
 
 
+def test_the_budget_holds_for_turns_of_two_sessions_that_overlap():
+    two, three = ([{"id": f"call-{n}", "type": "function"} for n in range(1, most + 1)] for most in (2, 3))
+    said = [
+        (4, "t", "tool", "apple", {"tool_call_id": "call-1"}), (4, "s", "user", "apple", {}),
+        (5, "t", "assistant", "plum plum", {}), (6, "t", "system", "fig", {}), (6, "s", "assistant", "", {"tool_calls": two}),
+        (7, "s", "user", "pear", {}), (7, "s", "tool", "found", {"tool_call_id": "call-1"}),
+        (8, "s", "tool", "found", {"tool_call_id": "call-2"}), (8, "s", "assistant", "", {}), (9, "t", "user", "", {}),
+        (9, "t", "assistant", "", {"tool_calls": three}), (10, "t", "tool", "found", {"tool_call_id": "call-1"}),
+        (10, "t", "tool", "found", {"tool_call_id": "call-2"}), (11, "t", "tool", "found", {"tool_call_id": "call-3"}),
+    ]  # fmt: skip
+    messages = [
+        Message(role=role, content=text, timestamp=at, metadata={"user_id": "u", "session_id": session}, **fields)
+        for at, session, role, text, fields in said
+    ]
+    with InMemory() as backend:
+        backend.add_many(messages)
+        memory = Memory(backend, filters={"user_id": "u"}, token_counter=lambda m: len(m.text), window="stable")
+        for most in range(250, 450, 3):
+            arguments = {"strategy": "both", "max_tokens": most, "placement": "before_question"}
+            explained = memory.explain_agent_conversation("plum fig", 12, **arguments)
+            assert explained.tokens <= most
+
+
 @examples(100)
 @given(whole_sessions(), QUERIES, RANKED, st.integers(1, 14), st.sampled_from(Window), st.booleans())
 def test_what_an_agent_is_given_is_accepted_by_every_provider(stored, query, strategy, limit, window, asked):

@@ -1077,9 +1077,9 @@ def test_putting_costs_the_same_with_many_archived_messages_as_with_few(tmp_path
             await memory.aput(message)
             costs.append(backend.rows - before)
 
-    asyncio.run(script(conversation(100)))
-    assert backend.count() == 200
-    few, many = costs[75:100], costs[-25:]
+    asyncio.run(script(conversation(200)))
+    assert backend.count() == 400
+    few, many = costs[150:200], costs[-50:]
     assert max(many) <= max(few)
     assert sum(many) <= sum(few)
     backend.close()
