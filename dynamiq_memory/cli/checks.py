@@ -66,7 +66,7 @@ def checks_of(store: str, *, write: bool) -> Iterator[Check]:
 
 
 def _drivers(backend: MemoryBackend) -> str:
-    """Name the versions of the libraries behind the errors that the backend translates."""
+    """Name the versions of the libraries that the backend uses."""
     known = packages_distributions()
     modules = {error.__module__.partition(".")[0] for error in backend.driver_errors}
     names = sorted({name for module in modules for name in known.get(module, ())})

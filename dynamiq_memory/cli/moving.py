@@ -25,6 +25,7 @@ from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.transfer import OnConflict, OnError, Totals, export_to, import_from
 from dynamiq_memory.transfer import copy as copy_store
 from dynamiq_memory.transfer import verify as verify_stores
+from dynamiq_memory.transfer.files import FORMAT
 
 app = typer.Typer()
 
@@ -127,8 +128,15 @@ def export(
 
 @app.command("import", epilog="Example: dynamiq-memory import conversations.jsonl.gz sqlite:///conversations.db")
 def import_(
-    file: Annotated[str, typer.Argument(help="The file; - for the standard input.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(help="The file, or the URL of a database; - for the standard input.", show_default=False)
+    ],
     store: To,
+    format: Annotated[  # noqa: A002 - the field's term
+        str, typer.Option("--from", help="The file's format: chatgpt, claude, langchain-sql, llama-index, mem0, …")
+    ] = FORMAT,
+    as_user: Annotated[str | None, typer.Option(help="The user of other formats' messages that have none.")] = None,
+    as_session: Annotated[str | None, typer.Option(help="The session of other formats' messages without one.")] = None,
     user: User = None,
     session: Session = None,
     since: Since = None,
@@ -137,7 +145,7 @@ def import_(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read a file that `export` wrote into a store.
+    """Read a file that `export` wrote, or another program, into a store.
 
     Messages that the store has already are not written again: give the command again to go on after an interruption.
     """
@@ -145,6 +153,9 @@ def import_(
         totals = import_from(
             _standard(file, lambda: sys.stdin.buffer),
             target,
+            format=format,
+            user_id=as_user,
+            session_id=as_session,
             filters=chosen(user, session, since),
             on_conflict=on_conflict,
             on_error=on_error,

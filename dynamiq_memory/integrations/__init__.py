@@ -12,4 +12,5 @@ They are stable within 0.x: a change that breaks an adapter changes the minor ve
 - `plans`: logic over a `Memory`, written once for sync and async.
 - `references`: a memory by reference, for frameworks that save their state.
 - `arguments`: checks of an adapter's arguments.
+- `readers`: readers of conversations that a framework stored, for imports.
 """

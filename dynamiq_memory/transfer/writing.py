@@ -160,6 +160,8 @@ class Writer:
         for each in batch:
             key = key_of(each.message)
             present = stored.get(key)
+            if present is not None and "timestamp" not in each.message.model_fields_set:
+                each.message.timestamp = present.timestamp  # its first import gave it the time
             if present is not None and same(present, each.message):
                 self._totals.unchanged += 1
             elif present is None or self._replaces(each):

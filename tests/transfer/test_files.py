@@ -17,7 +17,7 @@ from backports import zstd
 
 from dynamiq_memory.backends import InMemory
 from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError
-from dynamiq_memory.transfer import Totals, TransferError, export_to, files, import_from, verify
+from dynamiq_memory.transfer import Totals, TransferError, export_to, files, import_from, streams, verify
 from tests.transfer.conversations import conversations, plain
 from tests.transfer.test_copying import filled, small_batches
 
@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_opened_or_written(tmp_path: Path, monkeypatch: py
     with pytest.raises(TransferError, match=r"a.jsonl' cannot be written: No space left on device"):
         export_to(tmp_path / "a.jsonl", source)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(files, "zstd", None)
+    monkeypatch.setattr(streams, "zstd", None)
     with pytest.raises(MissingDependencyError, match="pip install 'dynamiq-memory"):
         export_to(tmp_path / "a.zst", source)
 

@@ -1,0 +1,100 @@
+"""Files and streams of bytes, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal, cast
+
+from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError, TransferError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    try:
+        from backports import zstd
+    except ImportError:  # optional
+        zstd = None  # type: ignore[assignment]
+
+_BOM = b"\xef\xbb\xbf"
+_UNREADABLE = (OSError, EOFError, zlib.error, *(() if zstd is None else (zstd.ZstdError,)))
+
+File = str | os.PathLike[str] | IO[bytes]
+"""A file's path, or an open binary stream, which stays open and is not compressed."""
+
+
+def numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Read the lines of a file, with their numbers from 1.
+
+    Raises:
+        TransferError: The file cannot be read, or its compressed data are damaged or cut off.
+    """
+    number = 0
+    try:
+        for number, line in enumerate(stream, 1):
+            yield number, line.removeprefix(_BOM) if number == 1 else line
+    except _UNREADABLE as error:
+        raise TransferError(f"the file cannot be read after line {number}: {error}") from error
+
+
+@contextmanager
+def opened(file: File) -> Iterator[IO[bytes]]:
+    """Open a file to read it, uncompressed.
+
+    Raises:
+        TransferError: It cannot be opened.
+    """
+    if not isinstance(file, str | os.PathLike):
+        yield file
+        return
+    path = Path(file)
+    try:
+        stream = _open(path, path.suffix, "rb")
+    except OSError as error:
+        raise TransferError(f"{str(path)!r} cannot be opened: {error.strerror}: check its name") from error
+    with stream:
+        yield stream
+
+
+@contextmanager
+def new_file(file: File) -> Iterator[IO[bytes]]:
+    """Write a file that gets its name when it is complete and on the disk, or a stream."""
+    try:
+        if isinstance(file, str | os.PathLike):
+            with _under_another_name(Path(file)) as stream:
+                yield stream
+        else:
+            yield file
+    except OSError as error:
+        name = repr(os.fspath(file)) if isinstance(file, str | os.PathLike) else "the stream"
+        raise TransferError(f"{name} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _under_another_name(path: Path) -> Iterator[IO[bytes]]:
+    if path.exists():
+        raise ConfigurationError(f"{str(path)!r} exists: choose another name, or delete it first")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _open(part, path.suffix, "wb") as stream:
+            yield stream
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _open(path: Path, suffix: str, mode: Literal["rb", "wb"]) -> IO[bytes]:
+    if suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path, mode))
+    if suffix != ".zst":
+        return path.open(mode)
+    if zstd is None:
+        raise MissingDependencyError("files in .zst need a library: pip install 'dynamiq-memory[cli]'")
+    return cast("IO[bytes]", zstd.open(path, mode))
