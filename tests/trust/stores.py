@@ -55,12 +55,21 @@ def opened(
         yield stack.enter_context(_open(name, folder, through, stack, seconds))
 
 
+_shared = ExitStack()
+# For soak; pytest ends it in conftest.py, since its workers may end without calling this.
+atexit.register(_shared.close)
+
+
 @cache
 def shared_postgresql() -> PostgreSQLServer:
-    """A server that runs until this process ends, since it takes seconds to start."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(postgresql())
+    """A server that runs until `end_shared`, since it takes seconds to start."""
+    return _shared.enter_context(postgresql())
+
+
+def end_shared() -> None:
+    """End the shared server, if it runs."""
+    _shared.close()
+    shared_postgresql.cache_clear()
 
 
 def _open(name: str, folder: Path, through: Through, stack: ExitStack, seconds: int | None = None) -> MemoryBackend:
