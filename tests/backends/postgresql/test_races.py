@@ -378,13 +378,20 @@ def test_one_odd_answer_of_an_embedder_spoils_nothing(open_store: Open) -> None:
 
 
 def test_a_connection_that_idled_for_too_long_is_replaced(
-    open_store: Open, postgresql_server: PostgreSQLServer
+    open_store: Open, sql: SQL, postgresql_server: PostgreSQLServer, postgresql_table: str
 ) -> None:
-    store = open_store(postgresql_server.url_with(options="-c idle_session_timeout=100"))
+    # Long enough not to end while the store is being opened on a busy machine.
+    options = "-c idle_session_timeout=1000"
+    store = open_store(postgresql_server.url_with(options=options, application_name=postgresql_table))
+    counting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+
+    def has_ended() -> bool:
+        return sql.execute(counting, (postgresql_table,)).fetchall() == [(0,)]
+
     store.add(say("hello"))
-    threading.Event().wait(0.4)
+    wait_until(has_ended)
     assert store.count() == 1
-    threading.Event().wait(0.4)
+    wait_until(has_ended)
     assert texts(store.take(ANN)) == ["hello"]
 
 

@@ -63,8 +63,8 @@ def test_ranking_is_one_statement_of_the_scope(open_store: Open, sql: SQL, postg
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Prepared, "fetch", note)
         store.search("garden", ANN, 3)
-    # The second one reads the messages.
-    assert ["<=>" in statement for statement in seen] == [True, False]
+    # The table of meta is checked before, and the messages are read after it.
+    assert ["<=>" in statement for statement in seen] == [False, True, False]
 
 
 def test_another_dimension_is_refused_and_embedded_again_on_demand(open_store: Open) -> None:
