@@ -34,11 +34,12 @@ class Check:
     detail: str
 
 
-def checks_of(store: str, *, write: bool) -> Iterator[Check]:
+def checks_of(store: str, *, full: bool, write: bool) -> Iterator[Check]:
     """Check a store.
 
     Args:
         store: A URL, or a name in the file of stores.
+        full: Whether to count messages and look at the newest, for which some stores read everything.
         write: Whether to store a message and delete it.
     """
     yield Check("versions", True, f"dynamiq-memory {__version__}, Python {platform.python_version()}")
@@ -49,14 +50,10 @@ def checks_of(store: str, *, write: bool) -> Iterator[Check]:
         return
     with backend:
         yield Check("opens", True, f"{backend!r}, with {_drivers(backend)}")
-        checks: list[tuple[str, Callable[[MemoryBackend], str]]] = [
-            ("reads", _reads),
-            ("clock", _clock),
-            ("searches", _searches),
-        ]
-        if write:
-            checks.append(("writes", _writes))
-        for name, check in checks:
+        checks: dict[str, Callable[[MemoryBackend], str]] = {"reads": _reads, "searches": _searches}
+        checks |= {"counts": _counts, "clock": _clock} if full else {}
+        checks |= {"writes": _writes} if write else {}
+        for name, check in checks.items():
             try:
                 detail = check(backend)
             except DynamiqMemoryError as error:
@@ -74,6 +71,10 @@ def _drivers(backend: MemoryBackend) -> str:
 
 
 def _reads(backend: MemoryBackend) -> str:
+    return "there are no messages yet" if backend.is_empty() else "there are messages"
+
+
+def _counts(backend: MemoryBackend) -> str:
     return f"{backend.count():,} messages"
 
 
@@ -91,7 +92,7 @@ def _clock(backend: MemoryBackend) -> str:
 
 
 def _searches(backend: MemoryBackend) -> str:
-    backend.search(_WORD, limit=1)
+    backend.search(_WORD, _SCOPE, limit=1)  # which also asks the embedder
     ranks = backend.capabilities
     how = "words and meaning" if ranks.hybrid else "meaning" if ranks.vector else "words"
     return f"by {how}"

@@ -140,12 +140,19 @@ def stats(store: Store, user: User = None, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: dynamiq-memory doctor 'postgresql://app:$DB_PASSWORD@localhost/app'")
 def doctor(
     store: Store,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also count the messages, and compare the newest with the clock. Some stores read all for it.",
+        ),
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Also store a message and delete it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check that a store can be opened, read and searched, and say what to fix."""
     failed = False
-    for check in checks_of(store, write=write):
+    for check in checks_of(store, full=full, write=write):
         failed = failed or not check.ok
         if as_json:
             print_json(asdict(check))

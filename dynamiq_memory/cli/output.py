@@ -51,7 +51,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         for row in (columns, *cells):
             typer.echo("\t".join(row))
         return
-    table = Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False, header_style="")
     for row in cells:
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import SQLite
+from dynamiq_memory.cli import output
+from dynamiq_memory.transfer import Totals
 from tests.cli.conftest import Run
 
 
@@ -101,18 +104,37 @@ def test_stats(run: Run, store: str) -> None:
 
 def test_the_doctor(run: Run, store: str, folder: Path) -> None:
     checks = {
-        each["name"]: each for each in map(json.loads, run("doctor", store, "--write", "--json").stdout.splitlines())
+        each["name"]: each
+        for each in map(json.loads, run("doctor", store, "--full", "--write", "--json").stdout.splitlines())
     }
-    assert list(checks) == ["versions", "opens", "reads", "clock", "searches", "writes"]
+    assert list(checks) == ["versions", "opens", "reads", "searches", "counts", "clock", "writes"]
     assert all(each["ok"] for each in checks.values())
     assert "SQLAlchemy 2." in checks["opens"]["detail"]
-    assert checks["reads"]["detail"] == "5 messages"
+    assert checks["counts"]["detail"] == "5 messages"
     with SQLite(folder / "a.db") as backend:
         assert backend.count() == 5
         backend.add(Message(role="user", content="from the future", timestamp=time.time() + 5000))
-    failed = run("doctor", store, code=1).stdout
+    assert len(run("doctor", store).stdout.splitlines()) == 4
+    failed = run("doctor", store, "--full", code=1).stdout
     assert "failed clock: the newest message is of" in failed
     assert "correct the clock" in failed
     missing = run("doctor", "sqlite:///typo.db", code=1).stdout.splitlines()
     assert missing[1].startswith("failed opens: there is no SQLite file")
     assert not (folder / "typo.db").exists()
+
+
+def test_a_terminal_gets_aligned_tables_and_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.print_table(("USER", "SESSION"), [["[bold]u-1\x1b", "s" * 40]])
+    table = capsys.readouterr().out
+    assert max(map(len, table.splitlines())) <= 30
+    assert table.count("s") == 40
+    assert "[bold]u-1\\x1b" in table
+    with output.progress_bar("copying") as progress:
+        progress(Totals(10, read=5))
+    assert "5/10" in capsys.readouterr().err

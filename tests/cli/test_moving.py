@@ -90,13 +90,19 @@ def test_an_interrupted_copy_says_how_to_go_on(run: Run, store: str, monkeypatch
     assert "give the same command again" in run("copy", store, "sqlite:///b.db", code=130).stderr
 
 
-def test_forgetting_counts_and_asks(run: Run, store: str, folder: Path) -> None:
-    asked = run("forget", store, "--user", "u-1", data=b"n\n", code=1)
-    assert "delete 4 messages?" in asked.output
+def test_forgetting_counts_asks_and_gives_a_receipt(run: Run, store: str, folder: Path) -> None:
+    run("copy", store, "sqlite:///b.db")
+    asked = run("forget", store, "--user", "u-1", "--also", "sqlite:///b.db", data=b"n\n", code=1)
+    assert "delete 8 messages?" in asked.output
     with SQLite(folder / "a.db") as backend:
         assert backend.count() == 5
-    assert run("forget", store, "--user", "u-1", "--session", "other", "--yes").stdout == "0 messages were deleted\n"
-    assert json.loads(run("forget", store, "--user", "u-1", "--yes", "--json").stdout) == {"deleted": 4, "left": 0}
+    assert run("forget", store, "--user", "nobody", "--yes").stdout == "0 messages were deleted\n"
+    assert run("forget", store, "--user", "u-1", data=b"y\n").stdout.endswith("4 messages were deleted\n")
+    receipt = run("forget", store, "--user", "u-1", "--also", "sqlite:///b.db", "--yes", "--json")
+    found = json.loads(receipt.stdout)
+    assert [(each["deleted"], each["left"]) for each in found["stores"]] == [(0, 0), (4, 0)]
+    assert (found["is_complete"], len(found["digest"])) == (True, 64)
+    assert "not deleted: " in receipt.stderr
     with SQLite(folder / "a.db") as backend:
         assert [each.user_id for each in backend.get_all()] == ["u-2"]
 
