@@ -400,6 +400,6 @@ class LabelsVectors:
 
     def test_another_dimension_is_refused(self, open_store: Open) -> None:
         open_store(embedder=NGrams(512)).add(say("gardening"))
-        with pytest.raises(ConfigurationError, match=r"(?s)256.*512.*another'\).add_many"):
+        with pytest.raises(ConfigurationError, match=r"(?s)256.*512.*dynamiq-memory copy.*another'\)"):
             open_store(embedder=NGrams(256), reindex=True).search("gardenia", ANN)
         assert texts(open_store(embedder=NGrams(512)).search("gardenia", ANN)) == ["gardening"]

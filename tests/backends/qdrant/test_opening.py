@@ -85,10 +85,10 @@ def test_an_embedder_without_a_name_is_not_compared(new_store: NewStore) -> None
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
-        ({"embedder": NGrams(48)}, {"embedder": NGrams(64), "dimension": 64}, "dimension=64.*48 numbers.*add_many"),
+        ({"embedder": NGrams(48)}, {"embedder": NGrams(64), "dimension": 64}, "dimension=64.*48 numbers.*dynamiq-memory copy"),
         ({}, {"metric": "dot_product"}, "metric='dot_product'.*Cosine"),
         ({}, {"embedder": None}, "64 numbers: pass the embedder"),
-        ({"embedder": None}, {}, "without an embedder.*add_many"),
+        ({"embedder": None}, {}, "without an embedder.*dynamiq-memory copy"),
         ({}, {"tokenizer": Tokenizer("german")}, "tokenizer words-2/english.*german"),
         ({}, {"tokenizer": str.split}, "builtins.str.split"),
         ({"embedder": named("first")}, {"embedder": named("second")}, "'first', not of 'second'.*reindex=True"),

@@ -153,5 +153,5 @@ def test_another_tokenizer_is_refused_and_used_on_demand(new_store: NewStore, ca
 
 def test_another_dimension_names_the_copy(new_store: NewStore) -> None:
     new_store(embedder=Named("first")).add(say("kept"))
-    with pytest.raises(ConfigurationError, match=r"64.*512.*add_many"):
+    with pytest.raises(ConfigurationError, match=r"64.*512.*dynamiq-memory copy"):
         new_store(embedder=Turned("second", 64), reindex=True)
