@@ -85,7 +85,11 @@ def test_an_embedder_without_a_name_is_not_compared(new_store: NewStore) -> None
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
-        ({"embedder": NGrams(48)}, {"embedder": NGrams(64), "dimension": 64}, "dimension=64.*48 numbers.*dynamiq-memory copy"),
+        (
+            {"embedder": NGrams(48)},
+            {"embedder": NGrams(64), "dimension": 64},
+            "dimension=64.*48 numbers.*dynamiq-memory copy",
+        ),
         ({}, {"metric": "dot_product"}, "metric='dot_product'.*Cosine"),
         ({}, {"embedder": None}, "64 numbers: pass the embedder"),
         ({"embedder": None}, {}, "without an embedder.*dynamiq-memory copy"),
