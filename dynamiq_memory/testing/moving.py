@@ -33,6 +33,8 @@ class MovingConformance(ConformanceBase):
         assert copy(source, backend).written == len(messages)
         assert verify(source, backend).identical
         assert copy(source, backend).unchanged == len(messages)
+        later = verify(backend, source, filters={"timestamp": {"gte": 1.7e9 + 1}})
+        assert (later.differences, later.messages) == ((), 6)
         assert copy(backend, back).written == len(messages)
         assert verify(back, source).identical
         assert [each.metadata for each in back.get_all()] == [each.metadata for each in source.get_all()]
