@@ -71,7 +71,7 @@ def _drivers(backend: MemoryBackend) -> str:
 
 
 def _reads(backend: MemoryBackend) -> str:
-    return "there are no messages yet" if backend.is_empty() else "there are messages"
+    return "the store is empty" if backend.is_empty() else "there are messages"
 
 
 def _counts(backend: MemoryBackend) -> str:
@@ -81,7 +81,7 @@ def _counts(backend: MemoryBackend) -> str:
 def _clock(backend: MemoryBackend) -> str:
     newest = backend.get_all(1)
     if not newest:
-        return "there are no messages to compare with"
+        return "the store is empty"
     ahead = (newest[0].timestamp or 0.0) - time.time()
     if ahead > 1:
         return (

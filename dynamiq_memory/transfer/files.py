@@ -3,7 +3,7 @@
     {"format": "dynamiq-memory", "version": 1}
     {"role": "user", "content": "Hi", "id": "…", "timestamp": 1760000000.0, "metadata": {"user_id": "u-1", …}}
 
-Files whose names end in `.gz` or `.zst` are compressed. docs/moving.md has the JSON Schema of a line.
+Files with names in `.gz` or `.zst` are compressed. docs/moving.md has the JSON Schema of a line.
 """
 
 from __future__ import annotations

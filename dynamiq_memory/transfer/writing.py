@@ -75,8 +75,8 @@ class Writer:
 
     Args:
         target: The store.
-        on_conflict: What to do with messages that the target has with other content.
-        on_error: What to do with messages that cannot be read or stored.
+        on_conflict: Treatment of messages that the target has with other content.
+        on_error: Treatment of messages that cannot be read or stored.
         dry_run: Whether to write nothing, and only count.
         progress: Is called after each batch.
         report: Is called with the reason for each message that is skipped.

@@ -71,5 +71,5 @@ def test_a_file_without_the_table(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with pytest.raises(TransferError, match=r"the table 'message_store' cannot be read .*no such table"):
         import_from(tmp_path / "empty.db", InMemory(), format="langchain-sql")
-    with pytest.raises(TransferError, match="there is no file"):
+    with pytest.raises(TransferError, match="does not exist"):
         import_from(tmp_path / "gone.db", InMemory(), format="langchain-sql")

@@ -1,7 +1,7 @@
 """Readers of conversations that other programs stored.
 
 A reader lists the entries of a file and makes a message of each. Other packages add readers with an entry point in the
-group `dynamiq_memory.readers`, whose name is that of the format: a `Reader`.
+group `dynamiq_memory.readers`: the format's name, and a `Reader`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def rows_of(file: File, table: str, columns: Sequence[str]) -> Iterator[Sequence
     name = os.fspath(file)
     url = name if "://" in name else f"sqlite:///file:{quote(os.path.abspath(name))}?mode=ro&uri=true"  # noqa: PTH100
     if "://" not in name and not Path(name).is_file():
-        raise TransferError(f"there is no file {name!r}: check its name")
+        raise TransferError(f"the file {name!r} does not exist: check its name")
     fields: list[sa.ColumnClause[Any]] = [sa.column(column) for column in columns]
     statement = sa.select(*fields).select_from(sa.table(table)).order_by(fields[0])
     try:
