@@ -23,6 +23,7 @@ from dynamiq_memory.backends._order import (
     version_filters,
     with_stored_version,
 )
+from dynamiq_memory.backends._weights import weigh
 from dynamiq_memory.backends.plans import Compute, Plan, Step
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message, Session, key_of, scope_of
@@ -124,8 +125,11 @@ class Read(FilteredOperation[list[Message]]):
         return result
 
 
-# Read at once by stores that cannot measure messages before they read them.
-_UNMEASURED = 1000
+# Stores that cannot measure messages before they read them read this many at first, and then as many as the size of
+# those lets expect to fit.
+_UNMEASURED = 100
+_UNMEASURED_ANCHORS = 32
+_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class ReadPage(FilteredOperation[tuple[list[Message], bool]]):
     Attributes:
         limit: Maximum number of messages.
         max_bytes: Size, in characters, at which the page ends. A store that cannot measure messages before it reads
-            them ends it at 1,000 messages instead.
+            them may read up to 100 messages more.
         before: Only messages before this stored one.
         after: Only messages after this stored one; the page then has the earliest, not the latest.
     """
@@ -152,9 +156,17 @@ class ReadPage(FilteredOperation[tuple[list[Message], bool]]):
         return backend._by_default(self)
 
     def default_plan(self, _: MemoryBackend) -> Plan[tuple[list[Message], bool]]:
-        """Read one message more than the page has."""
-        size = min(self.limit, _UNMEASURED)
-        return self.page_of((yield from Read(self.filter, size + 1, self.before, self.after)), size)
+        """Read few messages, then as many as still fit if they are as large as those."""
+        found: list[Message] = []
+        before, after = self.before, self.after
+        used, size = 0, min(self.limit, _UNMEASURED)
+        while True:
+            page, more = self.page_of((yield from Read(self.filter, size + 1, before, after)), size)
+            found = [*page, *found] if after is None else [*found, *page]
+            if not more or len(found) == self.limit or (used := used + weigh(page, self.max_bytes)) >= self.max_bytes:
+                return found, more
+            before, after = (page[0], None) if after is None else (before, page[-1])
+            size = min(self.limit - len(found), _that_fit(self.max_bytes, used, len(found)), _AT_ONCE)
 
     def in_order(self, result: tuple[list[Message], bool]) -> Sequence[Message]:
         """Return the messages of a result in the order of their session."""
@@ -216,6 +228,55 @@ class Around(FilteredOperation[list[list[Message]]]):
             later = (yield from Read(session, self.after, after=anchor)) if self.after else []
             windows.append([*earlier, anchor, *later])
         return windows
+
+
+@dataclass(frozen=True, slots=True)
+class AroundPage(FilteredOperation[list[tuple[list[Message], bool, bool]]]):
+    """Read the neighbours of stored messages as `Around` does, but only up to a size.
+
+    The result is each window, and whether there may be more messages before it and after it.
+
+    Attributes:
+        anchors: The stored messages.
+        before: Maximum number of messages before each.
+        after: Maximum number of messages after each.
+        max_bytes: Maximum size, in characters, of all neighbours; None for any. Those of the first anchors come first,
+            of each anchor the nearest; a window ends before a message that does not fit. A store that cannot measure
+            messages before it reads them may read the neighbours of 32 anchors more.
+    """
+
+    anchors: Sequence[Message]
+    before: int
+    after: int
+    max_bytes: int | None = None
+
+    def perform(self, backend: MemoryBackend) -> list[tuple[list[Message], bool, bool]]:
+        """Perform the operation by `_around`."""
+        return backend._by_default(self)
+
+    def default_plan(self, _: MemoryBackend) -> Plan[list[tuple[list[Message], bool, bool]]]:
+        """Read the windows of few anchors, then of as many as still fit if their windows are as large as those."""
+        windows: list[list[Message]] = []
+        used, size = 0, len(self.anchors) if self.max_bytes is None else _UNMEASURED_ANCHORS
+        while anchors := self.anchors[len(windows) : len(windows) + size]:
+            found = yield from Around(self.filter, anchors, self.before, self.after)
+            windows += found
+            if self.max_bytes is None or len(windows) == len(self.anchors):
+                break
+            used += weigh(found, self.max_bytes)
+            size = _that_fit(self.max_bytes, used, len(windows)) if used < self.max_bytes else 0
+        read = [self.page_of(anchor, window) for anchor, window in zip(self.anchors, windows, strict=False)]
+        return read + [([anchor], self.before > 0, self.after > 0) for anchor in self.anchors[len(windows) :]]
+
+    def page_of(self, anchor: Message, window: list[Message]) -> tuple[list[Message], bool, bool]:
+        """Return a window that was read as a whole, and whether its sides are as long as they may be."""
+        place = next((place for place, each in enumerate(window) if each.id == anchor.id), 0)
+        return window, 0 < self.before <= place, 0 < self.after <= len(window) - place - 1
+
+
+def _that_fit(max_bytes: int, used: int, count: int) -> int:
+    """Return how many more may fit, at least one, if they are as large as those that were read."""
+    return max(1, (max_bytes - used) * count // max(1, used))
 
 
 @dataclass(frozen=True, slots=True)

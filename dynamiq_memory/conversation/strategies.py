@@ -44,8 +44,9 @@ _FEWEST_MATCHES, _MOST_MATCHES = 8, 100
 # A page ends at a size that no budget takes: a token has fewer bytes.
 _BYTES_PER_TOKEN = 16
 _LEAST_BYTES = 262_144
-# Of messages that are too large for a budget, so many pages are read to find some that fit.
+# Of messages that are too large for a budget, so many pages are read to find some that fit, but hardly more than this.
 _LARGE_PAGES = 16
+_MOST_BYTES = 33_554_432
 # How far back to read for the call of a result that came turns later.
 _LATE = 200
 _SPARE_MATCHES = 32
@@ -275,7 +276,9 @@ def pick(
     return Explanation((yield from _in_order(choice.picks, filters)), choice.budget, placement, choice.session_id)
 
 
-def search(query: str, filters: Mapping[str, Any], limit: int, ordering: Ordering) -> Plan[list[Message]]:
+def search(
+    query: str, filters: Mapping[str, Any], limit: int, ordering: Ordering, max_bytes: int | None = None
+) -> Plan[list[Message]]:
     """Rank messages by their relevance to a query.
 
     Args:
@@ -283,10 +286,11 @@ def search(query: str, filters: Mapping[str, Any], limit: int, ordering: Orderin
         filters: Only messages that match.
         limit: Maximum number of messages.
         ordering: How matches are ordered again.
+        max_bytes: Size, in characters, at which the matches end; None for any.
     """
     periods = periods_of(query, date_of(clock(), ordering.zone) or dt.date.max)
     least = max(LOOKED_AT if periods else 0, RERANKED if ordering.rerank else 0)
-    found = yield from Search(parse(filters), query, max(limit, least))
+    found = yield from Search(parse(filters), query, max(limit, least), max_bytes)
     if periods:
         found = with_dates(found, periods, ordering.zone, ordering.dates_factor)
     if ordering.rerank is not None:
@@ -305,11 +309,11 @@ def _latest(filters: Mapping[str, Any], budget: Budget) -> Plan[tuple[list[Messa
     size = most if budget.tokens is None else min(most, _PAGE)
     collected: list[Message] = []
     page: list[Message] = []
-    large = 0
+    large, most_large = 0, max(2, _most_bytes(budget) // _page_bytes(budget))
     while True:
         page, more = yield from _earlier(filters, size, page[0] if page else None, budget)
         large += more and len(page) < size
-        more = more and large < _LARGE_PAGES
+        more = more and large < most_large
         collected = current(page) + collected
         if more and not has_question(collected):
             size = 10 * _PAGE  # inside of a long turn: nothing can be taken before its beginning is found
@@ -341,7 +345,18 @@ def _earlier(
     if budget.tokens is None:
         page = yield from Read(parse(filters), size, before=before)
         return page, len(page) == size
-    return (yield from ReadPage(parse(filters), size, max(_LEAST_BYTES, budget.tokens * _BYTES_PER_TOKEN), before))
+    return (yield from ReadPage(parse(filters), size, _page_bytes(budget), before))
+
+
+def _page_bytes(budget: Budget) -> int:
+    """The size of a page, in characters, that has hardly more than a budget takes."""
+    return max(_LEAST_BYTES, (budget.tokens or 0) * _BYTES_PER_TOKEN)
+
+
+def _most_bytes(budget: Budget) -> int:
+    """The size of all messages that are read to find some that fit."""
+    page = _page_bytes(budget)
+    return max(page, min(_LARGE_PAGES * page, _MOST_BYTES))
 
 
 def _pick_both(choice: _Choice, query: str, filters: Mapping[str, Any], recent_share: float) -> Plan[None]:
@@ -416,14 +431,15 @@ def _pick_relevant(choice: _Choice, query: str, filters: Mapping[str, Any]) -> P
     whole = budget.copy()
     # Some matches are picked already, and some will not fit.
     wanted = budget.messages + len(choice.picks) + _SPARE_MATCHES
-    matches = yield from search(query, filters, wanted, choice.ordering)
+    most = None if budget.tokens is None else _MOST_BYTES
+    matches = yield from search(query, filters, wanted, choice.ordering, most)
     if len(current(matches)) < len(matches):
-        matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.ordering)
+        matches = yield from search(query, {**filters, SUPERSEDED_KEY: None}, wanted, choice.ordering, most)
     scores = {key_of(match): match.score for match in matches if match.score is not None}
     rest = choice.ordering.good_enough(matches)
-    reach = Reach()
+    reach = Reach(bytes=None if budget.tokens is None else _most_bytes(budget))
     turns: dict[Key, Turn] = {}
-    while rest and not budget.spent:
+    while rest and not budget.spent and not reach.spent:
         at_once = min(max(budget.messages, _FEWEST_MATCHES), _MOST_MATCHES)
         some, rest = [m for m in rest[:at_once] if key_of(m) not in choice.picks], rest[at_once:]
         picked = len(choice.picks)

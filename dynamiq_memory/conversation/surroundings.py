@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any
 
-from dynamiq_memory.backends.operations import Around
+from dynamiq_memory.backends._weights import weigh
+from dynamiq_memory.backends.operations import AroundPage
 from dynamiq_memory.backends.plans import Plan
 from dynamiq_memory.conversation.calls import calls_of, is_question, results_of
 from dynamiq_memory.conversation.revisions import current
@@ -18,20 +19,42 @@ from dynamiq_memory.messages import SESSION_KEY, SUPERSEDED_KEY, TIMESTAMP_KEY, 
 # Neighbours read on each side of a match at first: most turns are shorter, longer ones are read on.
 NEIGHBOURS = 6
 _LARGEST_PAGE = 1_000
+_LARGEST = 2**30
 
 
 @dataclass(slots=True)
 class Reach:
-    """How many messages may still be read to find the beginnings and ends of turns."""
+    """How much may still be read to find the beginnings and ends of turns.
+
+    Attributes:
+        messages: Number of messages, beyond the neighbours of matches.
+        bytes: Size of all messages, in characters; None for any.
+    """
 
     messages: int = 2_000
+    bytes: int | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether no message may be read."""
+        return self.bytes is not None and self.bytes <= 0
 
     def next(self, size: int, spans: Sequence[Span]) -> tuple[int, Sequence[Span]]:
         """How many messages to read next, and for which of the spans: the first ones, if not for all."""
-        size = min(size, self.messages)
+        size = 0 if self.spent else min(size, self.messages)
         spans = spans[: self.messages // size] if size else ()
         self.messages -= size * len(spans)
         return size, spans
+
+    def windows(
+        self, filter: Filter, anchors: Sequence[Message], before: int, after: int
+    ) -> Plan[list[tuple[list[Message], bool, bool]]]:
+        """Read neighbours, and whether there may be more on each side."""
+        windows = yield from AroundPage(filter, anchors, before, after, self.bytes)
+        if self.bytes is not None:
+            self.bytes -= sum(map(_size, chain.from_iterable(window for window, _, _ in windows)))
+            self.bytes += sum(map(_size, anchors))  # which have been read before
+        return windows
 
 
 @dataclass(slots=True, eq=False)
@@ -42,11 +65,13 @@ class Span:
         messages: The messages.
         begins: Whether no message comes before them.
         ends: Whether no message comes after them.
+        beside_large: Whether a message that is too large to be read comes before or after them.
     """
 
     messages: list[Message]
     begins: bool
     ends: bool
+    beside_large: bool = False
 
     def turn_of(self, match: Message) -> Turn | None:
         """Return the turn of a message; None if its beginning is missing."""
@@ -59,6 +84,8 @@ class Span:
 
     def lacks(self, match: Message) -> tuple[bool, bool]:
         """Return whether the turn of a message needs more messages at the beginning, and at the end."""
+        if self.beside_large:
+            return False, False
         place = self._place_of(match)
         later = not self.ends and not has_question(current(self.messages[place + 1 :]))
         if self.begins:
@@ -106,8 +133,11 @@ def surroundings_of(matches: Sequence[Message], filters: Mapping[str, Any], reac
         reach: How many messages may be read beyond the neighbours.
     """
     filter, size = parse(filters), NEIGHBOURS
-    windows = (yield from Around(filter, matches, size, size)) if matches else []
-    spans = {key_of(match): _span(match, window) for match, window in zip(matches, windows, strict=True)}
+    windows = (yield from reach.windows(filter, matches, size, size)) if matches else []
+    spans = {
+        key_of(match): Span(window, not earlier, not later)
+        for match, (window, earlier, later) in zip(matches, windows, strict=True)
+    }
     lacking = list(matches)
     while True:
         size = min(4 * size, _LARGEST_PAGE)
@@ -141,9 +171,9 @@ def has_late_result(messages: Sequence[Message]) -> bool:
     return False
 
 
-def _span(match: Message, window: list[Message]) -> Span:
-    place = _find(window, match) or 0
-    return Span(window, place < NEIGHBOURS, len(window) - place - 1 < NEIGHBOURS)
+def _size(message: Message) -> int:
+    """The size of a message in characters, nearly: without the metadata of a text."""
+    return len(message.content) if isinstance(message.content, str) else weigh(message, _LARGEST)
 
 
 def _find(messages: Sequence[Message], message: Message) -> int | None:
@@ -173,24 +203,25 @@ def _union(first: Span, second: Span) -> Span:
     messages = first.messages[:place] + max(first.messages[place:], second.messages, key=len)
     last = key_of(messages[-1])
     ends = any(span.ends for span in (first, second) if key_of(span.messages[-1]) == last)
-    return Span(messages, first.begins or (place == 0 and second.begins), ends)
+    begins = first.begins or (place == 0 and second.begins)
+    return Span(messages, begins, ends, first.beside_large or second.beside_large)
 
 
 def _read_on(filter: Filter, size: int, earlier: Sequence[Span], later: Sequence[Span], reach: Reach) -> Plan[bool]:
     """Read messages before and after spans; return whether there was anything left to read."""
     count, spans = reach.next(size, earlier)
     if spans:
-        windows = yield from Around(filter, [span.messages[0] for span in spans], count, 0)
-        for span, window in zip(spans, windows, strict=True):
+        windows = yield from reach.windows(filter, [span.messages[0] for span in spans], count, 0)
+        for span, (window, more, _) in zip(spans, windows, strict=True):
             span.messages[:1] = window
-            span.begins = len(window) <= count
+            span.begins, span.beside_large = not more, more and len(window) <= count
     read = bool(spans)
     count, spans = reach.next(size, later)
     if spans:
-        windows = yield from Around(filter, [span.messages[-1] for span in spans], 0, count)
-        for span, window in zip(spans, windows, strict=True):
+        windows = yield from reach.windows(filter, [span.messages[-1] for span in spans], 0, count)
+        for span, (window, _, more) in zip(spans, windows, strict=True):
             span.messages[-1:] = window
-            span.ends = len(window) <= count
+            span.ends, span.beside_large = not more, span.beside_large or (more and len(window) <= count)
     return read or bool(spans)
 
 

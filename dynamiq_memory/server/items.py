@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -13,12 +13,12 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from dynamiq_memory._wire import from_anchor, from_item, to_anchor, to_shown_item
-from dynamiq_memory.backends.operations import ReadPage, stored_versions
-from dynamiq_memory.backends.plans import arun
+from dynamiq_memory.backends._order import version_filters
+from dynamiq_memory.backends.operations import AroundPage, ReadPage
 from dynamiq_memory.exceptions import FilterError, InvalidArgumentError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.integrations.native import reduced
-from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Message, key_of, size_of
+from dynamiq_memory.messages import MESSAGE_ID_KEY, SESSION_KEY, USER_KEY, Key, Message, key_of, size_of
 from dynamiq_memory.ranking.scores import parts_of
 from dynamiq_memory.server import models
 from dynamiq_memory.server.access import Access, RequestAccess
@@ -32,6 +32,7 @@ _EVERYWHERE: list[Literal["user", "session"]] = ["user", "session"]
 _MINIMAL = "return=minimal"
 _BOOLEANS = {"true": True, "false": False}
 
+Window = tuple[list[Message], bool, bool]
 router = APIRouter(prefix="/v1/memories/{memory_id}/items", tags=["items"], route_class=BodyRoute)
 Prefer = Annotated[str, Header(description="`return=minimal` omits the messages from the response.")]
 
@@ -96,17 +97,64 @@ async def query_messages(access: RequestAccess, body: models.QueryRequest) -> Re
 
 @router.post("/around", response_model=models.WindowsResponse)
 async def neighbours_of_messages(access: RequestAccess, body: models.AroundRequest) -> Response:
-    """Read the neighbours of messages, each within its own session."""
+    """Read the neighbours of messages, each within its own session. Windows end where the answer is full."""
     max_results = access.service.settings.max_results
-    if len(body.anchors) * (body.before + body.after + 1) > max_results:
+    most = len(body.anchors) * (body.before + body.after + 1)
+    if most > max_results:
         raise InvalidArgumentError(f"this may be more than {max_results:,} messages: request fewer neighbours at once")
     anchors = [_anchor(access, each) for each in body.anchors]
-    windows = await access.memory.aaround(anchors, body.before, body.after, access.filters(body.filters))
-    # The windows contain the anchors, which have no content; put the stored messages there instead.
-    stored = {key_of(each): each for each in await arun(stored_versions(anchors), access.memory.aexecute)}
-    complete = [[stored.get(key_of(message), message) for message in window] for window in windows]
-    most = len(anchors) * (body.before + body.after + 1)
-    return await for_messages(most, lambda: JSONResponse({"data": list(map(stored_items, complete))}))
+    # The windows contain the anchors as they were given, without content.
+    stored, size = await _stored(access, anchors) if body.anchor_content else ({}, 0)
+    max_bytes = max(0, MAX_PAGE_BYTES - size)
+    if body.max_bytes is not None:
+        max_bytes = min(max_bytes, body.max_bytes)
+    filter = parse(access.filters(body.filters))
+    windows = await access.memory.aexecute(AroundPage(filter, anchors, body.before, body.after, max_bytes))
+    return await for_messages(most, _windows, anchors, windows, stored, max_bytes)
+
+
+def _windows(
+    anchors: Sequence[Message], windows: Sequence[Window], stored: Mapping[Key, Message], max_bytes: int
+) -> Response:
+    data, more, left = [], [], max_bytes
+    for anchor, (window, *beyond) in zip(anchors, windows, strict=True):
+        # A message near several anchors is in the answer for each of them.
+        place = window.index(anchor)
+        earlier, left = _fitting(window[:place][::-1], left)
+        later, left = _fitting(window[place + 1 :], left)
+        data.append(stored_items([*earlier[::-1], stored.get(key_of(anchor), anchor), *later]))
+        more.append((beyond[0] or len(earlier) < place, beyond[1] or len(later) < len(window) - place - 1))
+    return JSONResponse({"data": data, "more": more})
+
+
+def _fitting(messages: Sequence[Message], max_bytes: int) -> tuple[Sequence[Message], int]:
+    """Return the first messages, as far as they fit, and the size that is left; nothing is left if not all fit."""
+    for number, message in enumerate(messages):
+        size = size_of(message)
+        if size > max_bytes:
+            return messages[:number], 0
+        max_bytes -= size
+    return messages, max_bytes
+
+
+async def _stored(access: Access, anchors: Sequence[Message]) -> tuple[dict[Key, Message], int]:
+    """Read anchors; also return their size.
+
+    Raises:
+        InvalidArgumentError: They are too large for one answer.
+    """
+    found: dict[Key, Message] = {}
+    size = 0
+    for filter in version_filters(anchors):
+        page, more = await access.memory.aexecute(ReadPage(filter, len(anchors), max(1, MAX_PAGE_BYTES - size)))
+        found |= {key_of(message): message for message in page}
+        size += await for_messages(len(page), total_size, page)
+        if more:
+            raise InvalidArgumentError(
+                f"{len(anchors):,} anchors have more than {MAX_PAGE_BYTES:,} bytes: request the neighbours of fewer at "
+                "once, or anchor_content=false"
+            )
+    return found, size
 
 
 @router.post("/count", response_model=models.CountResponse)

@@ -137,6 +137,10 @@ class AroundRequest(StrictModel):
     before: _Count
     after: _Count
     filters: Filters = None
+    max_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Maximum size of all neighbours, in characters. Defaults to the size of a full page."
+    )
+    anchor_content: bool = Field(True, description="Whether the anchors themselves have their content.")
 
 
 class OptionalFilterRequest(StrictModel):
@@ -259,9 +263,13 @@ class SearchResponse(ItemsResponse):
 
 
 class WindowsResponse(BaseModel):
-    """The neighbours of each anchor, including the anchor itself."""
+    """The neighbours of each anchor, including the anchor itself.
+
+    Windows end where the answer is full; `more` says of each whether there may be more messages before and after it.
+    """
 
     data: list[list[StoredItem]]
+    more: list[tuple[bool, bool]]
 
 
 class CountResponse(BaseModel):

@@ -28,6 +28,8 @@ from dynamiq_memory.server.settings import MEBIBYTE
 _EXPORT_PAGE = 500
 _EXPORT_BYTES = 4 * MEBIBYTE
 _DEFAULT_LIMIT = 20
+# No model takes more.
+_MOST_TOKENS = 1_000_000
 
 router = APIRouter(prefix="/v1/memories/{memory_id}", tags=["memory"], route_class=BodyRoute)
 UserId = Annotated[str | None, Query(min_length=1)]
@@ -48,7 +50,7 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
             limit,
             filters,
             body.strategy,
-            body.max_tokens,
+            _tokens(body.max_tokens),
             body.window,
             body.placement,
             compare=body.compare,
@@ -71,6 +73,17 @@ async def search_messages(access: RequestAccess, body: models.SearchRequest) -> 
     # A client that sets a limit knows that there may be more.
     more = has_more and body.limit is None
     return await for_messages(len(messages), lambda: JSONResponse({"data": stored_items(messages), "has_more": more}))
+
+
+def _tokens(max_tokens: int | None) -> int:
+    """Return the maximum number of tokens of a conversation; without one, that of the service.
+
+    Raises:
+        InvalidArgumentError: It is more than the service gives.
+    """
+    if max_tokens is not None and max_tokens > _MOST_TOKENS:
+        raise InvalidArgumentError(f"max_tokens may be up to {_MOST_TOKENS:,}, not {max_tokens:,}")
+    return _MOST_TOKENS if max_tokens is None else max_tokens
 
 
 def _explained(picks: Explanation) -> Response:

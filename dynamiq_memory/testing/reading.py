@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamiq_memory.backends.operations import ReadPage
+from dynamiq_memory.backends.operations import AroundPage, ReadPage
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import Message
 from dynamiq_memory.testing.base import SCOPE, SESSION, USER, ConformanceBase, Twin, contents, say
@@ -64,6 +64,22 @@ class ReadingConformance(ConformanceBase):
                         found = [*page, *found] if side == "before" else [*found, *page]
                         anchor = page[0 if side == "before" else -1] if page else anchor
                     assert contents(found) == contents(stored[1:] if side == "after" else stored)
+
+    def test_windows_end_at_a_size(self, store: Twin) -> None:
+        stored = store.add_many([say(f"{number:03} {'x' * 100}") for number in range(40)])
+        anchors = [stored[20], *stored[:18], stored[22]]
+        for filters in (SCOPE, {**SCOPE, "absent": None}):
+            whole = store.around(anchors, 4, 4, filters)
+            for max_bytes in (None, 10**6, 800, 0):
+                pages = store.execute(AroundPage(parse(filters), anchors, 4, 4, max_bytes))
+                for anchor, window, (page, earlier, later) in zip(anchors, whole, pages, strict=True):
+                    here, place = contents(window).index(anchor.text), contents(page).index(anchor.text)
+                    assert contents(page) == contents(window)[here - place : here - place + len(page)]
+                    if max_bytes is None or max_bytes > 800:
+                        assert len(page) == len(window)
+                    assert earlier or place == here
+                    assert later  # no anchor is near the end
+                assert max_bytes != 0 or len(pages[-1][0]) == 1
 
     def test_a_limit_below_one_is_refused(self, store: Twin) -> None:
         store.add(say())

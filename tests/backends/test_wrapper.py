@@ -14,6 +14,7 @@ import pytest
 from dynamiq_memory.backends import Capabilities, InMemory, MemoryBackend, SQLite, operations
 from dynamiq_memory.backends.operations import (
     Around,
+    AroundPage,
     Count,
     Delete,
     IsEmpty,
@@ -106,6 +107,7 @@ def test_every_call_is_counted_once(runner: type[asyncio.Runner] | None) -> None
         (Read, "search", ()),
         (ReadPage, "execute", (ReadPage(parse(SCOPE), limit=1, max_bytes=1),)),
         (Around, "around", (stored, 1, 1)),
+        (AroundPage, "execute", (AroundPage(parse(SCOPE), stored, before=1, after=1, max_bytes=1),)),
         (Update, "update", (stored,)),
         (Count, "count", ()),
         (Sessions, "sessions", ()),

@@ -13,7 +13,7 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import SQLite
-from dynamiq_memory.server import items
+from dynamiq_memory.server import items as server_items
 from dynamiq_memory.server.app import create_app
 from dynamiq_memory.server.partition import Partition
 from dynamiq_memory.server.settings import Settings
@@ -99,7 +99,7 @@ def test_a_page_ends_where_it_is_full(app: Any) -> None:
     while True:
         page = ask(app, "POST", "/items/query", {"limit": 1000, **({"before": before} if before else {})})
         assert page.status == 200
-        assert page.sizes[0] < items.MAX_PAGE_BYTES + 2 * MEBIBYTE
+        assert page.sizes[0] < server_items.MAX_PAGE_BYTES + 2 * MEBIBYTE
         assert page.peak < 8 * page.sizes[0]
         answer = json.loads(page.body)
         found += [each["data"]["content"][0]["text"].partition("x")[0] for each in answer["data"]]
@@ -124,8 +124,8 @@ def test_a_page_ends_where_it_is_full(app: Any) -> None:
 def test_an_answer_that_is_too_large_is_refused_with_a_number(app: Any, method: str, path: str, body: Any) -> None:
     answer = ask(app, method, path, body)
     assert answer.status == 422
-    assert f"more than {items.MAX_PAGE_BYTES:,} bytes" in answer.body.decode()
-    assert answer.peak < 8 * items.MAX_PAGE_BYTES
+    assert f"more than {server_items.MAX_PAGE_BYTES:,} bytes" in answer.body.decode()
+    assert answer.peak < 8 * server_items.MAX_PAGE_BYTES
 
 
 def test_fewer_are_answered(app: Any) -> None:
@@ -145,6 +145,48 @@ def test_a_conversation_reads_little_more_than_it_takes(app: Any) -> None:
     )
     assert answer.status == 200
     assert answer.peak < 24 * MEBIBYTE
+
+
+def anchor_of(item: Any) -> Any:
+    return {"id": item["id"], "timestamp": item["dynamiq_memory"]["timestamp"]} | {
+        key: item[key] for key in ("user_id", "session_id")
+    }
+
+
+def test_windows_end_where_the_answer_is_full(app: Any) -> None:
+    items = json.loads(ask(app, "GET", "/items?page_size=3").body)["data"]
+    body = {"anchors": list(map(anchor_of, items)), "before": 19, "after": 1}
+    answer = ask(app, "POST", "/items/around", body)
+    assert answer.status == 200
+    assert 14 * MEBIBYTE < answer.sizes[0] < 18 * MEBIBYTE
+    assert answer.peak < 8 * answer.sizes[0]
+    read = json.loads(answer.body)
+    windows = [[item["data"]["content"][0]["text"].split()[1] for item in window] for window in read["data"]]
+    # What is near the first anchor comes first, the nearest first of all.
+    assert windows == [[str(number) for number in range(27, 40)], ["38"], ["37"]]
+    assert read["more"] == [[True, False], [True, True], [True, True]]
+    few = ask(app, "POST", "/items/around", body | {"max_bytes": 2 * MEBIBYTE, "anchor_content": False})
+    assert [len(window) for window in json.loads(few.body)["data"]] == [2, 1, 1]
+    assert few.peak < 8 * few.sizes[0]
+
+
+def test_anchors_that_are_too_large_are_refused(app: Any) -> None:
+    pages = [json.loads(ask(app, "GET", f"/items?session_id=s{page}&page_size=9").body)["data"] for page in (0, 1)]
+    items = [item for page in pages for item in page]
+    answer = ask(app, "POST", "/items/around", {"anchors": list(map(anchor_of, items)), "before": 0, "after": 0})
+    assert (answer.status, "anchor_content=false" in answer.body.decode()) == (422, True)
+    assert answer.peak < 8 * server_items.MAX_PAGE_BYTES
+
+
+@pytest.mark.parametrize("strategy", ["all", "relevant", "both"])
+@pytest.mark.parametrize("max_tokens", [100, None])
+def test_no_strategy_reads_all_that_is_near_a_match(app: Any, strategy: str, max_tokens: int | None) -> None:
+    body = {"strategy": strategy, "query": "number", "limit": 1000, "filters": {"user_id": "u"}}
+    answer = ask(app, "POST", "/search", body | {"max_tokens": max_tokens})
+    assert answer.status == 200
+    data = json.loads(answer.body)["data"]
+    assert len(data) == (0 if max_tokens else 2 if strategy == "all" else 3)
+    assert answer.peak < 8 * server_items.MAX_PAGE_BYTES
 
 
 # Each would hold the loop for long if it were read, parsed, checked, converted or written there.

@@ -119,6 +119,8 @@ class SQLBackend(PlannedBackend):
                 return reader.read(connection, filter, limit, before, after)
             case operations.Around(filter, anchors, before_count, after_count):
                 return self._neighbours.around(connection, filter, anchors, before_count, after_count)
+            case operations.AroundPage():
+                return self._neighbours.page(connection, operation)
             case operations.ReadPage():
                 return reader.read_page(connection, operation)
             case operations.Write():

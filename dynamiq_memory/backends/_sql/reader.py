@@ -28,7 +28,7 @@ class SQLReader:
         """Compile a statement."""
         self._tables = tables
         self._by_seq = tables.prepared("messages by number", lambda: _numbered(tables, *tables.columns))
-        self._sizes = tables.prepared("sizes by number", lambda: _numbered(tables, _size(tables.messages)))
+        self._sizes = tables.prepared("sizes by number", lambda: _numbered(tables, size_of(tables.messages)))
 
     def read(
         self,
@@ -129,7 +129,7 @@ def _within_size(
 ) -> sa.Select[Any]:
     """A SELECT of the first of these messages, up to a size; each with the number of all."""
     messages = tables.messages
-    columns = (messages.c.seq, messages.c.timestamp, _size(messages))
+    columns = (messages.c.seq, messages.c.timestamp, size_of(messages))
     measured = _chosen(tables, columns, names).where(*clauses).cte("measured")
     earlier = sa.func.sum(measured.c.size).over(order_by=_order(measured, names), rows=(None, 0)) - measured.c.size
     placed = sa.select(measured.c.seq, earlier.label("earlier")).cte("placed")
@@ -142,7 +142,7 @@ def _within_size(
     return statement.order_by(*_order(found, names))
 
 
-def _size(messages: sa.Table) -> sa.ColumnElement[int]:
+def size_of(messages: sa.FromClause) -> sa.Label[int]:
     """The size of a message, in characters."""
     size = sum(sa.func.coalesce(sa.func.length(messages.c[name]), 0) for name in ("content", "metadata", "extra"))
     return sa.type_coerce(size, sa.BigInteger).label("size")

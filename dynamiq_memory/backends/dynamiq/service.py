@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from dynamiq_memory._batches import batched
 from dynamiq_memory._wire import from_item, readable, to_anchor, to_item
 from dynamiq_memory.backends import operations
+from dynamiq_memory.backends._order import session_filter
+from dynamiq_memory.backends._weights import weigh
 from dynamiq_memory.backends.base import Capabilities
 from dynamiq_memory.backends.dynamiq.requests import Request, no_result
 from dynamiq_memory.backends.plans import Plan
@@ -63,6 +65,8 @@ class Service:
                 return self._search(operation)
             case operations.Around():
                 return self._around(operation)
+            case operations.AroundPage():
+                return self._around_page(operation)
         endpoint = _ENDPOINTS.get(type(operation))
         return None if endpoint is None else iter(self._request(operation, *endpoint))
 
@@ -116,16 +120,41 @@ class Service:
         return messages
 
     def _around(self, around: operations.Around) -> Plan[list[list[Message]]]:
-        before, after = min(around.before, self._max_results), min(around.after, self._max_results)
+        """Read windows, and the rest of those that the service ends, page by page."""
+        anchors = around.anchors
+        page = operations.AroundPage(around.filter, anchors, around.before, around.after)
+        windows: list[list[Message]] = []
+        for anchor, (near, earlier, later) in zip(anchors, (yield from self._around_page(page)), strict=True):
+            filter, place = session_filter(anchor, around.filter), _place_of(anchor, near)
+            before, after = around.before - place, around.after - (len(near) - place - 1)
+            first = operations.Read(filter, before, before=near[0])
+            last = operations.Read(filter, after, after=near[-1])
+            more_earlier = (yield from self._read(first)) if earlier and before else []
+            more_later = (yield from self._read(last)) if later and after else []
+            windows.append([*more_earlier, *near, *more_later])
+        return windows
+
+    def _around_page(self, page: operations.AroundPage) -> Plan[list[tuple[list[Message], bool, bool]]]:
+        before, after = min(page.before, self._max_results), min(page.after, self._max_results)
         if before + after + 1 > self._max_results:
             before = after = (self._max_results - 1) // 2
         at_once = max(1, min(_MOST_ANCHORS, self._max_results // (before + after + 1)))
-        windows: list[list[Message]] = []
-        for anchors in batched(around.anchors, at_once):
-            body = {**_body(around.filter), "anchors": [to_anchor(each) for each in anchors]}
-            body |= {"before": before, "after": after}
-            windows += yield from Request("POST", "/items/around", _windows, body=body)
+        left = page.max_bytes
+        windows: list[tuple[list[Message], bool, bool]] = []
+        for anchors in batched(page.anchors, at_once):
+            body = {**_body(page.filter), "anchors": [to_anchor(each) for each in anchors]}
+            body |= {"before": before, "after": after, "max_bytes": left, "anchor_content": False}
+            found = yield from Request("POST", "/items/around", _windows, body=body)
+            for anchor, (window, _, _) in zip(anchors, found, strict=True):
+                window[_place_of(anchor, window)] = anchor
+            if left is not None:
+                left = max(0, left - weigh(found, left))
+            windows += found
         return windows
+
+
+def _place_of(anchor: Message, window: Sequence[Message]) -> int:
+    return next(place for place, each in enumerate(window) if each.id == anchor.id)
 
 
 def _body(filter: Filter) -> dict[str, Any]:
@@ -144,8 +173,9 @@ def _messages(answer: Any) -> list[Message]:
     return messages
 
 
-def _windows(answer: Any) -> list[list[Message]]:
-    return [views(map(from_item, window)) for window in answer["data"]]
+def _windows(answer: Any) -> list[tuple[list[Message], bool, bool]]:
+    windows = zip(answer["data"], answer["more"], strict=True)
+    return [(views(map(from_item, window)), *more) for window, more in windows]
 
 
 def _sessions(answer: Any) -> list[Session]:
