@@ -23,7 +23,7 @@ from dynamiq_memory.server.keys import APIKey, KeyStore
 from dynamiq_memory.server.logs import request_id
 from dynamiq_memory.server.metrics import Metrics
 from dynamiq_memory.server.settings import Settings
-from dynamiq_memory.server.shares import Limit, LimitError, Shares
+from dynamiq_memory.server.shares import Inbox, Limit, LimitError, Shares
 
 logger = logging.getLogger("dynamiq_memory.server")
 
@@ -137,8 +137,9 @@ class Guard:
             _check_framing(headers)
             self._check_host(headers)
             if scope["path"].startswith(PROTECTED):
-                async with self._shares.turn(await self._admit(scope, headers)):
-                    await self._forward(scope, headers, receive, send, self._settings.max_body_bytes)
+                inbox = Inbox(receive)
+                async with self._shares.turn(await self._admit(scope, headers), inbox):
+                    await self._forward(scope, headers, inbox.receive, send, self._settings.max_body_bytes)
             else:
                 # Without a key, a body could fill the memory.
                 await self._forward(scope, headers, receive, send, 0)
@@ -195,7 +196,10 @@ class Guard:
             return client
         window = await self._limiter.get_window_stats(self._rate, client)
         seconds = max(1, round(window.reset_time - time.time() + 0.5))
-        detail = f"the limit is {self._settings.rate} requests: wait for the number of seconds in Retry-After"
+        detail = (
+            f"more requests than {self._settings.rate}: send this one again after {seconds} seconds (Retry-After), and "
+            "fewer at once, or start the service with a higher --rate"
+        )
         raise ProblemError(429, "TooManyRequests", detail, {"Retry-After": str(seconds)})
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive, max_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,6 +79,12 @@ def until(check: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def open_requests(api: httpx.Client) -> int:
+    """How many requests the service has not answered yet, with the one that asks."""
+    lines = api.get("/metrics").text.splitlines()
+    return int(float(next(line.split()[1] for line in lines if line.startswith("dynamiq_memory_open_requests "))))
+
+
 def connected(service_url: str) -> socket.socket:
     parts = urlsplit(service_url)
     return socket.create_connection((str(parts.hostname), parts.port or 0), timeout=SECONDS)
@@ -124,6 +131,29 @@ def test_a_request_whose_client_is_gone_is_stopped() -> None:
         assert store.cancelled.wait(SECONDS)
         with service.client() as api:
             assert api.get(ITEMS).status_code == 200
+
+
+def test_a_waiting_request_whose_client_is_gone_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_WAITING_REQUESTS", 2)
+    body = f'{{"filters": {{"k": "{"x" * 1000}"}}}}'.encode()
+    head = f"POST {COUNT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    request = f"{head}\r\n\r\n".encode() + body
+
+    with Waiting() as store, serving(store, max_concurrent=1) as service, service.client() as api:
+        with ExitStack() as clients:
+            for number in range(3):
+                client = clients.enter_context(connected(service.url))
+                client.sendall(request if number < 2 else request[:-500])
+                until(lambda count=number + 2: open_requests(api) == count)  # type: ignore[misc]
+            assert api.get(ITEMS).status_code == 429
+        # One is handled; the two that waited are gone, one of them before all of its body came.
+        until(lambda: open_requests(api) == 2)
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(api.get, ITEMS)
+            until(lambda: open_requests(api) == 3)
+            store.let.set()
+            assert waits.result().status_code == 200
+        assert store.most == 1
 
 
 @pytest.mark.parametrize(
