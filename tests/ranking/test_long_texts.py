@@ -73,3 +73,20 @@ def test_a_long_text_has_the_terms_of_its_parts(text: str) -> None:
     split = Tokenizer()
     repeated = 100_000 // len(text) + 1
     assert split(f"{text}\n" * repeated) == split(f"{text}\n") * repeated
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_of_a_very_long_text_only_words_at_its_ends_count(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = f"begin{letter} same " + " ".join(f"w{letter}{number} same" for number in range(2_000)) + f" end{letter}"
+    unbounded = Tokenizer()(whole)
+    monkeypatch.setattr(tokenizer, "_LONG", 1_000)
+    assert Tokenizer()(whole) == unbounded
+    monkeypatch.setattr(tokenizer, "_END", 500)
+    terms = Tokenizer()(whole)
+    for number in (3, 1_998):
+        assert set(Tokenizer()(f"begin{letter} w{letter}{number} end{letter}")) <= set(terms)
+    assert not set(Tokenizer()(f"w{letter}1000")) <= set(terms)
+    assert len(set(terms)) < 300 < len(set(unbounded))
+    assert terms.count("same") == unbounded.count("same")
+    joined = Tokenizer()("-".join(f"part{number}" for number in range(5_000)))
+    assert 10 < len(joined) < 500
