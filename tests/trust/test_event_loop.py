@@ -6,6 +6,7 @@ On a busy machine, the clock says nothing. So the longest turn of the loop is me
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Awaitable, Iterator
@@ -33,6 +34,8 @@ from tests.fakes.weaviate.server import weaviate
 
 LONGEST = 0.25
 """Seconds of CPU that the loop's thread may spend in one turn."""
+MANY = 0.03
+"""The same for thousands of small results, each of which takes microseconds."""
 USER = {"user_id": "ann"}
 WORDS = " ".join(f"word{number % 5000} ferry{number % 7}" for number in range(40_000))
 QUESTION = f"Which ferry? {WORDS[:300_000]}"
@@ -168,6 +171,30 @@ def test_no_method_of_a_store_holds_up_the_loop(backend: MemoryBackend, turns: T
 
     asyncio.run(use())
     turns.check()
+
+
+@pytest.mark.parametrize("make", [postgresql, sqlite], ids=lambda make: make.__name__)
+def test_thousands_of_results_do_not_hold_up_the_loop(make: Any, request: pytest.FixtureRequest, turns: Turns) -> None:
+    many = [
+        Message(role="user", content=f"ferry {number}", metadata={**USER, "session_id": "s"}) for number in range(4_000)
+    ]
+
+    async def use(backend: MemoryBackend) -> None:
+        async with backend:
+            await backend.aadd_many(many)
+            await backend.asearch("ferry", USER, 1)  # what is done once
+            assert len(await turns.of("search", backend.asearch("ferry", USER))) == len(many)
+            await turns.of("around", backend.aaround(many[100:200], 40, 40))
+
+    gc.disable()  # of all that other tests have left, a collection would count as a turn
+    try:
+        with ExitStack() as stack:
+            asyncio.run(use(make(stack, request)))
+    finally:
+        gc.enable()
+    turns.longest.pop("", None)
+    assert set(turns.longest) == {"search", "around"}
+    assert max(turns.longest.values()) < MANY, turns.longest
 
 
 def test_no_method_of_a_memory_holds_up_the_loop(turns: Turns) -> None:

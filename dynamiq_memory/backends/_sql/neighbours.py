@@ -12,14 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.filters import single_scope
-from dynamiq_memory.backends._sql.off_the_loop import messages_of
+from dynamiq_memory.backends._sql.off_the_loop import off_the_loop
 from dynamiq_memory.backends._sql.reader import size_of
-from dynamiq_memory.backends._sql.records import COLUMNS
+from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import AroundPage
 from dynamiq_memory.filters import Filter
 from dynamiq_memory.messages import Message
 
+Window = tuple[list[Message], bool, bool]
 _BEFORE, _AFTER = 0, 1
 # What is left out of messages that do not fit.
 _LARGE = frozenset({"content", "metadata", "extra"})
@@ -42,7 +43,7 @@ class NeighbourReader:
         """Read neighbours as `MemoryBackend.around` promises."""
         return [window for window, _, _ in self._windows(connection, filter, anchors, before, after)]
 
-    def page(self, connection: sa.Connection, page: AroundPage) -> list[tuple[list[Message], bool, bool]]:
+    def page(self, connection: sa.Connection, page: AroundPage) -> list[Window]:
         """Read neighbours up to a size, by one statement, which measures them before it reads them."""
         return self._windows(connection, page.filter, page.anchors, page.before, page.after, page.max_bytes)
 
@@ -54,7 +55,7 @@ class NeighbourReader:
         before: int,
         after: int,
         max_bytes: int | None = None,
-    ) -> list[tuple[list[Message], bool, bool]]:
+    ) -> list[Window]:
         if not anchors:
             return []
         filters, scope, measured = self._tables.filters, single_scope(filter), max_bytes is not None
@@ -70,15 +71,7 @@ class NeighbourReader:
         else:
             statement = self._statement(filters.clauses(filter), measured=measured)
             rows = connection.execute(statement, parameters).fetchall()
-        messages = iter(messages_of(connection, [row[2:] for row in rows if row[1]]))
-        # Each side, in order; None is a message that does not fit.
-        windows: list[tuple[list[Message | None], list[Message | None]]] = [([], []) for _ in anchors]
-        for row in rows:
-            message = next(messages) if row[1] else None
-            for place in row[0].split(","):
-                number, side = divmod(int(place), 2)
-                windows[number][side].append(message)
-        return [_joined(anchor, *sides, before, after) for anchor, sides in zip(anchors, windows, strict=True)]
+        return off_the_loop(connection, lambda: _windows_of(rows, anchors, before, after), rows)
 
     def _in_scope(self, names: Sequence[str]) -> list[sa.ColumnElement[bool]]:
         return [self._tables.messages.c[key] == sa.bindparam(key, type_=sa.Text) for key in names]
@@ -161,13 +154,26 @@ class NeighbourReader:
         return sa.select((anchors.c.number * 2 + side).label("place"), number.label("seq")).select_from(source)
 
 
+def _windows_of(rows: Sequence[Any], anchors: Sequence[Message], before: int, after: int) -> list[Window]:
+    """Make windows of the rows of `NeighbourReader._statement`."""
+    messages = iter(from_rows([row[2:] for row in rows if row[1]]))
+    # Each side, in order; None is a message that does not fit.
+    windows: list[tuple[list[Message | None], list[Message | None]]] = [([], []) for _ in anchors]
+    for row in rows:
+        message = next(messages) if row[1] else None
+        for place in row[0].split(","):
+            number, side = divmod(int(place), 2)
+            windows[number][side].append(message)
+    return [_joined(anchor, *sides, before, after) for anchor, sides in zip(anchors, windows, strict=True)]
+
+
 def _joined(
     anchor: Message,
     earlier: Sequence[Message | None],
     later: Sequence[Message | None],
     before: int,
     after: int,
-) -> tuple[list[Message], bool, bool]:
+) -> Window:
     """Join both sides of an anchor, each up to the first message that does not fit; and whether there may be more."""
     near_earlier, near_later = _fitting(reversed(earlier))[::-1], _fitting(later)
     more_earlier = 0 < before == len(earlier) or len(near_earlier) < len(earlier)

@@ -79,7 +79,8 @@ class WordSearch:
         """Rank matching messages, in a transaction whose statements all see the same state."""
         best = self._best(connection, question)
         numbers = self._reader.fitting(connection, best.arrivals, question.search.max_bytes)
-        return best.found(self._reader.by_seq(connection, numbers), question.search.filter)
+        messages = self._reader.by_seq(connection, numbers)
+        return off_the_loop(connection, lambda: best.found(messages, question.search.filter), best.numbers)
 
     def search_at_once(self, connection: sa.Connection, question: Question) -> list[Message] | None:
         """Rank matching messages without such a transaction; None if messages have changed in the meantime.

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dynamiq_memory.backends._sql.off_the_loop import off_the_loop
 from dynamiq_memory.backends._sql.reader import SQLReader, messages_by_number
 from dynamiq_memory.backends._sql.search import HybridSearch, Question, WordSearch
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
@@ -35,7 +36,9 @@ class PostgreSQLWordSearch(WordSearch):
         numbers = self._reader.fitting(connection, best.arrivals, question.search.max_bytes)
         versions = list({best.rows[number][-1] for number in best.numbers})
         messages = self._read_unchanged(connection, numbers, versions)
-        return best.found(messages, question.search.filter) if len(messages) == len(numbers) else None
+        if len(messages) != len(numbers):
+            return None
+        return off_the_loop(connection, lambda: best.found(messages, question.search.filter), best.numbers)
 
     def _read_unchanged(
         self, connection: sa.Connection, numbers: Sequence[int], versions: Sequence[str]
