@@ -173,22 +173,63 @@ def reduced(message: Message) -> dict[str, Any] | None:
     said = set(_values([message.role.value, message.content, message.tool_call_id, message.name]))
     said |= set(_values(message.tool_calls, parsed=True))
     data, _ = _reduced(native["data"], said, depth=0)
-    names = {key: native[key] for key in ("framework", "digest") if _is_name(native.get(key))}
+    shapes = {"framework": _FRAMEWORK, "digest": _DIGEST}
+    names = {key: native[key] for key, shape in shapes.items() if _is_like(shape, native.get(key))}
     return {**names, "version": _VERSION, "data": data}
 
 
 _in_order = json.JSONEncoder().encode
 
-# Values of these keys choose among classes and kinds that an adapter knows, or name the message.
-_NAMING = frozenset({TAG, "class", "type", "block_type", "id"})
+# Values of these keys choose among classes and kinds that an adapter knows.
+_NAMING = frozenset({TAG, "class", "type", "block_type"})
 _PATH = "Path"
+# What the adapters write beside what the message says. Other names of fields and kinds are texts of the writer.
+_KNOWN_KEYS = """
+    additional_kwargs annotations args arguments artifact audio base64 block_type blocks cache_control chunk_position
+    cited_content class content data detail document_mimetype extras fields file_id format fps function id image
+    image_mimetype index input invalid_tool_calls mime_type name partial_json reasoning response_metadata role source
+    source_type status text title tool_call_chunks tool_call_id tool_calls tool_kwargs tool_name ttl type url
+    usage_metadata value video video_mimetype
+"""
+_KNOWN_KINDS = """
+    tuple set frozenset dict int float
+    Document BaseMessage HumanMessage HumanMessageChunk AIMessage AIMessageChunk SystemMessage SystemMessageChunk
+    ToolMessage ToolMessageChunk FunctionMessage FunctionMessageChunk ChatMessage ChatMessageChunk RemoveMessage
+    Block OpenAI AnyUrl Stream TextBlock ImageBlock AudioBlock VideoBlock DocumentBlock CacheControl CachePoint
+    CitableBlock CitationBlock ThinkingBlock ToolCallBlock
+    human ai system tool function chat remove developer
+    text text-plain input_text output_text image image_url input_image audio input_audio video file input_file document
+    cache citable citation thinking reasoning refusal ephemeral object
+    tool_call tool_call_chunk invalid_tool_call tool_use tool_result function_call server_tool_call server_tool_result
+"""
+_KEYS, _KINDS = frozenset([TAG, *_KNOWN_KEYS.split()]), frozenset(_KNOWN_KINDS.split())
+_FRAMEWORK = re.compile(r"[a-z_-]{1,20}")
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+# Ids consist of digits and letters in any order, and of up to two words, such as chatcmpl and lc_run: no sentence.
+_WORDS_OF_AN_ID = 2
+_WORD = re.compile(r"(?<![A-Za-z0-9])(?![a-f]+(?![A-Za-z0-9]))[A-Za-z]{2,}(?![A-Za-z0-9])|[A-Za-z]{25,}")
+_LONGEST_WORD = 24
 _NAME = re.compile(r"[A-Za-z0-9_.:$-]{1,100}")
 _TYPE = re.compile(r"[A-Za-z0-9_.:$/+-]{1,100}")  # also a media type
 _Said = set[tuple[type, Any]]
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return _is_like(_NAME, value)
+
+
+def _is_like(shape: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and shape.fullmatch(value) is not None
+
+
+def _is_known(key: str, value: Any) -> bool:
+    """Whether the value of a key is the name of a kind that adapters know, or looks like an id."""
+    if not _is_name(value):
+        return False
+    if key != "id":
+        return key in _NAMING and value in _KINDS
+    words = _WORD.findall(value)
+    return len(words) <= _WORDS_OF_AN_ID and all(len(word) <= _LONGEST_WORD for word in words)
 
 
 def _values(value: Any, *, parsed: bool = False) -> Iterator[tuple[type, Any]]:
@@ -219,11 +260,12 @@ def _reduced(value: Any, said: _Said, depth: int) -> tuple[Any, bool]:
             if key == "path":
                 complete = complete and each is None
                 continue
-            rest, whole = (each, True) if key in _NAMING and _is_name(each) else _reduced(each, said, depth + 1)
-            whole = whole and (_is_name(key) or (str, key) in said)
+            rest, whole = (each, True) if _is_known(key, each) else _reduced(each, said, depth + 1)
+            named = key in _KEYS or (str, key) in said
+            whole = whole and named
             complete = complete and whole
             # Frameworks expect a dict of their own to be complete.
-            if whole or (_is_name(key) and depth < 2 and isinstance(rest, dict if depth == 0 else list)):
+            if whole or (named and depth < 2 and isinstance(rest, dict if depth == 0 else list)):
                 kept[key] = rest
         return kept, complete
     if isinstance(value, list):
