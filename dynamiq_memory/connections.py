@@ -150,8 +150,8 @@ class Weaviate(Connection):
         grpc_port: Defaults to `WEAVIATE_GRPC_PORT`, then 50051; Weaviate Cloud has its own.
         grpc_secure: Whether gRPC uses TLS. Defaults to the setting for HTTP.
         timeout_init: Seconds to wait for the server when connecting.
-        timeout_query: Seconds to wait for a response.
-        timeout_insert: Seconds to wait for a write.
+        timeout_query: Seconds to wait for a response, also if the connection is lost. Defaults to 60.
+        timeout_insert: The same for a write. Defaults to 90.
     """
 
     deployment_type: WeaviateDeploymentType = WeaviateDeploymentType.WEAVIATE_CLOUD
@@ -164,5 +164,5 @@ class Weaviate(Connection):
     grpc_port: int = Field(default_factory=partial(_from_env, "WEAVIATE_GRPC_PORT", 50051))
     grpc_secure: bool | None = None
     timeout_init: float = Field(default=30.0, gt=0)
-    timeout_query: float = Field(default=180.0, gt=0)
-    timeout_insert: float = Field(default=120.0, gt=0)
+    timeout_query: float = Field(default=60.0, gt=0)
+    timeout_insert: float = Field(default=90.0, gt=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +22,10 @@ from urllib.parse import urlsplit
 from sqlalchemy import make_url
 
 from dynamiq_memory import BackendError, MemoryBackend
-from dynamiq_memory.backends import PostgreSQL, SQLite
+from dynamiq_memory.backends import PostgreSQL, SQLite, Weaviate
+from dynamiq_memory.connections import Weaviate as WeaviateConnection
 from tests.fakes.http_server import Answer, Broken, Silent
+from tests.fakes.weaviate.server import weaviate
 from tests.trust.proxies import Gateway, Wire
 from tests.trust.steps import SCOPE, State, Step, carry_out, plan
 from tests.trust.stores import opened, shared_postgresql
@@ -184,6 +187,19 @@ def _cut_postgresql(_: Path) -> Opened:
             yield _cutting(wire, direct, store)
 
 
+@contextmanager
+def _cut_weaviate(_: Path) -> Opened:
+    """gRPC is cut. While it is, a request waits for its timeout, and not for the minute that the client would."""
+    with weaviate() as server, Wire(lambda: socket.create_connection((server.host, server.grpc_port))) as wire:
+        name, url = f"Test_{uuid.uuid4().hex}", f"http://{server.host}:{server.http_port}"
+        connection = WeaviateConnection(url=url, grpc_port=wire.port, timeout_query=1.0, timeout_insert=1.0)
+        with (
+            Weaviate(WeaviateConnection(url=url, grpc_port=server.grpc_port), collection_name=name) as direct,
+            Weaviate(connection, collection_name=name) as store,
+        ):
+            yield _cutting(wire, direct, store)
+
+
 def _cutting(wire: Wire, direct: MemoryBackend, store: MemoryBackend) -> Callable[[Random], Tally]:
     session = Changing(direct, store)
 
@@ -258,6 +274,7 @@ CHECKS: Checks = {
     "SQLite, disk full": full,
     "PostgreSQL, connections cut": _cut_postgresql,
     "service over SQLite, connections cut": _cut("service over SQLite"),
+    "Weaviate, connections cut": _cut_weaviate,
     **{f"{name}, requests fail": _answered(name) for name in ("service over SQLite", "DynamoDB", "Qdrant", "Pinecone")},
     **{f"{name}, a request hangs": _answered(name, HANGING) for name in ("service over SQLite", "DynamoDB", "Qdrant")},
 }

@@ -14,6 +14,7 @@ from tests.trust.tally import Tally
 RUNS = {
     "service over SQLite, connections cut": 2,
     "service over SQLite, requests fail": 6,
+    "Weaviate, connections cut": 3,
 }
 HANGING = 2
 USUALLY = 12

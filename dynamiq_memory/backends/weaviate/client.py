@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -30,11 +31,18 @@ End = tuple[str, int, bool]
 """A host, a port, and whether it uses TLS."""
 
 _ATTRIBUTES = ("deployment_type", "api_key", "url", "http_host", "http_port", "grpc_host", "grpc_port")
-_TIMEOUTS = {"init": 30.0, "query": 180.0, "insert": 120.0}
+_TIMEOUTS = {"init": 30.0, "query": 60.0, "insert": 90.0}
 _CLOUD_PORT = 443
 _LOCAL_GRPC_PORT = 50051
-# With the process's pool, a forked child would use its parent's connections.
-_CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+_CHANNEL_OPTIONS = [
+    # With the process's pool, a forked child would use its parent's connections.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A request waits for a lost connection until its timeout. Without this, it fails at once, and the client repeats it
+    # for 63 seconds, which no setting changes.
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "waitForReady": True}]})),
+    # A server that is back is noticed soon; gRPC would wait for up to two minutes.
+    ("grpc.max_reconnect_backoff_ms", 5000),
+]
 # Seconds to wait for running requests when the asynchronous client is closed.
 _PATIENCE = 10.0
 
