@@ -177,7 +177,7 @@ class KilledWriter:
             store.add(self.bystander)
 
     def __call__(self, random: Random) -> Tally:
-        tally = Tally(runs=1, kills=1)
+        tally = Tally(runs=1, faults=1)
         steps, finished = self._killed(random)
         for step in steps[:finished]:
             self.state = step.after(self.state)
@@ -269,7 +269,7 @@ def killed_server(store: MemoryBackend, kill_and_start: Callable[[], None]) -> C
 
     def check(random: Random) -> Tally:
         nonlocal state
-        tally = Tally(runs=1, kills=1)
+        tally = Tally(runs=1, faults=1)
         assert store.count(SCOPE) == len(state)  # it has a connection now
         step, failed = None, False
         with ThreadPoolExecutor(1) as pool:

@@ -136,7 +136,7 @@ def _answered(name: str, answers: Sequence[Answer | Broken | None] = ANSWERS) ->
 
                 def heal() -> bool:
                     gateway.faults = lambda _: None
-                    tally.kills += len(gateway.requests) > number
+                    tally.faults += len(gateway.requests) > number
                     return lasting and fault is not None and not carried_out and number == 0
 
                 where = f"{fault} at request {number}, {carried_out=}, {lasting=}"
@@ -210,7 +210,7 @@ def _cutting(wire: Wire, direct: MemoryBackend, store: MemoryBackend) -> Callabl
 
         def heal() -> bool:
             wire.left = None
-            tally.kills += wire.broken > before
+            tally.faults += wire.broken > before
             return False
 
         session.change(random, tally, heal, f"cut after {wire.left} bytes")
@@ -232,7 +232,7 @@ def locked(folder: Path) -> Opened:
         def run(random: Random) -> Tally:
             held = random.random() < 0.5
             other.execute("BEGIN IMMEDIATE" if held else "BEGIN")
-            tally = Tally(runs=1, kills=held)
+            tally = Tally(runs=1, faults=held)
 
             def heal() -> bool:
                 other.execute("ROLLBACK")
@@ -261,7 +261,7 @@ def full(folder: Path) -> Opened:
                 connection.execute(f"PRAGMA max_page_count = {pages}")
                 return connection
 
-            tally = Tally(runs=1, kills=1)
+            tally = Tally(runs=1, faults=1)
             with patch.object(sqlite3, "connect", limited), SQLite(file) as session.store:
                 session.change(random, tally, lambda: False, f"{pages - used} pages left")
             return tally

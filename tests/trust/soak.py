@@ -34,7 +34,7 @@ PROMISES: dict[str, Checks] = {
     "all stores answer alike": differential.CHECKS,
 }
 COUNTS = Path(".cache/soak/counts.json")
-_COLUMNS = ("runs", "kills", "operations", "lost", "doubled", "leaked", "wrong")
+_COLUMNS = ("runs", "faults", "operations", "lost", "doubled", "leaked", "wrong")
 # Setting up takes seconds, so each check goes on for a while. What must not fail first comes first, and for longer.
 _SECONDS = 20.0
 _LONGER = ("SQLite", "PostgreSQL", "service")
@@ -57,6 +57,9 @@ class Soak:
         if not file.exists():
             return cls(file)
         known = json.loads(file.read_text())
+        for counts in known["tallies"].values():
+            if "kills" in counts:  # their earlier name
+                counts["faults"] = counts.pop("kills")
         return cls(file, {name: Tally(**counts) for name, counts in known["tallies"].items()}, known["hours"])
 
     def add(self, promise: str, store: str, tally: Tally, seconds: float) -> None:
@@ -76,11 +79,18 @@ class Soak:
         return not store.startswith(_LONGER), self.tallies.get(f"{promise} | {store}", Tally()).runs
 
     def table(self) -> str:
-        """The counts as a table in Markdown."""
+        """The counts as a table in Markdown, by promise and store."""
         lines = [f"| promise | store | {' | '.join(_COLUMNS)} |", "|---|---|" + "--:|" * len(_COLUMNS)]
-        for name, tally in self.tallies.items():
+        for name, tally in sorted(self.tallies.items(), key=_place):
             lines.append(f"| {name} | {' | '.join(f'{getattr(tally, column):,}' for column in _COLUMNS)} |")
         return "\n".join(lines)
+
+
+def _place(tally: tuple[str, Tally]) -> tuple[int, str]:
+    """Sort promises as they are listed here, then by store."""
+    promise, _, store = tally[0].partition(" | ")
+    promises = [*PROMISES]
+    return promises.index(promise) if promise in promises else len(promises), store
 
 
 def checks(only: str = "") -> Iterator[tuple[str, str, Opener]]:
@@ -109,6 +119,15 @@ def run_for(opener: Opener, seeds: Iterator[int], seconds: float) -> Tally:
         else:
             total += Tally(runs=1, wrong=1, seen=[f"seed {seed}: {traceback.format_exc()[-4000:]}"])
     return total
+
+
+def _announced(promise: str, store: str, opener: Opener, seeds: Iterator[int], seconds: float) -> Tally:
+    """Make runs of a check; say on standard error what runs, and what was found."""
+    print(f"{promise} | {store}: ", end="", file=sys.stderr, flush=True)
+    tally = run_for(opener, seeds, seconds)
+    found = "nothing found" if tally.is_clean else "; ".join([f"{len(tally.seen)} found", *tally.seen])
+    print(f"{tally.runs:,} runs, {tally.operations:,} operations, {found}", file=sys.stderr, flush=True)
+    return tally
 
 
 def properties(python: str, folders: Sequence[str], examples: int, seconds: float) -> Tally:
@@ -145,9 +164,11 @@ def main() -> int:
     parser.add_argument("--counts", type=Path, default=COUNTS, help="the JSON file")
     given = parser.parse_args()
     if given.seed is not None:
-        found = [run_for(opener, iter([given.seed]), 0) for _, _, opener in checks(given.only)]
+        found = [
+            _announced(promise, store, opener, iter([given.seed]), 0) for promise, store, opener in checks(given.only)
+        ]
         print(*[text for tally in found for text in tally.seen], sep="\n")
-        return int(not all(tally.is_clean for tally in found))
+        return int(not found or not all(tally.is_clean for tally in found))
     # So that servers end with this process, however it is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     soak = Soak.read(given.counts)
@@ -169,7 +190,8 @@ def _soak(soak: Soak, given: Any) -> None:
             if left <= 0:
                 return
             started = time.monotonic()
-            tally = run_for(opener, seeds, min(left, _SECONDS * (3 if store.startswith(_LONGER) else 1)))
+            seconds = min(left, _SECONDS * (3 if store.startswith(_LONGER) else 1))
+            tally = _announced(promise, store, opener, seeds, seconds)
             soak.add(promise, store, tally, time.monotonic() - started)
         if not tried_properties:
             tried_properties = True

@@ -17,7 +17,7 @@ class Tally:
 
     Attributes:
         runs: Number of times that the check was made.
-        kills: Processes that were killed, or requests that were broken.
+        faults: Processes that were killed, and connections, requests, disks or locks that failed.
         operations: Operations whose outcome was checked.
         lost: Messages that should have been there and were not.
         doubled: Messages that were there more than once.
@@ -27,7 +27,7 @@ class Tally:
     """
 
     runs: int = 0
-    kills: int = 0
+    faults: int = 0
     operations: int = 0
     lost: int = 0
     doubled: int = 0
