@@ -23,10 +23,11 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from tests.trust import crashes, differential, faults, histories, names
+from tests.trust import corpus, crashes, differential, faults, histories, names
 from tests.trust.tally import Checks, Opener, Tally
 
 PROMISES: dict[str, Checks] = {
+    "what once failed works": corpus.CHECKS,
     "survives kill -9": crashes.CHECKS,
     "a failed request changes nothing": faults.CHECKS,
     "concurrent operations have an order": histories.CHECKS,

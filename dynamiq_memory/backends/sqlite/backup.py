@@ -50,10 +50,13 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress | None
         progress: Is called from time to time.
 
     Raises:
-        ConfigurationError: The copy exists already, or another copying to it runs or was broken off.
+        ConfigurationError: The copy exists already, its folder does not, or another copying to it runs or was broken
+            off.
         BackendError: The copy cannot be written, or it is damaged, as the database is. Nothing is left of it.
         sqlite3.Error: The database cannot be read or the copy cannot be written. Nothing is left of the copy.
     """
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {str(target.parent)!r} for the copy: make it first")
     # Under its own name only once it is complete.
     part = target.with_name(f"{target.name}.part")
     for file in (target, part):

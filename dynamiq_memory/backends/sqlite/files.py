@@ -62,11 +62,17 @@ class OpenFiles:
                 raise self._moved(path)
 
     def _moved(self, path: str) -> BackendError:
+        fact = f"SQLite file {path!r} was moved, deleted or replaced while it was open, so no more is read or written: "
+        if path != self._file:
+            return BackendError(
+                f"{fact}it belongs to {self._file!r}, whose newest messages are in its -wal file. If it was moved, "
+                "move it back. If it was deleted, the `backup` of this object saves what both had; then close every "
+                "program that uses the file, and put the backup in its place"
+            )
         return BackendError(
-            f"SQLite file {path!r} was moved, deleted or replaced while it was open, so no more is read or written: "
-            "if it was moved, move it back. If it was deleted, the `backup` of this object saves what it had. If you "
-            f"put a backup in its place, first close every program that uses {self._file!r}, move it away with the "
-            "files beside it (-wal, -shm), and put the backup there again"
+            f"{fact}if it was moved, move it back. If it was deleted, the `backup` of this object saves what it had. "
+            f"If you put a backup in its place, first close every program that uses {self._file!r}, move it away with "
+            "the files beside it (-wal, -shm), and put the backup there again"
         )
 
 
