@@ -257,7 +257,7 @@ class AroundPage(FilteredOperation[list[tuple[list[Message], bool, bool]]]):
     def default_plan(self, _: MemoryBackend) -> Plan[list[tuple[list[Message], bool, bool]]]:
         """Read the windows of few anchors, then of as many as still fit if their windows are as large as those."""
         windows: list[list[Message]] = []
-        used, size = 0, len(self.anchors) if self.max_bytes is None else _UNMEASURED_ANCHORS
+        used, size = 0, len(self.anchors) if self.max_bytes is None else min(_UNMEASURED_ANCHORS, self.max_bytes)
         while anchors := self.anchors[len(windows) : len(windows) + size]:
             found = yield from Around(self.filter, anchors, self.before, self.after)
             windows += found

@@ -64,10 +64,10 @@ class NeighbourReader:
             parameters["max_bytes"] = max_bytes
         if scope is not None:
             names = tuple(scope)
-            statement = self._tables.prepared(
+            prepared = self._tables.prepared(
                 ("around", names, measured), lambda: self._statement(self._in_scope(names), measured=measured)
             )
-            rows = statement.fetch(connection, parameters)
+            rows = prepared.fetch(connection, parameters)
         else:
             statement = self._statement(filters.clauses(filter), measured=measured)
             rows = connection.execute(statement, parameters).fetchall()
