@@ -245,7 +245,7 @@ class ItemPage(ItemsResponse):
     page_size: int
     has_more: bool
     next_cursor: str | None
-    pagination: Pagination | None = Field(None, description="Of a list that is not read by cursor.")
+    pagination: Pagination | None = Field(None, description="With `page` or `include_scope`, but no cursor.")
 
 
 class SearchResponse(ItemsResponse):

@@ -93,12 +93,11 @@ CALLS: dict[str, tuple[int, Callable[[Memory], Any]]] = {
     # One reads the index of terms and checks it, one reads the messages.
     "search": (2, lambda memory: memory.search("town 12", limit=20)),
     "all": (1, conversing("all")),
-    # One measures the matches before they are read.
-    "relevant": (4, conversing("relevant")),
-    "both": (5, conversing("both")),
-    "relevant, large": (4, conversing("relevant", limit=100)),
+    "relevant": (3, conversing("relevant")),
+    "both": (4, conversing("both")),
+    "relevant, large": (3, conversing("relevant", limit=100)),
     # Every message matches, and a long turn is read in several steps.
-    "relevant, without a limit": (6, conversing("relevant", "town map train", None)),
+    "relevant, without a limit": (5, conversing("relevant", "town map train", None)),
 }
 
 

@@ -51,6 +51,14 @@ class SQLFilters(ABC):
         return []
 
     @abstractmethod
+    def listed(self, name: str) -> sa.FromClause:
+        """The whole numbers that are `packed` in a parameter.
+
+        Returns:
+            Rows of `value` and its `place`.
+        """
+
+    @abstractmethod
     def packed(self, values: Sequence[Any]) -> Any:
         """Make many values a single parameter."""
 

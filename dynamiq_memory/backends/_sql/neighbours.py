@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from dynamiq_memory.backends._sql.filters import single_scope
 from dynamiq_memory.backends._sql.off_the_loop import off_the_loop
 from dynamiq_memory.backends._sql.reader import size_of
-from dynamiq_memory.backends._sql.records import COLUMNS, from_rows
+from dynamiq_memory.backends._sql.records import COLUMNS, LARGE, from_rows
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import AroundPage
 from dynamiq_memory.filters import Filter
@@ -23,7 +23,6 @@ from dynamiq_memory.messages import Message
 Window = tuple[list[Message], bool, bool]
 _BEFORE, _AFTER = 0, 1
 # What is left out of messages that do not fit.
-_LARGE = frozenset({"content", "metadata", "extra"})
 
 
 class NeighbourReader:
@@ -96,7 +95,7 @@ class NeighbourReader:
             fitting = self._fitting(grouped)
             fits = fitting.c.total <= sa.bindparam("max_bytes", type_=sa.BigInteger)
             columns = [sa.case((fits, 1), else_=0)]
-            columns += (sa.case((fits, found.c[name])) if name in _LARGE else found.c[name] for name in COLUMNS)
+            columns += (sa.case((fits, found.c[name])) if name in LARGE else found.c[name] for name in COLUMNS)
             grouped = fitting
         statement = sa.select(grouped.c.places, *columns)
         statement = statement.join_from(grouped, found, found.c.seq == grouped.c.seq)

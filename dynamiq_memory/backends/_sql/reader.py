@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from dynamiq_memory.backends._order import latest_first
 from dynamiq_memory.backends._sql.filters import single_scope
 from dynamiq_memory.backends._sql.off_the_loop import messages_of
-from dynamiq_memory.backends._sql.records import COLUMNS
+from dynamiq_memory.backends._sql.records import COLUMNS, LARGE
 from dynamiq_memory.backends._sql.tables import SQLTables
 from dynamiq_memory.backends.operations import ReadPage
 from dynamiq_memory.filters import Filter
@@ -25,10 +24,8 @@ class SQLReader:
     """Reads the messages of a store."""
 
     def __init__(self, tables: SQLTables) -> None:
-        """Compile a statement."""
+        """Compile nothing yet."""
         self._tables = tables
-        self._by_seq = tables.prepared("messages by number", lambda: _numbered(tables, *tables.columns))
-        self._sizes = tables.prepared("sizes by number", lambda: _numbered(tables, size_of(tables.messages)))
 
     def read(
         self,
@@ -62,20 +59,16 @@ class SQLReader:
         messages, more = page.page_of(found, page.limit)
         return messages, more or (bool(rows) and rows[0][0] > len(rows))
 
-    def fitting(self, connection: sa.Connection, numbers: Sequence[int], max_bytes: int | None) -> Sequence[int]:
-        """Return the first of some numbers of arrival: those of messages up to a size, or all without one."""
-        if max_bytes is None:
-            return numbers
-        sizes = dict(self._sizes.fetch(connection, {"numbers": self._tables.filters.packed(numbers)}))
-        earlier = accumulate((sizes.get(number, 0) for number in numbers), initial=0)
-        return [number for number, size in zip(numbers, earlier, strict=False) if size < max_bytes]
-
-    def by_seq(self, connection: sa.Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
-        """Read messages by their numbers of arrival."""
+    def by_seq(
+        self, connection: sa.Connection, numbers: Sequence[int], max_bytes: int | None = None
+    ) -> Mapping[int, Message]:
+        """Read messages by their numbers of arrival: all, or the first of them up to a size."""
         if not numbers:
             return {}
-        rows = self._by_seq.fetch(connection, {"numbers": self._tables.filters.packed(numbers)})
-        return messages_by_number(connection, rows)
+        measured = max_bytes is not None
+        statement = self._tables.prepared(("by number", measured), lambda: numbered(self._tables, measured=measured))
+        parameters = {"numbers": self._tables.filters.packed(numbers), "max_bytes": max_bytes}
+        return messages_by_number(connection, statement.fetch(connection, parameters))
 
     def count(self, connection: sa.Connection, filter: Filter) -> int:
         """Count matching messages."""
@@ -92,8 +85,9 @@ class SQLReader:
 
 
 def messages_by_number(connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> Mapping[int, Message]:
-    """Build messages from rows of a number of arrival and `COLUMNS`."""
-    return dict(zip([row[0] for row in rows], messages_of(connection, [row[1:] for row in rows]), strict=True))
+    """Build messages from rows of `numbered`, those that fit."""
+    rows = [row for row in rows if row[1]]
+    return dict(zip([row[0] for row in rows], messages_of(connection, [row[2:] for row in rows]), strict=True))
 
 
 def _parameters(
@@ -113,10 +107,27 @@ def _parameters(
     return frozenset(names), parameters
 
 
-def _numbered(tables: SQLTables, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """A SELECT of messages by their numbers of arrival, which are its first column."""
-    seq = tables.messages.c.seq
-    return sa.select(seq, *columns).where(tables.filters.among(seq, name="numbers"))
+def numbered(tables: SQLTables, *, measured: bool) -> sa.Select[Any]:
+    """A SELECT of messages by their numbers of arrival: this number, whether the message fits, and `COLUMNS`.
+
+    Args:
+        tables: The tables.
+        measured: Whether those fit that begin before the parameter `max_bytes`, in the order of the numbers, and others
+            have no content. Otherwise all fit.
+    """
+    messages, filters = tables.messages, tables.filters
+    if not measured:
+        every: sa.ColumnElement[Any] = sa.literal_column("1")
+        return sa.select(messages.c.seq, every, *tables.columns).where(filters.among(messages.c.seq, name="numbers"))
+    listed, near = filters.listed("numbers"), messages.alias("near")
+    size = size_of(near).element
+    earlier = sa.func.sum(size).over(order_by=listed.c.place, rows=(None, 0)) - size
+    placed = sa.select(near.c.seq, earlier.label("earlier")).join_from(listed, near, near.c.seq == listed.c.value)
+    measuring = placed.subquery("placed")
+    fits = measuring.c.earlier < sa.bindparam("max_bytes", type_=sa.BigInteger)
+    columns = (sa.case((fits, messages.c[name])) if name in LARGE else messages.c[name] for name in COLUMNS)
+    statement = sa.select(messages.c.seq, sa.case((fits, 1), else_=0), *columns)
+    return statement.join_from(measuring, messages, messages.c.seq == measuring.c.seq)
 
 
 def _messages(tables: SQLTables, names: frozenset[str]) -> sa.Select[Any]:

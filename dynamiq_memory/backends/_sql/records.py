@@ -8,6 +8,7 @@ from typing import Any
 from dynamiq_memory._json import dumps, is_clean, loads
 from dynamiq_memory.messages import MESSAGE_ID_KEY, MESSAGES, SESSION_KEY, TIMESTAMP_KEY, USER_KEY, Message
 
+LARGE = frozenset({"content", "metadata", "extra"})
 COLUMNS = ("user_id", "session_id", "id", "timestamp", "role", "content", "metadata", "extra")
 
 

@@ -78,8 +78,7 @@ class WordSearch:
     def search(self, connection: sa.Connection, question: Question) -> list[Message]:
         """Rank matching messages, in a transaction whose statements all see the same state."""
         best = self._best(connection, question)
-        numbers = self._reader.fitting(connection, best.arrivals, question.search.max_bytes)
-        messages = self._reader.by_seq(connection, numbers)
+        messages = self._reader.by_seq(connection, best.arrivals, question.search.max_bytes)
         return off_the_loop(connection, lambda: best.found(messages, question.search.filter), best.numbers)
 
     def search_at_once(self, connection: sa.Connection, question: Question) -> list[Message] | None:

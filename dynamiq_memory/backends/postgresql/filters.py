@@ -39,6 +39,14 @@ class PostgreSQLFilters(SQLFilters):
         """Whether a column is in an array."""
         return column == sa.any_(sa.bindparam(name, self.packed(values), type_=sa.ARRAY(column.type)))
 
+    def listed(self, name: str) -> sa.FromClause:
+        """Read an array."""
+        array = sa.bindparam(name, type_=sa.ARRAY(sa.BigInteger))
+        each = sa.func.unnest(array).table_valued(
+            sa.column("value", sa.BigInteger), with_ordinality="place", name="each"
+        )
+        return each.render_derived()
+
     def packed(self, values: Sequence[Any]) -> list[Any]:
         """Make many values an array."""
         return list(values)

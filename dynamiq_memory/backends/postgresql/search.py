@@ -7,17 +7,16 @@ transaction that wrote it (https://www.postgresql.org/docs/current/ddl-system-co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from dynamiq_memory.backends._sql.off_the_loop import off_the_loop
-from dynamiq_memory.backends._sql.reader import SQLReader, messages_by_number
+from dynamiq_memory.backends._sql.reader import messages_by_number, numbered
 from dynamiq_memory.backends._sql.search import HybridSearch, Question, WordSearch
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.messages import Message
-from dynamiq_memory.ranking import BM25
 
 
 class PostgreSQLWordSearch(WordSearch):
@@ -25,28 +24,28 @@ class PostgreSQLWordSearch(WordSearch):
 
     _tables: PostgreSQLTables
 
-    def __init__(self, tables: PostgreSQLTables, reader: SQLReader, bm25: BM25) -> None:
-        """Compile a statement."""
-        super().__init__(tables, reader, bm25)
-        self._unchanged = tables.prepared("unchanged messages", lambda: _unchanged(tables))
-
     def search_at_once(self, connection: sa.Connection, question: Question) -> list[Message] | None:
         """Rank matching messages by statements of which each may see another state; None if that mattered."""
         best = self._best(connection, question)
-        numbers = self._reader.fitting(connection, best.arrivals, question.search.max_bytes)
         versions = list({best.rows[number][-1] for number in best.numbers})
-        messages = self._read_unchanged(connection, numbers, versions)
-        if len(messages) != len(numbers):
+        rows = self._unchanged(connection, best.arrivals, versions, question.search.max_bytes)
+        if len(rows) != len(best.numbers):
             return None
+        messages = messages_by_number(connection, rows)
         return off_the_loop(connection, lambda: best.found(messages, question.search.filter), best.numbers)
 
-    def _read_unchanged(
-        self, connection: sa.Connection, numbers: Sequence[int], versions: Sequence[str]
-    ) -> Mapping[int, Message]:
+    def _unchanged(
+        self, connection: sa.Connection, numbers: Sequence[int], versions: Sequence[str], max_bytes: int | None
+    ) -> Sequence[Sequence[Any]]:
+        """Read messages by their numbers of arrival, if given versions of their terms are still the current ones."""
         if not numbers:
-            return {}
-        parameters = {"numbers": self._tables.filters.packed(numbers), "versions": versions}
-        return messages_by_number(connection, self._unchanged.fetch(connection, parameters))
+            return []
+        measured = max_bytes is not None
+        statement = self._tables.prepared(
+            ("unchanged by number", measured), lambda: _unchanged(self._tables, measured=measured)
+        )
+        parameters = {"numbers": self._tables.filters.packed(numbers), "versions": versions, "max_bytes": max_bytes}
+        return statement.fetch(connection, parameters)
 
     def _select(self, scope: Collection[str] = (), source: sa.FromClause | None = None) -> sa.Select[Any]:
         return super()._select(scope, source).add_columns(_version(self._tables))  # the last column
@@ -61,11 +60,9 @@ def _version(tables: PostgreSQLTables) -> sa.ColumnElement[str]:
     return sa.cast(sa.column("xmin", _selectable=tables.terms), sa.Text)
 
 
-def _unchanged(tables: PostgreSQLTables) -> sa.Select[Any]:
+def _unchanged(tables: PostgreSQLTables, *, measured: bool) -> sa.Select[Any]:
     """A SELECT of messages by their numbers of arrival, if given versions of their terms are still the current ones."""
-    messages, terms, filters = tables.messages, tables.terms, tables.filters
+    messages, terms = tables.messages, tables.terms
     same = sa.and_(*(terms.c[name] == messages.c[name] for name in ("user_id", "session_id", "seq")))
-    statement = sa.select(messages.c.seq, *tables.columns).select_from(messages.join(terms, same))
-    return statement.where(
-        filters.among(messages.c.seq, name="numbers"), filters.among(_version(tables), name="versions")
-    )
+    statement = numbered(tables, measured=measured).join(terms, same)
+    return statement.where(tables.filters.among(_version(tables), name="versions"))

@@ -59,6 +59,11 @@ class SQLiteFilters(SQLFilters):
         array = bindparam(name, self.packed(values), type_=Text)
         return column.in_(select(func.json_each(array).table_valued("value").c.value))
 
+    def listed(self, name: str) -> FromClause:
+        """Read a JSON array."""
+        each = func.json_each(bindparam(name, type_=Text)).table_valued("key", "value")
+        return select(each.c.key.label("place"), each.c.value).subquery()
+
     def packed(self, values: Sequence[Any]) -> str:
         """Make many values a JSON array."""
         return json.dumps(values)

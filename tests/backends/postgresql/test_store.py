@@ -407,7 +407,9 @@ def test_a_cancelled_call_leaves_the_store_usable(store, sql, postgresql_table):
         with sql.transaction():
             sql.execute(f"LOCK TABLE {postgresql_table} IN ACCESS EXCLUSIVE MODE")
             waiting = asyncio.create_task(store.aadd(say("a")))
-            await asyncio.sleep(0.1)
+            # A cancellation that reaches the server before the statement would be ignored there.
+            while not sql.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                await asyncio.sleep(0.01)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
