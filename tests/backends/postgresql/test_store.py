@@ -338,6 +338,14 @@ def sessions_of(sql, name: str) -> int:
     return int(sql.execute(counting, (name,)).fetchone()[0])
 
 
+def comes_to_wait(sql) -> None:
+    for _ in range(6000):
+        if sql.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            return
+        sql.execute("SELECT pg_sleep(0.01)")
+    pytest.fail("nothing waits for a lock")
+
+
 def comes_to(count: int, sql, name: str) -> bool:
     for _ in range(6000):
         if sessions_of(sql, name) == count:
@@ -408,8 +416,7 @@ def test_a_cancelled_call_leaves_the_store_usable(store, sql, postgresql_table):
             sql.execute(f"LOCK TABLE {postgresql_table} IN ACCESS EXCLUSIVE MODE")
             waiting = asyncio.create_task(store.aadd(say("a")))
             # A cancellation that reaches the server before the statement would be ignored there.
-            while not sql.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(comes_to_wait, sql)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
