@@ -268,6 +268,6 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _first(fields: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The first text among some fields; base64 may be bytes. Empty if there is none."""
+    """The first text among some fields; base64 may be bytes. Empty without one."""
     found = next((fields[key] for key in keys if isinstance(fields.get(key), str | bytes) and fields[key]), "")
     return found.decode("ascii", "replace") if isinstance(found, bytes) else found

@@ -37,7 +37,7 @@ class Erasure:
         left: How many were there when the store was read again. None if it was not, or cannot be.
         problem: Why it is not done; None if it is, or if this is a dry run.
         error: The exception that ended the work, if one did in this store; not in `to_dict`.
-        traces: What may still hold deleted data, in words, such as a backup.
+        traces: A description of places that may still hold deleted data, such as a backup.
     """
 
     store: str
@@ -104,7 +104,7 @@ def forget(user_id: str, backend: MemoryBackend, also: Sequence[Any] = (), *, dr
         The receipt.
 
     Raises:
-        InvalidArgumentError: The user is not an id, or something is no store.
+        InvalidArgumentError: The user is not an id, or something is not a store.
     """
     check_identifier(user_id, USER_KEY)
     backends, checkpointers = _sorted([backend, *also])
@@ -211,7 +211,7 @@ class _Messages(_Task):
         self.deleted = yield from _On(self.backend, Delete(self._filter))
         self.left = yield from _On(self.backend, Count(self._filter))
         if self.left:
-            self.problem = "messages were stored meanwhile, or are still shown: do it again"
+            self.problem = "messages were stored during the deletion, or are still shown: do it again"
 
     def erasure(self) -> Erasure:
         return Erasure(self.name, self.found, self.sessions, traces=self.backend.traces, **self.outcome)

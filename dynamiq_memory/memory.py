@@ -567,15 +567,15 @@ class Memory(Closing):
 
         Args:
             user_id: The user.
-            also: What else to delete from: other memories or backends, and checkpointers with
-                `delete_thread(thread_id)`, such as LangGraph's, whose threads are the user's sessions.
+            also: More to delete from: other memories or backends, and checkpointers with
+                `delete_thread(thread_id)`, such as LangGraph's. Their threads are the user's sessions.
             dry_run: Only find out what there is.
 
         Returns:
             The receipt; `is_complete` says whether nothing is left.
 
         Raises:
-            InvalidArgumentError: The user is not an id, something in `also` is no store, or a backend has a default
+            InvalidArgumentError: The user is not an id, something in `also` is not a store, or a backend has a default
                 session, so that it would miss the others.
         """
         return run(forget(user_id, self.backend, also, dry_run=dry_run), forgetting.perform)

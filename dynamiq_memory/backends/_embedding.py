@@ -28,7 +28,7 @@ Vector = list[float]
 
 @dataclass(frozen=True, slots=True)
 class Embed(Step[list[Vector | None]]):
-    """Embed the texts of messages. The result has None for messages without text, or if there is no embedder."""
+    """Embed the texts of messages. The result has None for messages without text, or without an embedder."""
 
     messages: Sequence[Message]
 

@@ -58,7 +58,9 @@ def serve(
     ] = 60.0,
     forwarded_allow_ips: Annotated[
         str | None,
-        typer.Option(help="Proxies whose X-Forwarded-For is trusted: addresses and networks, separated by commas."),
+        typer.Option(
+            help="Proxies that are trusted to set X-Forwarded-For: addresses and networks, separated by commas."
+        ),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -120,7 +122,7 @@ def list_keys(keys: KeysFile = _DEFAULT_KEYS) -> None:
     with _stored_keys(keys) as store:
         stored = [] if store is None else store.all()
     if not stored:
-        typer.echo(f"there are no keys in {keys}", err=True)
+        typer.echo(f"{keys} has no keys", err=True)
         return
     typer.echo("\t".join(_COLUMNS))
     for key in stored:
@@ -140,7 +142,7 @@ def revoke_key(
     with _stored_keys(keys) as store:
         revoked = store is not None and store.revoke(key_id)
     if not revoked:
-        typer.echo(f"there is no valid key {key_id} in {keys}", err=True)
+        typer.echo(f"{keys} has no valid key {key_id}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{key_id} is revoked")
 

@@ -252,7 +252,7 @@ def pick(
     directly after their call: these are moved up to the call.
 
     Args:
-        strategy: The strategy. RELEVANT and BOTH act as ALL where there is no query or nothing matches.
+        strategy: The strategy. RELEVANT and BOTH act as ALL without a query, or if nothing matches.
         query: The question to the agent.
         filters: Only messages that match.
         budget: How much may be picked.

@@ -41,7 +41,7 @@ def parts_of(word: str) -> list[str]:
     Args:
         word: Letters and digits, joined by `_`, `-`, `.`, an apostrophe, or what separates the digits of numbers.
     """
-    letters = _CONTRACTION.sub("", word)  # parts of contractions are no words
+    letters = _CONTRACTION.sub("", word)  # parts of contractions are not words
     if letters.isalpha() and (letters.islower() or letters[1:].islower() or letters == letters.upper()):
         return [word]
     whole = _JOINER.sub("", letters)

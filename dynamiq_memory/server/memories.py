@@ -30,10 +30,10 @@ async def list_memories(
     page_size: Annotated[int, Query(ge=1, le=500)] = _PAGE,
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> Response:
-    """List the memories that the key is valid for. Without keys there is no list, since any id is a memory."""
+    """List the memories that the key is valid for. A service without keys has no list, since any id is a memory."""
     known = _known(request)
     if known is None:
-        raise ProblemError(404, "NotFound", "without keys, any id is a memory, so there is no list of them")
+        raise ProblemError(404, "NotFound", "without keys, any id is a memory, so they cannot be listed")
     shown = [_described(each) for each in known[(page - 1) * page_size : page * page_size]]
     return JSONResponse({"data": shown, "pagination": models.pagination(len(known), page_size)})
 

@@ -39,10 +39,10 @@ class Shares:
 
         Args:
             client: The client's key or address.
-            inbox: What the request's client sends.
+            inbox: The body that the request's client sends.
 
         Raises:
-            ProblemError: Too many of the client's requests wait, this one waited too long, or its client is gone.
+            ProblemError: Too many requests of the client wait, this one waited too long, or its client is gone.
         """
         queue = self._queues.setdefault(client, _Queue(asyncio.Semaphore(self._at_once)))
         if queue.requests >= self._most:

@@ -107,7 +107,7 @@ def test_a_failure_ends_the_work_and_it_can_be_done_again(forget: Any) -> None:
     broken.fails = False
     receipt = forget(memory, also=[broken, last])
     assert [(each.found, each.left) for each in receipt.stores] == [(0, 0), (4, 1), (4, None)]
-    assert "meanwhile" in str(receipt.stores[1].problem)
+    assert "during the deletion" in str(receipt.stores[1].problem)
 
 
 def test_what_names_the_threads_is_deleted_after_them(forget: Any) -> None:

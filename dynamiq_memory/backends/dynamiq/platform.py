@@ -108,7 +108,7 @@ class Platform:
         if filter.beyond_scope:
             raise _impossible("delete some messages of a session")
         if filter.scope(USER_KEY) is None:
-            raise _impossible("delete messages of users whom the filter does not name")
+            raise _impossible("delete messages of users that the filter does not name")
         total = 0
         for scope in _scopes(filter):
             items = yield from self._items(scope)

@@ -56,7 +56,7 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress | None
         sqlite3.Error: The database cannot be read or the copy cannot be written. Nothing is left of the copy.
     """
     if not target.parent.is_dir():
-        raise ConfigurationError(f"there is no folder {str(target.parent)!r} for the copy: make it first")
+        raise ConfigurationError(f"the folder {str(target.parent)!r} for the copy does not exist: make it first")
     # Under its own name only once it is complete.
     part = target.with_name(f"{target.name}.part")
     for file in (target, part):
