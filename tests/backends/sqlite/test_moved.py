@@ -157,7 +157,7 @@ def test_a_backup_overwrites_nothing(store, tmp_path):
     with pytest.raises(ConfigurationError, match=r"copy.db' exists"):
         store.backup(copy)
     assert copy.read_text() == "precious"
-    with pytest.raises(ConfigurationError, match=r"no folder '.*nowhere'"):
+    with pytest.raises(ConfigurationError, match=r"folder '.*nowhere'"):
         store.backup(tmp_path / "nowhere" / "copy.db")
 
 
