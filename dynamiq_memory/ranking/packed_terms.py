@@ -12,8 +12,10 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from itertools import accumulate
 from struct import Struct
+from typing import Any
 
 from dynamiq_memory.ranking.bm25 import BM25, COUNT_BITS, MAX_COUNT
 from dynamiq_memory.ranking.cache import Cache
@@ -78,11 +80,8 @@ def _matches(hashes: Iterable[bytes], packed: Sequence[bytes]) -> Iterator[list[
 
 def _search(joined: bytes) -> Callable[[bytes], Iterable[int]]:
     """Return a function that returns where the entries of a term begin."""
-    if "numpy" not in sys.modules and len(joined) < _WORTH_AN_IMPORT:
-        return partial(_places, joined)
-    try:
-        import numpy as np  # noqa: PLC0415 - optional, and takes longer to import than it saves in a small scope
-    except ImportError:
+    np = _numpy(len(joined))
+    if np is None:
         return partial(_places, joined)
     # The first bytes of each entry as a number: to compare these is several times as fast as a search.
     beginnings = np.ndarray(len(joined) // _ENTRY_BYTES, "<u4", joined, strides=_ENTRY_BYTES)
@@ -95,6 +94,16 @@ def _search(joined: bytes) -> Callable[[bytes], Iterable[int]]:
     return places
 
 
+def _numpy(size: int) -> Any:
+    """Return numpy if it is worth it for so many bytes and installed, else None."""
+    if not size or ("numpy" not in sys.modules and size < _WORTH_AN_IMPORT):
+        return None
+    try:
+        return import_module("numpy")  # optional, and takes longer to import than it saves in a small scope
+    except ImportError:
+        return None
+
+
 def _places(joined: bytes, hashed: bytes) -> Iterator[int]:
     offset = _place(hashed, joined)
     while offset != -1:
@@ -102,14 +111,40 @@ def _places(joined: bytes, hashed: bytes) -> Iterator[int]:
         offset = _place(hashed, joined, offset + _ENTRY_BYTES)
 
 
-def _matches_of_many(hashes: Iterable[bytes], packed: Sequence[bytes]) -> Iterable[list[int]]:
+def _matches_of_many(hashes: Sequence[bytes], packed: Sequence[bytes]) -> Iterable[list[int]]:
     """Return the postings of each of many terms, by one pass over the messages."""
+    np = _numpy(sum(map(len, packed)) if hashes else 0)
+    if np is not None:
+        return _matches_by_numbers(np, hashes, packed)
     matching: dict[tuple[bytes], list[int]] = {(hashed,): [] for hashed in hashes}
     asked = frozenset(matching)
     for number, entries in enumerate(packed):
         for each in asked.intersection(_unpack(entries)):
             matching[each].append(number << COUNT_BITS | entries[_place(each[0], entries) + _HASH_BYTES])
     return matching.values()
+
+
+def _matches_by_numbers(np: Any, hashes: Sequence[bytes], packed: Sequence[bytes]) -> Iterator[list[int]]:
+    """Return the postings of each of many terms, by comparing the hashes of all entries as numbers."""
+    entries = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _ENTRY_BYTES)
+    beginnings = np.ndarray(len(entries), "<u4", entries, strides=entries.strides[:1])
+    asked = np.array([int.from_bytes(hashed, "little") for hashed in hashes], np.uint64)
+    # The first bytes leave few entries, of which the whole hash is compared.
+    found = np.flatnonzero(_among(np, beginnings, np.unique(asked.astype("<u4"))))
+    hashed = beginnings[found].astype(np.uint64) | entries[found, _HASH_BYTES - 1].astype(np.uint64) << np.uint64(32)
+    ends = np.cumsum([len(each) // _ENTRY_BYTES for each in packed])
+    postings = np.searchsorted(ends, found, "right") << COUNT_BITS | entries[found, _HASH_BYTES]
+    order = np.argsort(hashed, kind="stable")
+    hashed, postings = hashed[order], postings[order]
+    for start, stop in zip(np.searchsorted(hashed, asked), np.searchsorted(hashed, asked, "right"), strict=True):
+        yield postings[start:stop].tolist()
+
+
+def _among(np: Any, values: Any, known: Any) -> Any:
+    """Whether each value is among known ones, which are sorted; faster than `np.isin` for few known ones."""
+    places = np.searchsorted(known, values)
+    places[places == len(known)] = 0
+    return known[places] == values
 
 
 def _place(hashed: bytes, entries: bytes, start: int = 0) -> int:

@@ -91,6 +91,19 @@ def test_a_search_by_numpy_finds_the_same_places(monkeypatch):
     assert by_numpy[42] == [42, 1800]
 
 
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6), max_size=12), st.sets(st.sampled_from("abcdxyz")))
+def test_many_terms_are_found_by_numpy_as_without(texts, query):
+    pytest.importorskip("numpy")
+    packed = [packed_terms.encode(terms) for terms in texts]
+    hashes = [packed_terms._hash(term) for term in sorted(query)]
+    # Hashes that share their first bytes with those of other terms are not these terms.
+    hashes += [hashed[:4] + bytes([hashed[4] ^ 1]) for hashed in hashes]
+    by_numpy = list(packed_terms._matches_of_many(hashes, packed))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "numpy", None)
+        assert by_numpy == list(packed_terms._matches_of_many(hashes, packed))
+
+
 def test_lone_surrogates_can_be_terms():
     assert set(
         packed_terms.scores(BM25(), ["\ud800"], [1, 1], [packed_terms.encode(["\ud800"]), packed_terms.encode(["x"])])
