@@ -33,7 +33,7 @@ class Erasure:
         found: Number of messages, or of threads of a checkpointer, before. None if the store was not reached, or if it
             cannot say.
         sessions: The ids of the sessions with these messages, or of the threads; None for messages without a session.
-        deleted: How many were deleted.
+        deleted: How many of them were deleted.
         left: How many were there when the store was read again. None if it was not, or cannot be.
         problem: Why it is not done; None if it is, or if this is a dry run.
         error: The exception that ended the work, if one did in this store; not in `to_dict`.
@@ -107,6 +107,8 @@ def forget(user_id: str, backend: MemoryBackend, also: Sequence[Any] = (), *, dr
         InvalidArgumentError: The user is not an id, or something is not a store.
     """
     check_identifier(user_id, USER_KEY)
+    if not isinstance(also, Sequence):
+        raise InvalidArgumentError(f"also must be a list, not {also!r}")
     backends, checkpointers = _sorted([backend, *also])
     begun = clock()
     work = [_Messages(each, user_id) for each in backends]
@@ -114,6 +116,8 @@ def forget(user_id: str, backend: MemoryBackend, also: Sequence[Any] = (), *, dr
         yield from each.look()
     threads = list(dict.fromkeys(session for each in work for session in each.sessions if session is not None))
     tasks: list[_Threads | _Messages] = [*(_Threads(each, threads) for each in checkpointers), *work]
+    for task in tasks[: len(checkpointers)]:
+        yield from task.look()
     if not dry_run:
         yield from _erase(tasks)
     return Receipt(user_id, begun, dry_run, tuple(task.erasure() for task in tasks))
@@ -227,26 +231,42 @@ class _Threads(_Task):
 
     checkpointer: Any
     threads: Sequence[str]
+    found: int | None = None
 
     @property
     def name(self) -> str:
         return type(self.checkpointer).__qualname__
 
+    def look(self) -> Plan[None]:
+        """Leave out the threads that are not there, if the checkpointer can be read."""
+        if not callable(getattr(self.checkpointer, _READ_THREAD, None)):
+            return
+        try:
+            self.threads = yield from self._existing()
+        except Exception as error:  # noqa: BLE001 - it is in the receipt, and ends the work
+            self.fail(error)
+        else:
+            self.found = len(self.threads)
+
     def erase(self) -> Plan[None]:
         for thread in self.threads:
             yield from _Call(self.checkpointer, _DELETE_THREAD, thread)
             self.deleted += 1
-        if not callable(getattr(self.checkpointer, _READ_THREAD, None)):
-            return
-        self.left = 0
-        for thread in self.threads:
-            read = yield from _Call(self.checkpointer, _READ_THREAD, {"configurable": {"thread_id": thread}})
-            self.left += read is not None
+        if self.found is not None:
+            self.left = len((yield from self._existing()))
         if self.left:
             self.problem = "threads are still there: do it again"
 
     def erasure(self) -> Erasure:
-        return Erasure(self.name, None, tuple(self.threads), traces=_CHECKPOINTER_TRACES, **self.outcome)
+        return Erasure(self.name, self.found, tuple(self.threads), traces=_CHECKPOINTER_TRACES, **self.outcome)
+
+    def _existing(self) -> Plan[list[str]]:
+        existing = []
+        for thread in self.threads:
+            config = {"configurable": {"thread_id": thread}}
+            if (yield from _Call(self.checkpointer, _READ_THREAD, config)) is not None:
+                existing.append(thread)
+        return existing
 
 
 def _sorted(stores: Sequence[Any]) -> tuple[list[MemoryBackend], list[Any]]:

@@ -47,6 +47,8 @@ class Partition(MemoryBackend):
         user_id: Only this user's messages; None for all.
     """
 
+    described = ("memory_id", "user_id")
+
     def __init__(self, store: MemoryBackend, memory_id: str | None, user_id: str | None = None) -> None:
         """Nothing is read or written."""
         if memory_id is not None:

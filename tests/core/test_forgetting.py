@@ -76,9 +76,9 @@ def test_memories_and_checkpointers_forget_too(forget: Any) -> None:
     assert receipt.is_complete
     assert [(each.found, each.deleted, each.left) for each in stores] == [(4, 4, 0)] * 2
     assert set(stores[0].sessions) == {"monday", "tuesday", "session-1", None}
-    assert (threads.store, threads.found, threads.deleted, threads.left) == ("Checkpointer", None, 3, 0)
+    assert (threads.store, threads.found, threads.deleted, threads.left) == ("Checkpointer", 2, 2, 0)
     assert checkpointer.threads == {"another's"}
-    assert receipt.deleted == 11
+    assert receipt.deleted == 10
     for each in (memory, other):
         assert [message.content for message in each.backend.get_all()] == ["4"]
     assert forget(memory).stores[0].found == 0
@@ -88,10 +88,12 @@ def test_a_dry_run_deletes_nothing(forget: Any) -> None:
     memory, checkpointer = filled(InMemory()), Checkpointer("monday")
     receipt = forget(memory, also=[checkpointer], dry_run=True)
     assert [(each.found, each.deleted, each.left, each.problem) for each in receipt.stores] == [
-        (None, 0, None, None),
+        (1, 0, None, None),
         (4, 0, None, None),
     ]
     assert not receipt.is_complete
+    with pytest.raises(InvalidArgumentError, match="a list"):
+        memory.forget_user("alex", also=Checkpointer())  # type: ignore[arg-type]
     assert memory.backend.count() == 5
     assert checkpointer.threads == {"monday"}
 
@@ -146,4 +148,6 @@ def test_nobody_cannot_be_forgotten(user_id: Any) -> None:
         memory.forget_user(user_id)
     with pytest.raises(InvalidArgumentError, match="delete_thread"):
         memory.forget_user("alex", also=[Message(role="user", content="no store")])
+    with pytest.raises(InvalidArgumentError, match="a list"):
+        memory.forget_user("alex", also=Checkpointer())  # type: ignore[arg-type]
     assert memory.backend.count() == 5
