@@ -63,7 +63,7 @@ def normalise(value: Any, where: str, depth: int = 0) -> Any:
         return _check_number(value, where)
     if depth > MAX_DEPTH:
         raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return _normalise_mapping(value, where, depth)
     if isinstance(value, list | tuple):
         return [normalise(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
@@ -111,7 +111,9 @@ def _normalise_mapping(value: Mapping[Any, Any], where: str, depth: int) -> dict
             key = key.value if isinstance(key, Enum) else str.__str__(key)  # noqa: PLW2901 - same key as a plain string
         if not key.isascii():
             _check_text(key, f"a key of {where}")
-        result[key] = normalise(item, f"{where}[{key!r}]", depth + 1)
+        # To write the path takes longer than to look at a plain text.
+        is_plain = item is None or (type(item) is str and item.isascii())
+        result[key] = item if is_plain else normalise(item, f"{where}[{key!r}]", depth + 1)
     return result
 
 

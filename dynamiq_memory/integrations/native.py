@@ -44,7 +44,9 @@ _VERSION = 2
 Kinds = Mapping[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]]
 """A framework's own classes by name: the class or classes, a function to plain values, and one that restores them."""
 
+# Not written as unions, which Python would make again for each value.
 _PLAIN = (str, int, float, type(None))
+_TEXT_OR_TRUTH, _NUMBER, _SET = (str, bool), (int, float), (set, frozenset)
 
 Default = Callable[[Any], Any]
 """Turns a value that cannot be stored into one that can, like `default` of `json.dumps`."""
@@ -178,7 +180,7 @@ def reduced(message: Message) -> dict[str, Any] | None:
     return {**names, "version": _VERSION, "data": data}
 
 
-_in_order = json.JSONEncoder().encode
+_in_quotes = json.JSONEncoder().encode
 
 # Values of these keys choose among classes and kinds that an adapter knows.
 _NAMING = frozenset({TAG, "class", "type", "block_type"})
@@ -296,7 +298,8 @@ def digest_of(message: Message) -> str:
     """Return a short text that is equal for messages with equal canonical fields."""
     fields = [message.role.value, message.content, message.tool_calls, message.tool_call_id, message.name]
     if isinstance(message.content, str) and message.tool_calls is None:
-        text = _in_order(fields)
+        # What JSONEncoder().encode(fields) returns; to set it up takes longer than the rest.
+        text = f"[{', '.join(['null' if field is None else _in_quotes(field) for field in fields])}]"
     else:
         # Stores may reorder the keys of a dict.
         text = json.dumps(json.loads(dumps(normalise(fields, "content"))), sort_keys=True)
@@ -329,9 +332,9 @@ class _Encoder:
         self._hint = hint and f"; {hint}"
 
     def encode(self, value: Any, where: str, depth: int) -> Any:
-        if value is None or isinstance(value, str | bool):
+        if value is None or isinstance(value, _TEXT_OR_TRUTH):
             return value
-        if isinstance(value, int | float):
+        if isinstance(value, _NUMBER):
             return _number(value)
         if depth > MAX_DEPTH:
             raise MessageError(f"{where} is nested deeper than {MAX_DEPTH} levels (or contains itself)")
@@ -339,12 +342,12 @@ class _Encoder:
             return self._items(value, where, depth)
         if isinstance(value, tuple):
             return _tagged("tuple", self._items(value, where, depth))
-        if isinstance(value, set | frozenset):
+        if isinstance(value, _SET):
             name = "set" if isinstance(value, set) else "frozenset"
             members = [self._hashable(item, f"a member of {where}", depth + 1) for item in value]
             # Sorted, because the order of a set changes from process to process.
             return _tagged(name, sorted(members, key=repr))
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):
             return self._mapping(value, where, depth)
         return self._object(value, where, depth)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
+import json
 import math
 from collections import OrderedDict
 from decimal import Decimal
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageError, MessageRole
-from dynamiq_memory.integrations.native import TAG, decode, encode, may_say_more, pack, reduced, unpack
+from dynamiq_memory.integrations.native import TAG, decode, digest_of, encode, may_say_more, pack, reduced, unpack
 
 
 class Point:
@@ -271,3 +273,14 @@ def test_who_writes_with_a_key_of_one_user_is_not_an_earlier_version() -> None:
     del message.native["version"]
     assert may_say_more(message)
     assert not may_say_more(message.model_copy(update={"native": reduced(message)}))
+
+
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=20)
+
+
+@given(ANY_TEXT, st.none() | ANY_TEXT, st.none() | ANY_TEXT)
+def test_the_digest_of_a_text_is_that_of_its_json(content: str, tool_call_id: str | None, name: str | None) -> None:
+    fields: dict[str, Any] = {"content": content, "tool_call_id": tool_call_id, "name": name}
+    message = Message.model_construct(role=MessageRole.TOOL, tool_calls=None, **fields)
+    text = json.dumps(["tool", content, None, tool_call_id, name])
+    assert digest_of(message) == hashlib.sha256(text.encode()).hexdigest()[:16]

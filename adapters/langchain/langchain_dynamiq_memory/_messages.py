@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.documents import Document
@@ -53,6 +52,8 @@ from dynamiq_memory.integrations.native import (
 
 FRAMEWORK = "langchain"
 
+M = TypeVar("M", bound=BaseMessage)
+
 logger = logging.getLogger(__name__)
 
 # Errors of reading fields that have unexpected values.
@@ -75,6 +76,8 @@ _CLASSES: tuple[type[BaseMessage], ...] = (
     RemoveMessage,
     BaseMessage,
 )
+# Not written as unions, which Python would make again for each message.
+_TEXT_OR_NONE, _DICT_OR_NONE = (str, type(None)), (dict, type(None))
 _BY_NAME = {kind.__name__: kind for kind in _CLASSES}
 _ROLES = {
     "human": MessageRole.USER,
@@ -92,6 +95,13 @@ _MEDIA = frozenset({"image", "audio", "file"})
 # Fields that say nothing to a model: names, and how providers cache a block or number it.
 _NAMING = frozenset({"type", "source_type", "mime_type", "media_type", "status", "phase"})
 _NOT_FOR_MODELS = frozenset({"cache_control", "index"})
+# A message that has only these fields beyond its defaults is its role and its text.
+_ASIDE = frozenset({"content", "id", "response_metadata", "usage_metadata"})
+_PLAIN_ROLES = {
+    "HumanMessage": MessageRole.USER,
+    "AIMessage": MessageRole.ASSISTANT,
+    "SystemMessage": MessageRole.SYSTEM,
+}
 # The arguments of a call in a block, as providers name them.
 _ARGUMENTS = ("args", "arguments", "input", "partial_json")
 
@@ -115,7 +125,7 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
             f"a {type(message).__name__} is not a LangChain message: give HumanMessage(…) or AIMessage(…), or "
             "convert it by langchain_core.messages.convert_to_messages"
         )
-    kind = next(known for known in _CLASSES if isinstance(message, known))
+    kind = _kind(type(message))
     calls = _calls(message, default)
     result = Message(
         role=_role(message),
@@ -124,7 +134,7 @@ def to_message(message: BaseMessage, default: Default | None = None) -> Message:
         tool_call_id=_answered(message),
         name=_speaker(message),
     )
-    fields = {name: value for name, value in _fields(message).items() if not _is_default(kind, name, value)}
+    fields = _without_defaults(kind, _fields(message))
     if result.content == message.content:
         fields.pop("content", None)
     where = kind.__name__ + (f" of {message.name!r}" if message.name else "")
@@ -192,7 +202,8 @@ def from_message(message: Message) -> BaseMessage:
     if data is not None:
         try:
             fields = {"content": message.content, **decode(data["fields"], _KINDS)}
-            return _checked(_restore(_BY_NAME[data["class"]], fields), message)
+            restored = _restore(_BY_NAME[data["class"]], fields)
+            return _checked(restored, message, plain=_is_plain(data["class"], fields, message))
         except _UNREADABLE as error:  # not written by this module
             logger.warning("the LangChain fields of message %s cannot be read (%r)", message.id, error)
     common: dict[str, Any] = {"content": message.content, "id": message.id, "name": message.name}
@@ -235,8 +246,7 @@ def outline(message: BaseMessage, scope: Mapping[str, Any], stored: Message | No
 def is_plain(message: BaseMessage) -> bool:
     """Whether the outline of a message has all of its canonical fields, exactly: it is text without calls."""
     return isinstance(message.content, str) and not (
-        isinstance(message, AIMessage)
-        and (message.tool_calls or message.invalid_tool_calls or message.additional_kwargs)
+        _is(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls or message.additional_kwargs)
     )
 
 
@@ -246,8 +256,8 @@ def for_model(messages: Iterable[Message]) -> list[BaseMessage]:
     Directives are left out, since no provider accepts them, and instructions come first, since some providers refuse
     them later.
     """
-    spoken = [message for message in from_messages(messages) if not isinstance(message, RemoveMessage)]
-    return sorted(spoken, key=lambda message: not isinstance(message, SystemMessage))
+    spoken = [message for message in from_messages(messages) if not _is(message, RemoveMessage)]
+    return sorted(spoken, key=lambda message: not _is(message, SystemMessage))
 
 
 # --- the framework's own fields --------------------------------------------------------------------------------
@@ -257,9 +267,13 @@ def _fields(message: BaseMessage) -> dict[str, Any]:
     return {**{name: getattr(message, name) for name in _names(type(message))}, **(message.model_extra or {})}
 
 
-def _is_default(kind: type[BaseMessage], name: str, value: Any) -> bool:
+def _without_defaults(kind: type[BaseMessage], fields: Mapping[str, Any]) -> dict[str, Any]:
     defaults = _defaults(kind)
-    return name in defaults and type(defaults[name]) is type(value) and bool(defaults[name] == value)
+    return {
+        name: value
+        for name, value in fields.items()
+        if not (name in defaults and type(defaults[name]) is type(value) and defaults[name] == value)
+    }
 
 
 @cache
@@ -275,9 +289,11 @@ def _mutable_defaults(kind: type[BaseMessage]) -> dict[str, Any]:
 
 
 @cache
-def _empty(kind: type[BaseMessage]) -> BaseMessage:
-    """A message to copy: pydantic takes long to make one."""
-    return kind.model_construct(set(), **{name: _defaults(kind).get(name, "") for name in _names(kind)})
+def _empty(kind: type[BaseMessage]) -> dict[str, Any]:
+    """What pickle keeps of a message without values: pydantic takes long to make or copy one."""
+    fields = {name: _defaults(kind).get(name, "") for name in _names(kind)}
+    state: dict[str, Any] = kind.model_construct(set(), **fields).__getstate__()
+    return state
 
 
 @cache
@@ -291,35 +307,65 @@ def _required(kind: type[BaseMessage]) -> frozenset[str]:
 
 
 def _restore(kind: type[BaseMessage], fields: Mapping[str, Any]) -> BaseMessage:
-    # Validating would parse tool calls again, and so change the message.
-    message = _empty(kind).model_copy(update=dict(**fields))
-    for name, value in _mutable_defaults(kind).items():
-        if name not in fields:
-            message.__dict__[name] = copy(value)
     missing = _required(kind) - fields.keys()
-    if missing or not isinstance(message.content, str | list):
+    if missing or not isinstance(fields["content"], (str, list)):
         raise ValueError(f"{kind.__name__} without {', '.join(sorted(missing)) or 'content'}")
+    state = _empty(kind)
+    values = state["__dict__"] | {name: value.copy() for name, value in _mutable_defaults(kind).items()}
+    extra: dict[str, Any] = {}
+    for name, value in dict(**fields).items():
+        (values if name in values else extra)[name] = value
+    # Validating would parse tool calls again, and so change the message.
+    message = kind.__new__(kind)
+    message.__setstate__(
+        {
+            **state,
+            "__dict__": values,
+            "__pydantic_extra__": extra,
+            "__pydantic_fields_set__": set(fields),
+        }
+    )
     return message
 
 
-def _checked(restored: BaseMessage, message: Message) -> BaseMessage:
+def _is_plain(kind: str, fields: Mapping[str, Any], message: Message) -> bool:
+    """Whether a message is its role and its text, so that comparing them is all that `_checked` would find out."""
+    return (
+        fields.keys() <= _ASIDE
+        and _PLAIN_ROLES.get(kind) is message.role
+        and isinstance(message.content, str)
+        and fields["content"] == message.content
+        and not message.tool_calls
+        and message.tool_call_id is None
+        and message.name is None
+    )
+
+
+def _checked(restored: BaseMessage, message: Message, *, plain: bool = False) -> BaseMessage:
     """Check that LangChain's fields say what the canonical ones do: anyone who stores messages can store any `native`.
+
+    Args:
+        restored: The message with LangChain's fields.
+        message: The message as stored.
+        plain: Whether only the types of fields that say nothing may be wrong; see `_is_plain`.
 
     Raises:
         ValueError: They do not.
     """
-    same = (
+    if not (plain or _says_the_same(restored, message)) or not _has_types(restored):
+        raise ValueError("they differ from the message")
+    return restored
+
+
+def _says_the_same(restored: BaseMessage, message: Message) -> bool:
+    return (
         _role(restored) is message.role
         and _ROLES.get(restored.type, message.role) is message.role
         and _answered(restored) == message.tool_call_id
         and _speaker(restored) == message.name
         and _same_calls(restored, message.tool_calls or [])
         and _same_content(restored, message)
-        and _has_types(restored)
     )
-    if not same:
-        raise ValueError("they differ from the message")
-    return restored
 
 
 def _same_content(restored: BaseMessage, message: Message) -> bool:
@@ -334,7 +380,7 @@ def _content_of_before(message: BaseMessage) -> str | list[dict[str, Any]]:
     """What an earlier version took of the content."""
     if not isinstance(message.content, list):
         return message.content
-    called = isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
+    called = _is(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
     without = _THOUGHT_BLOCKS | _CALL_BLOCKS if called else _THOUGHT_BLOCKS
     parts = [
         {"type": "text", "text": block} if isinstance(block, str) else _in_openais_shape(block) or dict(block)
@@ -348,11 +394,11 @@ def _content_of_before(message: BaseMessage) -> str | list[dict[str, Any]]:
 def _has_types(restored: BaseMessage) -> bool:
     """Whether the fields that LangChain and its integrations read have the types that they expect."""
     return (
-        isinstance(restored.id, str | None)
-        and isinstance(restored.name, str | None)
+        isinstance(restored.id, _TEXT_OR_NONE)
+        and isinstance(restored.name, _TEXT_OR_NONE)
         and isinstance(restored.additional_kwargs, dict)
         and isinstance(restored.response_metadata, dict)
-        and isinstance(restored.__dict__.get("usage_metadata"), dict | None)
+        and isinstance(restored.__dict__.get("usage_metadata"), _DICT_OR_NONE)
     )
 
 
@@ -360,7 +406,7 @@ def _same_calls(restored: BaseMessage, stored: Sequence[Mapping[str, Any]]) -> b
     if _calls(restored, None) == stored:
         return True
     own = _calls(restored, repr)
-    arguments = [call["args"] for call in restored.tool_calls] if isinstance(restored, AIMessage) else []
+    arguments = [call["args"] for call in restored.tool_calls] if _is(restored, AIMessage) else []
     return len(own) == len(stored) and all(
         call == other
         or (
@@ -385,7 +431,7 @@ def _plain_document(document: Document) -> dict[str, Any]:
 
 
 def _plain_message(message: BaseMessage) -> dict[str, Any]:
-    kind = next(known for known in _CLASSES if isinstance(message, known))
+    kind = _kind(type(message))
     return {"class": kind.__name__, "fields": _fields(message)}
 
 
@@ -400,14 +446,37 @@ _KINDS: Kinds = {
 # --- the canonical fields --------------------------------------------------------------------------------------
 
 
-def _role(message: BaseMessage) -> MessageRole:
-    if isinstance(message, ToolMessage | FunctionMessage):
+@cache
+def _derives(kind: type, base: type) -> bool:
+    return issubclass(kind, base)
+
+
+def _is(message: BaseMessage, kind: type[M]) -> TypeGuard[M]:
+    """Whether a message is of a class or derives from it: `isinstance` takes long with pydantic's classes."""
+    return _derives(type(message), kind)
+
+
+@cache
+def _kind(kind: type[BaseMessage]) -> type[BaseMessage]:
+    """The class of LangChain's that a message counts as."""
+    return next(known for known in _CLASSES if issubclass(kind, known))
+
+
+@cache
+def _role_of(kind: type[BaseMessage]) -> MessageRole | None:
+    """The role of all messages of a class; None if they differ."""
+    if issubclass(kind, ToolMessage | FunctionMessage):
         return MessageRole.TOOL
-    if isinstance(message, AIMessage):
+    if issubclass(kind, AIMessage):
         return MessageRole.ASSISTANT
-    if isinstance(message, SystemMessage | RemoveMessage):
-        return MessageRole.SYSTEM
-    if not (message.model_extra or isinstance(message, ChatMessage)):
+    return MessageRole.SYSTEM if issubclass(kind, SystemMessage | RemoveMessage) else None
+
+
+def _role(message: BaseMessage) -> MessageRole:
+    by_class = _role_of(_kind(type(message)))
+    if by_class is not None:
+        return by_class
+    if not (message.model_extra or _is(message, ChatMessage)):
         return _ROLES.get(message.type, MessageRole.USER)
     return _ROLES.get(getattr(message, "role", message.type), MessageRole.USER)
 
@@ -415,7 +484,7 @@ def _role(message: BaseMessage) -> MessageRole:
 def _speaker(message: BaseMessage) -> str | None:
     """The name, or the free role of a ChatMessage, which no other framework knows as a role."""
     # Looking for a field that is not there takes long.
-    role = getattr(message, "role", None) if message.model_extra or isinstance(message, ChatMessage) else None
+    role = getattr(message, "role", None) if message.model_extra or _is(message, ChatMessage) else None
     if message.name is None and isinstance(role, str) and role not in _ROLES:
         return role
     named = message.additional_kwargs.get("name") if message.name is None else None
@@ -432,7 +501,7 @@ def _content(
     blocks = ([message.content] if message.content else []) if isinstance(message.content, str) else message.content
     if not isinstance(blocks, list):
         raise MessageError(f"content of a {type(message).__name__} must be text or a list, not {message.content!r}")
-    if isinstance(message, AIMessage):
+    if _is(message, AIMessage):
         blocks = [block for block in blocks if not (isinstance(block, dict) and _is_left_out(block, calls))]
     plain: list[dict[str, Any]] = encode([*map(_part, blocks), *beside], "content", _KINDS, default, _HINT)
     return plain or ""  # OpenAI refuses an empty list
@@ -440,7 +509,9 @@ def _content(
 
 def _beside(message: BaseMessage) -> list[dict[str, Any]]:
     """What older versions of LangChain's OpenAI integration keep beside the content, and send with it."""
-    kwargs = message.additional_kwargs if isinstance(message, AIMessage) else {}
+    kwargs = message.additional_kwargs if _is(message, AIMessage) else {}
+    if not kwargs:
+        return []
     refusal, outputs = kwargs.get("refusal"), kwargs.get("tool_outputs")
     parts = [{"type": "refusal", "refusal": refusal}] if isinstance(refusal, str) and refusal else []
     return parts + [dict(each) for each in outputs if isinstance(each, dict)] if isinstance(outputs, list) else parts
@@ -511,7 +582,7 @@ def _media(kind: str, block: Mapping[Any, Any]) -> dict[str, Any] | None:
 
 
 def _calls(message: BaseMessage, default: Default | None) -> list[dict[str, Any]]:
-    if not isinstance(message, AIMessage):
+    if not _is(message, AIMessage):
         return []
     calls = [_call(call["id"], call["name"], _arguments(call["args"], default)) for call in message.tool_calls]
     calls += [_call(call.get("id"), call.get("name"), call.get("args")) for call in message.invalid_tool_calls]
@@ -547,9 +618,9 @@ def _function_id(name: Any) -> str:
 
 
 def _answered(message: BaseMessage) -> str | None:
-    if isinstance(message, ToolMessage):
+    if _is(message, ToolMessage):
         return message.tool_call_id
-    return _function_id(message.name) if isinstance(message, FunctionMessage) else None
+    return _function_id(message.name) if _is(message, FunctionMessage) else None
 
 
 def _parsed_calls(calls: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,9 @@ from pydantic import BaseModel
 
 from dynamiq_memory import Memory, Message, MessageError, MessageRole
 from dynamiq_memory.backends import SQLite
+from dynamiq_memory.integrations import native
 from dynamiq_memory.integrations.native import pack
+from langchain_dynamiq_memory import DynamiqChatMessageHistory, _messages
 from langchain_dynamiq_memory._messages import FRAMEWORK, for_model, from_message, to_message
 
 PNG = "iVBORw0KGgo="
@@ -1134,3 +1136,70 @@ def test_a_block_that_repeats_a_call_is_no_part_of_what_everyone_reads(block: di
     stored = to_message(message)
     assert stored.content == [TEXT]
     assert from_message(stored) == message
+
+
+# --- what a conversion costs ---------------------------------------------------------------------------------------
+
+TEXTS = st.sampled_from(["", "user", "Ship it", "€"])
+NATIVE_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.sampled_from(["Ship it", "Wipe it", ["Ship it"], None]),
+        "id": st.sampled_from(["run-1", None, 1]),
+        "response_metadata": st.sampled_from([{"model": "m"}, {}, None]),
+        "usage_metadata": st.sampled_from([{"input_tokens": 1}, None, 1]),
+        "additional_kwargs": st.sampled_from([{}, {"name": "ann"}, {"refusal": "no"}, None]),
+        "type": st.sampled_from(["human", "ai", "system", "tool"]),
+        "name": st.sampled_from(["ann", None]),
+        "role": st.sampled_from(["system", None]),
+        "tool_calls": st.sampled_from([[], [tool_call(name="wipe", args={}, id="c")]]),
+    },
+)
+ANY_STORED = st.builds(
+    Message,
+    role=st.sampled_from(list(MessageRole)),
+    content=st.one_of(TEXTS, st.just([{"type": "text", "text": "Ship it"}])),
+    tool_calls=st.sampled_from([None, None, [], [{"id": "c", "function": {"name": "wipe", "arguments": "{}"}}]]),
+    tool_call_id=st.sampled_from([None, None, "", "c"]),
+    name=st.sampled_from([None, None, "", "ann"]),
+)
+CLASSES = st.sampled_from(["HumanMessage", "AIMessage", "AIMessageChunk", "SystemMessage", "ToolMessage", "Other"])
+
+
+@hypothesis.settings(max_examples=300, deadline=None, phases=PHASES)
+@hypothesis.given(ANY_STORED, CLASSES, NATIVE_FIELDS)
+def test_a_plain_message_is_read_as_if_it_were_compared(message: Message, name: str, fields: dict[str, Any]) -> None:
+    message.native = pack(FRAMEWORK, {"class": name, "fields": fields}, message)
+    read = from_message(message)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_messages, "_is_plain", lambda *_: False)
+        compared = from_message(message)
+    assert (shape(read), repr(read), read.model_dump_json()) == (
+        shape(compared),
+        repr(compared),
+        compared.model_dump_json(),
+    )
+
+
+@pytest.mark.parametrize("kind", [HumanMessage, AIMessage, SystemMessage])
+def test_a_restored_message_is_a_whole_one(kind: type[BaseMessage]) -> None:
+    message, other = from_message(to_message(kind("Ship it"))), from_message(to_message(kind("Ship it")))
+    made = kind("Ship it")
+    assert (repr(message), message.model_dump_json()) == (repr(made), made.model_dump_json())
+    message.additional_kwargs["changed"] = message.response_metadata["changed"] = True
+    message.extra_field = message.id = "changed"
+    assert other == made == from_message(to_message(made))
+    assert message.model_copy(deep=True) == message
+
+
+def test_plain_messages_are_digested_once_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = AIMessage("Shipped", id="run-1", response_metadata={"model": "m"})
+    history = DynamiqChatMessageHistory(Memory(), "s", "u")
+    digested: list[Message] = []
+    digest_of = native.digest_of
+    monkeypatch.setattr(native, "digest_of", lambda message: digested.append(message) or digest_of(message))
+    history.add_messages([HumanMessage("Ship it"), answer, SystemMessage("Be brief")])
+    assert len(digested) == 3
+    monkeypatch.delattr(_messages, "_says_the_same")
+    assert history.messages == [HumanMessage("Ship it"), answer, SystemMessage("Be brief")]
+    assert len(digested) == 6
