@@ -43,8 +43,8 @@ from dynamiq_memory import Memory, Message, MessageError, MessageRole
 from dynamiq_memory.backends import SQLite
 from dynamiq_memory.integrations.native import pack
 from langchain_dynamiq_memory import DynamiqChatMessageHistory
-from llama_index.memory.dynamiq import DynamiqMemory
-from llama_index.memory.dynamiq._messages import FRAMEWORK, from_message, to_message
+from llama_index.memory.dynamiq import DynamiqMemory, _messages, _replacing
+from llama_index.memory.dynamiq._messages import FRAMEWORK, from_message, identity, to_message
 from tests.fakes.llama_index import in_short
 
 PNG = base64.b64decode(
@@ -1012,3 +1012,47 @@ def test_a_block_cannot_pass_for_another() -> None:
     message.content = "x"
     message.native = pack(FRAMEWORK, message.native["data"], message)
     assert from_message(message) == ChatMessage(role="assistant", content="x")
+
+
+# --- what a conversion costs ---------------------------------------------------------------------------------------
+
+
+@hypothesis.settings(max_examples=200, deadline=None, phases=PHASES)
+@hypothesis.given(
+    st.builds(
+        Message,
+        role=st.sampled_from(list(MessageRole)),
+        content=st.sampled_from(["", "Ship it", [{"type": "text", "text": "Ship it"}]]),
+        tool_calls=st.sampled_from([None, None, [], [{"id": "c", "function": {"name": "wipe", "arguments": "{}"}}]]),
+        tool_call_id=st.sampled_from([None, None, "", "c"]),
+        name=st.sampled_from([None, None, "", "ann"]),
+    ),
+    st.sampled_from([None, {}, {"role": "user"}, {"role": "chatbot"}, {"role": "assistant", "additional_kwargs": {}}]),
+)
+def test_the_identity_is_that_of_the_message_given_back(message: Message, data: dict[str, Any] | None) -> None:
+    message.native = None if data is None else pack(FRAMEWORK, data, message)
+    given_back = from_message(message)
+    assert identity(message) == identity(to_message(given_back))
+    assert identity(message) == json.dumps(to_message(given_back).native, sort_keys=True)
+
+
+def test_a_restored_message_is_a_whole_one() -> None:
+    message, other = from_message(Message(role="user", content="Hi")), from_message(Message(role="user", content="Hi"))
+    made = ChatMessage("Hi")
+    assert (repr(message), message.model_dump_json()) == (repr(made), made.model_dump_json())
+    assert message == made
+    message.additional_kwargs["changed"] = True
+    message.blocks.append(TextBlock(text="changed"))
+    assert other == made
+    assert message.model_copy(deep=True) == message
+
+
+def test_replacing_converts_what_is_given_and_nothing_plain_that_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = DynamiqMemory(Memory(), "s", "u")
+    stored = [ChatMessage("Hi"), ChatMessage("Hello", role=Role.ASSISTANT)]
+    memory.set(stored)
+    before = [message.model_dump() for message in memory._session.get_all()]
+    for module in (_messages, _replacing):
+        monkeypatch.delattr(module, "from_message")
+    memory.set(stored)
+    assert [message.model_dump() for message in memory._session.get_all()] == before

@@ -55,6 +55,9 @@ _ROLES = {
     Role.TOOL: MessageRole.TOOL,
     Role.FUNCTION: MessageRole.TOOL,
 }
+_EVERY_ROLE = list(Role)
+# What pickle keeps of a message: pydantic takes long to make one.
+_EMPTY: dict[str, Any] = ChatMessage.model_construct(blocks=[], additional_kwargs={}).__getstate__()
 # Added by a later release of llama-index-core 0.13.
 _ToolCallBlock: type[BaseModel] | None = getattr(types, "ToolCallBlock", None)
 _BLOCKS: dict[str, type[BaseModel]] = {
@@ -148,15 +151,13 @@ def in_groups(messages: Iterable[Message]) -> list[list[Message]]:
 def from_message(message: Message) -> ChatMessage:
     """Convert a message of `split` to LlamaIndex's: as LlamaIndex wrote it, or by its canonical fields."""
     if _is_plain(message):
-        return _restore(ChatMessage, Role(message.role.value), _blocks(message), {})
+        return _made(Role(message.role.value), _blocks(message), {})
     data = unpack(FRAMEWORK, message)
     if data is not None:
         try:
             fields = decode(data, _KINDS)
             blocks = fields["blocks"] if "blocks" in fields else [TextBlock(text=str(message.content))]
-            return _checked(
-                _restore(ChatMessage, Role(fields["role"]), blocks, fields.get("additional_kwargs", {})), message
-            )
+            return _checked(_restore(Role(fields["role"]), blocks, fields.get("additional_kwargs", {})), message)
         except _UNREADABLE as error:  # not written by this module
             logger.warning("the LlamaIndex fields of message %s cannot be read (%r)", message.id, error)
     kwargs: dict[str, Any] = {}
@@ -169,7 +170,20 @@ def from_message(message: Message) -> ChatMessage:
         blocks += [_tool_call_block(call) for call in message.tool_calls]
     elif message.tool_calls:
         kwargs["tool_calls"] = [dict(call) for call in message.tool_calls]
-    return _restore(ChatMessage, Role(message.role.value), blocks, kwargs)
+    return _restore(Role(message.role.value), blocks, kwargs)
+
+
+def identity(message: Message) -> str:
+    """A text that differs for messages of `split` that LlamaIndex would not consider equal."""
+    is_text = message.tool_calls is None and message.tool_call_id is None and message.name is None
+    if is_text and _is_plain(message):  # so LlamaIndex would give it back with the same fields
+        return identity_of_given(pack(FRAMEWORK, {"role": message.role.value}, message))
+    return identity_of_given(to_message(from_message(message)).native)
+
+
+def identity_of_given(native: dict[str, Any] | None) -> str:
+    """The `identity` of a message that `to_message` returned, by its `native`, which has a digest of the rest."""
+    return json.dumps(native, sort_keys=True, default=repr)
 
 
 def _is_plain(message: Message) -> bool:
@@ -189,7 +203,7 @@ def _check(message: ChatMessage) -> None:
             f"a {type(message).__qualname__} has fields that would not be stored: put {', '.join(sorted(more))} into "
             "additional_kwargs"
         )
-    if message.role not in list(Role):
+    if message.role not in _EVERY_ROLE:
         raise MessageError(f"role {message.role!r} is unknown: use one of {', '.join(Role)}")
     if not isinstance(message.additional_kwargs, dict):
         raise MessageError(f"additional_kwargs must be a dict, not {message.additional_kwargs!r}")
@@ -244,11 +258,18 @@ def _plain_text(message: ChatMessage) -> str | None:
     return block.text if plain and isinstance(block, TextBlock) else None
 
 
-def _restore(kind: type[ChatMessage], role: Role, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
-    # Validating would append the images of additional_kwargs again.
+def _restore(role: Role, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
     if not isinstance(kwargs, dict) or not all(isinstance(block, BaseModel) for block in blocks):
         raise ValueError("blocks or additional_kwargs of another kind")
-    return kind.model_construct(role=role, blocks=blocks, additional_kwargs=kwargs)
+    return _made(role, blocks, kwargs)
+
+
+def _made(role: Role, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
+    # Validating would append the images of additional_kwargs again.
+    fields = {"role": role, "blocks": blocks, "additional_kwargs": kwargs}
+    message = ChatMessage.__new__(ChatMessage)
+    message.__setstate__({**_EMPTY, "__dict__": _EMPTY["__dict__"] | fields, "__pydantic_fields_set__": set(fields)})
+    return message
 
 
 def _checked(restored: ChatMessage, message: Message) -> ChatMessage:

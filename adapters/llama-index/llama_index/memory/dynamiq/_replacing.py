@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -10,10 +9,16 @@ from typing import Any
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.integrations.messages import SESSION_KEY, USER_KEY
-from dynamiq_memory.integrations.native import digest_of
 from dynamiq_memory.integrations.plans import AddMany, Plan, ReplaceMessages, UpdateMany, get_conversation
 from dynamiq_memory.integrations.turns import as_stored
-from llama_index.memory.dynamiq._messages import from_message, in_groups, to_message, to_messages
+from llama_index.memory.dynamiq._messages import (
+    from_message,
+    identity,
+    identity_of_given,
+    in_groups,
+    to_message,
+    to_messages,
+)
 
 
 def set_messages(session: Memory, messages: Any) -> Plan[None]:
@@ -32,13 +37,13 @@ def keep_stored(stored: Sequence[Message], given: Sequence[Message]) -> list[Mes
 
     Args:
         stored: The session's messages, in order.
-        given: The messages that the session is to contain, in order.
+        given: The messages that the session is to contain, in order, as `to_message` returned them.
     """
-    identities = [[_identity(to_message(from_message(part))) for part in group] for group in in_groups(stored)]
+    identities = [[identity(part) for part in group] for group in in_groups(stored)]
     places: dict[str, deque[int]] = {}
     for number, parts in enumerate(identities):
         places.setdefault(parts[0], deque()).append(number)
-    wanted = [_identity(message) for message in given]
+    wanted = [identity_of_given(message.native) for message in given]
     result: list[Message] = []
     start = position = 0
     while position < len(given):
@@ -82,8 +87,3 @@ def store_apart(parts: Sequence[Message], session: Sequence[Message]) -> Plan[No
 def scope_of(session: Memory) -> dict[str, Any]:
     """The filters that name a session; messages that replace it are given the other default filters too."""
     return {key: session.filters[key] for key in (SESSION_KEY, USER_KEY)}
-
-
-def _identity(message: Message) -> str:
-    """A text that differs for messages that LlamaIndex would not consider equal."""
-    return digest_of(message) + json.dumps(message.native, sort_keys=True, default=repr)
