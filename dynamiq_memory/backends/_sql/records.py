@@ -39,13 +39,13 @@ def from_rows(rows: Sequence[Sequence[Any]]) -> list[Message]:
     """Build messages, as callers see them, from rows of `COLUMNS`."""
     if not rows:
         return []
-    # One call for all metadata: for small values, setting up the parser costs more than parsing.
-    metadata = loads(f"[{','.join([row[6] for row in rows])}]")
-    return MESSAGES.validate_python(list(map(_fields, rows, metadata)))
+    # One call for each column: for small values, setting up the parser costs more than parsing.
+    metadata, extra = (loads(f"[{','.join([row[place] or '{}' for row in rows])}]") for place in (6, 7))
+    return MESSAGES.validate_python(list(map(_fields, rows, metadata, extra)))
 
 
-def _fields(row: Sequence[Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    user_id, session_id, message_id, timestamp, role, content, _, extra = row
+def _fields(row: Sequence[Any], metadata: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    user_id, session_id, message_id, timestamp, role, content = row[:6]
     if user_id:
         metadata[USER_KEY] = user_id
     if session_id:
@@ -53,4 +53,4 @@ def _fields(row: Sequence[Any], metadata: dict[str, Any]) -> dict[str, Any]:
     metadata[TIMESTAMP_KEY] = timestamp
     metadata[MESSAGE_ID_KEY] = message_id
     fields = {"id": message_id, "timestamp": timestamp, "role": role, "content": content, "metadata": metadata}
-    return fields | loads(extra) if extra else fields
+    return fields | extra

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sqlite3
 import threading
 from contextlib import closing, suppress
@@ -11,6 +12,7 @@ import pytest
 
 from dynamiq_memory import Message
 from dynamiq_memory.backends import SQLite, operations
+from dynamiq_memory.backends._sql import records
 from dynamiq_memory.backends.sqlite import filters
 from dynamiq_memory.filters import Filter, OneOf
 from dynamiq_memory.server.partition import Partition
@@ -316,3 +318,28 @@ def test_a_cancelled_read_is_stopped(tmp_path, file):
     with SQLite(file if file == ":memory:" else tmp_path / file) as store:
         store.add_many([Message(role="user", content="x", metadata={"n": "x"}) for _ in range(3_000)])
         asyncio.run(asyncio.wait_for(script(store), 120))
+
+
+def test_rows_are_parsed_by_column(path, monkeypatch):
+    day = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
+    given = [
+        Message(role="user", content="plain"),
+        Message(role="user", content="\0", metadata={"day": day}, native={"$type": "datetime", "value": "mine"}),
+        Message(role="tool", content='"$type"', tool_call_id='"$type"', metadata={"$type": {"day": day}}),
+        Message(role="assistant", tool_calls=[{"id": "c"}], name="ann", native={"day": day}),
+    ]
+    parsed = []
+    with SQLite(path) as store:
+        store.add_many(given)
+        loads = records.loads
+        monkeypatch.setattr(records, "loads", lambda text: parsed.append(text) or loads(text))
+        found = store.get_all(50)
+    assert len(parsed) == 2
+    fields = {"id", "role", "content", "tool_calls", "tool_call_id", "name", "native"}
+    assert [message.model_dump(include=fields) for message in found] == [
+        one.model_dump(include=fields) for one in given
+    ]
+    views = {"timestamp", "message_id"}
+    assert [{k: v for k, v in message.metadata.items() if k not in views} for message in found] == [
+        message.metadata for message in given
+    ]
