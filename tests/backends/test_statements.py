@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory import Memory, Message
 from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite
 from dynamiq_memory.backends.in_memory import backend as in_memory
+from dynamiq_memory.backends.postgresql import writer
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -203,6 +205,27 @@ def test_round_trips_to_postgresql(postgresql_url, postgresql_table, trips):
             asyncio.run(script())
             assert store.count() == 3
             store.delete("s", "u")
+
+
+def test_postgresql_builds_a_replacement_once(
+    postgresql_url: str, postgresql_table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes: list[dict[str, Any]] = [{"user_id": "u"}, SCOPE, {"user_id": "u", "session_id": None}]
+
+    def replace(store: PostgreSQL) -> None:
+        for scope in scopes:
+            messages = [Message(role="user", content=text, metadata=scope) for text in ("one", "two")]
+            assert len(store.replace(scope, messages)) == 2
+            assert [message.content for message in store.get_all(filters=scope)] == ["one", "two"]
+            assert store.delete(scope.get("session_id"), "u") == 2
+        assert store.is_empty()
+
+    with PostgreSQL(postgresql_url, table_name=postgresql_table) as store:
+        replace(store)
+        for name in ("_deleting", "_locking_scope"):
+            monkeypatch.delattr(writer, name)
+        monkeypatch.setattr(sa.Connection, "execute", None)
+        replace(store)
 
 
 def test_a_sqlite_file_is_opened_by_few_statements_and_nothing_is_compiled_again(

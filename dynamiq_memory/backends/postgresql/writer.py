@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from dynamiq_memory._batches import limited
+from dynamiq_memory.backends._sql.filters import single_scope
 from dynamiq_memory.backends._sql.tables import Prepared
 from dynamiq_memory.backends._sql.vectors import VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
@@ -80,18 +81,18 @@ class PostgreSQLWriter(SQLWriter):
 
         It is one statement, so that no terms are lost or orphaned if a message is replaced at the same moment.
         """
-        messages, terms = self._tables.messages, self._tables.terms
-        key = ("user_id", "session_id", "seq")
-        deletion = sa.delete(messages).where(*self._tables.filters.clauses(filter))
-        deleted = deletion.returning(*(messages.c[name] for name in key)).cte("deleted")
-        same = sa.tuple_(*(terms.c[name] for name in key)).in_(sa.select(*(deleted.c[name] for name in key)))
-        terms_deleted = sa.delete(terms).where(same).returning(terms.c.seq).cte("terms_deleted")
-        counting = sa.select(sa.func.count()).select_from(deleted).add_cte(terms_deleted)
-        return int(connection.execute(counting).scalar_one())
+        scope = single_scope(filter)
+        if not scope:
+            return int(connection.execute(_deleting(self._tables, self._tables.filters.clauses(filter))).scalar_one())
+        columns = self._tables.messages.c
+        matching = [columns[key] == sa.bindparam(key, type_=sa.Text) for key in scope]
+        statement = self._tables.prepared(("delete", *scope), lambda: _deleting(self._tables, matching))
+        [[count]] = statement.fetch(connection, scope)
+        return int(count)
 
     def lock_tables(self, connection: sa.Connection) -> None:
         """Let one process at a time create and upgrade the tables."""
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._number("open"))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(self._lock("open"), sa.BigInteger))))
 
     def _row(self, message: Message) -> Row:
         metadata = {key: value for key, value in message.metadata.items() if key not in (USER_KEY, SESSION_KEY)}
@@ -126,23 +127,39 @@ class PostgreSQLWriter(SQLWriter):
         The smallest scope that contains all that is replaced is locked, the larger ones around it are shared.
         """
         scope: list[str] = []
-        locks = [self._number("replace")]
+        locks = [self._lock("replace")]
         for key in (USER_KEY, SESSION_KEY):
             allowed = filter.scope(key)
             if allowed is None or len(allowed) != 1:
                 break
             scope.append(allowed[0] or "")
-            locks.append(self._number("replace", *scope))
-        *shared, smallest = locks
-        functions = [*map(sa.func.pg_advisory_xact_lock_shared, shared), sa.func.pg_advisory_xact_lock(smallest)]
-        connection.execute(sa.select(*functions))
+            locks.append(self._lock("replace", *scope))
+        count = len(locks)
+        statement = self._tables.prepared(("lock scope", count), lambda: _locking_scope(count))
+        statement.fetch(connection, {f"lock_{place}": lock for place, lock in enumerate(locks)})
 
-    def _number(self, purpose: str, *scope: str) -> Any:
-        return sa.literal(self._hash(purpose, *scope) - 2**63, sa.BigInteger)
+    def _lock(self, purpose: str, *scope: str) -> int:
+        return self._hash(purpose, *scope) - 2**63
 
     def _hash(self, purpose: str, *scope: str) -> int:
         names = (purpose, self._tables.messages.schema or "", self._tables.name, *scope)
         return int.from_bytes(hashlib.blake2b("\0".join(names).encode(), digest_size=8).digest(), "big")
+
+
+def _deleting(tables: PostgreSQLTables, matching: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Delete matching messages and their terms, and count the messages."""
+    messages, terms, key = tables.messages, tables.terms, ("user_id", "session_id", "seq")
+    deletion = sa.delete(messages).where(*matching)
+    deleted = deletion.returning(*(messages.c[name] for name in key)).cte("deleted")
+    same = sa.tuple_(*(terms.c[name] for name in key)).in_(sa.select(*(deleted.c[name] for name in key)))
+    terms_deleted = sa.delete(terms).where(same).returning(terms.c.seq).cte("terms_deleted")
+    return sa.select(sa.func.count()).select_from(deleted).add_cte(terms_deleted)
+
+
+def _locking_scope(count: int) -> sa.Select[Any]:
+    """Take the locks of a scope, which has the parameters `lock_0`, `lock_1` and so on: all but the last are shared."""
+    *shared, smallest = (sa.bindparam(f"lock_{place}", type_=sa.BigInteger) for place in range(count))
+    return sa.select(*map(sa.func.pg_advisory_xact_lock_shared, shared), sa.func.pg_advisory_xact_lock(smallest))
 
 
 def _locking() -> sa.Select[Any]:
