@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -100,9 +100,24 @@ async def computed(function: Callable[..., T], *data: Any) -> T:
         function: The function.
         data: Its arguments.
     """
-    if weigh(data) < LARGE:
-        return function(*data)
-    return await in_thread(function, *data)
+    result: T = await caller_for(data)(function, *data)
+    return result
+
+
+def caller_for(data: Any) -> Callable[..., Awaitable[Any]]:
+    """Return what calls several functions of the same data or of copies of it, which is weighed only once.
+
+    Args:
+        data: The data.
+
+    Returns:
+        Calls a function with its arguments; in a thread if the data is so large that it would hold up the loop.
+    """
+    return _at_once if weigh(data) < LARGE else in_thread
+
+
+async def _at_once(function: Callable[..., T], *arguments: Any) -> T:
+    return function(*arguments)
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:

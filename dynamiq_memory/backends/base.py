@@ -17,7 +17,7 @@ from dynamiq_memory._checks import check_limit, check_neighbours, check_query, d
 from dynamiq_memory._closing import Closing
 from dynamiq_memory._forks import WatchesForks
 from dynamiq_memory.backends import operations
-from dynamiq_memory.backends._threads import ShutDownError, Threads, computed
+from dynamiq_memory.backends._threads import ShutDownError, Threads, caller_for, computed
 from dynamiq_memory.backends.plans import Compute, Plan, arun, run
 from dynamiq_memory.exceptions import BackendError, DynamiqMemoryError, InvalidArgumentError, MessageTooLargeError
 from dynamiq_memory.filters import Filter, parse
@@ -159,10 +159,12 @@ class MemoryBackend(Closing, WatchesForks):
 
     async def aadd_many(self, messages: Sequence[Message]) -> list[Message]:
         """Store messages as one ordered batch; see `add_many`."""
-        prepared = await computed(self._prepare, messages)
+        call = caller_for(messages)
+        prepared: list[Message] = await call(self._prepare, messages)
         if prepared:
             await self.aexecute(operations.Write(prepared))
-        return await computed(views, prepared)
+        stored: list[Message] = await call(views, prepared)
+        return stored
 
     def get_all(
         self,

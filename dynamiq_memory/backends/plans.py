@@ -100,12 +100,12 @@ async def arun(plan: Plan[T], perform: Callable[[Any], Awaitable[Any]], *, given
         given: The data of the first steps of the plan. Results of steps are added.
         light: Whether the plan hardly works on results, however large.
     """
-    weight = weigh(given)
+    weight = 0 if light else weigh(given)
     with closing(plan):
         proceed = partial(plan.send, None)
         try:
             while True:
-                step = proceed() if weight < LARGE or light else (await _proceed_in_thread(plan, proceed))()
+                step = proceed() if weight < LARGE else (await _proceed_in_thread(plan, proceed))()
                 try:
                     result = await perform(step)
                 except BaseException as error:  # noqa: BLE001 - raised again inside the plan

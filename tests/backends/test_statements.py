@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.sql import ClauseElement
 
 from dynamiq_memory import Memory, Message
-from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite
+from dynamiq_memory.backends import InMemory, MemoryBackend, PostgreSQL, SQLite, _threads, plans
+from dynamiq_memory.backends._weights import weigh
 from dynamiq_memory.backends.in_memory import backend as in_memory
 from dynamiq_memory.backends.postgresql import writer
 
@@ -255,3 +256,23 @@ def test_a_sqlite_file_is_opened_by_few_statements_and_nothing_is_compiled_again
         assert len([sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "PRAGMA"))]) == 3, said
         store.add(say("one"))
     assert compiled == []
+
+
+def test_an_asynchronous_append_weighs_its_messages_once_in_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighed: list[Any] = []
+
+    def weigh_and_note(data: Any) -> int:
+        weighed.append(data)
+        return weigh(data)
+
+    for module in (plans, _threads):
+        monkeypatch.setattr(module, "weigh", weigh_and_note)
+
+    async def script(memory: Memory) -> None:
+        await memory.aadd("user", "one")
+        assert len(weighed) == 2, weighed
+        weighed.clear()
+        await memory.backend.aadd_many([say("two"), say("three")])
+        assert len(weighed) == 1, weighed
+
+    asyncio.run(script(Memory()))
