@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -212,7 +213,14 @@ class _Messages(_Task):
             self.sessions = tuple(session.session_id for session in found)
 
     def erase(self) -> Plan[None]:
-        self.deleted = yield from _On(self.backend, Delete(self._filter))
+        try:
+            self.deleted = yield from _On(self.backend, Delete(self._filter))
+        except Exception:
+            # Some stores delete in steps.
+            with suppress(Exception):
+                self.left = yield from _On(self.backend, Count(self._filter))
+                self.deleted = max(0, (self.found or 0) - self.left)
+            raise
         self.left = yield from _On(self.backend, Count(self._filter))
         if self.left:
             self.problem = "messages were stored during the deletion, or are still shown: do it again"

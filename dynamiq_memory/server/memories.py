@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import JSONResponse, Response
 
 import dynamiq_memory
@@ -21,6 +22,14 @@ from dynamiq_memory.server.keys import APIKey
 
 _PAGE = 25
 
+
+class _TextConvertor(PathConvertor):
+    """A part of a path with any characters. A `path` would end before a newline, and so be another user's id."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("text", _TextConvertor())
 router = APIRouter(prefix="/v1/memories", tags=["memory"], route_class=BodyRoute)
 
 
@@ -75,7 +84,7 @@ async def empty_memory(access: RequestAccess) -> Response:
     return JSONResponse({"deleted": deleted})
 
 
-@router.delete("/{memory_id}/users/{user_id:path}", response_model=models.ReceiptResponse)
+@router.delete("/{memory_id}/users/{user_id:text}", response_model=models.ReceiptResponse)
 async def forget_user(
     access: RequestAccess,
     user_id: Annotated[str, Path(min_length=1, description="The user.")],

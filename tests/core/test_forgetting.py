@@ -11,6 +11,7 @@ import pytest
 
 from dynamiq_memory import BackendError, InvalidArgumentError, Memory, Message, Receipt
 from dynamiq_memory.backends import InMemory
+from dynamiq_memory.filters import Filter, OneOf
 from dynamiq_memory.testing import say
 
 
@@ -102,7 +103,7 @@ def test_a_failure_ends_the_work_and_it_can_be_done_again(forget: Any) -> None:
     memory, broken, last = filled(InMemory()), Failing(), filled(InMemory())
     filled(broken)
     receipt = forget(memory, also=[broken, last])
-    assert [(each.deleted, each.left) for each in receipt.stores] == [(4, 0), (0, None), (0, None)]
+    assert [(each.deleted, each.left) for each in receipt.stores] == [(4, 0), (0, 4), (0, None)]
     assert receipt.stores[1].problem == "BackendError: the store is gone"
     assert "not begun" in str(receipt.stores[2].problem)
     assert not receipt.is_complete
@@ -110,6 +111,22 @@ def test_a_failure_ends_the_work_and_it_can_be_done_again(forget: Any) -> None:
     receipt = forget(memory, also=[broken, last])
     assert [(each.found, each.left) for each in receipt.stores] == [(0, 0), (4, 1), (4, None)]
     assert "during the deletion" in str(receipt.stores[1].problem)
+
+
+class InSteps(InMemory):
+    """Deletes the messages of one session, and fails at the next."""
+
+    def _delete(self, filter: Any) -> int:
+        super()._delete(Filter((*filter.conditions, OneOf("session_id", ("monday",)))))
+        raise BackendError("the connection is gone")
+
+
+def test_a_store_that_fails_halfway_says_how_far_it_came(forget: Any) -> None:
+    store = InSteps()
+    filled(store)
+    (erasure,) = forget(Memory(store)).stores
+    assert (erasure.found, erasure.deleted, erasure.left) == (4, 1, 3)
+    assert erasure.problem == "BackendError: the connection is gone"
 
 
 def test_what_names_the_threads_is_deleted_after_them(forget: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -84,6 +85,17 @@ def test_a_user_is_forgotten_with_a_receipt(client: Callable[..., Client]) -> No
     assert (receipt["user_id"], receipt["is_complete"]) == ("a/b", True)
     assert sorted(receipt["stores"][0]["sessions"]) == ["s", "t"]
     assert own.get("/v1/memories/m/items?page=1").json()["pagination"]["total_count"] == 2
+
+
+@pytest.mark.parametrize("user", ["ann\n", "\n", "x\ny", "...", "a/..b", "%0A", " ", "\u2028", "users/ann"])
+def test_exactly_the_user_of_the_path_is_forgotten(client: Callable[..., Client], user: str) -> None:
+    own = client("m")
+    stored = own.post("/v1/memories/m/items", json=[item(user=each) for each in (user, "ann", "x", "y", "a", "b")])
+    assert stored.status_code == 201
+    receipt = own.delete(f"/v1/memories/m/users/{quote(user, safe='')}").json()
+    assert (receipt["user_id"], receipt["stores"][0]["deleted"]) == (user, 1)
+    left = [each["user_id"] for each in own.get("/v1/memories/m/items").json()["data"]]
+    assert sorted(left) == ["a", "ann", "b", "x", "y"]
 
 
 def test_a_store_that_fails_to_forget_is_an_error_without_details(
