@@ -19,7 +19,8 @@ def tables(figures: Sequence[Figure]) -> str:
     growth = list(_growth(figures))
     if growth:
         head = "| store | operation | times | exponent | the bare driver's |\n|---|---|--:|--:|--:|"
-        parts.append("\n".join(["**Growth**", "", head, *growth]))
+        sizes = sorted({figure.size for figure in figures})
+        parts.append("\n".join([f"**Growth**, from {sizes[0]:,} to {sizes[-1]:,} messages", "", head, *growth]))
     return "\n\n".join(parts) + "\n"
 
 
