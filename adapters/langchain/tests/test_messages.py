@@ -1187,7 +1187,8 @@ def test_a_restored_message_is_a_whole_one(kind: type[BaseMessage]) -> None:
     made = kind("Ship it")
     assert (repr(message), message.model_dump_json()) == (repr(made), made.model_dump_json())
     message.additional_kwargs["changed"] = message.response_metadata["changed"] = True
-    message.extra_field = message.id = "changed"
+    message.id = "changed"
+    message.extra_field = "changed"  # type: ignore[attr-defined]
     assert other == made == from_message(to_message(made))
     assert message.model_copy(deep=True) == message
 
@@ -1197,7 +1198,12 @@ def test_plain_messages_are_digested_once_and_not_compared(monkeypatch: pytest.M
     history = DynamiqChatMessageHistory(Memory(), "s", "u")
     digested: list[Message] = []
     digest_of = native.digest_of
-    monkeypatch.setattr(native, "digest_of", lambda message: digested.append(message) or digest_of(message))
+
+    def note(message: Message) -> str:
+        digested.append(message)
+        return digest_of(message)
+
+    monkeypatch.setattr(native, "digest_of", note)
     history.add_messages([HumanMessage("Ship it"), answer, SystemMessage("Be brief")])
     assert len(digested) == 3
     monkeypatch.delattr(_messages, "_says_the_same")
