@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.messages import SESSION_KEY, TIMESTAMP_KEY, USER_KEY
 
+_USERS_NAMED = 3
 Store = Annotated[str, typer.Argument(metavar="STORE", help="The store: a URL or a name.", show_default=False)]
 User = Annotated[str | None, typer.Option(help="Only messages of this user.")]
 Session = Annotated[str | None, typer.Option(help="Only messages of this session.")]
@@ -27,6 +29,23 @@ def chosen(user: str | None = None, session: str | None = None, since: str | Non
     filters: dict[str, Any] = {key: value for key, value in ids.items() if value is not None}
     if since is not None:
         filters[TIMESTAMP_KEY] = {"gte": _seconds(since)}
+    return filters
+
+
+def chosen_session(backend: MemoryBackend, user: str | None, session: str | None) -> dict[str, Any]:
+    """Make a filter of a user and a session that does not mix the messages of several users.
+
+    Raises:
+        ConfigurationError: Several users have the session, and none is named.
+        BackendError: The store failed.
+    """
+    filters = chosen(user, session)
+    if session is None or user is not None:
+        return filters
+    users = sorted({each.user_id for each in backend.sessions(filters) if each.user_id is not None})
+    if len(users) > 1:
+        named = ", ".join(map(repr, users[:_USERS_NAMED])) + ", …" * (len(users) > _USERS_NAMED)
+        raise ConfigurationError(f"several users have the session {session!r} ({named}): give --user")
     return filters
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.cli.checks import checks_of
-from dynamiq_memory.cli.choosing import Session, Store, User, chosen
+from dynamiq_memory.cli.choosing import Session, Store, User, chosen, chosen_session
 from dynamiq_memory.cli.output import AsJson, errors_reported, print_json, print_table, print_text, shown, time_of
 from dynamiq_memory.cli.stores import opened
 from dynamiq_memory.conversation.strategies import Explanation, MemoryRetrievalStrategy
@@ -64,7 +64,7 @@ def show(
 ) -> None:
     """Show the latest messages of a session as a chat."""
     with errors_reported(), opened(store) as backend:
-        filters = chosen(user, session)
+        filters = chosen_session(backend, user, session)
         found = backend.get_all(limit, filters)
         _print_messages(found, as_json)
         if follow:
@@ -110,7 +110,8 @@ def recall(
 ) -> None:
     """Show the messages that an agent would be given for a question, by each strategy, and why."""
     with errors_reported(), opened(store) as backend:
-        memory = Memory(backend, filters=chosen(user, session), message_limit=limit, max_tokens=max_tokens)
+        filters = chosen_session(backend, user, session)
+        memory = Memory(backend, filters=filters, message_limit=limit, max_tokens=max_tokens)
         for each in strategy or list(MemoryRetrievalStrategy):
             found = memory.explain_agent_conversation(query, strategy=each, compare=True)
             if as_json:

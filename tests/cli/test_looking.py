@@ -44,6 +44,15 @@ def test_a_chat_cannot_change_the_terminal(run: Run, store: str) -> None:
     assert "no messages" in run("show", store, "--session", "none").stderr
 
 
+@pytest.mark.parametrize("command", [("show",), ("recall", "ferry")])
+def test_a_session_of_several_users_needs_a_user(run: Run, store: str, command: tuple[str, ...]) -> None:
+    name, *query = command
+    refused = run(name, store, *query, "--session", "s-1", code=2)
+    assert refused.stdout == ""
+    assert refused.stderr == "error: several users have the session 's-1' ('u-1', 'u-2'): give --user\n"
+    assert run(name, store, *query, "--session", "s-1", "--user", "u-2").stdout.count("No ferry today.") >= 1
+
+
 def test_following_shows_what_is_new_until_an_interrupt(
     run: Run, store: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
