@@ -135,8 +135,8 @@ def import_(
     format: Annotated[  # noqa: A002 - the field's term
         str, typer.Option("--from", help="The file's format: chatgpt, claude, langchain-sql, llama-index, mem0, …")
     ] = FORMAT,
-    as_user: Annotated[str | None, typer.Option(help="The user of other formats' messages that have none.")] = None,
-    as_session: Annotated[str | None, typer.Option(help="The session of other formats' messages without one.")] = None,
+    as_user: Annotated[str | None, typer.Option(help="The user of messages that have none.")] = None,
+    as_session: Annotated[str | None, typer.Option(help="The session of messages that have none.")] = None,
     user: User = None,
     session: Session = None,
     since: Since = None,

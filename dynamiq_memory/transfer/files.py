@@ -15,6 +15,7 @@ from dynamiq_memory._json import dumps, loads
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import MessageError, TransferError
 from dynamiq_memory.filters import parse
+from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.transfer.lines import from_line, to_line
 from dynamiq_memory.transfer.readers import messages_in
 from dynamiq_memory.transfer.reading import BATCH, messages_of
@@ -89,8 +90,8 @@ def import_from(
         target: The store.
         format: The file's format: "dynamiq-memory", "chatgpt", "claude", "langchain-sql", "llama-index", "mem0",
             "openai-agents" or "openai-chat". See docs/moving.md.
-        user_id: The user of messages of other programs that have none.
-        session_id: The session of messages of other programs that have none.
+        user_id: The user of messages that have none.
+        session_id: The session of messages that have none.
         filters: Import only messages that match.
         on_conflict: As for `copy`; also for two messages of the file with the same id.
         on_error: For a line that cannot be read or stored: "stop", or "skip".
@@ -112,18 +113,21 @@ def import_from(
     writer = Writer(target, on_conflict, on_error, dry_run=dry_run, progress=progress, report=report)
     filter = parse(filters)
     if format == FORMAT:
-        found = _own(file, writer)
+        given = {USER_KEY: user_id, SESSION_KEY: session_id}
+        found = _own(file, {key: value for key, value in given.items() if value is not None}, writer)
     else:
         read = messages_in(file, format, user_id, session_id, writer.refuse)
         found = (Located(message, location) for message, location in read)
     return writer.write(each for each in found if filter.matches(each.message))
 
 
-def _own(file: File, writer: Writer) -> Iterator[Located]:
+def _own(file: File, defaults: Mapping[str, str], writer: Writer) -> Iterator[Located]:
     with opened(file) as stream:
         lines = numbered_lines(stream)
         _check_header(next(lines, (1, b""))[1])
-        yield from _located(lines, writer)
+        for each in _located(lines, writer):
+            each.message.metadata = {**defaults, **each.message.metadata}
+            yield each
 
 
 def _located(lines: Iterable[tuple[int, bytes]], writer: Writer) -> Iterator[Located]:

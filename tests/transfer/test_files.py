@@ -64,6 +64,17 @@ def test_a_stream_stays_open_and_filters_apply() -> None:
     assert not stream.closed
 
 
+def test_messages_without_a_user_or_session_get_the_given_ones() -> None:
+    data = HEADER + line() + line(id="b", metadata={"user_id": "u-1", "kept": 1})
+    target = InMemory()
+    import_from(io.BytesIO(data), target, user_id="u-2", session_id="s", filters={"session_id": "s"})
+    assert [(each.id, each.user_id, each.session_id) for each in target.get_all()] == [
+        ("a", "u-2", "s"),
+        ("b", "u-1", "s"),
+    ]
+    assert import_from(io.BytesIO(data), target, user_id="u-2", session_id="s").unchanged == 2
+
+
 BAD_FILES = {
     "empty": (b"", "line 1 is not .*name the file's format"),
     "another format": (b'[{"role": "user"}]\n', "line 1 is not"),
