@@ -44,6 +44,10 @@ class BackendConnectionError(BackendError):
     """The store cannot be reached or opened."""
 
 
+class StoreNotFoundError(BackendConnectionError):
+    """The store's file, table or collection does not exist, and is not to be created."""
+
+
 class BackendAuthenticationError(BackendError):
     """The store rejected the credentials or denied permission."""
 

@@ -80,7 +80,8 @@ def create_backend(url: str, *, must_exist: bool = False) -> MemoryBackend:
 
     Raises:
         ConfigurationError: The scheme is unknown, or the URL is invalid for its backend.
-        BackendError: The store cannot be opened, or does not exist.
+        StoreNotFoundError: The store does not exist, and is not to be created.
+        BackendError: The store cannot be opened.
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:

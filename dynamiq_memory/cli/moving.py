@@ -10,6 +10,7 @@ from typing import IO, Annotated
 
 import typer
 
+from dynamiq_memory.backends import InMemory
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.cli.choosing import Session, Since, Store, User, chosen
 from dynamiq_memory.cli.output import (
@@ -21,7 +22,7 @@ from dynamiq_memory.cli.output import (
     resumable,
 )
 from dynamiq_memory.cli.stores import opened
-from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError, StoreNotFoundError
 from dynamiq_memory.transfer import OnConflict, OnError, Totals, export_to, import_from
 from dynamiq_memory.transfer import copy as copy_store
 from dynamiq_memory.transfer import verify as verify_stores
@@ -189,7 +190,10 @@ def backup(
 
 
 def _target(store: str, dry_run: bool) -> MemoryBackend:
-    return opened(store, must_exist=dry_run)
+    try:
+        return opened(store, must_exist=dry_run)
+    except StoreNotFoundError:  # a dry run writes nothing: what does not exist is empty
+        return InMemory()
 
 
 def _standard(file: str, stream: Callable[[], IO[bytes]]) -> str | IO[bytes]:

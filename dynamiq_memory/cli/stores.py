@@ -24,6 +24,7 @@ def opened(store: str, *, must_exist: bool = True) -> MemoryBackend:
 
     Raises:
         ConfigurationError: The name is unknown, a variable is not set, or the URL is wrong.
+        StoreNotFoundError: It is missing, and must exist.
         BackendError: The store cannot be opened.
     """
     return create_backend(url_of(store), must_exist=must_exist)

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from dynamiq_memory.backends.dynamodb.errors import code_of
 from dynamiq_memory.backends.dynamodb.keys import AT_SESSION, AT_USER, BY_SESSION, BY_USER, PK, SK
 from dynamiq_memory.backends.dynamodb.records import EXPIRES
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, StoreNotFoundError
 
 # While a table is being created: two minutes.
 _WAITING = {"Delay": 1, "MaxAttempts": 120}
@@ -47,13 +47,13 @@ def open_table(
         expiring: Whether messages expire.
 
     Raises:
-        BackendError: It is missing, and not to be created.
+        StoreNotFoundError: It is missing, and not to be created.
         ConfigurationError: The table is of another kind.
     """
     description = _description(client, table)
     if description is None:
         if not create:
-            raise BackendError(
+            raise StoreNotFoundError(
                 f"{location} is not there: correct table_name or the region, or open it with create_if_not_exist=True"
             )
         _create(client, table, billing)

@@ -12,7 +12,7 @@ from typing import Any
 from dynamiq_memory.backends.pinecone.errors import ConflictError, NotFoundError
 from dynamiq_memory.backends.pinecone.requests import ClientRequest
 from dynamiq_memory.backends.plans import Plan, Wait
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, StoreNotFoundError
 
 _READY_SECONDS = 300.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
@@ -98,13 +98,14 @@ def open_index(
         dimension_of_new: Returns the length of the vectors of a new index.
 
     Raises:
-        BackendError: It does not exist, or does not become ready.
+        StoreNotFoundError: It does not exist.
+        BackendError: It does not become ready.
         ConfigurationError: It has other properties.
     """
     found = yield from _describe(name)
     if found is None:
         if new is None:
-            raise BackendError(
+            raise StoreNotFoundError(
                 f"{location} does not exist: create it, correct index_name, or open it with create_if_not_exist=True"
             )
         yield from _create(name, new.arguments(dimension_of_new()))

@@ -11,7 +11,7 @@ from dynamiq_memory.backends.postgresql.client import PostgreSQLClient
 from dynamiq_memory.backends.postgresql.tables import PostgreSQLTables
 from dynamiq_memory.backends.postgresql.vectors import require_pgvector
 from dynamiq_memory.backends.postgresql.writer import PostgreSQLWriter
-from dynamiq_memory.exceptions import BackendError
+from dynamiq_memory.exceptions import StoreNotFoundError
 
 LEGACY = LegacyTable(
     ("message_id", "role", "content", "metadata", "timestamp"),
@@ -35,11 +35,11 @@ class PostgreSQLSchema(SQLSchema):
             reindex: Whether to index and to embed stored messages.
 
         Raises:
-            BackendError: The tables do not exist, and must not be created.
+            StoreNotFoundError: The tables do not exist, and must not be created.
             ConfigurationError: The tables are not as they should be.
         """
         if not create and self._tables.name not in client.run(Transaction(self._tables.present)):
-            raise BackendError(
+            raise StoreNotFoundError(
                 f"the table {self._tables.name!r} does not exist in {client.server}: correct table_name or schema, or "
                 "pass create_if_not_exist=True"
             )

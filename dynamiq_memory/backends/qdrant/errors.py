@@ -18,6 +18,7 @@ from dynamiq_memory.exceptions import (
     ConfigurationError,
     DynamiqMemoryError,
     MessageTooLargeError,
+    StoreNotFoundError,
 )
 
 try:
@@ -48,9 +49,9 @@ _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
-def missing(location: str, text: str = "") -> BackendError:
+def missing(location: str, text: str = "") -> StoreNotFoundError:
     """Make the error for a collection that does not exist."""
-    return BackendError(
+    return StoreNotFoundError(
         f"{location} does not exist{text}: correct index_name or the URL, or open it with create_if_not_exist=True"
     )
 

@@ -22,7 +22,7 @@ from dynamiq_memory.backends.sqlite.backup import Progress, copy
 from dynamiq_memory.backends.sqlite.client import DRIVER_ERRORS, MEMORY, SQLiteClient, Synchronous
 from dynamiq_memory.backends.sqlite.errors import translated
 from dynamiq_memory.backends.sqlite.tables import SQLiteTables
-from dynamiq_memory.exceptions import BackendConnectionError, BackendError, ConfigurationError, DynamiqMemoryError
+from dynamiq_memory.exceptions import BackendError, ConfigurationError, DynamiqMemoryError, StoreNotFoundError
 from dynamiq_memory.ranking import BM25, Tokenize
 
 # SQLite counts milliseconds in 32 bits.
@@ -101,7 +101,7 @@ class SQLite(SQLBackend):
         # The file that the path names now, even if the process changes its folder.
         self._file = MEMORY if self.db_path == MEMORY else os.path.abspath(self.db_path)  # noqa: PTH100 - no links resolved
         if not (create_if_not_exist or self._file == MEMORY or Path(self._file).exists()):
-            raise BackendConnectionError(
+            raise StoreNotFoundError(
                 f"there is no SQLite file {self._file!r}: put it back, or open it with create_if_not_exist=True to "
                 "begin an empty one"
             )

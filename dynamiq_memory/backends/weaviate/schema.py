@@ -17,7 +17,7 @@ from weaviate.classes.config import (
 from weaviate.exceptions import UnexpectedStatusCodeError
 
 from dynamiq_memory._checks import check_name
-from dynamiq_memory.exceptions import BackendError, ConfigurationError
+from dynamiq_memory.exceptions import ConfigurationError, StoreNotFoundError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.ranking import BM25
 
@@ -98,12 +98,14 @@ def open_collection(
         create: Whether to create them if they do not exist.
 
     Raises:
-        BackendError: One does not exist, and must not be created.
+        StoreNotFoundError: One does not exist, and must not be created.
         ConfigurationError: The collection has another definition.
     """
     if not client.collections.exists(name):
         if not create:
-            raise BackendError(f"{location} does not exist: correct collection_name, or pass create_if_not_exist=True")
+            raise StoreNotFoundError(
+                f"{location} does not exist: correct collection_name, or pass create_if_not_exist=True"
+            )
         _create(client, name, tenant, bm25)
     collection = client.collections.use(name)
     config = collection.config.get()
@@ -112,7 +114,9 @@ def open_collection(
         _add_made_by(collection)
     if tenant is not None and not collection.tenants.exists(tenant):
         if not create:
-            raise BackendError(f"the tenant {tenant!r} of {location} does not exist: pass create_if_not_exist=True")
+            raise StoreNotFoundError(
+                f"the tenant {tenant!r} of {location} does not exist: pass create_if_not_exist=True"
+            )
         collection.tenants.create(tenant)
 
 
