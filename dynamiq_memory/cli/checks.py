@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions, version
 
 from dynamiq_memory import __version__
 from dynamiq_memory.backends.base import MemoryBackend
-from dynamiq_memory.cli.output import time_of
+from dynamiq_memory.cli.output import in_options, time_of
 from dynamiq_memory.cli.stores import opened
 from dynamiq_memory.exceptions import DynamiqMemoryError
 from dynamiq_memory.messages import Message, MessageRole
@@ -46,7 +46,7 @@ def checks_of(store: str, *, full: bool, write: bool) -> Iterator[Check]:
     try:
         backend = opened(store)
     except DynamiqMemoryError as error:
-        yield Check("opens", False, str(error))
+        yield Check("opens", False, in_options(error))
         return
     with backend:
         yield Check("opens", True, f"{backend!r}, with {_drivers(backend)}")
@@ -57,7 +57,7 @@ def checks_of(store: str, *, full: bool, write: bool) -> Iterator[Check]:
             try:
                 detail = check(backend)
             except DynamiqMemoryError as error:
-                yield Check(name, False, str(error))
+                yield Check(name, False, in_options(error))
             else:
                 yield Check(name, not detail.startswith("!"), detail.removeprefix("!"))
 

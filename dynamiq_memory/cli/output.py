@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,15 @@ from dynamiq_memory.transfer.writing import Totals
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# What errors say to a program, and what they say to a user of the command.
+_IN_OPTIONS = (
+    (
+        re.compile(r"(?:open it (?:once |again )?with|pass) create_if_not_exist=True(?: to begin an empty one)?"),
+        "write to it with `copy` or `import`, which create it",
+    ),
+    (re.compile(r"on_conflict='(\w+)'"), r"--on-conflict \1"),
+    (re.compile(r"\b(\w+)=True\b"), r"\1=true in the URL"),
+)
 _COLOURS = {"user": "cyan", "assistant": "green", "tool": "yellow", "system": "magenta"}
 
 
@@ -30,8 +40,16 @@ def errors_reported() -> Iterator[None]:
     try:
         yield
     except DynamiqMemoryError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {in_options(error)}", err=True)
         sys.exit(2 if isinstance(error, InvalidArgumentError | MissingDependencyError) else 1)
+
+
+def in_options(error: DynamiqMemoryError) -> str:
+    """Write an error for a user of the command: options instead of Python's arguments."""
+    text = str(error)
+    for pattern, option in _IN_OPTIONS:
+        text = pattern.sub(option, text)
+    return text
 
 
 def printable(text: str) -> str:

@@ -179,8 +179,8 @@ class Writer:
             user_id, session_id, message_id = key_of(each.message)
             raise TransferError(
                 f"{each.location}{': ' * bool(each.location)}message {message_id} of user_id={user_id!r}, "
-                f"session_id={session_id!r} is in the target with other content: choose on_conflict 'replace' for this "
-                "one, or 'skip' to keep the other"
+                f"session_id={session_id!r} is in the target with other content: choose on_conflict='replace' for this "
+                "one, or on_conflict='skip' to keep the other"
             )
         self._totals.kept += self._on_conflict is OnConflict.SKIP
         return self._on_conflict is OnConflict.REPLACE

@@ -129,6 +129,7 @@ def test_the_doctor(run: Run, store: str, folder: Path) -> None:
     assert "correct the clock" in failed
     missing = run("doctor", "sqlite:///typo.db", code=1).stdout.splitlines()
     assert missing[1].startswith("failed opens: there is no SQLite file")
+    assert missing[1].endswith("put it back, or write to it with `copy` or `import`, which create it")
     assert not (folder / "typo.db").exists()
 
 

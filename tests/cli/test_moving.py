@@ -39,6 +39,9 @@ def test_copy_and_verify(run: Run, store: str, folder: Path) -> None:
         backend.add(chat()[0].model_copy(update={"content": "edited"}))
     refused = run("copy", store, target, code=1)
     assert refused.stderr.startswith("error: message m-0 of user_id='u-1', session_id='s-1' is in the target")
+    assert refused.stderr.endswith(
+        "choose --on-conflict replace for this one, or --on-conflict skip to keep the other\n"
+    )
     assert "1 were kept" in run("copy", store, target, "--on-conflict", "skip").stdout
     assert "1 were replaced" in run("copy", store, target, "--on-conflict", "replace").stdout
 

@@ -102,8 +102,8 @@ class SQLite(SQLBackend):
         self._file = MEMORY if self.db_path == MEMORY else os.path.abspath(self.db_path)  # noqa: PTH100 - no links resolved
         if not (create_if_not_exist or self._file == MEMORY or Path(self._file).exists()):
             raise StoreNotFoundError(
-                f"there is no SQLite file {self._file!r}: put it back, or open it with create_if_not_exist=True to "
-                "begin an empty one"
+                f"there is no SQLite file {self._file!r}: correct its name, put it back, or open it with "
+                "create_if_not_exist=True to begin an empty one"
             )
         super().__init__(tokenizer=tokenizer, bm25=bm25)
         if embedder is not None:
