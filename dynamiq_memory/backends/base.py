@@ -101,6 +101,11 @@ class MemoryBackend(Closing, WatchesForks):
         return Capabilities()
 
     @property
+    def stored_embedder(self) -> str | None:
+        """The embedder of the store's vectors, also if it is opened without one; None if there are none, or unknown."""
+        return None
+
+    @property
     def default_session(self) -> str | None:
         """The session of filters that name none, if the backend has one."""
         return None

@@ -95,7 +95,13 @@ def _searches(backend: MemoryBackend) -> str:
     backend.search(_WORD, _SCOPE, limit=1)  # which also asks the embedder
     ranks = backend.capabilities
     how = "words and meaning" if ranks.hybrid else "meaning" if ranks.vector else "words"
-    return f"by {how}"
+    stored = backend.stored_embedder
+    if stored is None or ranks.vector:
+        return f"by {how}"
+    return (
+        f"by {how}; this store has vectors of {stored!r}, and is opened without an embedder: add ?embedder=… to its "
+        "URL to search by meaning"
+    )
 
 
 def _writes(backend: MemoryBackend) -> str:

@@ -14,6 +14,7 @@ from dynamiq_memory.backends import SQLite
 from dynamiq_memory.cli import output
 from dynamiq_memory.transfer import Totals
 from tests.cli.conftest import Run
+from tests.fakes.embedders import NGrams
 
 
 def test_sessions(run: Run, store: str) -> None:
@@ -131,6 +132,18 @@ def test_the_doctor(run: Run, store: str, folder: Path) -> None:
     assert missing[1].startswith("failed opens: there is no SQLite file")
     assert missing[1].endswith("put it back, or write to it with `copy` or `import`, which create it")
     assert not (folder / "typo.db").exists()
+
+
+class Named(NGrams):
+    name = "n-grams"
+
+
+def test_the_doctor_names_an_embedder_that_is_missing(run: Run, store: str, folder: Path) -> None:
+    assert run("doctor", store).stdout.splitlines()[-1] == "ok     searches: by words"
+    with SQLite(folder / "v.db", embedder=Named()) as backend:
+        backend.add(Message(role="user", content="The ferry leaves."))
+    searches = run("doctor", "sqlite:///v.db").stdout.splitlines()[-1]
+    assert "this store has vectors of 'n-grams', and is opened without an embedder: add ?embedder=" in searches
 
 
 def test_a_terminal_gets_aligned_tables_and_a_bar(

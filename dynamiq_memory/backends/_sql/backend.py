@@ -16,7 +16,7 @@ from dynamiq_memory.backends._sql.neighbours import NeighbourReader
 from dynamiq_memory.backends._sql.reader import SQLReader
 from dynamiq_memory.backends._sql.search import HybridSearch, Question, WordSearch
 from dynamiq_memory.backends._sql.tables import SQLTables
-from dynamiq_memory.backends._sql.vectors import VECTOR
+from dynamiq_memory.backends._sql.vectors import DIMENSION_KEY, EMBEDDER_KEY, VECTOR
 from dynamiq_memory.backends._sql.writer import Row, SQLWriter
 from dynamiq_memory.backends._weights import LARGE, weigh
 from dynamiq_memory.backends.base import Capabilities
@@ -67,12 +67,19 @@ class SQLBackend(PlannedBackend):
         self._words: WordSearch = WordSearch(tables, self._reader, self.bm25)
         self._hybrid: WordSearch = HybridSearch(tables, self._reader, self.bm25)
         self._encoded = tables.vectors.encoded
+        self._tables = tables
 
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities of this instance."""
         vector = self._embedder is not None
         return Capabilities(vector=vector, transactions=True, max_message_bytes=self.max_message_bytes)
+
+    @property
+    def stored_embedder(self) -> str | None:
+        """The embedder of the store's vectors, also if it is opened without one; None if there are none."""
+        meta = self._tables.checked_meta
+        return meta.get(EMBEDDER_KEY, "an unnamed embedder") if DIMENSION_KEY in meta else None
 
     def _plan(self, operation: operations.Operation[Any]) -> Plan[Any]:
         return self._ranking(operation) if isinstance(operation, operations.Search) else self._transaction(operation)
