@@ -15,6 +15,7 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.cli.choosing import Session, Since, Store, User, chosen
 from dynamiq_memory.cli.output import (
     AsJson,
+    counted,
     errors_reported,
     print_json,
     print_table,
@@ -94,7 +95,7 @@ def verify(
     if as_json:
         print_json({"identical": result.identical, **asdict(result)})
     elif result.identical:
-        typer.echo(f"identical: {result.messages:,} messages in {result.sessions:,} sessions")
+        typer.echo(f"identical: {counted(result.messages)} in {counted(result.sessions, 'session')}")
     else:
         rows = [
             [each.user_id, each.session_id, each.in_source, each.in_target, each.message_id or "(more in the target)"]
@@ -124,7 +125,7 @@ def export(
     if as_json:
         typer.echo(f'{{"written":{totals.written}}}', err=file == _STANDARD)
     else:
-        typer.echo(f"{totals.written:,} messages were written", err=file == _STANDARD)
+        typer.echo(f"{counted(totals.written)} {_was(totals.written)} written", err=file == _STANDARD)
 
 
 @app.command("import", epilog="Example: dynamiq-memory import conversations.jsonl.gz sqlite:///conversations.db")
@@ -209,10 +210,14 @@ def _print_totals(totals: Totals, as_json: bool, dry_run: bool) -> None:
         print_json(asdict(totals))
         return
     said = {
-        "were there already": totals.unchanged,
-        "were replaced": totals.replaced,
-        "were kept as the target has them": totals.kept,
-        "were skipped": totals.skipped,
+        "there already": totals.unchanged,
+        "replaced": totals.replaced,
+        "kept as in the target": totals.kept,
+        "skipped": totals.skipped,
     }
-    rest = "".join(f"; {count:,} {what}" for what, count in said.items() if count)
-    typer.echo(f"{totals.written:,} messages {'would be' if dry_run else 'were'} written{rest}")
+    rest = "".join(f"; {count:,} {_was(count)} {what}" for what, count in said.items() if count)
+    typer.echo(f"{counted(totals.written)} {'would be' if dry_run else _was(totals.written)} written{rest}")
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"

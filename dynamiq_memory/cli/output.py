@@ -40,8 +40,21 @@ def errors_reported() -> Iterator[None]:
     try:
         yield
     except DynamiqMemoryError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None  # typer ends quietly: `head` has read enough
         typer.echo(f"error: {in_options(error)}", err=True)
+        _print_notes(error)
         sys.exit(2 if isinstance(error, InvalidArgumentError | MissingDependencyError) else 1)
+
+
+def _print_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        typer.echo(note, err=True)
+
+
+def counted(count: int, what: str = "message") -> str:
+    """Write a number of things: "1 message", "2 messages"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def in_options(error: DynamiqMemoryError) -> str:
@@ -133,6 +146,7 @@ def resumable() -> Iterator[None]:
     """If the user interrupts the command, say how it goes on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo("interrupted: give the same command again to go on", err=True)
+        _print_notes(interrupt)
         sys.exit(130)

@@ -96,6 +96,7 @@ class Writer:
     ) -> None:
         """Check the settings."""
         self._target = target
+        self._dry_run = dry_run
         self._on_conflict = check_choice(OnConflict, on_conflict, "on_conflict", InvalidArgumentError)
         self._on_error = check_choice(OnError, on_error, "on_error", InvalidArgumentError)
         self._store: Callable[[Sequence[Message]], object] = prepare if dry_run else target.add_many
@@ -110,13 +111,20 @@ class Writer:
 
         Raises:
             TransferError: The target has a message with other content, or cannot store it.
+
+        A note of the error, whatever it is, says how many messages were written before.
         """
         with suppress(InvalidArgumentError):  # a store that finds only named sessions cannot say
             self._used = set() if self._target.is_empty() else None
-        for batch in limited(((each, size_of(each.message)) for each in messages), BATCH, BATCH_BYTES):
-            self._write(batch)
-            if self._progress is not None:
-                self._progress(replace(self._totals))
+        try:
+            for batch in limited(((each, size_of(each.message)) for each in messages), BATCH, BATCH_BYTES):
+                self._write(batch)
+                if self._progress is not None:
+                    self._progress(replace(self._totals))
+        except BaseException as error:
+            if not self._dry_run:
+                error.add_note(f"messages written before: {self._totals.written + self._totals.replaced:,}")
+            raise
         return self._totals
 
     def refuse(self, location: str, error: MessageError) -> None:
@@ -138,10 +146,16 @@ class Writer:
         try:
             self._store([each.message for each, _ in chosen])
         except MessageError:  # nothing was written: find the message
-            chosen = [(each, is_new) for each, is_new in chosen if self._stores(each)]
-        new = sum(is_new for _, is_new in chosen)
-        self._totals.written += new
-        self._totals.replaced += len(chosen) - new
+            for each, is_new in chosen:
+                if self._stores(each):
+                    self._count(is_new)
+        else:
+            for _, is_new in chosen:
+                self._count(is_new)
+
+    def _count(self, is_new: bool) -> None:
+        self._totals.written += is_new
+        self._totals.replaced += not is_new
 
     def _stores(self, each: Located) -> bool:
         """Store one message, or refuse it."""

@@ -19,8 +19,8 @@ def test_copy_and_verify(run: Run, store: str, folder: Path) -> None:
     target = "sqlite:///b.db"
     assert run("copy", store, target, "--dry-run").stdout == "5 messages would be written\n"
     assert not (folder / "b.db").exists()
-    assert run("copy", store, target, "--user", "u-2", "--since", "2025-01-01").stdout == "1 messages were written\n"
-    assert "4 messages would be written; 1 were there already" in run("copy", store, target, "--dry-run").stdout
+    assert run("copy", store, target, "--user", "u-2", "--since", "2025-01-01").stdout == "1 message was written\n"
+    assert "4 messages would be written; 1 was there already" in run("copy", store, target, "--dry-run").stdout
     differing = run("verify", store, target, code=1)
     assert differing.stdout.splitlines()[1] == "u-1\ts-1\t4\t0\tm-0"
     assert differing.stderr == "1 of 2 sessions differ\n"
@@ -39,11 +39,9 @@ def test_copy_and_verify(run: Run, store: str, folder: Path) -> None:
         backend.add(chat()[0].model_copy(update={"content": "edited"}))
     refused = run("copy", store, target, code=1)
     assert refused.stderr.startswith("error: message m-0 of user_id='u-1', session_id='s-1' is in the target")
-    assert refused.stderr.endswith(
-        "choose --on-conflict replace for this one, or --on-conflict skip to keep the other\n"
-    )
-    assert "1 were kept" in run("copy", store, target, "--on-conflict", "skip").stdout
-    assert "1 were replaced" in run("copy", store, target, "--on-conflict", "replace").stdout
+    assert "choose --on-conflict replace for this one, or --on-conflict skip to keep the other\n" in refused.stderr
+    assert "1 was kept" in run("copy", store, target, "--on-conflict", "skip").stdout
+    assert "1 was replaced" in run("copy", store, target, "--on-conflict", "replace").stdout
 
 
 def test_export_and_import(run: Run, store: str, folder: Path) -> None:
@@ -53,12 +51,12 @@ def test_export_and_import(run: Run, store: str, folder: Path) -> None:
     streamed = run("export", store, "-", "--user", "u-2", "--json")
     assert json.loads(streamed.stderr) == {"written": 1}
     broken = streamed.stdout_bytes + b'{"role": "bot"}\n'
-    assert (
-        "error: line 3: the message has no content" in run("import", "-", "sqlite:///c.db", data=broken, code=1).stderr
-    )
+    stopped = run("import", "-", "sqlite:///c.db", data=broken, code=1).stderr.splitlines()
+    assert stopped[0].startswith("error: line 3: the message has no content")
+    assert stopped[1] == "messages written before: 0"
     skipped = run("import", "-", "sqlite:///c.db", "--on-error", "skip", data=broken)
     assert skipped.stderr.startswith("skipped: line 3: ")
-    assert skipped.stdout == "1 messages were written; 1 were skipped\n"
+    assert skipped.stdout == "1 message was written; 1 was skipped\n"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +135,16 @@ def test_help_has_an_example_and_80_columns(run: Run, command: str) -> None:
     text = run(command, "--help").stdout
     assert f"Example: dynamiq-memory {command} " in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_reader_that_has_read_enough_ends_an_export_quietly(store: str, folder: Path) -> None:
+    command = Path(sys.executable).with_name("dynamiq-memory")
+    with subprocess.Popen([command, "export", store, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as exporting:
+        assert exporting.stdout is not None
+        exporting.stdout.close()
+        assert exporting.stderr is not None
+        assert exporting.stderr.read() == b""
+        assert exporting.wait(300) == 1  # as of the other commands
 
 
 def test_the_installed_command_in_a_pipe(store: str, folder: Path) -> None:

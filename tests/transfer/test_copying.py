@@ -133,8 +133,9 @@ def test_what_the_target_cannot_store_is_named() -> None:
     messages[1].content = "x" * 300
     source = filled(messages)
     with SQLite(":memory:", max_message_bytes=200) as target:
-        with pytest.raises(TransferError, match=r"^message m-1 has 356 bytes"):
+        with pytest.raises(TransferError, match=r"^message m-1 has 356 bytes") as stopped:
             copy(source, target)
+        assert stopped.value.__notes__ == ["messages written before: 1"]
         skipped: list[str] = []
         assert copy(source, target, on_error="skip", report=skipped.append) == Totals(
             4, read=4, written=2, unchanged=1, skipped=1
