@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dynamiq_memory.backends import create_backend
-from dynamiq_memory.cli.output import errors_reported, printable
+from dynamiq_memory.cli.output import counted, errors_reported, printable
+from dynamiq_memory.cli.stores import opened
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.server.keys import KeyStore, id_of
 from dynamiq_memory.server.logs import configure
@@ -35,7 +35,7 @@ _COLUMNS = ("ID", "STATE", "CREATED (UTC)", "MEMORIES", "USERS", "NAME")
 @app.command(epilog="Example: dynamiq-memory serve --backend sqlite:///conversations.db")
 def serve(
     context: typer.Context,
-    backend: Annotated[str, typer.Option(envvar="DYNAMIQ_MEMORY_BACKEND", help="The store, as a URL.")],
+    backend: Annotated[str, typer.Option(envvar="DYNAMIQ_MEMORY_BACKEND", help="The store: a URL or a name.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 for any free port.", min=0, max=65535)] = 8000,
     keys: KeysFile = _DEFAULT_KEYS,
@@ -94,9 +94,8 @@ def serve(
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
         configure(log_level)
-        with create_backend(backend) as store:
-            if key_store is None:
-                logging.getLogger("dynamiq_memory").warning("there are no keys: everyone on this machine is admitted")
+        with opened(backend, must_exist=False) as store:
+            _log_keys(key_store, keys)
             run.serve(store, key_store, settings, host, port, max_connections, forwarded_allow_ips)
 
 
@@ -145,6 +144,15 @@ def revoke_key(
         typer.echo(f"{keys} has no valid key {key_id}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{key_id} is revoked")
+
+
+def _log_keys(store: KeyStore | None, path: Path) -> None:
+    log = logging.getLogger("dynamiq_memory")
+    if store is None:
+        log.warning("there are no keys: everyone on this machine is admitted")
+    else:
+        valid = sum(key.revoked_at is None for key in store.all())
+        log.info("keys from %s: %s", path, counted(valid, "valid key"))
 
 
 @contextmanager
