@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from dynamiq_memory.cli.choosing import Store
-from dynamiq_memory.cli.output import AsJson, errors_reported, print_json
+from dynamiq_memory.cli.output import AsJson, counted, errors_reported, print_json
 from dynamiq_memory.cli.stores import opened
+from dynamiq_memory.exceptions import ConfigurationError
+from dynamiq_memory.forgetting import Receipt
 from dynamiq_memory.memory import Memory
 
 app = typer.Typer()
@@ -32,17 +35,37 @@ def forget(
     with errors_reported(), ExitStack() as stack:
         memory, *others = [Memory(stack.enter_context(opened(each))) for each in (store, *(also or ()))]
         if not yes:
-            found = sum(each.found or 0 for each in memory.forget_user(user, also=others, dry_run=True).stores)
-            typer.confirm(f"delete {found:,} messages? They cannot be brought back", abort=True, err=True)
+            _ask(memory.forget_user(user, also=others, dry_run=True))
         receipt = memory.forget_user(user, also=others)
     if as_json:
         print_json(receipt.to_dict())
     else:
-        typer.echo(f"{receipt.deleted:,} messages were deleted")
+        said = f"{counted(receipt.deleted)} {'was' if receipt.deleted == 1 else 'were'} deleted"
+        typer.echo(said if receipt.deleted or not receipt.is_complete else "nothing to delete")
     for each in receipt.stores:
         if each.problem or each.left:
-            typer.echo(f"error: {each.store}: {each.problem or f'{each.left:,} messages are left'}", err=True)
-        elif each.traces:
-            typer.echo(f"not deleted: {each.traces} ({each.store})", err=True)
+            typer.echo(f"error: {each.store}: {each.problem or f'messages left: {each.left:,}'}", err=True)
+        elif each.traces and each.deleted:
+            typer.echo(f"may remain: {each.traces} ({each.store})", err=True)
     if not receipt.is_complete:
         raise typer.Exit(1)
+
+
+def _ask(found: Receipt) -> None:
+    """Ask whether to delete what was found, if there is anything.
+
+    Raises:
+        Abort: The answer is no.
+        ConfigurationError: There is nobody to ask.
+    """
+    count = sum(each.found or 0 for each in found.stores)
+    if not count and all(each.found is not None for each in found.stores):
+        return
+    try:
+        agreed = typer.confirm(f"delete {counted(count)}? They cannot be brought back", err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise ConfigurationError("nobody is there to be asked: give --yes") from None
+    if not agreed:
+        raise typer.Abort

@@ -133,6 +133,8 @@ def stats(store: Store, user: User = None, as_json: AsJson = False) -> None:
     for name, value in numbers.items():
         is_time = name in ("first", "last")
         typer.echo(f"{name.replace('_', ' '):24}{time_of(value) if is_time and value is not None else value}")
+    if months:
+        typer.echo("\nsessions by the month (UTC) of their last message")
     most = max(months.values(), default=0)
     for month, count in sorted(months.items())[-24:]:
         typer.echo(f"{month:24}{'█' * max(1, count * _BAR // most)} {count:,}")
@@ -210,7 +212,7 @@ def _print_explained(strategy: MemoryRetrievalStrategy, found: Explanation) -> N
     if found.bounded_by:
         heading += f", bounded by {' and '.join(found.bounded_by)}"
     if found.unchanged is not None:
-        heading += f", {found.unchanged:.0%} as for the question before"
+        heading += f", {found.unchanged:.0%} of the prompt is unchanged since the question before"
     print_text(Text(heading, "bold"))
     for pick in found:
         scored = f" {_score(pick.message)}" if pick.message.score is not None else ""
@@ -223,7 +225,8 @@ def _numbers(found: Sequence[StoredSession]) -> dict[str, Any]:
     return {
         "messages": sum(sizes),
         "sessions": len(found),
-        "users": len({each.user_id for each in found}),
+        "users": len({each.user_id for each in found} - {None}),
+        "messages_without_user": sum(each.messages for each in found if each.user_id is None),
         "median_of_a_session": median(sizes) if sizes else 0,
         "largest_session": max(sizes, default=0),
         "first": min((each.first for each in found), default=None),

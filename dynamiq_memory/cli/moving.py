@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Annotated
@@ -24,10 +25,11 @@ from dynamiq_memory.cli.output import (
 )
 from dynamiq_memory.cli.stores import opened
 from dynamiq_memory.exceptions import ConfigurationError, StoreNotFoundError
-from dynamiq_memory.transfer import OnConflict, OnError, Totals, export_to, import_from
+from dynamiq_memory.transfer import Difference, OnConflict, OnError, Totals, export_to, import_from
 from dynamiq_memory.transfer import copy as copy_store
 from dynamiq_memory.transfer import verify as verify_stores
-from dynamiq_memory.transfer.files import FORMAT
+from dynamiq_memory.transfer.files import FORMAT, check_source
+from dynamiq_memory.transfer.readers import known_formats
 
 app = typer.Typer()
 
@@ -98,11 +100,11 @@ def verify(
         typer.echo(f"identical: {counted(result.messages)} in {counted(result.sessions, 'session')}")
     else:
         rows = [
-            [each.user_id, each.session_id, each.in_source, each.in_target, each.message_id or "(more in the target)"]
+            [each.user_id or "", each.session_id or "", each.in_source, each.in_target, _first(each), each.field or ""]
             for each in result.differences
         ]
-        print_table(("USER", "SESSION", "IN SOURCE", "IN TARGET", "FIRST DIFFERENCE"), rows)
-        typer.echo(f"{len(rows):,} of {result.sessions:,} sessions differ", err=True)
+        print_table(("USER", "SESSION", "IN SOURCE", "IN TARGET", "FIRST DIFFERENCE", "FIELD"), rows)
+        typer.echo(f"sessions that differ: {len(rows):,} of {result.sessions:,}", err=True)
     if not result.identical:
         raise typer.Exit(1)
 
@@ -135,7 +137,7 @@ def import_(
     ],
     store: To,
     format: Annotated[  # noqa: A002 - the field's term
-        str, typer.Option("--from", help="The file's format: chatgpt, claude, langchain-sql, llama-index, mem0, …")
+        str, typer.Option("--from", help=f"The file's format: {FORMAT}, {', '.join(known_formats())}.")
     ] = FORMAT,
     as_user: Annotated[str | None, typer.Option(help="The user of messages that have none.")] = None,
     as_session: Annotated[str | None, typer.Option(help="The session of messages that have none.")] = None,
@@ -151,9 +153,14 @@ def import_(
 
     Messages that the store has already are not written again: give the command again to go on after an interruption.
     """
-    with errors_reported(), resumable(), _target(store, dry_run) as target, progress_bar("importing") as progress:
+    source = _standard(file, lambda: sys.stdin.buffer)
+    with errors_reported(), ExitStack() as stack:
+        stack.enter_context(resumable())
+        check_source(source, format)  # before the store is created
+        target = stack.enter_context(_target(store, dry_run))
+        progress = stack.enter_context(progress_bar("importing"))
         totals = import_from(
-            _standard(file, lambda: sys.stdin.buffer),
+            source,
             target,
             format=format,
             user_id=as_user,
@@ -199,6 +206,10 @@ def _target(store: str, dry_run: bool) -> MemoryBackend:
 
 def _standard(file: str, stream: Callable[[], IO[bytes]]) -> str | IO[bytes]:
     return stream() if file == _STANDARD else file
+
+
+def _first(difference: Difference) -> str:
+    return difference.message_id or "(more in the target)"
 
 
 def _report(reason: str) -> None:

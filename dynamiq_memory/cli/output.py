@@ -110,7 +110,8 @@ def shown(message: Message, note: str = "") -> Text:
     """
     author = " ".join(filter(None, (message.role.value, message.name)))
     text = Text(printable(author), _COLOURS[message.role.value])
-    text.append(f" · {time_of(message.timestamp)}{' · ' * bool(note)}{printable(note)}", "dim")
+    marks = ("superseded" if message.superseded_at is not None else "", printable(note))
+    text.append("".join(f" · {each}" for each in (time_of(message.timestamp), *marks) if each), "dim")
     for line in _lines(message):
         text.append(f"\n  {printable(line)}", "")
     return text

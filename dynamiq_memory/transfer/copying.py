@@ -11,9 +11,12 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import ConfigurationError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import Message, Session
-from dynamiq_memory.transfer.lines import same
+from dynamiq_memory.transfer.lines import first_difference, same
 from dynamiq_memory.transfer.reading import messages_of
 from dynamiq_memory.transfer.writing import Located, OnConflict, OnError, Progress, Report, Totals, Writer
+
+_First = tuple[str | None, str | None]
+"""The id and the field of the first difference, as `Difference` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Difference:
         in_target: Number of its messages in the target.
         message_id: The first message that the target does not have at this place, as it is in the source; None if only
             the target has more messages.
+        field: The first field of this message in which the target's differs, such as "content"; None if the target has
+            another message there, or none.
     """
 
     user_id: str | None
@@ -34,6 +39,7 @@ class Difference:
     in_source: int
     in_target: int
     message_id: str | None
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +143,26 @@ def verify(
             progress(totals)
         if differing:
             names = (session.user_id, session.session_id)
-            differences.append(Difference(*names, in_source, in_target, differing[0]))
+            differences.append(Difference(*names, in_source, in_target, *differing[0]))
     return Verification(len(sessions), totals.read, tuple(differences))
 
 
-def _compared(source: Iterator[Message], target: Iterator[Message]) -> tuple[int, int, list[str | None]]:
+def _compared(source: Iterator[Message], target: Iterator[Message]) -> tuple[int, int, list[_First]]:
     """Count the messages of both, and find the first that differs, if there is one."""
     in_source = in_target = 0
-    differing: list[str | None] = []
+    differing: list[_First] = []
     for one, other in zip_longest(source, target):
         in_source += one is not None
         in_target += other is not None
         if not differing and (one is None or other is None or not same(one, other)):
-            differing.append(None if one is None else one.id)
+            differing.append((None if one is None else one.id, _first_field(one, other)))
     return in_source, in_target, differing
+
+
+def _first_field(one: Message | None, other: Message | None) -> str | None:
+    if one is None or other is None or one.id != other.id:
+        return None
+    return first_difference(one, other)
 
 
 def _oldest_first(sessions: list[Session]) -> list[Session]:

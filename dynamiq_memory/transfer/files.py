@@ -8,16 +8,17 @@ Files with names in `.gz` or `.zst` are compressed. docs/moving.md has the JSON 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from dynamiq_memory._json import dumps, loads
 from dynamiq_memory.backends.base import MemoryBackend
-from dynamiq_memory.exceptions import MessageError, TransferError
+from dynamiq_memory.exceptions import ConfigurationError, MessageError, TransferError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.transfer.lines import from_line, to_line
-from dynamiq_memory.transfer.readers import messages_in
+from dynamiq_memory.transfer.readers import messages_in, reader_of
 from dynamiq_memory.transfer.reading import BATCH, messages_of
 from dynamiq_memory.transfer.streams import File, new_file, numbered_lines, opened
 from dynamiq_memory.transfer.writing import Located, OnConflict, OnError, Progress, Report, Totals, Writer
@@ -119,6 +120,26 @@ def import_from(
         read = messages_in(file, format, user_id, session_id, writer.refuse)
         found = (Located(message, location) for message, location in read)
     return writer.write(each for each in found if filter.matches(each.message))
+
+
+def check_source(file: File, format: str) -> None:  # noqa: A002 - the field's term
+    """Check that a file can be imported, as far as it can be seen without reading all of it.
+
+    Raises:
+        ConfigurationError: The format is unknown, its reader is not installed, or the file is a store.
+        TransferError: The file cannot be opened, or does not begin as a file of this package's format does.
+    """
+    if format != FORMAT:
+        reader_of(format)
+    if not isinstance(file, str | os.PathLike):
+        return
+    if "://" in os.fspath(file):
+        if format == FORMAT:
+            raise ConfigurationError("the URL is that of a store, not of a file: use `dynamiq-memory copy FROM TO`")
+        return
+    with opened(file) as stream:
+        if format == FORMAT:
+            _check_header(next(numbered_lines(stream), (1, b""))[1])
 
 
 def _own(file: File, defaults: Mapping[str, str], writer: Writer) -> Iterator[Located]:

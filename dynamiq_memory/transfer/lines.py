@@ -50,6 +50,12 @@ def from_line(text: str) -> Message:
         raise refusal(error) from None
 
 
+def first_difference(one: Message, other: Message) -> str | None:
+    """Return the name of the first field in which two messages differ, if there is one."""
+    fields, others = (loads(to_line(each)) for each in (one, other))
+    return next((name for name in (*_REQUIRED, "metadata", *_OPTIONAL) if fields.get(name) != others.get(name)), None)
+
+
 def same(one: Message, other: Message) -> bool:
     """Return whether two messages have the same content, all fields of it."""
     return to_line(one, sort_keys=True) == to_line(other, sort_keys=True)

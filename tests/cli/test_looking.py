@@ -100,6 +100,7 @@ def test_stats(run: Run, store: str) -> None:
         "messages": 5,
         "sessions": 2,
         "users": 2,
+        "messages_without_user": 0,
         "median_of_a_session": 2.5,
         "largest_session": 4,
         "first": 1.7e9,
@@ -108,8 +109,18 @@ def test_stats(run: Run, store: str) -> None:
     }
     lines = run("stats", store).stdout.splitlines()
     assert lines[0].split() == ["messages", "5"]
+    assert lines[-3] == "sessions by the month (UTC) of their last message"
     assert lines[-1].startswith("2025-06 ")
     assert lines[-1].endswith("█ 1")
+
+
+def test_messages_without_a_user_and_superseded_ones(run: Run, folder: Path) -> None:
+    with SQLite(folder / "n.db") as backend:
+        backend.add(Message(role="user", content="Helo", timestamp=1.7e9, metadata={"superseded_at": 1.8e9}))
+    found = json.loads(run("stats", "sqlite:///n.db", "--json").stdout)
+    assert (found["users"], found["messages_without_user"]) == (0, 1)
+    (line, _) = run("search", "sqlite:///n.db", "Helo").stdout.splitlines()
+    assert line.startswith("user · 2023-11-14 22:13:20 · superseded · ")
 
 
 def test_the_doctor(run: Run, store: str, folder: Path) -> None:

@@ -29,6 +29,11 @@ _IN_ADAPTERS = {"langchain-sql": "langchain-dynamiq-memory", "llama-index": "lla
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+def known_formats() -> list[str]:
+    """Return the names of formats, also of those whose package is not installed."""
+    return sorted({*READERS, *_IN_ADAPTERS, *entry_points(group=ENTRY_POINT_GROUP).names})
+
+
 def reader_of(format: str) -> Reader:  # noqa: A002 - the field's term
     """Return the reader of a format.
 
@@ -42,8 +47,7 @@ def reader_of(format: str) -> Reader:  # noqa: A002 - the field's term
         return reader
     if format in _IN_ADAPTERS:
         raise ConfigurationError(f"the format {format} needs a package: pip install {_IN_ADAPTERS[format]}")
-    known = sorted({*READERS, *_IN_ADAPTERS, *entry_points(group=ENTRY_POINT_GROUP).names})
-    raise ConfigurationError(f"the format {format!r} is unknown: use one of {', '.join(known)}")
+    raise ConfigurationError(f"the format {format!r} is unknown: use one of {', '.join(known_formats())}")
 
 
 def messages_in(
@@ -93,4 +97,4 @@ def _message(reader: Reader, data: Any) -> Message:
     return reader.to_message(data)
 
 
-__all__ = ["READERS", "Entry", "Reader", "messages_in", "reader_of"]
+__all__ = ["READERS", "Entry", "Reader", "known_formats", "messages_in", "reader_of"]
