@@ -127,6 +127,12 @@ def test_names_of_stores_and_variables(run: Run, store: str, folder: Path, monke
     monkeypatch.setenv("URL", f"sqlite:///{folder}/with space/a.db")
     for name in ("local", "whole", "$URL", "sqlite:///${FOLDER}/a.db"):
         assert "messages                5" in run("stats", name).stdout
+    served: list[str] = []
+    monkeypatch.setattr("dynamiq_memory.server.run.serve", lambda opened, *_: served.append(opened.db_path))
+    monkeypatch.setattr("dynamiq_memory.cli.serving.configure", lambda _: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    run("serve", "--backend", "local")
+    assert served == [str(folder / "with space" / "a.db")]
     assert "wrong must be a URL, such as" in run("stats", "wrong", code=2).stderr
     assert "it has local, whole, wrong:" in run("stats", "locla", code=2).stderr
     file.write_text("local = ")

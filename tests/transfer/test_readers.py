@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,37 @@ def test_an_entry_that_cannot_be_read_is_named_and_skipped() -> None:
     assert (totals.written, totals.skipped) == (1, 3)
     assert skipped[1].startswith("line 1, message 3: this is not of the format openai-chat")
     assert skipped[2].startswith("line 2: this is not JSON, or not whole")
+
+
+def test_a_line_of_another_form_is_refused_by_itself() -> None:
+    good, bad = b'{"messages": [{"role": "user", "content": "Hi"}]}\n', b'{"prompt": "Hi"}\n'
+    with pytest.raises(TransferError, match="not of the format openai-chat"):
+        import_from(io.BytesIO(bad + good), InMemory(), format="openai-chat", on_error="skip")
+    skipped: list[str] = []
+    data = io.BytesIO(good + bad + good)
+    totals = import_from(data, InMemory(), format="openai-chat", on_error="skip", report=skipped.append)
+    assert (totals.written, totals.skipped) == (2, 1)
+    assert skipped == ["line 2: this line has no list of messages"]
+
+
+def test_chatgpt_without_times_or_content() -> None:
+    def message(name: str, content: object) -> dict[str, Any]:
+        return {"message": {"id": name, "author": {"role": "user"}, "content": content}}
+
+    mapping = {"a": message("a", {"content_type": "text", "parts": ["Hi"]}), "b": message("b", None)}
+    before = time.time()
+    skipped: list[str] = []
+    (found,) = imported([{"mapping": mapping}], "chatgpt", on_error="skip", report=skipped.append)
+    assert found.timestamp is not None
+    assert found.timestamp >= before
+    assert skipped == ["conversation 1, message b: the message has no content"] * 2
+    # A message without a time comes before a later one that has one.
+    mapping["b"] = message("b", {"content_type": "text", "parts": ["Ho"]})
+    mapping["b"]["message"]["create_time"] = 100.0
+    assert [(each.id, each.timestamp) for each in imported([{"mapping": mapping}], "chatgpt")] == [
+        ("a", 100.0),
+        ("b", 100.0),
+    ]
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import SUPERSEDED_KEY, Message
 from dynamiq_memory.transfer.readers.base import Entry, Reader, expect, json_in, message_of
 from dynamiq_memory.transfer.streams import File
@@ -18,6 +19,8 @@ from dynamiq_memory.transfer.streams import File
 def _to_message(data: Any) -> Message:
     node, at, superseded = data
     author, content = node["author"], node["content"]
+    if content is None:
+        raise MessageError("the message has no content")
     metadata = {} if superseded is None else {SUPERSEDED_KEY: superseded}
     name = author.get("name")
     return message_of(author["role"], _content(content), id=node["id"], timestamp=at, name=name, metadata=metadata)
@@ -43,15 +46,22 @@ def _entries(file: File) -> Iterator[Entry]:
     expect(is_list and all("mapping" in each for each in conversations), "chatgpt", "a list of conversations")
     for number, conversation in enumerate(conversations, 1):
         session = conversation.get("conversation_id") or conversation.get("id") or f"conversation-{number}"
-        current, at = _current(conversation), conversation.get("create_time") or 0.0
-        superseded = conversation.get("update_time") or at
+        current, at = _current(conversation), conversation.get("create_time") or _first_time(conversation["mapping"])
+        superseded = conversation.get("update_time") or at or 0.0
         for place, (name, node) in enumerate(_in_order(conversation["mapping"])):
             message = node.get("message")
             if message is None or not _says_anything(message):
                 continue
-            at = max(at, message.get("create_time") or at)
+            time = message.get("create_time") or at
+            at = time if at is None else max(at, time)
             data = (message, at, None if name in current else superseded)
             yield Entry(f"conversation {number}, message {name}", str(place), data, session)
+
+
+def _first_time(mapping: Mapping[str, Any]) -> float | None:
+    """Return the earliest time of a message; None if no message has one, which then get that of their import."""
+    times = ((node.get("message") or {}).get("create_time") for node in mapping.values())
+    return min((time for time in times if time), default=None)
 
 
 def _current(conversation: Mapping[str, Any]) -> set[str]:
@@ -76,7 +86,9 @@ def _in_order(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _says_anything(message: Mapping[str, Any]) -> bool:
-    content = message.get("content") or {}
+    content = message.get("content")
+    if content is None:  # to be named, not left out in silence
+        return True
     return any(content.get("parts", [content]))
 
 

@@ -26,6 +26,7 @@ def to_message(data: Any) -> Message:
 
 
 def _entries(file: File) -> Iterator[Entry]:
+    fits = False
     with opened(file) as stream:
         for number, line in numbered_lines(stream):
             if not line.strip():
@@ -37,8 +38,12 @@ def _entries(file: File) -> Iterator[Entry]:
                 yield Entry(where, "", error, session)
                 continue
             messages = conversation.get("messages") if isinstance(conversation, Mapping) else None
-            expect(isinstance(messages, list), "openai-chat", f"a list of messages in each line, unlike line {number}")
-            for place, message in enumerate(messages or ()):
+            if not isinstance(messages, list):
+                expect(fits, "openai-chat", f"a list of messages in each line, unlike line {number}")
+                yield Entry(where, "", MessageError("this line has no list of messages"), session)
+                continue
+            fits = True
+            for place, message in enumerate(messages):
                 yield Entry(f"{where}, message {place + 1}", str(place), message, session)
 
 
