@@ -52,8 +52,7 @@ def _entries(file: File) -> Iterator[Entry]:
             message = node.get("message")
             if message is None or not _says_anything(message):
                 continue
-            time = message.get("create_time") or at
-            at = time if at is None else max(at, time)
+            at = max((time for time in (at, message.get("create_time")) if time is not None), default=None)
             data = (message, at, None if name in current else superseded)
             yield Entry(f"conversation {number}, message {name}", str(place), data, session)
 
