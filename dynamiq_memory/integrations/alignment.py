@@ -171,9 +171,10 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
 
     Messages are recognised by their ids. Where that leaves more than one turn, as with a client that sends the whole
     conversation each time, texts are compared: questions and answers that are stored in the same order are old, and
-    so is a client's own wording of an answer that is stored. What follows an answer that is known by its id is new,
-    whatever it says. In doubt, a message is new: it is better to store it twice than to lose it. The cost depends on
-    how much is new, not on how long the conversation is.
+    so is a client's own wording of an answer that is stored. A transcript without ids whose last answer is not among
+    the latest messages is looked for further back. What follows an answer that is known by its id is new, whatever it
+    says. In doubt, a message is new: it is better to store it twice than to lose it. The cost depends on how much is
+    new, and on how far back the transcript goes on, not on how long the conversation is.
 
     Where the transcript has left the stored line, the rest of the line is replaced (see `_left`).
 
@@ -186,6 +187,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
         return Alignment(0)
     latest, is_whole = yield from get_latest_page(_PAGE)
     read, last = latest, tuple(latest[-1:])
+    wide: Sequence[Message] = read
     known = yield from _known(transcript, latest, is_whole=is_whole)
     if not latest and not known:
         return Alignment(0, latest=last)
@@ -197,11 +199,13 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
     start, goes_further_back = max(known) + 1 if known else 0, False
     is_unsettled = start < len(transcript) - 1 and (not known or question > start)
     if is_unsettled or (known and min(known) > 0 and (recall or start < len(transcript))):
-        size = min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript)))
-        wide = read if is_whole else (yield from get_latest(size))
+        wide = read if is_whole else (yield from get_latest(_most_compared(transcript)))
         # After a question that is known by its id comes the work that is done for it now.
         stop = question if question in known else len(transcript)
-        matching, end, goes_further_back = _by_text(transcript, wide, stop)
+        found = _by_text(transcript, wide, stop)
+        if not known and not is_whole and found.misses_answer:
+            wide, found = yield from _further_back_by_text(transcript, wide, found)
+        matching, end, goes_further_back = found.matching, found.end, found.goes_further_back
         if known and not transcript.is_question(max(known)):
             # Ids have settled where the stored part ends: whatever follows an answer that is known is new.
             matching, end = {place: match for place, match in matching.items() if place < start}, start
@@ -211,7 +215,7 @@ def align(transcript: Transcript, *, recall: bool = True) -> Plan[Alignment]:
         known |= _same(transcript, [place for place in before if place not in known], wide)
     revised = _revised(transcript, known, start, latest)
     known |= {place: transcript.message(place) for place in revised}
-    left = yield from _left(transcript, known, start, latest)
+    left = yield from _left(transcript, known, start, wide)
     replaced = [*left, *(message for message in revised.values() if message not in left)]
     restored = yield from _restored(known.values())
     gone = {message.id for message in replaced}
@@ -306,10 +310,14 @@ def _left(
     if not known:
         return (yield from _beginning_left(transcript, latest))
     newest = max(known.values(), key=lambda message: message.timestamp or 0.0)
+    place = next(place for place, message in known.items() if message is newest)
+    # Trimmed to the first question and the newest.
+    is_trimmed = place == 0 < last and is_question(newest) and transcript.is_question(1)
+    asks = start <= last and transcript.is_question(start) and not is_trimmed
     size = len(latest)
     while (
         size
-        and any(map(transcript.wrote, _turns(latest)[-1]))
+        and (asks or any(map(transcript.wrote, _turns(latest)[-1])))
         and (latest[0].timestamp or 0.0) > (newest.timestamp or 0.0)
     ):
         size *= 4
@@ -318,11 +326,10 @@ def _left(
             break
     ids = {message.id for message in known.values()}
     after = _following(newest, latest)
-    place = next(place for place, message in known.items() if message is newest)
     rest = [message for message in after if message.id not in ids]
     said = [message for message in rest if not message.interrupted]
-    if place == 0 < last and said and not is_question(said[0]) and is_question(newest) and transcript.is_question(1):
-        return []  # trimmed to the first question and the newest
+    if is_trimmed and said and not is_question(said[0]):
+        return []
     left = _own(transcript, rest)
     if not transcript.is_question(last) or (start > last and _answered_again(transcript, known, latest)):
         left += [message for message in _answer(said) if message not in left]
@@ -658,13 +665,62 @@ def _asked_again(transcript: Transcript, known: dict[int, Message], latest: Sequ
     return following is not None and following.role is not MessageRole.USER
 
 
-def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tuple[dict[int, Message], int, bool]:
-    """Compare texts, up to a position of the transcript.
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What a transcript and stored messages have in common by their texts.
+
+    Attributes:
+        matching: The stored messages by the positions of messages with the same text.
+        end: The position where the stored part of the transcript ends.
+        goes_further_back: Whether the transcript goes on before the messages compared, which all have the same texts.
+        misses_answer: Whether the transcript has an answer after its stored part.
+        is_complete: Whether all that was said before the questions asked now was found, as far as it was compared.
+    """
+
+    matching: Mapping[int, Message] = field(default_factory=dict)
+    end: int = 0
+    goes_further_back: bool = False
+    misses_answer: bool = False
+    is_complete: bool = False
+
+
+def _most_compared(transcript: Transcript) -> int:
+    return min(_MOST_AT_ONCE, max(2 * _PAGE, 4 * len(transcript)))
+
+
+def _further_back_by_text(
+    transcript: Transcript, latest: Sequence[Message], found: _Texts
+) -> Plan[tuple[Sequence[Message], _Texts]]:
+    """Look for a transcript without ids before the latest messages: a client has gone back in a long session.
+
+    Only where the session has all that was compared, it counts: a few texts could be equal by chance.
 
     Returns:
-        The stored messages by the positions of messages with the same text, the position where the stored part of the
-        transcript ends, and whether it goes on before these messages, all of which have the same texts.
+        The latest messages, from before the place where the transcript was found; and what they have in common. If it
+        was not found, the arguments.
     """
+    texts = list(map(_text, _spoken(_ending(transcript))))
+    while texts and texts[-1][0] is MessageRole.USER:
+        texts.pop()
+    size = most = _most_compared(transcript)
+    wide = latest
+    while texts and len(wide) >= size:
+        size *= 4
+        wide = yield from get_latest(size)
+        spoken = _spoken(wide)
+        stored = list(map(_text, spoken))
+        ends = [number for number, text in enumerate(stored, 1) if text == texts[-1]]
+        if ends:
+            end = max(ends, key=lambda number: len(_further_back(texts, stored, (len(texts), number))))
+            part = spoken[max(0, end - most) : end + 2 * _PAGE]
+            there = _by_text(transcript, part, len(transcript))
+            if there.is_complete:
+                return wide, there
+    return latest, found
+
+
+def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> _Texts:
+    """Compare texts, up to a position of the transcript."""
     start = max(0, stop - _MOST_AT_ONCE)
     messages = [transcript.outline(place) for place in range(start, stop)]
     place_of = {id(message): start + number for number, message in enumerate(messages)}
@@ -679,7 +735,7 @@ def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tu
         pairs = _further_back(texts, stored_texts, pairs[0]) + pairs
     pairs += _asked_before(texts, stored_texts, before, pairs, running=len(messages) > len(spoken))
     if not pairs:
-        return {}, 0, False
+        return _Texts(misses_answer=bool(answers))
     last, match = pairs[-1]
     end = place_of[id(spoken[last])] + 1
     answered = match + 1 < len(known) and known[match + 1].role is not MessageRole.USER
@@ -687,7 +743,13 @@ def _by_text(transcript: Transcript, stored: Sequence[Message], stop: int) -> tu
         # The messages that follow an answered question are the client's own wording of the answer.
         following = next((place for place in range(end, stop) if transcript.is_question(place)), None)
         end = end if following is None else following
-    return {place_of[id(spoken[i])]: known[j] for i, j in pairs}, end, start > 0 and 0 in pairs[0]
+    return _Texts(
+        {place_of[id(spoken[i])]: known[j] for i, j in pairs},
+        end,
+        goes_further_back=start > 0 and 0 in pairs[0],
+        misses_answer=bool(answers) and place_of[id(spoken[before - 1])] >= end,
+        is_complete=bool(answers) and {i for i, _ in pairs}.issuperset(range(cut, before)),
+    )
 
 
 def _asked_before(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamiq_memory import Memory, MemoryBackend, Message, MessageRole
@@ -169,6 +169,30 @@ def test_what_follows_a_known_answer_is_new_whatever_it_says(memory: Memory, wor
     """A supervisor, another node or a second agent may have said it, in the words of a stored message."""
     memory.add_many(said("u0", "a0"))
     assert new_from(memory, said("u0", "a0"), again(*words, "u1")) == 2
+
+
+@settings(max_examples=25)
+@given(st.data(), st.integers(1, 220), st.booleans(), st.booleans())
+def test_a_client_that_goes_back_has_nothing_stored_twice(
+    data: st.DataObject, turns: int, has_ids: bool, edits: bool
+) -> None:
+    kept = 2 * data.draw(st.integers(1, turns), label="turns kept")
+    memory = Memory().scoped("s", "u")
+    texts = [text for turn in range(turns) for text in (f"u{turn} when ships leave", f"a{turn}")]
+    memory.add_many(said(*texts))
+    question = f"u{kept // 2} when ships arrive" if edits else "u-another matter"
+    sent = again(*texts[:kept], question)
+    transcript = [*said(*texts[:kept]), sent[-1]] if has_ids else sent
+    found = run(memory, align(ListTranscript(transcript)))
+    assert found.new_from == kept
+    assert [message.text for message in found.replaced] == (texts[kept:] if edits else [])
+    assert found.known[kept - 1].text == texts[kept - 1]
+
+
+def test_a_text_far_back_that_is_equal_by_chance_does_not_hide_what_is_new(memory: Memory) -> None:
+    memory.add_many(said("u0", "a0", *(f"{kind}{turn}" for turn in range(1, 100) for kind in "ua")))
+    assert new_from(memory, again("u-other", "a0", "u-new")) == 0
+    assert new_from(memory, again("u0", "a-other", "u-new")) == 0
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))

@@ -92,6 +92,33 @@ def test_a_long_conversation_without_ids_is_found_by_its_end() -> None:
     assert memory.count() == 2002
 
 
+@pytest.mark.parametrize(("count", "kept"), [(120, 16), (600, 90), (1000, 940), (1000, 500)])
+@pytest.mark.parametrize("edits", [False, True])
+def test_a_client_without_ids_goes_back(memory: Memory, count: int, kept: int, *, edits: bool) -> None:
+    model, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory)])
+    old = conversation(count, memory)
+    # The stored question is "user" and a number.
+    agent.invoke({"messages": [*old[:kept], ("user", "user again" if edits else "something else")]}, RUN)
+    assert memory.count() == count + 2
+    prompt = [message.text for message in model.prompts[-1]]
+    if edits:
+        assert prompt == [*(text for _, text in old[:kept]), "user again"]
+    else:
+        assert len(set(prompt)) == len(prompt)
+    current = memory.get_agent_conversation(limit=2000, filters=ANN)
+    assert len(current) == (kept if edits else count) + 2
+
+
+def test_a_client_that_goes_back_is_looked_for_in_growing_pages() -> None:
+    store = Counting()
+    old = conversation(400, Memory(backend=store))
+    _, agent = Talker(asynchronous=False).agent(lambda _: "ok", [DynamiqMemoryMiddleware(Memory(backend=store))])
+    store.names.clear()
+    agent.invoke({"messages": [*old[:10], ("user", "something else")]}, RUN)
+    before = ["Read", "Read", "Read", "Read", "Read"]  # the latest 32, by ids, 64, 256, all
+    assert store.names[: len(before) + 1] == [*before, "Write"]
+
+
 def test_a_long_conversation_does_not_hold_the_event_loop(memory: Memory, described: list[int]) -> None:
     old = conversation(2000, memory)
     _, agent = Talker(asynchronous=True).agent(lambda _: "ok", [DynamiqMemoryMiddleware(memory, limit=10)])
