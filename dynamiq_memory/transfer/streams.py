@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Literal, cast
 
 from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError, TransferError
@@ -77,20 +78,47 @@ def new_file(file: File) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _under_another_name(path: Path) -> Iterator[IO[bytes]]:
-    if path.exists():
-        raise ConfigurationError(f"{str(path)!r} exists: choose another name, or delete it first")
-    part = path.with_name(f"{path.name}.part")
+    if os.path.lexists(path):
+        raise _exists(path)
+    part = path.with_name(f"{path.name}.{token_hex(8)}.part")
+    stream = _open(part, path.suffix, "xb")
     try:
-        with _open(part, path.suffix, "wb") as stream:
+        with stream:
             yield stream
         with part.open("rb") as written:
             os.fsync(written.fileno())
-        part.rename(path)
+        try:
+            _name(part, path)
+        except FileExistsError:
+            raise _exists(path) from None
     finally:
         part.unlink(missing_ok=True)
 
 
-def _open(path: Path, suffix: str, mode: Literal["rb", "wb"]) -> IO[bytes]:
+def _name(part: Path, path: Path) -> None:
+    """Give a file its name.
+
+    Raises:
+        FileExistsError: The name is taken; nothing is replaced.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        path.touch(exist_ok=False)  # takes the name, so that only this empty file is replaced
+        try:
+            part.replace(path)
+        except OSError:
+            path.unlink()
+            raise
+
+
+def _exists(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{str(path)!r} exists: choose another name, or delete it first")
+
+
+def _open(path: Path, suffix: str, mode: Literal["rb", "xb"]) -> IO[bytes]:
     if suffix == ".gz":
         return cast("IO[bytes]", gzip.open(path, mode))
     if suffix != ".zst":

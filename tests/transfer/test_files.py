@@ -176,6 +176,35 @@ def test_a_caller_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.mark.parametrize("link", [os.link, no_links])
+def test_no_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Any) -> None:
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(files, "BATCH", 1)
+    file, mine = tmp_path / "a.jsonl", tmp_path / "a.jsonl.part"
+    mine.write_text("mine")
+    # A second export to the same name begins and ends within the first.
+    with pytest.raises(ConfigurationError, match="exists: choose another name"):
+        export_to(file, filled(plain(2)), progress=lambda _: file.exists() or export_to(file, filled(plain(3))))
+    assert (mine.read_text(), sorted(each.name for each in tmp_path.iterdir())) == ("mine", [file.name, mine.name])
+    assert import_from(file, InMemory()).written == 3
+    dangling = tmp_path / "b.jsonl"
+    dangling.symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match="exists: choose another name"):
+        export_to(dangling, filled(plain(1)))
+
+
+def test_a_file_that_cannot_get_its_name_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(Path, "replace", no_links)
+    with pytest.raises(TransferError, match=r"a.jsonl' cannot be written: Operation not permitted"):
+        export_to(tmp_path / "a.jsonl", filled(plain(1)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_schema_in_the_docs_describes_each_line() -> None:
     page = Path(__file__).parents[2] / "docs" / "moving.md"
     (text,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
