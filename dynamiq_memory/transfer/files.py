@@ -104,7 +104,7 @@ def import_from(
         The numbers of messages.
 
     Raises:
-        ConfigurationError: The format is unknown, or its reader is not installed.
+        ConfigurationError: The format is unknown, its reader is not installed, or the URL of a table is malformed.
         TransferError: The file is not of this format or of a later version, or a line cannot be read or stored; the
             error names the line. Messages imported before stay.
         MissingDependencyError: ".zst" needs a library.

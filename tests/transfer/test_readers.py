@@ -6,6 +6,7 @@ import io
 import json
 import sqlite3
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,26 @@ def test_openai_agents(tmp_path: Path) -> None:
     assert given[-2:] == ["tool", "assistant"]
     with pytest.raises(TransferError, match="from a stream: give its path"):
         import_from(io.BytesIO(), backend, format="openai-agents")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://app:first@s3cr3t@127.0.0.1:1/app", ConfigurationError),
+        ("postgresql://app:first@s3cr3t:1@127.0.0.1/app", ConfigurationError),
+        ("postgresql://app/first:s3cr3t@127.0.0.1:1/app", ConfigurationError),
+        ("mysql://app:first@s3cr3t@127.0.0.1:1/app", ConfigurationError),
+        ("postgresql://app:s3cr3t", ConfigurationError),
+        ("://s3cr3t", ConfigurationError),
+        ("postgresql://app:s3cr3t@127.0.0.1:1/app", TransferError),
+        ("postgresql://app:s3cr3t@127.0.0.1:1/app?no=s3cr3t", TransferError),
+        ("word://app:s3cr3t@127.0.0.1/app", TransferError),
+    ],
+)
+def test_no_error_shows_a_password(url: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught:
+        import_from(url, InMemory(), format="openai-agents")
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("format", ["chatgpt", "claude", "mem0"])
