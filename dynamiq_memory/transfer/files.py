@@ -17,7 +17,7 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import ConfigurationError, MessageError, TransferError
 from dynamiq_memory.filters import parse
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY
-from dynamiq_memory.transfer.lines import from_line, to_line
+from dynamiq_memory.transfer.lines import MALFORMED, from_line, to_line
 from dynamiq_memory.transfer.readers import messages_in, reader_of
 from dynamiq_memory.transfer.reading import BATCH, messages_of
 from dynamiq_memory.transfer.streams import File, new_file, numbered_lines, opened
@@ -171,7 +171,7 @@ def _check_header(line: bytes) -> None:
     """
     try:
         header = loads(_decoded(line))
-    except (ValueError, RecursionError):
+    except MALFORMED:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise TransferError(

@@ -12,6 +12,8 @@ from dynamiq_memory.messages import MESSAGE_ID_KEY, TIMESTAMP_KEY, Message, refu
 
 _OPTIONAL = ("tool_calls", "tool_call_id", "name", "native")
 _REQUIRED = ("role", "content", "id", "timestamp")
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What Python raises for data of an unexpected form."""
 
 
 def to_line(message: Message, *, sort_keys: bool = False) -> str:
@@ -37,7 +39,7 @@ def from_line(text: str) -> Message:
     """
     try:
         fields = loads(text)
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+    except MALFORMED as error:
         raise MessageError(f"this is not JSON, or not whole ({error}): was the file cut off?") from None
     if not isinstance(fields, dict):
         raise MessageError('a message is an object such as {"role": "user", "content": …}')

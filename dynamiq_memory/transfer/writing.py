@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,7 +14,18 @@ from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.backends.operations import stored_versions
 from dynamiq_memory.backends.plans import run
 from dynamiq_memory.exceptions import InvalidArgumentError, MessageError, TransferError
-from dynamiq_memory.messages import Key, Message, Scope, key_of, prepare, scope_of, size_of
+from dynamiq_memory.messages import (
+    SESSION_KEY,
+    USER_KEY,
+    Key,
+    Message,
+    Scope,
+    check_identifier,
+    key_of,
+    prepare,
+    scope_of,
+    size_of,
+)
 from dynamiq_memory.transfer.lines import same
 from dynamiq_memory.transfer.reading import BATCH, BATCH_BYTES
 
@@ -117,7 +128,7 @@ class Writer:
         with suppress(InvalidArgumentError):  # a store that finds only named sessions cannot say
             self._used = set() if self._target.is_empty() else None
         try:
-            for batch in limited(((each, size_of(each.message)) for each in messages), BATCH, BATCH_BYTES):
+            for batch in limited(self._measured(messages), BATCH, BATCH_BYTES):
                 self._write(batch)
                 if self._progress is not None:
                     self._progress(replace(self._totals))
@@ -139,6 +150,21 @@ class Writer:
         self._totals.skipped += 1
         if self._report is not None:
             self._report(reason)
+
+    def _measured(self, messages: Iterable[Located]) -> Iterator[tuple[Located, int]]:
+        """Return messages with their sizes, without those that cannot be looked up or written as JSON."""
+        for each in messages:
+            message = each.message
+            try:
+                for name in (USER_KEY, SESSION_KEY):
+                    if message.metadata.get(name) is not None:
+                        check_identifier(message.metadata[name], f"metadata[{name!r}]")
+                size = size_of(message)
+            except MessageError as error:
+                self._totals.read += 1
+                self.refuse(each.location or f"message {message.id}", error)
+            else:
+                yield each, size
 
     def _write(self, batch: Sequence[Located]) -> None:
         self._totals.read += len(batch)

@@ -11,8 +11,9 @@ from importlib.metadata import entry_points
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from dynamiq_memory.exceptions import ConfigurationError, MessageError
+from dynamiq_memory.exceptions import ConfigurationError, DynamiqMemoryError, MessageError, TransferError
 from dynamiq_memory.messages import SESSION_KEY, USER_KEY, Message
+from dynamiq_memory.transfer.lines import MALFORMED
 from dynamiq_memory.transfer.readers import chatgpt, claude, mem0, openai_agents, openai_chat
 from dynamiq_memory.transfer.readers.base import Entry, Reader
 from dynamiq_memory.transfer.streams import File
@@ -26,7 +27,6 @@ READERS: dict[str, Reader] = {
     "openai-chat": openai_chat.READER,
 }
 _IN_ADAPTERS = {"langchain-sql": "langchain-dynamiq-memory", "llama-index": "llama-index-memory-dynamiq"}
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def known_formats() -> list[str]:
@@ -73,16 +73,14 @@ def messages_in(
         TransferError: The file cannot be read at all.
     """
     reader = reader_of(format)
-    for entry in reader.entries(file):
+    for entry in _entries(reader, file, format):
         try:
             message = _message(reader, entry.data)
         except MessageError as error:
             refuse(entry.location, error)
             continue
-        except _UNREADABLE as error:
-            refuse(
-                entry.location, MessageError(f"this is not of the format {format} ({type(error).__name__}: {error})")
-            )
+        except MALFORMED as error:
+            refuse(entry.location, MessageError(_unlike(format, error)))
             continue
         scope = {USER_KEY: entry.user_id or user_id, SESSION_KEY: entry.session_id or session_id}
         message.metadata |= {key: value for key, value in scope.items() if value is not None}
@@ -91,8 +89,29 @@ def messages_in(
         yield message, entry.location
 
 
+def _entries(reader: Reader, file: File, format: str) -> Iterator[Entry]:  # noqa: A002
+    """List the entries of a file.
+
+    Raises:
+        TransferError: What follows an entry is of an unexpected form, so that no further entry can be found.
+    """
+    last = "the beginning"
+    try:
+        for entry in reader.entries(file):
+            last = entry.location
+            yield entry
+    except DynamiqMemoryError:
+        raise
+    except MALFORMED as error:
+        raise TransferError(f"after {last}: {_unlike(format, error)}") from error
+
+
+def _unlike(format: str, error: Exception) -> str:  # noqa: A002
+    return f"this is not of the format {format} ({type(error).__name__}: {error})"
+
+
 def _message(reader: Reader, data: Any) -> Message:
-    if isinstance(data, MessageError):
+    if isinstance(data, Exception):
         raise data
     return reader.to_message(data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dynamiq_memory.exceptions import MessageError, TransferError
 from dynamiq_memory.messages import Message, refusal
+from dynamiq_memory.transfer.lines import MALFORMED
 from dynamiq_memory.transfer.streams import File, opened
 
 ROLES = {
@@ -56,6 +57,22 @@ class Reader:
 
     entries: Callable[[File], Iterator[Entry]]
     to_message: Callable[[Any], Message]
+
+
+def entries_of(items: Iterable[Any], name: str, listed: Callable[[Any, str, int], Iterator[Entry]]) -> Iterator[Entry]:
+    """List the entries of items, such as conversations, where an item of an unexpected form does not end the others.
+
+    Args:
+        items: The items.
+        name: What an item is, for errors.
+        listed: Lists the entries of an item, given its location and its number.
+    """
+    for number, item in enumerate(items, 1):
+        location = f"{name} {number}"
+        try:
+            yield from listed(item, location, number)
+        except MALFORMED as error:
+            yield Entry(location, "", error)
 
 
 def message_of(role: Any, content: Any, **fields: Any) -> Message:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynamiq_memory.exceptions import MessageError
 from dynamiq_memory.messages import SUPERSEDED_KEY, Message
-from dynamiq_memory.transfer.readers.base import Entry, Reader, expect, json_in, message_of
+from dynamiq_memory.transfer.readers.base import Entry, Reader, entries_of, expect, json_in, message_of
 from dynamiq_memory.transfer.streams import File
 
 
@@ -44,17 +44,21 @@ def _entries(file: File) -> Iterator[Entry]:
     conversations = json_in(file)
     is_list = isinstance(conversations, list) and all(isinstance(each, Mapping) for each in conversations)
     expect(is_list and all("mapping" in each for each in conversations), "chatgpt", "a list of conversations")
-    for number, conversation in enumerate(conversations, 1):
-        session = conversation.get("conversation_id") or conversation.get("id") or f"conversation-{number}"
-        current, at = _current(conversation), conversation.get("create_time") or _first_time(conversation["mapping"])
-        superseded = conversation.get("update_time") or at or 0.0
-        for place, (name, node) in enumerate(_in_order(conversation["mapping"])):
-            message = node.get("message")
-            if message is None or not _says_anything(message):
-                continue
-            at = max((time for time in (at, message.get("create_time")) if time is not None), default=None)
-            data = (message, at, None if name in current else superseded)
-            yield Entry(f"conversation {number}, message {name}", str(place), data, session)
+    yield from entries_of(conversations, "conversation", _listed)
+
+
+def _listed(conversation: Mapping[str, Any], where: str, number: int) -> Iterator[Entry]:
+    session = conversation.get("conversation_id") or conversation.get("id") or f"conversation-{number}"
+    current, at = _current(conversation), conversation.get("create_time") or _first_time(conversation["mapping"])
+    superseded = conversation.get("update_time") or at or 0.0
+    for place, (name, node) in enumerate(_in_order(conversation["mapping"])):
+        message = node.get("message")
+        if message is None or not _says_anything(message):
+            continue
+        time = message.get("create_time") or at
+        at = time if at is None else max(at, time)
+        data = (message, at, None if name in current else superseded)
+        yield Entry(f"{where}, message {name}", str(place), data, session)
 
 
 def _first_time(mapping: Mapping[str, Any]) -> float | None:

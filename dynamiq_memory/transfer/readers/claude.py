@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dynamiq_memory.messages import Message
-from dynamiq_memory.transfer.readers.base import Entry, Reader, expect, json_in, message_of, seconds_of
+from dynamiq_memory.transfer.readers.base import Entry, Reader, entries_of, expect, json_in, message_of, seconds_of
 from dynamiq_memory.transfer.streams import File
 
 
@@ -32,10 +32,13 @@ def _entries(file: File) -> Iterator[Entry]:
     conversations = json_in(file)
     is_list = isinstance(conversations, list) and all(isinstance(each, Mapping) for each in conversations)
     expect(is_list and all("chat_messages" in each for each in conversations), "claude", "a list with chat_messages")
-    for number, conversation in enumerate(conversations, 1):
-        for place, message in enumerate(conversation["chat_messages"], 1):
-            where = f"conversation {number}, message {place}"
-            yield Entry(where, str(place), message, conversation.get("uuid") or f"conversation-{number}")
+    yield from entries_of(conversations, "conversation", _listed)
+
+
+def _listed(conversation: Mapping[str, Any], where: str, number: int) -> Iterator[Entry]:
+    for place, message in enumerate(conversation["chat_messages"], 1):
+        session = conversation.get("uuid") or f"conversation-{number}"
+        yield Entry(f"{where}, message {place}", str(place), message, session)
 
 
 READER = Reader(_entries, _to_message)
