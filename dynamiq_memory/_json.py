@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -33,7 +34,7 @@ _SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _TAGGED: dict[type, tuple[str, Callable[[Any], str], Callable[[Any], Any]]] = {
     dt.datetime: ("datetime", dt.datetime.isoformat, dt.datetime.fromisoformat),
     dt.date: ("date", dt.date.isoformat, dt.date.fromisoformat),
-    bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii"), base64.b64decode),
+    bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii"), partial(base64.b64decode, validate=True)),
     Decimal: ("decimal", str, Decimal),
     UUID: ("uuid", str, UUID),
 }

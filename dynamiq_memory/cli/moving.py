@@ -30,6 +30,7 @@ from dynamiq_memory.transfer import copy as copy_store
 from dynamiq_memory.transfer import verify as verify_stores
 from dynamiq_memory.transfer.files import FORMAT, check_source
 from dynamiq_memory.transfer.readers import known_formats
+from dynamiq_memory.transfer.streams import MAX_LINE_BYTES
 
 app = typer.Typer()
 
@@ -147,6 +148,7 @@ def import_(
     on_conflict: Conflict = OnConflict.ERROR,
     on_error: Failure = OnError.STOP,
     dry_run: DryRun = False,
+    max_line_bytes: Annotated[int, typer.Option(min=1, help="Maximum size of a line of an export.")] = MAX_LINE_BYTES,
     as_json: AsJson = False,
 ) -> None:
     """Read a file that `export` wrote, or another program, into a store.
@@ -169,6 +171,7 @@ def import_(
             on_conflict=on_conflict,
             on_error=on_error,
             dry_run=dry_run,
+            max_line_bytes=max_line_bytes,
             progress=progress,
             report=_report,
         )

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
+from dynamiq_memory._checks import check_whole_number
 from dynamiq_memory._json import dumps, loads
 from dynamiq_memory.backends.base import MemoryBackend
 from dynamiq_memory.exceptions import ConfigurationError, MessageError, TransferError
@@ -20,7 +21,7 @@ from dynamiq_memory.messages import SESSION_KEY, USER_KEY
 from dynamiq_memory.transfer.lines import MALFORMED, from_line, to_line
 from dynamiq_memory.transfer.readers import messages_in, reader_of
 from dynamiq_memory.transfer.reading import BATCH, messages_of
-from dynamiq_memory.transfer.streams import File, new_file, numbered_lines, opened
+from dynamiq_memory.transfer.streams import MAX_LINE_BYTES, File, new_file, numbered_lines, opened
 from dynamiq_memory.transfer.writing import Located, OnConflict, OnError, Progress, Report, Totals, Writer
 
 FORMAT = "dynamiq-memory"
@@ -78,6 +79,7 @@ def import_from(
     on_conflict: OnConflict | str = OnConflict.ERROR,
     on_error: OnError | str = OnError.STOP,
     dry_run: bool = False,
+    max_line_bytes: int = MAX_LINE_BYTES,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> Totals:
@@ -97,6 +99,8 @@ def import_from(
         on_conflict: As for `copy`; also for two messages of the file with the same id.
         on_error: For a line that cannot be read or stored: "stop", or "skip".
         dry_run: Whether to write nothing, and count what would be written.
+        max_line_bytes: Maximum size of a line of an export, uncompressed, in bytes. Defaults to 64 MiB, which are also
+            the maximum for lines of other programs.
         progress: Is called after each batch, with the numbers so far.
         report: Is called with the reason for each line that is skipped.
 
@@ -115,7 +119,8 @@ def import_from(
     filter = parse(filters)
     if format == FORMAT:
         given = {USER_KEY: user_id, SESSION_KEY: session_id}
-        found = _own(file, {key: value for key, value in given.items() if value is not None}, writer)
+        defaults = {key: value for key, value in given.items() if value is not None}
+        found = _own(file, defaults, writer, check_whole_number("max_line_bytes", max_line_bytes))
     else:
         read = messages_in(file, format, user_id, session_id, writer.refuse)
         found = (Located(message, location) for message, location in read)
@@ -142,18 +147,18 @@ def check_source(file: File, format: str) -> None:  # noqa: A002 - the field's t
             _check_header(next(numbered_lines(stream), (1, b""))[1])
 
 
-def _own(file: File, defaults: Mapping[str, str], writer: Writer) -> Iterator[Located]:
+def _own(file: File, defaults: Mapping[str, str], writer: Writer, max_line_bytes: int) -> Iterator[Located]:
     with opened(file) as stream:
-        lines = numbered_lines(stream)
+        lines = numbered_lines(stream, max_line_bytes)
         _check_header(next(lines, (1, b""))[1])
         for each in _located(lines, writer):
             each.message.metadata = {**defaults, **each.message.metadata}
             yield each
 
 
-def _located(lines: Iterable[tuple[int, bytes]], writer: Writer) -> Iterator[Located]:
+def _located(lines: Iterable[tuple[int, bytes | MessageError]], writer: Writer) -> Iterator[Located]:
     for number, line in lines:
-        if not line.strip():
+        if isinstance(line, bytes) and not line.strip():
             continue
         try:
             message = from_line(_decoded(line))
@@ -163,7 +168,7 @@ def _located(lines: Iterable[tuple[int, bytes]], writer: Writer) -> Iterator[Loc
             yield Located(message, f"line {number}")
 
 
-def _check_header(line: bytes) -> None:
+def _check_header(line: bytes | MessageError) -> None:
     """Check the first line of a file.
 
     Raises:
@@ -179,13 +184,17 @@ def _check_header(line: bytes) -> None:
             "that `dynamiq-memory export` wrote, or name the file's format (--from)"
         )
     version = header.get("version")
+    if type(version) is not int or version < 1:
+        raise TransferError(f"line 1 says version {version!r:.100}, which is not a whole number: write {VERSION}")
     if version != VERSION:
         raise TransferError(
-            f"line 1 says version {version!r}, and this package reads version {VERSION}: update dynamiq-memory"
+            f"line 1 says version {version}, and this package reads version {VERSION}: update dynamiq-memory"
         )
 
 
-def _decoded(line: bytes) -> str:
+def _decoded(line: bytes | MessageError) -> str:
+    if isinstance(line, MessageError):
+        raise line
     try:
         return line.decode()
     except UnicodeDecodeError as error:

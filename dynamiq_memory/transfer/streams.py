@@ -12,7 +12,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Literal, cast
 
-from dynamiq_memory.exceptions import ConfigurationError, MissingDependencyError, TransferError
+from dynamiq_memory.exceptions import (
+    ConfigurationError,
+    MessageTooLargeError,
+    MissingDependencyError,
+    TransferError,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,6 +27,9 @@ else:
     except ImportError:  # optional
         zstd = None  # type: ignore[assignment]
 
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""Maximum size of a line by default: a small compressed file may have one that fills all memory."""
+_CHUNK = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error, *(() if zstd is None else (zstd.ZstdError,)))
 
@@ -29,18 +37,47 @@ File = str | os.PathLike[str] | IO[bytes]
 """A file's path, or an open binary stream, which stays open and is not compressed."""
 
 
-def numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(
+    stream: IO[bytes], max_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, bytes | MessageTooLargeError]]:
     """Read the lines of a file, with their numbers from 1.
+
+    Args:
+        stream: The file.
+        max_bytes: Maximum size of a line. In place of a longer one is its error; hardly more than this is held of it.
 
     Raises:
         TransferError: The file cannot be read, or its compressed data are damaged or cut off.
     """
     number = 0
     try:
-        for number, line in enumerate(stream, 1):
-            yield number, line.removeprefix(_BOM) if number == 1 else line
+        while line := stream.readline(max_bytes + 1):
+            number += 1
+            if len(line) <= max_bytes or line.endswith(b"\n"):
+                yield number, line.removeprefix(_BOM) if number == 1 else line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(_CHUNK)
+            yield (
+                number,
+                MessageTooLargeError(
+                    f"this has more than {max_bytes:,} bytes: split it, or for an export, give a larger max_line_bytes"
+                ),
+            )
     except _UNREADABLE as error:
         raise TransferError(f"the file cannot be read after line {number}: {error}") from error
+
+
+def whole(stream: IO[bytes]) -> bytes:
+    """Read a file as a whole.
+
+    Raises:
+        TransferError: The file cannot be read, or its compressed data are damaged or cut off.
+    """
+    try:
+        return stream.read()
+    except _UNREADABLE as error:
+        raise TransferError(f"the file cannot be read: {error}") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ BAD_FILES = {
         b'{"format": "dynamiq-memory", "version": 2}\n',
         "line 1 says version 2, .*update dynamiq-memory",
     ),
+    "a version in quotes": (
+        b'{"format": "dynamiq-memory", "version": "1"}\n',
+        "line 1 says version '1', which is not a whole number: write 1",
+    ),
+    "bad Base64": (
+        HEADER + line() + line(id="b", metadata={"k": {"$type": "bytes", "value": "MQ=!="}}),
+        "line 3: .*base64",
+    ),
     "half a line": (HEADER + line() + line(id="b")[:30], "line 3: this is not JSON, or not whole .*cut off"),
     "not UTF-8": (
         HEADER + line() + line(content="…", id="b").replace(b"\\u2026", b"\xe9"),
@@ -143,6 +152,8 @@ def test_a_compressed_file_that_is_cut_off(tmp_path: Path, suffix: str, compress
     file.write_bytes(b"no archive at all")
     with pytest.raises(TransferError, match="cannot be read after line 0"):
         import_from(file, target)
+    with pytest.raises(TransferError, match="the file cannot be read: "):
+        import_from(file, target, format="claude")
 
 
 def test_a_file_that_cannot_be_opened_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +185,44 @@ def test_a_caller_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ZeroDivisionError):
         export_to(tmp_path / "a.jsonl", filled(plain(3)), progress=lambda _: 1 // 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["dynamiq-memory", "openai-chat"])
+def test_a_line_that_is_too_long_is_never_held(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,  # noqa: A002
+) -> None:
+    monkeypatch.setattr(streams.numbered_lines, "__defaults__", (1 << 20,))
+    good = HEADER + line() if format == "dynamiq-memory" else b'{"messages": [{"role": "user", "content": "Hi"}]}\n'
+    file, target, skipped = tmp_path / "a.jsonl.gz", InMemory(), list[str]()
+    with gzip.open(file, "wb", 1) as stream:
+        stream.write(good)
+        for _ in range(32):
+            stream.write(b"x" * (1 << 20))
+        stream.write(b"\n" + good.removeprefix(HEADER).replace(b'"a"', b'"b"'))
+    options: dict[str, Any] = {"format": format, "max_line_bytes": 1 << 20}
+    tracemalloc.start()
+    try:
+        import_from(file, target, **options, on_error="skip", report=skipped.append)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20
+    assert (target.count(), len(skipped)) == (2, 1)
+    with pytest.raises(
+        TransferError, match=r"line [23]: this has more than 1,048,576 bytes: .* give a larger max_line_"
+    ):
+        import_from(file, InMemory(), **options)
+
+
+def test_a_line_of_the_maximum_size_is_read() -> None:
+    data, size = HEADER + line() + line(id="b").rstrip(b"\n"), len(line())
+    assert import_from(io.BytesIO(data), InMemory(), max_line_bytes=size - 1).written == 2
+    with pytest.raises(TransferError, match="line 2: this has more than"):
+        import_from(io.BytesIO(data), InMemory(), max_line_bytes=size - 2)
+    with pytest.raises(ConfigurationError, match="max_line_bytes"):
+        import_from(io.BytesIO(data), InMemory(), max_line_bytes=0)
 
 
 def no_links(*_: object) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dynamiq_memory.exceptions import MessageError, TransferError
 from dynamiq_memory.messages import Message, refusal
 from dynamiq_memory.transfer.lines import MALFORMED
-from dynamiq_memory.transfer.streams import File, opened
+from dynamiq_memory.transfer.streams import File, opened, whole
 
 ROLES = {
     "ai": "assistant",
@@ -112,10 +112,10 @@ def json_in(file: File) -> Any:
     """Read a file of JSON as a whole.
 
     Raises:
-        TransferError: It is not JSON in UTF-8.
+        TransferError: It cannot be read, or is not JSON in UTF-8.
     """
     with opened(file) as stream:
-        text = stream.read()
+        text = whole(stream)
     try:
         return json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

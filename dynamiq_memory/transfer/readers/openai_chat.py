@@ -29,9 +29,12 @@ def _entries(file: File) -> Iterator[Entry]:
     fits = False
     with opened(file) as stream:
         for number, line in numbered_lines(stream):
+            where, session = f"line {number}", f"line-{number}"
+            if isinstance(line, MessageError):
+                yield Entry(where, "", line, session)
+                continue
             if not line.strip():
                 continue
-            where, session = f"line {number}", f"line-{number}"
             try:
                 conversation = parsed(line)
             except MessageError as error:
