@@ -29,6 +29,7 @@ _IN_OPTIONS = (
         "write to it with `copy` or `import`, which create it",
     ),
     (re.compile(r"on_conflict='(\w+)'"), r"--on-conflict \1"),
+    (re.compile(r"max_line_bytes"), "--max-line-bytes"),
     (re.compile(r"\b(\w+)=True\b"), r"\1=true in the URL"),
 )
 _COLOURS = {"user": "cyan", "assistant": "green", "tool": "yellow", "system": "magenta"}

@@ -51,3 +51,12 @@ def test_messages_and_keys_that_cannot_be_read_are_named(tmp_path: Path) -> None
     file.write_text("{}")
     with pytest.raises(TransferError, match="not of the format llama-index"):
         import_from(file, InMemory(), format="llama-index")
+
+
+def test_what_is_no_list_of_messages_is_named_and_costs_no_other_session(tmp_path: Path) -> None:
+    file, backend, skipped = tmp_path / "chats.json", InMemory(), list[str]()
+    good = [MESSAGES[1].model_dump(mode="json")]
+    file.write_text(json.dumps({"store": {"a": 5, "b": None, "good": good}}))
+    import_from(file, backend, format="llama-index", user_id="u", on_error="skip", report=skipped.append)
+    assert skipped == [f"'{key}': a list of messages is needed, not {wrong}" for key, wrong in (("a", 5), ("b", None))]
+    assert [each.text for each in backend.get_all()] == ["A ferry."]

@@ -55,8 +55,7 @@ def _listed(conversation: Mapping[str, Any], where: str, number: int) -> Iterato
         message = node.get("message")
         if message is None or not _says_anything(message):
             continue
-        time = message.get("create_time") or at
-        at = time if at is None else max(at, time)
+        at = max((time for time in (at, message.get("create_time")) if time), default=at)
         data = (message, at, None if name in current else superseded)
         yield Entry(f"{where}, message {name}", str(place), data, session)
 

@@ -21,6 +21,9 @@ def _entries(file: File) -> Iterator[Entry]:
     sessions = found.get("store") if isinstance(found, Mapping) else None
     expect(isinstance(sessions, Mapping), "llama-index", "an object with store")
     for key, messages in dict(sessions or {}).items():
+        if not isinstance(messages, list):
+            yield Entry(repr(key), "", MessageError(f"a list of messages is needed, not {messages!r:.100}"))
+            continue
         scope, wrong = _scope_of(key)
         for place, message in enumerate(messages):
             where = f"message {place + 1} of {key!r}"
