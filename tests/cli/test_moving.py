@@ -59,6 +59,9 @@ def test_export_and_import(run: Run, store: str, folder: Path) -> None:
     skipped = run("import", "-", "sqlite:///c.db", "--on-error", "skip", data=broken)
     assert skipped.stderr.startswith("skipped: line 3: ")
     assert skipped.stdout == "1 message was written; 1 was skipped\n"
+    short = run("import", "-", "sqlite:///d.db", "--max-line-bytes", "60", data=broken, code=1)
+    assert "line 2: this has more than 60 bytes: " in short.stderr
+    assert "give a larger --max-line-bytes" in short.stderr
 
 
 @pytest.mark.parametrize(
