@@ -315,7 +315,8 @@ def test_effort_grows_with_the_conversation_and_no_faster(make: Make, monkeypatc
     for strategy in ("all", "relevant", "both"):
         given = memory.get_agent_conversation("apple", strategy=strategy, max_tokens=500)
         assert texts(given)[0] == "start"
-    assert 0 < len(operations) < 30
+    # In process, an operation that is made of others counts these, too.
+    assert 0 < len(operations) < 60
 
 
 def test_hostile_text_is_split_in_reasonable_time() -> None:
