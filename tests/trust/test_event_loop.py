@@ -77,8 +77,13 @@ class Turns:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
-    return Turns(monkeypatch)
+def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
+    gc.collect()
+    gc.disable()  # of all that other tests have left, a collection would count as a turn
+    try:
+        yield Turns(monkeypatch)
+    finally:
+        gc.enable()
 
 
 class Constant:
@@ -186,12 +191,8 @@ def test_thousands_of_results_do_not_hold_up_the_loop(make: Any, request: pytest
             assert len(await turns.of("search", backend.asearch("ferry", USER))) == len(many)
             await turns.of("around", backend.aaround(many[100:200], 40, 40))
 
-    gc.disable()  # of all that other tests have left, a collection would count as a turn
-    try:
-        with ExitStack() as stack:
-            asyncio.run(use(make(stack, request)))
-    finally:
-        gc.enable()
+    with ExitStack() as stack:
+        asyncio.run(use(make(stack, request)))
     turns.longest.pop("", None)
     assert set(turns.longest) == {"search", "around"}
     assert max(turns.longest.values()) < MANY, turns.longest
